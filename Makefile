@@ -1,0 +1,45 @@
+# `make run` sets everything up and runs the workflow on the embedded cohort; `make test` sets up and
+# runs the tests. Both need Python 3.11, git and make, and nothing else.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+CORES ?= all
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# On a terminal a display of the running jobs, in a log file Snakemake's own lines.
+PROGRESS := $(shell test -t 2 && echo --logger rich)
+
+.PHONY: run test lint format generate lock clean
+.DEFAULT_GOAL := run
+
+run: $(READY)
+	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES) --resources gpu=1 $(PROGRESS) $(ARGS)
+
+test: $(READY)
+	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest $(ARGS)
+
+lint: $(READY)
+	PATH="$(CURDIR)/$(BIN):$$PATH" dev/lint
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/snakefmt Snakefile rules
+
+# The files that are made from others: config/README.md, envs/*.yaml.
+generate: $(READY)
+	$(BIN)/python dev/render_config.py
+	$(BIN)/python dev/render_envs.py
+
+$(READY): requirements.lock
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if v >= (3, 11) else \
+	  f"voxplain needs Python 3.11 or newer, $(PYTHON) is {v[0]}.{v[1]}; set PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	@touch $(READY)
+
+lock:
+	dev/lock
+
+clean:
+	rm -rf $(VENV) .snakemake results logs

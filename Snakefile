@@ -1,0 +1,58 @@
+"""voxplain: from DICOM series to compared relevance heatmaps of 3D convolutional networks."""
+
+from snakemake.utils import min_version
+
+min_version("9.14")
+
+
+# Given with --configfile, a file replaces config.yaml instead of being merged into it: two cohorts
+# where one was asked for would be a surprise.
+if not workflow.overwrite_configfiles:
+
+    configfile: "config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/simulate.smk"
+include: "rules/convert.smk"
+include: "rules/preprocess.smk"
+
+
+localrules:
+    all,
+    simulated,
+    converted,
+    preprocessed,
+
+
+rule all:
+    """Take every cohort all the way."""
+    default_target: True
+    input:
+        rules_targets("verdict"),
+
+
+rule simulated:
+    """Only write the simulated cohorts' tables, and the DICOM of the classes that take part."""
+    input:
+        rules_targets("simulated"),
+
+
+rule converted:
+    """Only convert every series to NIfTI."""
+    input:
+        rules_targets("converted"),
+
+
+rule preprocessed:
+    """Take every scan to template space, whatever share of them fails."""
+    input:
+        rules_targets("scans"),
+
+
+onsuccess:
+    print_fates()
+
+
+onerror:
+    print_fates(since=STARTED)

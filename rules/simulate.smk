@@ -1,0 +1,131 @@
+"""A simulated cohort: DICOM series in the archive's tree, the archive's table, the true atrophy."""
+
+
+rule build_head:
+    """Build a head around the packaged template brain."""
+    output:
+        t1=head_file("T1w").replace("{head}", PACKAGED_HEAD),
+        brain=head_file("mask").replace("{head}", PACKAGED_HEAD),
+        areas=head_file("areas").replace("{head}", PACKAGED_HEAD),
+    log:
+        "logs/build_head/{cohort}.log",
+    benchmark:
+        "results/benchmarks/build_head/{cohort}.tsv"
+    wildcard_constraints:
+        cohort=SIMULATED,
+    conda:
+        "../envs/simulate.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(10),
+    params:
+        code=code_of("build_head"),
+    script:
+        "../scripts/build_head.py"
+
+
+rule strip_head:
+    """Find the brain in a user's own head volume."""
+    input:
+        head=users_head,
+        tools="results/{cohort}/tools.json",
+    output:
+        mask=head_file("desc-brain_mask"),
+    log:
+        "logs/strip_head/{cohort}/{head}.log",
+    benchmark:
+        "results/benchmarks/strip_head/{cohort}/{head}.tsv"
+    wildcard_constraints:
+        cohort=SIMULATED,
+    conda:
+        "../envs/fsl.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(15),
+    params:
+        settings=skull_settings(),
+        code=code_of("strip_head"),
+    script:
+        "../scripts/strip_head.py"
+
+
+rule register_head:
+    """Lay the areas of AAL into a user's own head volume."""
+    input:
+        head=users_head,
+        mask=head_file("desc-brain_mask"),
+    output:
+        t1=head_file("T1w"),
+        brain=head_file("mask"),
+        areas=head_file("areas"),
+    log:
+        "logs/register_head/{cohort}/{head}.log",
+    benchmark:
+        "results/benchmarks/register_head/{cohort}/{head}.tsv"
+    wildcard_constraints:
+        cohort=SIMULATED,
+    conda:
+        "../envs/ants.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(20),
+    params:
+        seed=config["registration"]["seed"],
+        code=code_of("register_head"),
+    script:
+        "../scripts/register_head.py"
+
+
+rule simulate_scan:
+    """Simulate one scan and write it as a DICOM series."""
+    input:
+        t1=head_of_scan("T1w"),
+        brain=head_of_scan("mask"),
+        areas=head_of_scan("areas"),
+    output:
+        dicom=directory("results/{cohort}/source/ADNI/{ptid}/{description}/{moment}/{image}"),
+        truth="results/{cohort}/source/truth/{ptid}/{description}/{moment}/{image}_atrophy.nii.gz",
+    log:
+        "logs/simulate_scan/{cohort}/{ptid}/{description}/{moment}/{image}.log",
+    benchmark:
+        "results/benchmarks/simulate_scan/{cohort}/{ptid}/{description}/{moment}/{image}.tsv"
+    wildcard_constraints:
+        cohort=SIMULATED,
+    conda:
+        "../envs/simulate.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(3000),
+        runtime=growing(10),
+    params:
+        planned=planned_scan,
+        settings=simulation_of,
+        code=code_of("simulate_scan"),
+    script:
+        "../scripts/simulate_scan.py"
+
+
+rule write_scan_table:
+    """Write the simulated cohort's table as the archive exports it."""
+    output:
+        table="results/{cohort}/source/scans.csv",
+    log:
+        "logs/write_scan_table/{cohort}.log",
+    benchmark:
+        "results/benchmarks/write_scan_table/{cohort}.tsv"
+    wildcard_constraints:
+        cohort=SIMULATED,
+    conda:
+        "../envs/simulate.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=5,
+    params:
+        rows=planned_rows,
+        code=code_of("write_scan_table"),
+    script:
+        "../scripts/write_scan_table.py"

@@ -1,0 +1,53 @@
+"""Measure one scan's skull removal and registration, decide its fate, and draw both."""
+
+from pipeline.job import read_sidecar, scan_job, write_sidecar
+
+with scan_job(snakemake, "quality"):
+    import numpy as np
+
+    from voxplain.anatomy.quality import fluid_spaces, judge, measure_quality
+    from voxplain.plots import picture_of_outline
+    from voxplain.volumes import read_array
+
+    stripped = read_sidecar(snakemake.input.mask_sidecar)
+    registered = read_sidecar(snakemake.input.sidecar)
+    head, grid = read_array(snakemake.input.head)
+    mask = read_array(snakemake.input.mask, np.uint8)[0] > 0
+    brain, template_grid = read_array(snakemake.input.registered)
+    brain_mask = read_array(snakemake.input.registered_mask, np.uint8)[0] > 0
+    template, _ = read_array(snakemake.input.template)
+    template_mask = read_array(snakemake.input.template_mask, np.uint8)[0] > 0
+    quality = measure_quality(
+        mask, grid.voxel_volume_ml, brain, brain_mask, template, template_mask
+    )
+    fate = judge(quality, snakemake.params.settings)
+    write_sidecar(
+        snakemake.output.quality,
+        {
+            "Fate": fate.as_dict(),
+            "Quality": quality.as_dict(),
+            "Processing": {
+                key: value
+                for key, value in {**stripped, **registered}.items()
+                if key.startswith(("SkullStrippingTool", "BiasField", "Registration"))
+            },
+        },
+    )
+    name = f"{snakemake.wildcards.cohort} {snakemake.wildcards.image}: "
+    tool = f"{stripped['SkullStrippingTool']} {stripped['SkullStrippingToolVersion']}"
+    picture_of_outline(
+        snakemake.output.mask_picture,
+        head,
+        mask,
+        grid,
+        f"{name}brain mask by {tool}, {quality.brain_volume_ml:.0f} ml ({fate.status})",
+    )
+    picture_of_outline(
+        snakemake.output.registration_picture,
+        brain,
+        template_mask,
+        template_grid,
+        f"{name}in template space, outlines of the template, overlap {quality.overlap:.3f}, "
+        f"similarity {quality.similarity:.3f} ({fate.status})",
+        inner=fluid_spaces(template, template_mask),
+    )

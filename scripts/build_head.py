@@ -1,0 +1,8 @@
+"""Build a head around the packaged brain, to simulate scans of."""
+
+from pipeline.job import job
+
+with job(snakemake):
+    from voxplain.cohort.heads import build_packaged_head, write_head
+
+    write_head(build_packaged_head(), snakemake.output)

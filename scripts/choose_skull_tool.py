@@ -1,0 +1,12 @@
+"""Decide once for a cohort which tool removes the skull, in the environment that will run it."""
+
+from pipeline.job import job, write_sidecar
+
+with job(snakemake):
+    from voxplain.anatomy.skull import find_tool
+
+    tool = find_tool(snakemake.params.wanted)
+    write_sidecar(
+        snakemake.output.tools,
+        {"SkullStrippingTool": tool.name, "SkullStrippingToolVersion": tool.version},
+    )

@@ -1,0 +1,34 @@
+"""Write the cohort's table: every scan of the user's table, with its measures and its fate."""
+
+from pipeline.job import job
+
+with job(snakemake):
+    import json
+    from pathlib import Path
+
+    from voxplain.cohort.fates import collect_fates, write_fates
+    from voxplain.faults import SetupFault
+
+    qualities = {}
+    for image, path in zip(snakemake.params.images, snakemake.input.quality, strict=True):
+        qualities[image] = json.loads(Path(path).read_text(encoding="utf-8"))
+    tools = {
+        (told["SkullStrippingTool"], told["SkullStrippingToolVersion"])
+        for told in (quality.get("Processing") for quality in qualities.values())
+        if told
+    }
+    if len(tools) > 1:
+        told = ", ".join(" ".join(tool) for tool in sorted(tools))
+        raise SetupFault(
+            f"cohort {snakemake.wildcards.cohort} was stripped by several tools ({told}), whose "
+            "masks differ as much as groups do; set skull.tool to one of them, or, where only the "
+            "version differs, run again with --forcerun strip_skull"
+        )
+    write_fates(snakemake.output.table, collect_fates(snakemake.params.rows, qualities))
+    write = {
+        "Name": f"voxplain, cohort {snakemake.wildcards.cohort}",
+        "BIDSVersion": "1.10.0",
+        "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": "voxplain", "Version": snakemake.params.version}],
+    }
+    Path(snakemake.output.description).write_text(json.dumps(write, indent=2) + "\n")

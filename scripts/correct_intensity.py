@@ -1,0 +1,41 @@
+"""Take out the coil's bias field and the scanner's gain of one scan's brain."""
+
+from pipeline.job import read_sidecar, scan_job, write_sidecar
+
+with scan_job(snakemake, "intensity"):
+    import numpy as np
+
+    from voxplain.anatomy.intensity import correct_bias, intensity_scale, is_already_corrected
+    from voxplain.volumes import read_array, write_array
+
+    acquired = read_sidecar(snakemake.input.sidecar)
+    read_sidecar(snakemake.input.mask_sidecar)
+    settings = snakemake.params.settings
+    done_before = is_already_corrected(
+        [
+            settings["description"],
+            acquired.get("SeriesDescription", ""),
+            *acquired.get("ImageType", []),
+        ]
+    )
+    corrects = {"always": True, "never": False, "auto": not done_before}[
+        settings["bias_correction"]
+    ]
+    head, grid = read_array(snakemake.input.volume)
+    mask, _ = read_array(snakemake.input.mask)
+    if corrects:
+        brain = correct_bias(snakemake.input.volume, snakemake.input.mask)
+    else:
+        brain = np.where(mask > 0, head, 0)
+    scale = intensity_scale(brain, settings["intensity_scale"])
+    write_array(snakemake.output.brain, brain / scale, grid)
+    write_sidecar(
+        snakemake.output.sidecar,
+        {
+            "SkullStripped": True,
+            "BiasFieldCorrection": "N4" if corrects else "none",
+            "BiasFieldCorrectedBefore": done_before,
+            "IntensityScaleMethod": settings["intensity_scale"],
+            "IntensityScale": scale,
+        },
+    )

@@ -1,0 +1,14 @@
+"""Put the template brain on the grid that this run works in."""
+
+from pipeline.job import job
+
+with job(snakemake):
+    import numpy as np
+
+    from voxplain.anatomy.template import make_template
+    from voxplain.volumes import write_array
+
+    settings = snakemake.params.settings
+    brain, mask, grid = make_template(settings["template"], settings["resolution_mm"])
+    write_array(snakemake.output.brain, brain, grid)
+    write_array(snakemake.output.mask, mask, grid, np.uint8)

@@ -1,0 +1,209 @@
+"""Reading the configuration strictly: known keys only, right types, every default filled in."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from voxplain.cohort.plan import visit_month
+from voxplain.faults import SetupFault
+
+# The keys of a cohort that belong to one source only.
+_KEYS_OF_SOURCE = {
+    "simulated": {"required": (), "own": ("simulation",)},
+    "adni": {
+        "required": ("table", "images"),
+        "own": ("table", "images", "columns", "diagnosis_words"),
+    },
+}
+
+
+def read_schema(path: str | Path) -> dict[str, Any]:
+    """Read a JSON schema written as YAML."""
+    return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+
+
+def complete_settings(config: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with every default filled in.
+
+    Parameters
+    ----------
+    config
+        As read from the user's file.
+    schema
+        Of the configuration, see :func:`read_schema`.
+
+    Raises
+    ------
+    SetupFault
+        One line for every key that is unknown, missing, or has a value that is not allowed.
+    """
+    settings = copy.deepcopy(dict(config))
+    _refuse_odd_values(settings)
+    _fill_defaults(settings, schema, schema)
+    problems = list(_problems(settings, schema))
+    if problems:
+        raise SetupFault("\n".join(dict.fromkeys(problems)))
+    return settings
+
+
+def _refuse_odd_values(value: Any, path: str = "") -> None:
+    """Refuse what YAML reads but no key means; take 2.0 for the whole number it is."""
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, child in list(items):
+        where = f"{path}{key}"
+        if isinstance(value, dict) and not isinstance(key, str):
+            raise SetupFault(
+                f"config: key {where} is read as {type(key).__name__}; put it in quotes"
+            )
+        if isinstance(child, float) and not math.isfinite(child):
+            raise SetupFault(f"config: {where} is {child}; allowed: a finite number")
+        if isinstance(child, float) and child.is_integer():
+            value[key] = int(child)
+        if isinstance(child, dict | list):
+            _refuse_odd_values(child, f"{where}.")
+
+
+def _fill_defaults(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) -> None:
+    """Add what a mapping lacks, in place, through nested mappings and references."""
+    schema = _resolved(schema, root)
+    if not isinstance(value, dict):
+        return
+    for key, described in schema.get("properties", {}).items():
+        described = _resolved(described, root)
+        if key not in value and "default" in described:
+            value[key] = copy.deepcopy(described["default"])
+        if key in value:
+            _fill_defaults(value[key], described, root)
+    others = schema.get("additionalProperties")
+    if isinstance(others, Mapping):
+        for key in value.keys() - schema.get("properties", {}).keys():
+            _fill_defaults(value[key], others, root)
+    # A simulated cohort need not say `simulation:` to get its defaults; another must not get them.
+    if value.get("source") == "simulated" and "simulation" in schema.get("properties", {}):
+        value.setdefault("simulation", {})
+        _fill_defaults(value["simulation"], schema["properties"]["simulation"], root)
+
+
+def _resolved(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The schema that a ``$ref: "#/$defs/name"`` stands for, with what stands beside it."""
+    if "$ref" not in schema:
+        return schema
+    name = schema["$ref"].rsplit("/", 1)[1]
+    beside = {key: value for key, value in schema.items() if key != "$ref"}
+    return {**root["$defs"][name], **beside}
+
+
+def _problems(settings: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
+    validator = jsonschema.Draft202012Validator(schema)
+    for error in sorted(validator.iter_errors(settings), key=lambda e: list(map(str, e.path))):
+        yield from _in_words(error)
+    cohorts = settings.get("cohorts")
+    for name, cohort in cohorts.items() if isinstance(cohorts, Mapping) else ():
+        if isinstance(cohort, Mapping):
+            yield from _source_problems(name, cohort)
+
+
+def _source_problems(name: str, cohort: Mapping[str, Any]) -> Iterator[str]:
+    source = cohort.get("source")
+    if not isinstance(source, str) or source not in _KEYS_OF_SOURCE:
+        return
+    for key in _KEYS_OF_SOURCE[source]["required"]:
+        if not cohort.get(key):
+            yield f"config: cohorts.{name}.{key} is missing; source {source} needs it"
+    for other, keys in _KEYS_OF_SOURCE.items():
+        for key in keys["own"]:
+            if other != source and cohort.get(key):
+                yield f"config: cohorts.{name}.{key} is for source {other}, not {source}; remove it"
+    if isinstance(cohort.get("simulation"), Mapping):
+        yield from _simulation_problems(f"cohorts.{name}.simulation", cohort["simulation"])
+
+
+def _simulation_problems(where: str, simulation: Mapping[str, Any]) -> Iterator[str]:
+    """Ranges that run backwards, and visits out of their order, which a schema cannot see."""
+    ranges = {"age": simulation.get("age")}
+    ranges["scanner.voxel_size_mm"] = _get(simulation, "scanner", "voxel_size_mm")
+    groups = simulation.get("groups")
+    for group, told in groups.items() if isinstance(groups, Mapping) else ():
+        ranges[f"groups.{group}.severity"] = _get({"told": told}, "told", "severity")
+    for key, pair in ranges.items():
+        try:
+            low, high = pair
+            backwards = low > high
+        except (TypeError, ValueError):
+            continue  # the schema says what is wrong with it
+        if backwards:
+            yield f"config: {where}.{key} is {pair}; allowed: the lower number first"
+    visits = simulation.get("visits")
+    names = list(visits) if isinstance(visits, Mapping) else []
+    if all(re.fullmatch(r"sc|bl|m\d{2,3}", visit) for visit in names):
+        order = [visit_month(visit) for visit in names]
+        if order != sorted(set(order)) or (names and order[0] != 0):
+            yield (
+                f"config: {where}.visits is {', '.join(names)}; allowed: sc or bl first, then "
+                "months in their order"
+            )
+
+
+def _get(mapping: Mapping[str, Any], *keys: str) -> Any:
+    value: Any = mapping
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def _in_words(error: jsonschema.ValidationError) -> Iterator[str]:
+    """One line naming the key, the value and what is allowed."""
+    where = ".".join(map(str, error.absolute_path))
+    if error.validator == "additionalProperties":
+        allowed = list(error.schema.get("properties", {}))
+        for key in error.instance.keys() - set(allowed):
+            near = difflib.get_close_matches(str(key), allowed, 1)
+            hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(allowed)}"
+            yield f"config: unknown key {f'{where}.' if where else ''}{key}; {hint}"
+    elif error.validator == "required":
+        missing = [key for key in error.validator_value if key not in error.instance]
+        for key in missing:
+            described = error.schema.get("properties", {}).get(key, {}).get("description", "")
+            told = f" ({described.split('. ')[0].strip()})" if described else ""
+            yield f"config: {f'{where}.' if where else ''}{key} is missing{told}"
+    elif "propertyNames" in error.schema_path:
+        yield f"config: {error.instance!r} cannot be a key of {where}; {_allowed_name(error)}"
+    else:
+        yield f"config: {where or 'the file'} is {error.instance!r}; allowed: {_allowed(error)}"
+
+
+def _allowed(error: jsonschema.ValidationError) -> str:
+    if error.validator == "enum":
+        values = [str(value) for value in error.validator_value]
+        near = difflib.get_close_matches(str(error.instance), values, 3)
+        return ", ".join(values if len(values) <= 12 else near or [*values[:12], "..."])
+    if error.validator == "type":
+        return f"{error.validator_value}"
+    bounds = {
+        "minimum": "at least {}",
+        "maximum": "at most {}",
+        "exclusiveMinimum": "above {}",
+        "exclusiveMaximum": "below {}",
+        "minItems": "at least {} items",
+        "maxItems": "at most {} items",
+        "minProperties": "at least {} entries",
+        "pattern": "text that matches {}",
+    }
+    if error.validator not in bounds:
+        return error.message
+    return bounds[error.validator].format(error.validator_value)
+
+
+def _allowed_name(error: jsonschema.ValidationError) -> str:
+    if error.validator == "pattern" and error.absolute_path[-1] == "cohorts":
+        return "allowed: letters and digits (benchmarks, template and report are taken)"
+    return f"allowed: {_allowed(error)}"

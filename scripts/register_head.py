@@ -1,0 +1,14 @@
+"""Lay the areas of AAL into a user's own head volume, which scans will be simulated from."""
+
+from pipeline.job import job
+
+with job(snakemake):
+    from voxplain.anatomy.label import label_head
+    from voxplain.cohort.heads import write_head
+    from voxplain.faults import DataFault, SetupFault
+
+    try:
+        head = label_head(snakemake.input.head, snakemake.input.mask, snakemake.params.seed)
+    except DataFault as fault:
+        raise SetupFault(f"head {snakemake.input.head}: {fault}") from fault
+    write_head(head, snakemake.output)

@@ -1,0 +1,37 @@
+"""Register one scan's brain to the template."""
+
+from pipeline.job import read_sidecar, scan_job, write_sidecar
+
+with scan_job(snakemake, "register"):
+    from importlib.metadata import version
+
+    import numpy as np
+
+    from voxplain.anatomy.register import TRANSFORMS, register_to_template
+    from voxplain.atlas import TEMPLATE_NAME
+    from voxplain.volumes import write_array
+
+    before = read_sidecar(snakemake.input.sidecar)
+    settings = snakemake.params.settings
+    registered = register_to_template(
+        brain_path=snakemake.input.brain,
+        mask_path=snakemake.input.mask,
+        template_path=snakemake.input.template,
+        transform_path=snakemake.output.transform,
+        method=settings["transform"],
+        seed=settings["seed"],
+    )
+    write_array(snakemake.output.brain, registered.brain, registered.grid)
+    write_array(snakemake.output.mask, registered.mask, registered.grid, np.uint8)
+    write_sidecar(
+        snakemake.output.sidecar,
+        {
+            **before,
+            "SpatialReference": TEMPLATE_NAME,
+            "ResolutionMm": settings["resolution_mm"],
+            "RegistrationTool": "antspyx",
+            "RegistrationToolVersion": version("antspyx"),
+            "RegistrationTransform": TRANSFORMS[settings["transform"]],
+            "RegistrationSeed": settings["seed"],
+        },
+    )

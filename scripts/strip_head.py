@@ -1,0 +1,21 @@
+"""Find the brain in a user's own head volume, which scans will be simulated from."""
+
+from pipeline.job import job
+
+with job(snakemake):
+    import json
+    from pathlib import Path
+
+    import numpy as np
+
+    from voxplain.anatomy.skull import find_brain, find_tool
+    from voxplain.faults import DataFault, SetupFault
+    from voxplain.volumes import Grid, read_image, write_array
+
+    tool = find_tool(json.loads(Path(snakemake.input.tools).read_text())["SkullStrippingTool"])
+    try:
+        mask = find_brain(snakemake.input.head, tool, snakemake.params.settings[tool.name])
+    except DataFault as fault:
+        raise SetupFault(f"head {snakemake.input.head}: {fault}") from fault
+    grid = Grid.of(read_image(snakemake.input.head))
+    write_array(snakemake.output.mask, mask, grid, np.uint8)

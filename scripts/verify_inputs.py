@@ -1,0 +1,21 @@
+"""Compare the DICOM files of finished scans with what they were when the scan was converted."""
+
+from pipeline.job import job
+
+with job(snakemake):
+    from voxplain.cohort.series import find_changes
+    from voxplain.faults import SetupFault
+
+    changes, volumes = [], []
+    for folder, digests, volume in snakemake.params.scans:
+        found = find_changes(folder, digests)
+        changes += found
+        volumes += [volume] if found else []
+    if changes:
+        raise SetupFault(
+            f"{len(changes)} input files changed since their scans were converted:\n"
+            + "\n".join(changes)
+            + "\nTo take these scans as they are now, run again with\n--forcerun "
+            + " ".join(volumes)
+        )
+    print(f"{len(snakemake.params.scans)} finished scans: their DICOM files are as they were.")

@@ -1,0 +1,122 @@
+"""Making one scan's intensities comparable with another's: N4, and one scale a scan.
+
+Voxelwise z-scores of raw intensities measure the scanner's gain and coil; neither is anatomy.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from voxplain.anatomy.itk import as_ants
+from voxplain.faults import DataFault
+from voxplain.volumes import Grid, read_array, resample, smooth_for, white_matter_level
+
+# The archive's own correction, as its descriptions (MPR; GradWarp; N3), its folders' names
+# (MPR__GradWarp__N3) and ImageType name it.
+_CORRECTED = re.compile(r"(?<![a-z0-9])(N[34]m?|NUC)(?![a-z0-9])", re.IGNORECASE)
+_FIT_MM = 6.0
+_MOST_FITS = 6
+_CONVERGED = 0.03  # SD of the logarithm of what one more fit finds
+
+
+def is_already_corrected(texts: Iterable[str]) -> bool:
+    """Whether descriptions or ImageType words name an earlier N3 or N4 (``MPR; GradWarp; N3``)."""
+    return any(_CORRECTED.search(text) for text in texts)
+
+
+def correct_bias(path: str | Path, mask_path: str | Path) -> np.ndarray:
+    """N4 bias field correction inside the brain (Tustison et al. 2010), by ANTs.
+
+    The field is smooth, so it is fitted on a 6 mm grid, at three levels of its spline mesh: ANTs'
+    own default of four follows anatomy (benchmarks/bias_correction.py). Weak fields converge at
+    once, strong ones of surface coils do not, so the fit is repeated on its own result until it
+    finds less than 3 % more.
+
+    Parameters
+    ----------
+    path, mask_path
+        Head and brain mask on one grid.
+
+    Returns
+    -------
+    ``[x, y, z]`` float32, the corrected brain, 0 outside.
+
+    Raises
+    ------
+    DataFault
+        The brain holds nothing to fit a field to.
+    RuntimeError
+        N4 failed on a sound brain.
+    """
+    head, grid = read_array(path)
+    mask, _ = read_array(mask_path)
+    # N4 works on logarithms: it may see nothing below 0.
+    head = head - min(float(head.min()), 0.0)
+    coarse = grid.coarsened(max(_FIT_MM, *grid.voxel_size))
+    weight = resample(smooth_for(mask, grid, coarse), grid, coarse)
+    inside = weight > 0.5
+    # Mean over the brain's part of each coarse voxel, so that the border is not darker.
+    level = resample(smooth_for(head * mask, grid, coarse), grid, coarse)
+    level = np.where(inside, level / np.maximum(weight, 0.5), 0).astype(np.float32)
+    if not np.isfinite(level).all() or not inside.any() or np.ptp(level[inside]) == 0:
+        raise DataFault(
+            f"the brain in {path} is constant, or holds values that are no numbers",
+            "look at the scan and its mask",
+        )
+    log_field = np.zeros_like(level)
+    for _ in range(_MOST_FITS):
+        found = _fit_field(level / np.exp(log_field), inside, coarse)
+        log_field += found
+        if found[inside].std() < _CONVERGED:
+            break
+    return np.where(
+        mask > 0, head / np.exp(resample(log_field, coarse, grid, beyond="nearest")), 0
+    ).astype(np.float32)
+
+
+def _fit_field(level: np.ndarray, inside: np.ndarray, grid: Grid) -> np.ndarray:
+    """Logarithm of the bias field that N4 sees, ``[x, y, z]``."""
+    import ants
+
+    field = ants.n4_bias_field_correction(
+        as_ants(level, grid),
+        mask=as_ants(inside, grid),
+        shrink_factor=1,
+        convergence={"iters": [25, 25, 25], "tol": 1e-7},
+        return_bias_field=True,
+    )
+    found = field.numpy()
+    # antspyx drops N4's exit status; where N4 failed, the "field" is the image that it was given.
+    if np.array_equal(found, level):
+        raise RuntimeError("N4 ended without a field; as a rule it lacked memory")
+    return np.log(np.maximum(found, 1e-3))
+
+
+def intensity_scale(brain: np.ndarray, method: str) -> float:
+    """The level that becomes 1.
+
+    Parameters
+    ----------
+    brain
+        ``[x, y, z]``, 0 outside the brain.
+    method
+        ``percentile`` (the 98th inside the brain), ``white_matter`` (the mode of white matter), or
+        ``none`` (1, intensities stay).
+
+    Raises
+    ------
+    DataFault
+        The brain has no positive intensities.
+    """
+    values = brain[brain > 0]
+    if values.size == 0:
+        raise DataFault("the brain has no positive intensity", "look at the scan and its mask")
+    if method == "none":
+        return 1.0
+    return (
+        float(np.percentile(values, 98)) if method == "percentile" else white_matter_level(values)
+    )

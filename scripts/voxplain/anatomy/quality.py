@@ -1,0 +1,131 @@
+"""How well skull removal and registration went, in numbers that thresholds can decide on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from voxplain.faults import Fate
+from voxplain.volumes import white_matter_level
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Measures of one scan.
+
+    Attributes
+    ----------
+    brain_volume_ml
+        Of the mask in scanner space.
+    largest_part
+        Share of the mask's voxels in its largest connected component (faces touching).
+    border_share
+        Share of the mask's surface voxels that lie on the image's border; above 0 where the field
+        of view cuts the brain, or where the mask runs out of it.
+    overlap
+        Dice coefficient of the registered mask with the template's brain.
+    similarity
+        Pearson correlation of the registered brain with the template inside the template's brain.
+    """
+
+    brain_volume_ml: float
+    largest_part: float
+    border_share: float
+    overlap: float
+    similarity: float
+
+    def as_dict(self) -> dict[str, float]:
+        """The measures, rounded to four places."""
+        return {key: round(float(value), 4) for key, value in asdict(self).items()}
+
+
+# The measures in plain words, and what to look at where they fail.
+_WORDS = {
+    "brain_volume_ml": ("brain volume", "ml", "look at the mask picture; try the other skull.tool"),
+    "largest_part": ("connected share of the mask", "", "look at the mask picture"),
+    "border_share": ("share of the mask on the image border", "", "is the head cut off?"),
+    "overlap": ("overlap with the template brain", "", "look at the registration picture"),
+    "similarity": ("similarity to the template", "", "look at the registration picture"),
+}
+
+
+def measure_quality(
+    mask: np.ndarray,
+    voxel_volume_ml: float,
+    registered_brain: np.ndarray,
+    registered_mask: np.ndarray,
+    template_brain: np.ndarray,
+    template_mask: np.ndarray,
+) -> Quality:
+    """Measure one scan; masks are bool ``[x, y, z]``, the first in scanner space, the rest on the
+    template's grid.
+    """
+    labels, _ = ndimage.label(mask)
+    sizes = np.bincount(labels.ravel())[1:]
+    return Quality(
+        brain_volume_ml=float(mask.sum() * voxel_volume_ml),
+        largest_part=float(sizes.max() / sizes.sum()) if sizes.size else 0.0,
+        border_share=_border_share(mask),
+        overlap=dice(registered_mask, template_mask),
+        similarity=correlation(registered_brain[template_mask], template_brain[template_mask]),
+    )
+
+
+def fluid_spaces(brain: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Ventricles and wide sulci of a T1 brain, to draw beside its outline, ``[x, y, z]`` bool."""
+    return ndimage.binary_erosion(mask) & (brain < 0.6 * white_matter_level(brain[mask]))
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    """Dice coefficient of two boolean volumes, 0 where both are empty (Dice 1945)."""
+    total = int(a.sum()) + int(b.sum())
+    return 2.0 * int(np.logical_and(a, b).sum()) / total if total else 0.0
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson correlation, 0 where one of the two is constant."""
+    a, b = a.astype(np.float64) - a.mean(), b.astype(np.float64) - b.mean()
+    scale = np.sqrt((a**2).sum() * (b**2).sum())
+    return float((a * b).sum() / scale) if scale > 0 else 0.0
+
+
+def _border_share(mask: np.ndarray) -> float:
+    """Voxels of the mask on the volume's border, over those on the mask's own surface."""
+    if not mask.any():
+        return 0.0
+    surface = mask & ~ndimage.binary_erosion(mask, border_value=1)
+    border = np.ones(mask.shape, bool)
+    border[1:-1, 1:-1, 1:-1] = False
+    touching = (mask & border).sum()
+    return float(touching / max((surface | (mask & border)).sum(), 1))
+
+
+def judge(quality: Quality, thresholds: Mapping[str, float]) -> Fate:
+    """Decide by absolute thresholds, which know nothing of the other scans.
+
+    Parameters
+    ----------
+    thresholds
+        ``min_<measure>`` or ``max_<measure>`` to a value.
+
+    Returns
+    -------
+    ``usable``, or ``excluded`` with every threshold that was missed.
+    """
+    missed, remedies = [], []
+    for name, limit in thresholds.items():
+        bound, measure = name.split("_", 1)
+        value = getattr(quality, measure)
+        # Written so that a value that is no number misses its threshold.
+        if not (value >= limit if bound == "min" else value <= limit):
+            words, unit, remedy = _WORDS[measure]
+            side = "below" if bound == "min" else "above"
+            digits = 0 if unit == "ml" else 3
+            missed.append(f"{words} {value:.{digits}f}{unit and ' ' + unit} is {side} {limit:g}")
+            remedies.append(remedy)
+    if not missed:
+        return Fate("usable", "quality")
+    return Fate("excluded", "quality", "; ".join(missed), "; ".join(dict.fromkeys(remedies)))

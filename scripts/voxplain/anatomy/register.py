@@ -1,0 +1,136 @@
+"""Registration of a brain to the template with ANTs, through antspyx."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from voxplain.anatomy.itk import as_ants
+from voxplain.faults import DataFault
+from voxplain.volumes import Grid, read_array, resample, smooth_for
+
+# The stages of ANTs' own scripts antsRegistrationSyN.sh and antsRegistrationSyNQuick.sh: rigid and
+# affine by mutual information, then SyN (Avants et al. 2008).
+TRANSFORMS = {
+    "syn_quick": "antsRegistrationSyNQuick[s]",
+    "syn": "antsRegistrationSyN[s]",
+    "affine": "antsRegistrationSyNQuick[a]",
+}
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A brain on the template's grid.
+
+    Attributes
+    ----------
+    brain
+        ``[x, y, z]`` float32, 0 outside ``mask``.
+    mask
+        ``[x, y, z]`` bool.
+    grid
+        The template's.
+    """
+
+    brain: np.ndarray
+    mask: np.ndarray
+    grid: Grid
+
+
+def register_to_template(
+    brain_path: str | Path,
+    mask_path: str | Path,
+    template_path: str | Path,
+    transform_path: str | Path,
+    method: str,
+    seed: int,
+) -> Registered:
+    """Register a brain to a template brain and resample it once to the template's grid.
+
+    Mutual information is sampled at random places, so the seed is fixed; sums over several ITK
+    threads are not reproducible, so the same result needs
+    ``ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1``, set before ``ants`` is imported.
+
+    Parameters
+    ----------
+    brain_path, mask_path
+        Brain without skull, 0 outside, and its mask, in scanner space.
+    template_path
+        Template brain; its grid is the result's.
+    transform_path
+        Where the composite transform is written (ITK HDF5, maps points of the template to points of
+        the scan, as resampling the scan needs).
+    method
+        A key of :data:`TRANSFORMS`.
+    seed
+        Of the metric's sampling.
+
+    Raises
+    ------
+    DataFault
+        There is nothing to register in the brain, or it lies outside the template afterwards.
+    RuntimeError
+        ANTs failed on a sound brain: memory, as a rule, of which antspyx says nothing but a code.
+    """
+    import ants
+
+    template, grid = read_array(template_path)
+    brain, own = read_array(brain_path)
+    mask, _ = read_array(mask_path)
+    inside = brain[mask > 0]
+    if not np.isfinite(brain).all() or inside.size == 0 or np.ptp(inside) == 0:
+        raise DataFault(
+            f"{brain_path} is empty or constant inside its mask, or its values are no numbers",
+            "look at the scan and its mask",
+        )
+    fixed = as_ants(template, grid)
+    with tempfile.TemporaryDirectory() as scratch:
+        transform, _ = run_ants(template, grid, brain, own, method, seed, scratch)
+        carried = [
+            ants.apply_transforms(
+                fixed,
+                as_ants(smooth_for(array, own, grid), own),
+                transformlist=[transform],
+                interpolator="linear",
+            ).numpy()
+            for array in (brain, mask)
+        ]
+        shutil.copyfile(transform, transform_path)
+    brain, mask = carried[0], carried[1] > 0.5
+    if not mask.any():
+        raise DataFault(
+            f"{brain_path} lies outside the template after registration",
+            "look at the brain mask of the scan",
+        )
+    return Registered(np.where(mask, brain, 0).astype(np.float32), mask, grid)
+
+
+def run_ants(
+    template: np.ndarray,
+    grid: Grid,
+    brain: np.ndarray,
+    own: Grid,
+    method: str,
+    seed: int,
+    scratch: str,
+) -> tuple[str, str]:
+    """Run ANTs; returns the files of the composite transform and of its inverse."""
+    import ants
+
+    ants.config.set_ants_deterministic(on=False, seed_value=seed)
+    # ANTs smooths and shrinks both images by voxels: the two must have voxels of about one size, or
+    # the finer one is barely smoothed at the coarse levels and aliases at the last.
+    working = own.coarsened(max(*grid.voxel_size, *own.voxel_size))
+    moving = resample(smooth_for(brain, own, working), own, working)
+    found = ants.registration(
+        as_ants(template, grid),
+        as_ants(moving, working),
+        type_of_transform=TRANSFORMS[method],
+        outprefix=f"{scratch}/",
+        write_composite_transform=True,
+    )
+    return found["fwdtransforms"], found["invtransforms"]

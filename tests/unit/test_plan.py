@@ -1,0 +1,236 @@
+import datetime
+import re
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import asdict
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from voxplain.cohort.plan import DESCRIPTION, EXPORT_COLUMNS, plan_cohort, visit_month
+from voxplain.cohort.scans import list_scans
+
+AD = {"patients": 6, "severity": [0.7, 1.0]}
+CN = {"patients": 6, "severity": [0, 0]}
+VISITS = {"sc": 1.0, "m12": 0.5, "m24": 0.5}
+
+
+def plan(**changes):
+    return plan_cohort(
+        **{
+            "seed": 1,
+            "groups": {"AD": AD, "CN": CN},
+            "visits": VISITS,
+            "age": [60, 85],
+            "ageing_per_decade": 0.02,
+            "progression_per_year": 0.1,
+            "heads": ["packaged"],
+            **changes,
+        }
+    )
+
+
+seeds = st.integers(0, 2**31)
+
+
+@given(seed=seeds)
+def test_the_same_seed_plans_the_same_cohort_and_another_seed_another(seed):
+    assert plan(seed=seed) == plan(seed=seed)
+    ours = {scan.anatomy_seed for scan in plan(seed=seed)}
+    theirs = {scan.anatomy_seed for scan in plan(seed=seed + 1)}
+    assert not ours & theirs
+
+
+@given(seed=seeds, more=st.integers(1, 10))
+def test_more_patients_leave_the_others_as_they_were(seed, more):
+    few = plan(seed=seed)
+    many = plan(seed=seed, groups={"AD": {**AD, "patients": 6 + more}, "CN": CN})
+    assert len(many) > len(few)
+    assert [scan for scan in many if scan in few] == few
+
+
+@given(seed=seeds, share=st.floats(0.1, 1.0))
+def test_a_further_visit_leaves_the_earlier_scans_as_they_were(seed, share):
+    few = plan(seed=seed)
+    many = plan(seed=seed, visits={**VISITS, "m36": share})
+    assert [scan for scan in many if scan.visit != "ADNI1/GO Month 36"] == few
+
+
+@given(seed=seeds)
+def test_a_further_group_leaves_the_others_as_they_were(seed):
+    two = plan(seed=seed)
+    three = plan(seed=seed, groups={"AD": AD, "CN": CN, "MCI": {**AD, "severity": [0.2, 0.4]}})
+    assert [scan for scan in three if scan.group != "MCI"] == two
+    assert sum(scan.group == "MCI" for scan in three) >= 6
+
+
+@given(seed=seeds, share=st.floats(0, 1))
+def test_the_share_of_one_visit_does_not_move_the_next_one(seed, share):
+    visits = {**VISITS, "m12": share}
+    last = [scan for scan in plan(seed=seed) if scan.visit == "ADNI1/GO Month 24"]
+    moved = [scan for scan in plan(seed=seed, visits=visits) if scan.visit == "ADNI1/GO Month 24"]
+    assert moved == last
+
+
+@given(
+    seed=seeds,
+    patients=st.lists(st.integers(0, 120), min_size=1, max_size=6),
+    visits=st.lists(st.sampled_from(["m06", "m12", "m18", "m24", "m36"]), unique=True),
+)
+def test_image_ids_subjects_and_folders_are_unique_and_of_the_archives_form(seed, patients, visits):
+    names = ["AD", "CN", "MCI", "EMCI", "LMCI", "SMC"]
+    groups = {
+        name: {"patients": count, "severity": [0, 1]}
+        for name, count in zip(names, patients, strict=False)
+    }
+    scans = plan(seed=seed, groups=groups, visits={"sc": 1.0, **dict.fromkeys(visits, 0.7)})
+    assert len({scan.image for scan in scans}) == len(scans)
+    assert len({scan.folder for scan in scans}) == len(scans)
+    assert len({scan.subject for scan in scans}) == sum(patients)
+    assert len({(scan.anatomy_seed, scan.scan_seed) for scan in scans}) == len(scans)
+    for scan in scans:
+        assert re.fullmatch(r"\d{3}_S_\d{4}", scan.subject)
+        assert re.fullmatch(r"I\d{6,8}", scan.image)
+        assert scan.folder.startswith(f"{scan.subject}/{DESCRIPTION}/20")
+        assert scan.folder.endswith(f".0/{scan.image}")
+
+
+def test_the_largest_group_still_has_subjects_of_the_archives_form():
+    scans = plan(groups={"AD": {"patients": 1000, "severity": [1, 1]}}, visits={"sc": 1.0})
+    assert len({scan.subject for scan in scans}) == 1000
+    assert all(re.fullmatch(r"\d{3}_S_\d{4}", scan.subject) for scan in scans)
+
+
+def test_everybody_has_the_first_visit_whatever_its_share():
+    scans = plan(visits={"bl": 0.0, "m12": 0.0})
+    assert len(scans) == 12
+    assert {scan.visit for scan in scans} == {"ADNI Baseline"}
+
+
+def test_the_share_of_a_visit_is_about_the_share_of_patients_who_have_it():
+    groups = {"AD": {"patients": 1000, "severity": [1, 1]}}
+    visits = Counter(s.visit for s in plan(groups=groups, visits={"sc": 1.0, "m12": 0.3}))
+    assert visits["ADNI Screening"] == 1000
+    assert visits["ADNI1/GO Month 12"] == pytest.approx(300, abs=60)  # four standard deviations
+
+
+@given(seed=seeds, count=st.integers(1, 4), turns=st.integers(1, 3))
+def test_heads_are_dealt_alike_to_every_group(seed, count, turns):
+    heads = [f"head{number}" for number in range(count)]
+    size = {"patients": count * turns}
+    scans = plan(seed=seed, groups={"AD": {**AD, **size}, "CN": {**CN, **size}}, heads=heads)
+    for group in ("AD", "CN"):
+        dealt = {scan.subject: scan.head for scan in scans if scan.group == group}
+        assert Counter(dealt.values()) == dict.fromkeys(heads, turns)
+
+
+def of_patients(scans):
+    patients = {}
+    for scan in scans:
+        patients.setdefault(scan.subject, []).append(scan)
+    return patients.values()
+
+
+@given(
+    seed=seeds,
+    bounds=st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted),
+    rate=st.floats(0.01, 1),
+)
+def test_severity_starts_in_its_range_and_grows_with_time_up_to_one(seed, bounds, rate):
+    groups = {"AD": {"patients": 8, "severity": bounds}}
+    visits = {"sc": 1.0, "m12": 1.0, "m24": 1.0}
+    for first, *later in of_patients(
+        plan(seed=seed, groups=groups, visits=visits, progression_per_year=rate)
+    ):
+        assert bounds[0] - 1e-6 <= first.severity <= bounds[1] + 1e-6
+        for years, scan in enumerate(later, start=1):
+            expected = min(first.severity * (1 + rate * years), 1)
+            assert scan.severity == pytest.approx(expected, abs=2e-5)
+
+
+@given(seed=seeds)
+def test_a_healthy_patient_stays_healthy_and_ages(seed):
+    for visits in of_patients(plan(seed=seed, groups={"CN": CN}, visits={"sc": 1, "m24": 1})):
+        first, second = visits
+        assert first.severity == second.severity == 0
+        assert second.age == pytest.approx(first.age + 2, abs=0.02)
+        for scan in visits:
+            assert 60 <= scan.age <= 87
+            assert scan.ageing == pytest.approx(0.02 * (scan.age - 60) / 10, abs=2e-5)
+
+
+def test_nobody_ages_backwards_before_sixty():
+    scans = plan(age=[30, 50])
+    assert {scan.ageing for scan in scans} == {0}
+
+
+@given(seed=seeds)
+def test_the_visits_of_a_patient_share_anatomy_head_and_sex_and_lie_months_apart(seed):
+    for scans in of_patients(plan(seed=seed, visits={"sc": 1, "m06": 1, "m12": 1})):
+        assert len({(s.anatomy_seed, s.head, s.sex, s.group) for s in scans}) == 1
+        assert len({s.scan_seed for s in scans}) == 3
+        days = [datetime.datetime.fromisoformat(s.acquired) for s in scans]
+        assert (days[1] - days[0]).days == pytest.approx(183, abs=1)
+        assert (days[2] - days[0]).days == pytest.approx(365, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("visit", "months"), [("sc", 0), ("bl", 0), ("m06", 6), ("m12", 12), ("m120", 120), ("m00", 0)]
+)
+def test_a_visit_code_means_its_month(visit, months):
+    assert visit_month(visit) == months
+
+
+def test_the_table_of_a_plan_is_read_back_as_its_scans():
+    planned = plan()
+    rows = [scan.table_row() for scan in planned]
+    assert all(tuple(row) == EXPORT_COLUMNS for row in rows)
+    folders = {scan.image: [scan.folder] for scan in planned}
+    scans = list_scans(rows, folders, ["AD", "NC"], "scans.csv", {}, {})
+    assert [scan.fate for scan in scans] == [None] * len(planned)
+    for scan, own in zip(scans, planned, strict=True):
+        assert (scan.image, scan.subject, scan.diagnosis, scan.sex) == (
+            own.image,
+            own.subject,
+            own.group,
+            own.sex,
+        )
+        assert scan.date == own.acquired[:10]
+        assert scan.folder == own.folder
+        month = re.search(r"Month (\d+)", own.visit)
+        assert scan.session == (f"M{int(month[1]):02d}" if month else "SC")
+        assert int(scan.age) == int(own.age)
+
+
+def test_a_scan_as_dict_is_sorted_and_whole():
+    scan = plan()[0]
+    assert list(scan.as_dict()) == sorted(scan.as_dict())
+    assert scan.as_dict() == asdict(scan)
+
+
+def test_what_the_snakefile_imports_needs_no_numerical_library(repository):
+    code = (
+        "import sys\n"
+        "import voxplain.cohort.plan, voxplain.cohort.scans, voxplain.cohort.fates\n"
+        "import pipeline.settings, pipeline.fingerprint\n"
+        "heavy = {'numpy', 'scipy', 'pandas', 'torch', 'ants', 'nibabel', 'sklearn', 'matplotlib',"
+        " 'pydicom'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=repository / "scripts",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_visit_put_between_others_leaves_their_scans_as_they_are():
+    few = plan(visits={"sc": 1.0, "m12": 1.0})
+    more = plan(visits={"sc": 1.0, "m06": 1.0, "m12": 1.0})
+    assert len(more) > len(few)
+    assert [scan for scan in more if scan.visit != "ADNI1/GO Month 6"] == few

@@ -1,0 +1,425 @@
+import hashlib
+import shutil
+import subprocess
+from dataclasses import replace
+
+import dcm2niix
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from voxplain.cohort.dicom import write_series
+from voxplain.cohort.series import (
+    check_series,
+    convert_series,
+    digest_series,
+    find_changes,
+    read_series,
+    series_files,
+)
+from voxplain.faults import DataFault
+from voxplain.volumes import axis_aligned_grid, write_array
+
+
+def refused(call, *names):
+    """The reason why a folder is refused, which names what is at fault."""
+    with pytest.raises(DataFault) as fault:
+        call()
+    for name in names:
+        assert str(name) in fault.value.reason
+    assert fault.value.remedy
+    assert "\n" not in str(fault.value)
+    return fault.value.reason
+
+
+# --- checking -------------------------------------------------------------------------------------
+
+
+def test_a_whole_series_is_counted(series):
+    assert check_series(series.folder) == 24
+
+
+@pytest.mark.parametrize("kept", [0.5, 0.9, 0.999])
+def test_truncated_pixels_are_refused_naming_file_and_sizes(series, kept):
+    path = series.files[5]
+    content = path.read_bytes()
+    pixels = 30 * 26 * 2
+    header = len(content) - pixels
+    path.write_bytes(content[: header + int(kept * pixels)])
+    reason = refused(lambda: check_series(series.folder), path)
+    assert "truncated" in reason
+    assert f"{int(kept * pixels)} bytes of pixels, expected {pixels}" in reason
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_file_cut_off_in_its_header_is_refused_by_name(series, data):
+    path = series.files[5]
+    content = (series.folder / series.files[6].name).read_bytes()
+    header = len(content) - 30 * 26 * 2
+    # Up to the preamble a file is no DICOM file; from byte 200 on the class of its object is known.
+    cut = data.draw(st.integers(1, 150) | st.integers(200, header))
+    path.write_bytes(content[:cut])
+    refused(lambda: check_series(series.folder), path)
+
+
+def test_an_empty_file_is_refused_by_name(series):
+    series.files[3].write_bytes(b"")
+    refused(lambda: check_series(series.folder), series.files[3])
+
+
+@pytest.mark.parametrize("ending", ["dcm", "DCM", "ima", "IMA"])
+def test_a_file_that_is_only_named_like_dicom_is_refused_by_name(series, ending):
+    path = series.folder / f"page.{ending}"
+    path.write_text("<html>404 Not Found</html>" * 20)
+    assert "is no DICOM file, though its name says so" in refused(
+        lambda: check_series(series.folder), path
+    )
+
+
+def test_notes_and_lists_beside_the_images_are_passed_over(series):
+    (series.folder / "notes.txt").write_text("the patient moved a little\n" * 20)
+    (series.folder / "ADNI_011_S_0003_I32237.xml").write_text("<project/>")
+    (series.folder / "subfolder").mkdir()
+    assert check_series(series.folder) == 24
+    np.testing.assert_array_equal(convert_series(series.folder).voxels, series.volume)
+
+
+def test_a_dicom_object_that_is_no_image_is_passed_over(series):
+    report = pydicom.dcmread(series.files[0])
+    del report.PixelData
+    report.SOPClassUID = pydicom.uid.ComprehensiveSRStorage
+    report.file_meta.MediaStorageSOPClassUID = pydicom.uid.ComprehensiveSRStorage
+    report.save_as(series.folder / "report.dcm")
+    assert check_series(series.folder) == 24
+
+
+def test_hidden_files_are_no_part_of_a_series(series):
+    before = digest_series(series.folder)
+    (series.folder / ".snakemake_timestamp").touch()
+    (series.folder / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    assert series_files(series.folder) == sorted(series.files)
+    assert digest_series(series.folder) == before
+    assert check_series(series.folder) == 24
+
+
+@pytest.mark.parametrize("key", ["Rows", "Columns", "BitsAllocated"])
+def test_a_file_that_lacks_what_its_pixels_need_is_refused_by_name(series, key):
+    slice_ = pydicom.dcmread(series.files[4])
+    delattr(slice_, key)
+    slice_.save_as(series.files[4])
+    assert key in refused(lambda: check_series(series.folder), series.files[4])
+
+
+def test_an_empty_folder_is_refused_by_name(tmp_path):
+    (tmp_path / ".snakemake_timestamp").touch()
+    assert "is empty" in refused(lambda: check_series(tmp_path), tmp_path)
+
+
+def test_a_folder_without_dicom_is_refused_by_name(tmp_path):
+    (tmp_path / "I1.nii").write_bytes(b"\0" * 400)
+    (tmp_path / "notes.txt").write_text("nothing here")
+    reason = refused(lambda: check_series(tmp_path), tmp_path)
+    assert "2 files and no DICOM image" in reason
+
+
+# --- converting -----------------------------------------------------------------------------------
+
+
+def test_a_written_series_comes_back_with_every_voxel_in_its_place(series):
+    converted = convert_series(series.folder)
+    np.testing.assert_array_equal(converted.voxels, series.volume)
+    assert converted.grid.matches(series.grid, tolerance_mm=1e-3)
+    # The bright block lies to the right, in front and at the top.
+    bright = np.argwhere(converted.voxels == 4000).mean(axis=0)
+    place = nib.affines.apply_affine(converted.grid.matrix, bright)
+    np.testing.assert_allclose(place, (50.55, 40.5, 49.875), atol=1e-3)
+
+
+@settings(max_examples=8)
+@given(
+    shape=st.tuples(*[st.integers(20, 30)] * 3),
+    size=st.tuples(*[st.floats(4.1, 6.0)] * 3),
+    origin=st.tuples(*[st.floats(-150, 150)] * 3),
+)
+def test_any_series_comes_back_as_it_was_written(
+    tmp_path_factory, series_header, shape, size, origin
+):
+    grid = axis_aligned_grid(shape, size, origin)
+    volume = np.random.default_rng(0).integers(0, 4096, shape).astype(np.uint16)
+    folder = tmp_path_factory.mktemp("series")
+    write_series(folder, volume, grid, series_header)
+    converted = convert_series(folder)
+    np.testing.assert_array_equal(converted.voxels, volume)
+    np.testing.assert_allclose(converted.grid.matrix, grid.matrix, atol=5e-3)
+
+
+def test_a_series_in_an_oblique_position_keeps_its_place_in_space(series):
+    turn = Rotation.from_euler("xyz", (7, -5, 11), degrees=True).as_matrix()
+    flip = np.diag([-1, -1, 1])
+    for path in series.files:
+        slice_ = pydicom.dcmread(path)
+        in_lps = flip @ turn @ flip
+        position = in_lps @ np.array(slice_.ImagePositionPatient, float)
+        axes = np.array(slice_.ImageOrientationPatient, float).reshape(2, 3) @ in_lps.T
+        slice_.ImagePositionPatient = [f"{v:.6f}" for v in position]
+        slice_.ImageOrientationPatient = [f"{v:.8f}" for v in axes.ravel()]
+        slice_.save_as(path)
+    converted = convert_series(series.folder)
+    expected = np.eye(4)
+    expected[:3, :3] = turn @ series.grid.matrix[:3, :3]
+    expected[:3, 3] = turn @ series.grid.matrix[:3, 3]
+    np.testing.assert_allclose(converted.grid.matrix, expected, atol=2e-3)
+    np.testing.assert_array_equal(converted.voxels, series.volume)
+
+
+def test_slices_are_ordered_by_place_whatever_their_files_are_called(series, tmp_path):
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    order = np.random.default_rng(0).permutation(len(series.files))
+    for number, index in enumerate(order):
+        shutil.copy(series.files[index], mixed / f"{number:03d}.dcm")
+    np.testing.assert_array_equal(convert_series(mixed).voxels, series.volume)
+
+
+def test_a_missing_slice_is_refused_by_folder(series):
+    series.files[9].unlink()
+    reason = refused(lambda: convert_series(series.folder), series.folder)
+    assert "missing or uneven" in reason
+
+
+def test_two_series_in_one_folder_are_refused_and_listed(series, series_header, phantom):
+    other = replace(
+        series_header, acquired="2005-09-12T10:31:12", image="I32240", description="MP-RAGE-REPEAT"
+    )
+    write_series(series.folder, *phantom, other)
+    reason = refused(lambda: convert_series(series.folder), series.folder)
+    assert "several volumes" in reason
+    assert reason.count("24x30x26") == 2
+    assert "MP-RAGE-REPEAT" in reason
+
+
+def test_a_scout_of_few_slices_beside_the_series_is_not_taken_for_it(
+    series, series_header, phantom
+):
+    volume, _ = phantom
+    scout = axis_aligned_grid((5, 30, 26), (20.0, 4.0, 4.0), (-40, -60, -40))
+    other = replace(
+        series_header, acquired="2005-09-12T10:01:12", image="I32240", description="scout"
+    )
+    write_series(series.folder, volume[:5], scout, other)
+    np.testing.assert_array_equal(convert_series(series.folder).voxels, series.volume)
+
+
+def test_a_folder_with_a_scout_alone_is_refused(tmp_path, series_header, phantom):
+    scout = axis_aligned_grid((5, 30, 26), (20.0, 4.0, 4.0), (-40, -60, -40))
+    write_series(tmp_path, phantom[0][:5], scout, series_header)
+    reason = refused(lambda: convert_series(tmp_path), tmp_path)
+    assert "20 slices or more" in reason
+    assert "5x30x26" in reason
+
+
+def test_a_folder_without_images_is_refused_by_name(tmp_path):
+    (tmp_path / "notes.txt").write_text("nothing here")
+    assert "made no volume" in refused(lambda: convert_series(tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize(("size_mm", "told"), [(1.0, "24x30x26 mm"), (16.0, "384x480x416 mm")])
+def test_a_volume_of_no_heads_size_is_refused_with_its_size(
+    tmp_path, phantom, series_header, size_mm, told
+):
+    grid = axis_aligned_grid((24, 30, 26), (size_mm,) * 3, (0, 0, 0))
+    write_series(tmp_path, phantom[0], grid, series_header)
+    reason = refused(lambda: convert_series(tmp_path), tmp_path)
+    assert told in reason
+    assert "80 to 400 mm" in reason
+
+
+def test_a_volume_of_one_value_is_refused(tmp_path, phantom, series_header):
+    volume, grid = phantom
+    write_series(tmp_path, np.full_like(volume, 7), grid, series_header)
+    assert "one value only" in refused(lambda: convert_series(tmp_path), tmp_path)
+
+
+def test_the_sidecar_describes_the_acquisition_and_the_conversion(series):
+    sidecar = convert_series(series.folder).sidecar
+    assert sidecar["Modality"] == "MR"
+    assert sidecar["MagneticFieldStrength"] == pytest.approx(1.5)
+    assert sidecar["SeriesDescription"] == "MP-RAGE"
+    assert sidecar["EchoTime"] == pytest.approx(0.0035)
+    assert sidecar["RepetitionTime"] == pytest.approx(2.4)
+    assert sidecar["InversionTime"] == pytest.approx(1.0)
+    assert sidecar["FlipAngle"] == pytest.approx(8)
+    assert "ORIGINAL" in sidecar["ImageType"]
+    assert sidecar["ConversionSoftware"] == "dcm2niix"
+    assert sidecar["ConversionSoftwareVersion"].startswith("v1.")
+
+
+def test_the_sidecar_names_no_person_and_no_day(series):
+    for path in series.files:
+        slice_ = pydicom.dcmread(path)
+        slice_.PatientName = "Alzheimer^Auguste"
+        slice_.PatientBirthDate = "18500516"
+        slice_.InstitutionName = "Anstalt Frankfurt"
+        slice_.save_as(path)
+    told = str(convert_series(series.folder).sidecar)
+    for secret in (
+        "Alzheimer",
+        "Auguste",
+        "1850",
+        "2005",
+        "0912",
+        "10:11",
+        "Anstalt",
+        "011_S_0003",
+    ):
+        assert secret not in told
+    assert not [key for key in told.split("'") if "Date" in key or "Patient" in key]
+
+
+# --- what an archive's folder may hold ------------------------------------------------------------
+
+
+def test_a_folder_of_dicom_is_checked_and_converted(series):
+    np.testing.assert_array_equal(read_series(series.folder).voxels, series.volume)
+    series.files[5].write_bytes(series.files[5].read_bytes()[:-100])
+    assert "truncated" in refused(lambda: read_series(series.folder), series.files[5])
+
+
+@pytest.mark.parametrize("name", ["ADNI_S13893_I14782.nii", "I14782.nii.gz"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.float32])
+def test_a_folder_with_one_nifti_file_is_read_in_its_own_type(tmp_path, phantom, name, dtype):
+    volume, grid = phantom
+    volume = (volume // 16).astype(dtype)
+    write_array(tmp_path / name, volume, grid, dtype)
+    (tmp_path / "notes.txt").write_text("converted by the archive")
+    (tmp_path / ".DS_Store").touch()
+    read = read_series(tmp_path)
+    assert read.voxels.dtype == dtype
+    np.testing.assert_array_equal(read.voxels, volume)
+    assert read.grid.matches(grid)
+    assert read.sidecar == {"Modality": "MR"}
+
+
+def test_nifti_values_wider_than_32_bit_are_read_as_such(tmp_path, phantom):
+    volume, grid = phantom
+    write_array(tmp_path / "I1.nii", volume / 7, grid, np.float64)
+    read = read_series(tmp_path)
+    assert read.voxels.dtype == np.float32
+    np.testing.assert_allclose(read.voxels, volume / 7, rtol=1e-6)
+
+
+def test_scaled_nifti_values_are_read_as_what_they_mean(tmp_path, phantom):
+    volume, grid = phantom
+    image = nib.Nifti1Image(volume.astype(np.int16), grid.matrix)
+    image.header.set_slope_inter(0.5, 10)
+    nib.save(image, tmp_path / "I1.nii")
+    stored = nib.load(tmp_path / "I1.nii").get_fdata()
+    np.testing.assert_allclose(read_series(tmp_path).voxels, stored, rtol=1e-6)
+
+
+@pytest.mark.parametrize("other", ["I2.nii", "I2.nii.gz", "I2.dcm"])
+def test_several_images_in_one_folder_are_refused(tmp_path, phantom, other):
+    volume, grid = phantom
+    write_array(tmp_path / "I1.nii", volume, grid)
+    (tmp_path / other).write_bytes((tmp_path / "I1.nii").read_bytes())
+    assert "2 images" in refused(lambda: read_series(tmp_path), tmp_path, "I1.nii")
+
+
+@pytest.mark.parametrize("dtype", [[("R", "u1"), ("G", "u1"), ("B", "u1")], np.complex64])
+def test_a_nifti_file_of_colours_or_complex_numbers_is_refused(tmp_path, phantom, dtype):
+    _, grid = phantom
+    nib.save(nib.Nifti1Image(np.ones(grid.shape, dtype), grid.matrix), tmp_path / "I1.nii")
+    assert "colours or complex numbers" in refused(lambda: read_series(tmp_path), tmp_path)
+
+
+def test_a_nifti_file_with_values_that_are_no_numbers_is_refused(tmp_path, phantom):
+    volume, grid = phantom
+    broken = volume.astype(np.float32)
+    broken[3, 4, 5] = np.nan
+    write_array(tmp_path / "I1.nii", broken, grid)
+    assert "no numbers" in refused(lambda: read_series(tmp_path), tmp_path)
+
+
+def test_a_truncated_nifti_file_is_refused_by_name(tmp_path, phantom):
+    path = tmp_path / "I1.nii"
+    write_array(path, *phantom)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(DataFault) as fault:
+        read_series(tmp_path)
+    assert str(path) in fault.value.reason
+
+
+def test_an_empty_folder_is_no_series(tmp_path):
+    assert "is empty" in refused(lambda: read_series(tmp_path), tmp_path)
+
+
+# --- digests --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def recorded(series, tmp_path):
+    """Digests of the series in the format of sha256sum, as the workflow writes them."""
+    path = tmp_path / "series.sha256"
+    lines = [f"{digest}  {name}\n" for name, digest in digest_series(series.folder).items()]
+    path.write_text("".join(lines))
+    return path
+
+
+def test_digests_are_sha256_by_file_name(series):
+    digests = digest_series(series.folder)
+    assert list(digests) == sorted(path.name for path in series.files)
+    for path in series.files:
+        assert digests[path.name] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="needs sha256sum of the coreutils")
+def test_sha256sum_can_check_the_digests(series, recorded):
+    command = ["sha256sum", "--check", "--strict", "--quiet", str(recorded)]
+    assert subprocess.run(command, cwd=series.folder).returncode == 0
+
+
+def test_a_series_that_stayed_shows_no_changes(series, recorded):
+    (series.folder / ".snakemake_timestamp").touch()
+    assert find_changes(series.folder, recorded) == []
+
+
+def test_every_file_replaced_removed_or_added_is_told(series, recorded):
+    replaced, removed = series.files[3], series.files[7]
+    content = bytearray(replaced.read_bytes())
+    content[-1] ^= 1
+    replaced.write_bytes(bytes(content))
+    removed.unlink()
+    (series.folder / "new.dcm").write_bytes(b"new")
+    assert find_changes(series.folder, recorded) == [
+        f"{replaced} was replaced",
+        f"{removed} was removed",
+        f"{series.folder / 'new.dcm'} was added",
+    ]
+
+
+def test_a_folder_that_is_gone_shows_every_file_as_removed(series, recorded):
+    shutil.rmtree(series.folder)
+    changes = find_changes(series.folder, recorded)
+    assert len(changes) == len(series.files)
+    assert all(change.endswith("was removed") for change in changes)
+
+
+def test_a_series_in_a_subfolder_is_not_taken_for_the_scan(series, tmp_path):
+    folder = tmp_path / "I1"
+    shutil.copytree(series.folder, folder / "someone_else")
+    (folder / "notes.txt").write_text("nothing here")
+    with pytest.raises(DataFault, match="no DICOM image"):
+        read_series(folder)
+
+
+def test_a_full_disk_is_no_fault_of_the_scan(series, monkeypatch):
+    said = b"Error: Unable to write 2_MP-RAGE.nii (disk full?)"
+    done = subprocess.CompletedProcess([], 1, stdout=said)
+    monkeypatch.setattr(dcm2niix, "main", lambda *_, **__: done)
+    with pytest.raises(OSError, match="could not write"):
+        convert_series(series.folder)

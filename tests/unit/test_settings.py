@@ -1,0 +1,329 @@
+import copy
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.settings import complete_settings, read_schema
+from voxplain.faults import SetupFault
+
+SIMULATED = {"source": "simulated"}
+ADNI = {"source": "adni", "table": "t.csv", "images": "ADNI"}
+
+
+@pytest.fixture(scope="module")
+def schema(repository):
+    return read_schema(repository / "schemas/config.schema.yaml")
+
+
+def config(cohort=None, **more):
+    return {"cohorts": {"demo": copy.deepcopy(SIMULATED if cohort is None else cohort)}, **more}
+
+
+def simulated(**simulation):
+    return config({"source": "simulated", "simulation": simulation})
+
+
+def keys_of(schema, place=""):
+    """Every key of a schema with its description, through mappings of free names."""
+    for key, described in schema.get("properties", {}).items():
+        yield f"{place}{key}", described
+        yield from keys_of(described, f"{place}{key}.")
+    others = schema.get("additionalProperties")
+    if isinstance(others, dict):
+        yield from keys_of(others, f"{place}*.")
+
+
+def resolved(schema):
+    """The schema with every reference replaced by what it stands for."""
+
+    def resolve(part):
+        if isinstance(part, dict):
+            if "$ref" in part:
+                name = part["$ref"].removeprefix("#/$defs/")
+                part = {**schema["$defs"][name], **{k: v for k, v in part.items() if k != "$ref"}}
+            return {key: resolve(value) for key, value in part.items()}
+        return [resolve(value) for value in part] if isinstance(part, list) else part
+
+    return resolve({key: value for key, value in schema.items() if key != "$defs"})
+
+
+# --- the schema -----------------------------------------------------------------------------------
+
+
+def test_every_key_has_a_description_that_is_a_sentence(schema):
+    keys = dict(keys_of(resolved(schema)))
+    assert len(keys) > 40
+    for key, described in keys.items():
+        assert described.get("description", "").rstrip().endswith("."), key
+
+
+def test_every_leaf_has_a_default_or_must_be_given(schema):
+    free = {"cohorts.*.source", "cohorts.*.table", "cohorts.*.images"}
+    for key, described in keys_of(resolved(schema)):
+        is_leaf = "properties" not in described and not isinstance(
+            described.get("additionalProperties"), dict
+        )
+        if is_leaf and not key.startswith("cohorts.*.columns."):
+            assert ("default" in described) != (key in free), key
+
+
+def test_no_mapping_takes_keys_that_it_does_not_describe(schema):
+    for key, described in keys_of(resolved(schema)):
+        if described.get("type") == "object":
+            assert "additionalProperties" in described, key
+            assert described["additionalProperties"] is not True, key
+
+
+def test_every_default_is_allowed_by_its_own_key(schema):
+    settings = complete_settings(config(), schema)
+    assert complete_settings(settings, schema) == settings
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "config/adni.yaml"])
+def test_the_configs_that_come_with_it_are_complete_without_a_problem(repository, schema, name):
+    given_settings = yaml.safe_load((repository / name).read_text())
+    settings = complete_settings(given_settings, schema)
+    assert settings["max_failed"] == 0.05
+    assert settings["registration"] == {"transform": "syn_quick", "seed": 42}
+    assert settings["resolution_mm"] == given_settings["resolution_mm"]
+
+
+# --- defaults -------------------------------------------------------------------------------------
+
+
+def test_defaults_are_filled_in_at_every_depth(schema):
+    settings = complete_settings(config(skull={"bet": {"robust_centre": True}}), schema)
+    assert settings["classes"] == ["AD", "NC"]
+    assert settings["template"] == "packaged"
+    assert settings["skull"] == {
+        "tool": "auto",
+        "bet": {"fractional_intensity": 0.5, "robust_centre": True},
+        "deepbet": {"threshold": 0.5, "dilate": 0},
+    }
+    assert settings["quality"]["min_overlap"] == 0.9
+
+
+def test_a_simulated_cohort_gets_a_simulation_and_an_adni_cohort_none(schema):
+    settings = complete_settings({"cohorts": {"a": SIMULATED, "b": ADNI}}, schema)
+    simulation = settings["cohorts"]["a"]["simulation"]
+    assert simulation["groups"]["AD"] == {"patients": 10, "severity": [0.7, 1.0]}
+    assert simulation["scanner"]["voxel_size_mm"] == [0.94, 0.94]
+    assert simulation["atrophy"]["max_loss"] == 0.3
+    assert "simulation" not in settings["cohorts"]["b"]
+    assert settings["cohorts"]["b"]["columns"] == {}
+
+
+def test_a_group_that_the_user_names_gets_its_own_defaults_and_no_group_beside(schema):
+    settings = complete_settings(simulated(groups={"MCI": {"patients": 3}}), schema)
+    groups = settings["cohorts"]["demo"]["simulation"]["groups"]
+    assert groups == {"MCI": {"patients": 3, "severity": [0, 0]}}
+
+
+def test_defaults_are_not_shared_between_calls_nor_with_the_schema(schema):
+    before = copy.deepcopy(schema)
+    first = complete_settings(config(), schema)
+    first["classes"].append("MCI")
+    first["skull"]["bet"]["fractional_intensity"] = 0.1
+    first["cohorts"]["demo"]["simulation"]["groups"]["AD"]["severity"][0] = 0.0
+    first["cohorts"]["demo"]["diagnosis_words"]["AD"] = ["x"]
+    second = complete_settings(config(), schema)
+    assert second["classes"] == ["AD", "NC"]
+    assert second["skull"]["bet"]["fractional_intensity"] == 0.5
+    assert second["cohorts"]["demo"]["simulation"]["groups"]["AD"]["severity"] == [0.7, 1.0]
+    assert second["cohorts"]["demo"]["diagnosis_words"] == {}
+    assert schema == before
+
+
+def test_the_users_own_mapping_is_left_as_it_was(schema):
+    mine = config(skull={"bet": {}})
+    before = copy.deepcopy(mine)
+    complete_settings(mine, schema)
+    assert mine == before
+
+
+@given(
+    resolution=st.sampled_from([1, 2, 3, 4]),
+    fraction=st.floats(0.01, 0.99),
+    patients=st.integers(0, 1000),
+    severity=st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted),
+)
+def test_what_is_allowed_is_taken_as_it_is(schema, resolution, fraction, patients, severity):
+    settings = complete_settings(
+        simulated(groups={"AD": {"patients": patients, "severity": severity}})
+        | {"resolution_mm": resolution, "skull": {"bet": {"fractional_intensity": fraction}}},
+        schema,
+    )
+    group = settings["cohorts"]["demo"]["simulation"]["groups"]["AD"]
+    assert group == {"patients": patients, "severity": severity}
+    assert settings["resolution_mm"] == resolution
+    assert settings["skull"]["bet"]["fractional_intensity"] == fraction
+
+
+# --- refusals: one line each, with the key, the value and what is allowed -------------------------
+
+REFUSED = {
+    "unknown key with a suggestion": (
+        config(resolution=2),
+        ("unknown key resolution;", "did you mean resolution_mm?"),
+    ),
+    "unknown key that resembles none": (
+        config(xyzzy=2),
+        ("unknown key xyzzy;", "allowed: cohorts, classes, template"),
+    ),
+    "unknown key deep inside": (
+        config(skull={"bet": {"fractional_intensty": 0.4}}),
+        ("skull.bet.fractional_intensty", "did you mean fractional_intensity?"),
+    ),
+    "unknown key of a cohort": (
+        config({**SIMULATED, "simulaton": {}}),
+        ("cohorts.demo.simulaton", "did you mean simulation?"),
+    ),
+    "wrong type": (config(max_failed="many"), ("max_failed is 'many'", "number")),
+    "text for a whole number": (
+        simulated(seed="one"),
+        ("cohorts.demo.simulation.seed is 'one'", "integer"),
+    ),
+    "truth value for a number": (config(max_failed=True), ("max_failed is True", "number")),
+    "fraction for a whole number": (
+        config(registration={"seed": 1.5}),
+        ("registration.seed is 1.5", "integer"),
+    ),
+    "key without value": (config(skull=None), ("skull is None", "object")),
+    "above the maximum": (config(max_failed=1.5), ("max_failed is 1.5", "at most 1")),
+    "below the minimum": (
+        config(registration={"seed": 0}),
+        ("registration.seed is 0", "at least 1"),
+    ),
+    "on an open upper bound": (
+        config(skull={"bet": {"fractional_intensity": 1}}),
+        ("skull.bet.fractional_intensity is 1", "below 1"),
+    ),
+    "on an open lower bound": (
+        config(skull={"deepbet": {"threshold": 0}}),
+        ("skull.deepbet.threshold is 0", "above 0"),
+    ),
+    "not in the list": (
+        config(resolution_mm=5),
+        ("resolution_mm is 5", "1, 2, 3, 4"),
+    ),
+    "not in the list of words": (
+        config(registration={"transform": "rigid"}),
+        ("registration.transform is 'rigid'", "syn_quick, syn, affine"),
+    ),
+    "unknown class": (config(classes=["AD", "XX"]), ("classes.1 is 'XX'", "AD, NC, MCI")),
+    "no class": (config(classes=[]), ("classes is []", "at least 1 items")),
+    "class twice": (config(classes=["AD", "AD"]), ("classes is ['AD', 'AD']", "non-unique")),
+    "misspelt area": (
+        simulated(atrophy={"areas": ["Hipocampus"]}),
+        ("simulation.atrophy.areas.0 is 'Hipocampus'", "Hippocampus, Hippocampus_"),
+    ),
+    "range of three": (
+        simulated(age=[60, 70, 80]),
+        ("simulation.age is [60, 70, 80]", "at most 2 items"),
+    ),
+    "range beyond its bounds": (
+        simulated(groups={"AD": {"severity": [0, 2]}}),
+        ("simulation.groups.AD.severity.1 is 2", "at most 1"),
+    ),
+    "group in other words": (
+        simulated(groups={"NC": {}}),
+        ("'NC' cannot be a key of cohorts.demo.simulation.groups", "AD, CN, MCI"),
+    ),
+    "visit of no known form": (
+        simulated(visits={"week3": 1}),
+        (
+            "'week3' cannot be a key of cohorts.demo.simulation.visits",
+            "text that matches ^(sc|bl|m",
+        ),
+    ),
+    "no visit": (simulated(visits={}), ("simulation.visits is {}", "at least 1 entries")),
+    "cohort name with a hyphen": (
+        {"cohorts": {"my-cohort": SIMULATED}},
+        ("'my-cohort' cannot be a key of cohorts", "letters and digits"),
+    ),
+    "cohort name of a folder of ours": (
+        {"cohorts": {"template": SIMULATED}},
+        ("'template' cannot be a key of cohorts", "benchmarks, template and report"),
+    ),
+    "cohort without settings": ({"cohorts": {"demo": None}}, ("cohorts.demo is None", "object")),
+    "no cohort": ({"cohorts": {}}, ("cohorts is {}", "at least 1 entries")),
+    "nothing at all": ({}, ("cohorts is missing", "The cohorts of a run")),
+    "cohort without source": (config({}), ("cohorts.demo.source is missing", "adni reads")),
+    "unknown source": (
+        config({"source": "oasis"}),
+        ("cohorts.demo.source is 'oasis'", "adni, simulated"),
+    ),
+    "same head twice": (
+        simulated(heads=["a.nii", "a.nii"]),
+        ("simulation.heads is ['a.nii', 'a.nii']", "non-unique"),
+    ),
+    "adni without table": (
+        config({"source": "adni", "images": "x"}),
+        ("cohorts.demo.table is missing", "source adni needs it"),
+    ),
+    "adni without images": (
+        config({"source": "adni", "table": "x"}),
+        ("cohorts.demo.images is missing", "source adni needs it"),
+    ),
+    "adni with a simulation": (
+        config({**ADNI, "simulation": {"seed": 3}}),
+        ("cohorts.demo.simulation is for source simulated, not adni", "remove it"),
+    ),
+    "simulated with a table": (
+        config({**SIMULATED, "table": "t.csv"}),
+        ("cohorts.demo.table is for source adni, not simulated", "remove it"),
+    ),
+    "simulated with columns": (
+        config({**SIMULATED, "columns": {"image": "Scan"}}),
+        ("cohorts.demo.columns is for source adni, not simulated", "remove it"),
+    ),
+    "unknown column": (
+        config({**ADNI, "columns": {"imag": "Scan"}}),
+        ("cohorts.demo.columns.imag", "did you mean image?"),
+    ),
+    "cohort name that YAML reads as a number": (
+        {"cohorts": {2024: SIMULATED}},
+        ("key cohorts.2024 is read as int", "quotes"),
+    ),
+    "no number": (
+        config(SIMULATED) | {"max_failed": float("nan")},
+        ("max_failed is nan", "finite"),
+    ),
+    "backward range": (simulated(age=[80, 60]), ("simulation.age is [80, 60]", "lower number")),
+    "visits out of order": (
+        simulated(visits={"m12": 1, "sc": 1}),
+        ("simulation.visits is m12, sc", "in their order"),
+    ),
+    "words for an unknown group": (
+        config({**ADNI, "diagnosis_words": {"XX": ["x"]}}),
+        ("'XX' cannot be a key of cohorts.demo.diagnosis_words", "AD, NC, MCI"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("settings", "told"), REFUSED.values(), ids=REFUSED)
+def test_what_is_not_allowed_is_told_in_one_line(schema, settings, told):
+    with pytest.raises(SetupFault) as fault:
+        complete_settings(settings, schema)
+    message = str(fault.value)
+    assert "\n" not in message
+    assert message.startswith("config: ")
+    assert all(part in message for part in told), message
+
+
+def test_several_problems_are_told_in_a_line_each(schema):
+    settings = config({"source": "adni"}, resolution_mm=5, max_faild=1)
+    with pytest.raises(SetupFault) as fault:
+        complete_settings(settings, schema)
+    lines = str(fault.value).splitlines()
+    assert len(lines) == 4
+    for key in ("resolution_mm", "max_faild", "cohorts.demo.table", "cohorts.demo.images"):
+        assert sum(key in line for line in lines) == 1
+
+
+def test_a_whole_number_written_with_a_point_is_taken_for_one(schema):
+    told = complete_settings({"cohorts": {"demo": SIMULATED}, "resolution_mm": 2.0}, schema)
+    assert told["resolution_mm"] == 2
+    assert isinstance(told["resolution_mm"], int)

@@ -1,0 +1,118 @@
+"""One real tiny run, made once, that the tests of the workflow copy and ask questions of."""
+
+import dataclasses
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+TINY = {
+    "cohorts": {
+        "tiny": {
+            "source": "simulated",
+            "simulation": {
+                "seed": 3,
+                "groups": {
+                    "AD": {"patients": 2, "severity": [0.8, 1.0]},
+                    "CN": {"patients": 2, "severity": [0, 0]},
+                    "MCI": {"patients": 1, "severity": [0.3, 0.4]},
+                },
+                "visits": {"sc": 1.0},
+                "scanner": {"voxel_size_mm": [2.4, 2.6]},
+            },
+        }
+    },
+    "resolution_mm": 4,
+    "skull": {"tool": "deepbet"},
+}
+
+
+@dataclasses.dataclass
+class Run:
+    """What a call of Snakemake said."""
+
+    status: int
+    said: str
+
+    @property
+    def jobs(self) -> dict[str, int]:
+        """Rule to number of jobs, from the last table of job statistics."""
+        tables = re.findall(r"^job\s+count\n-[- ]+\n(.*?)^total", self.said, re.M | re.S)
+        rows = [line.split() for line in tables[-1].splitlines()] if tables else []
+        return {name: int(count) for name, count in rows}
+
+    @property
+    def rules(self) -> set[str]:
+        """The rules that run, without the targets that only collect."""
+        return set(self.jobs) - {"all", "simulated", "converted", "preprocessed"}
+
+
+def snakemake(
+    directory: Path, *arguments: str, root: Path = ROOT, config: dict | None = None, **environment
+) -> Run:
+    """Call Snakemake on the workflow of ``root``, its results below ``directory``."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
+    command += ["--workflow-profile", str(root / "profiles/default")]
+    if config is not None:
+        path = directory / "config.yaml"
+        path.write_text(yaml.safe_dump(config, sort_keys=False))
+        command += ["--configfile", str(path)]
+    # Last, since --configfile takes every word up to the next option.
+    command += ["--directory", str(directory), "--cores", "2"]
+    done = subprocess.run(
+        [*command, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=1200,
+        env={**os.environ, **environment},
+        check=False,
+    )
+    return Run(done.returncode, done.stdout)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory):
+    """A finished run of the tiny cohort: 5 scans, one of them in a group that takes no part."""
+    directory = tmp_path_factory.mktemp("tiny")
+    run = snakemake(directory, config=TINY)
+    assert run.status == 0, run.said
+    return directory
+
+
+@pytest.fixture
+def finished(tiny_run, tmp_path):
+    """A copy of the finished run, times of its files and all, to change things in."""
+    copy = tmp_path / "finished"
+    shutil.copytree(tiny_run, copy, symlinks=True)
+    return copy
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A copy of the checkout, in a folder with a space in its name, to change code in."""
+    copy = tmp_path / "a checkout"
+    copy.mkdir()
+    for name in (
+        "Snakefile",
+        "config.yaml",
+        "rules",
+        "scripts",
+        "schemas",
+        "envs",
+        "profiles",
+        "report",
+    ):
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, copy / name)
+    return copy

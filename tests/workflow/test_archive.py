@@ -1,0 +1,228 @@
+"""A download as it comes: the archive's tree and table, and the faults that they hold."""
+
+import csv
+import re
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from workflow.conftest import ROOT, TINY, snakemake
+from workflow.test_tiny_run import read_scans
+
+SOURCE = "results/tiny/source"
+
+
+def archive_config(**settings):
+    cohort = {"source": "adni", "table": "scans.csv", "images": "ADNI"}
+    return {
+        "cohorts": {"own": cohort},
+        "resolution_mm": TINY["resolution_mm"],
+        "skull": TINY["skull"],
+        **settings,
+    }
+
+
+@pytest.fixture
+def archive(tiny_run, tmp_path):
+    """The tiny cohort's tree and table as a user's own download, nothing processed."""
+    place = tmp_path / "download"
+    place.mkdir()
+    shutil.copytree(
+        tiny_run / SOURCE / "ADNI",
+        place / "ADNI",
+        ignore=shutil.ignore_patterns(".snakemake_timestamp"),
+    )
+    shutil.copy(tiny_run / SOURCE / "scans.csv", place)
+    return place
+
+
+def rows_of(archive):
+    with open(archive / "scans.csv", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def write_rows(archive, rows):
+    with open(archive / "scans.csv", "w", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def series_of(archive, image):
+    return next(archive.glob(f"ADNI/*/*/*/{image}"))
+
+
+def test_each_fault_costs_its_own_scan_and_the_others_go_on(archive, tiny_run):
+    rows = rows_of(archive)
+    images = [row["Image Data ID"] for row in rows if row["Group"] != "MCI"]
+    good, truncated, gone, empty = images
+    broken = sorted(series_of(archive, truncated).iterdir())[10]
+    broken.write_bytes(broken.read_bytes()[:-500])
+    shutil.rmtree(series_of(archive, gone))
+    for path in series_of(archive, empty).iterdir():
+        path.unlink()
+    (series_of(archive, empty) / "readme.txt").write_text("no images here")
+    rows.append({**rows[0], "Image Data ID": "I999", "Group": "Dementai"})
+    rows.append(dict(next(row for row in rows if row["Image Data ID"] == good)))
+    write_rows(archive, rows)
+
+    run = snakemake(archive, config=archive_config(max_failed=1.0))
+
+    assert run.status == 0, run.said
+    scans = read_scans(archive, "own")
+    fates = {image: (row["fate"], row["stage"]) for image, row in scans.items() if image != good}
+    mci = next(row["Image Data ID"] for row in rows if row["Group"] == "MCI")
+    assert fates == {
+        truncated: ("failed", "convert"),
+        gone: ("failed", "find"),
+        empty: ("failed", "convert"),
+        "I999": ("failed", "table"),
+        mci: ("unused", "table"),
+    }
+    assert broken.name in scans[truncated]["reason"]
+    assert "truncated" in scans[truncated]["reason"]
+    assert gone in scans[gone]["reason"]
+    assert "no DICOM" in scans[empty]["reason"]
+    assert "'Dementai'" in scans["I999"]["reason"]
+    assert "diagnosis_words" in scans["I999"]["remedy"]
+    assert all(
+        scans[image]["remedy"] != "n/a" for image, (fate, _) in fates.items() if fate == "failed"
+    )
+    with open(archive / "results/own/scans.tsv", newline="") as stream:
+        table = list(csv.DictReader(stream, delimiter="\t"))
+    assert [row["fate"] for row in table if row["image"] == good] == ["usable", "duplicate"]
+    # The end of the run lists the lost scans, with the cure.
+    assert f"{truncated} (" in run.said
+    assert "download the image again" in run.said
+    # The good scan comes out as it does from the simulated cohort: the very same rules.
+    kept = next(row for row in table if row["fate"] == "usable")["preprocessed"]
+    ours = nib.load(archive / "results/own" / kept).get_fdata()
+    theirs = nib.load(tiny_run / "results/tiny" / kept).get_fdata()
+    assert np.array_equal(ours, theirs)
+    # The failed scan's volumes are there, and no reader takes them for real ones.
+    volume = next(archive.glob(f"results/own/derivatives/**/*{truncated}_T1w.nii.gz"))
+    assert volume.stat().st_size == 0
+
+
+def test_too_many_lost_scans_stop_the_run_with_their_list(archive):
+    for path in archive.glob("ADNI/*/*/*/*"):
+        shutil.rmtree(path)
+        path.mkdir()
+    run = snakemake(archive, config=archive_config())
+    assert run.status != 0
+    assert "4 of 4 scans were lost, more than max_failed = 0.05 allows" in run.said
+    assert run.said.count("is empty; download") + run.said.count("is empty -> download") >= 4
+    assert "Traceback" not in run.said
+    assert len(read_scans(archive, "own")) == 5, "the table is there to be read"
+
+
+def test_verify_inputs_names_a_file_replaced_in_place(archive):
+    config = archive_config()
+    assert snakemake(archive, "converted", config=config).status == 0
+    assert snakemake(archive, "verify_inputs", config=config).status == 0
+    series = next(archive.glob("ADNI/*/*/*/*"))
+    victim = sorted(series.iterdir())[3]
+    victim.write_bytes(victim.read_bytes()[:-2] + b"\x01\x01")
+    run = snakemake(archive, "verify_inputs", config=config)
+    assert run.status != 0
+    assert f"{victim.name} was replaced" in run.said
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"resolution": 4}, "config: unknown key resolution; did you mean resolution_mm?"),
+        ({"resolution_mm": 5}, "config: resolution_mm is 5; allowed: 1, 2, 3, 4"),
+        ({"max_failed": "few"}, "config: max_failed is 'few'; allowed: number"),
+        ({"skull": {"tool": "bett"}}, "config: skull.tool is 'bett'; allowed: auto, bet, deepbet"),
+        (
+            {"cohorts": {"own": {"source": "adni", "images": "ADNI"}}},
+            "config: cohorts.own.table is missing; source adni needs it",
+        ),
+        (
+            {"cohorts": {"own": {"source": "adni", "table": "no.csv", "images": "ADNI"}}},
+            "scan table no.csv does not exist",
+        ),
+        (
+            {"cohorts": {"own": {"source": "adni", "table": "scans.csv", "images": "nowhere"}}},
+            "image folder nowhere does not exist",
+        ),
+    ],
+)
+def test_a_bad_setting_stops_the_run_with_one_line(archive, change, message):
+    run = snakemake(archive, "-n", config=archive_config(**change))
+    assert run.status != 0
+    assert "Traceback" not in run.said
+    lines = [line for line in run.said.splitlines() if message in line]
+    assert len(lines) == 1, run.said
+
+
+def test_a_table_without_a_needed_column_stops_the_run_with_one_line(archive):
+    rows = [{k: v for k, v in row.items() if k != "Group"} for row in rows_of(archive)]
+    write_rows(archive, rows)
+    run = snakemake(archive, "-n", config=archive_config())
+    assert run.status != 0
+    line = next(line for line in run.said.splitlines() if "scan table scans.csv lacks" in line)
+    assert "diagnosis" in line
+    assert "'Group'" in line
+    assert "columns" in line
+
+
+def test_bet_without_fsl_is_an_error_that_says_how_to_get_it(archive):
+    config = archive_config(skull={"tool": "bet"})
+    run = snakemake(archive, "results/own/tools.json", config=config, FSLDIR="")
+    assert run.status != 0
+    assert "FSL's bet is not installed" in run.said
+    assert "https://fsl.fmrib.ox.ac.uk" in run.said
+    assert "skull.tool to deepbet" in run.said
+
+
+def test_the_papers_config_builds_its_dag_on_a_tree_of_this_form(archive):
+    place = archive / "data"
+    place.mkdir()
+    (archive / "ADNI").rename(place / "ADNI")
+    (archive / "scans.csv").rename(place / "adni1.csv")
+    run = snakemake(archive, "-n", "--configfile", str(ROOT / "config/adni.yaml"))
+    assert run.status == 0, run.said
+    assert run.jobs["register_to_template"] == 4
+    assert "simulate_scan" not in run.jobs
+
+
+def test_a_class_without_scans_stops_the_run_before_any_job(archive):
+    write_rows(archive, [row for row in rows_of(archive) if row["Group"] != "CN"])
+    run = snakemake(archive, config=archive_config())
+    assert run.status != 0
+    assert "cohort own has no scan of class NC to process (table scans.csv)" in run.said
+    assert not (archive / "results").exists()
+
+
+def test_the_simulated_archive_can_be_read_where_it_lies(tiny_run):
+    source = "results/tiny/source"
+    cohort = {"source": "adni", "table": f"{source}/scans.csv", "images": f"{source}/ADNI"}
+    run = snakemake(tiny_run, "-n", config=archive_config(cohorts={"own": cohort}))
+    assert run.status == 0, run.said
+    assert run.jobs["convert_series"] == 4
+    assert "simulate_scan" not in run.jobs
+
+
+def test_a_scan_mended_in_place_is_noticed_and_only_it_runs_again(archive):
+    config = archive_config(max_failed=1.0)
+    victim = sorted(next(archive.glob("ADNI/*/*/*/*")).iterdir())[3]
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[:-500])
+    assert snakemake(archive, "converted", config=config).status == 0
+    (empty,) = [
+        path for path in archive.glob("results/own/**/*_T1w.nii.gz") if not path.stat().st_size
+    ]
+    victim.write_bytes(whole)
+    run = snakemake(archive, "verify_inputs", config=config)
+    assert run.status != 0
+    assert f"{victim.name} was replaced" in run.said
+    again = re.search(r"--forcerun (\S+)", run.said).group(1)
+    assert archive / again == empty
+    run = snakemake(archive, "converted", "--forcerun", again, config=config)
+    assert run.status == 0, run.said
+    assert run.jobs["convert_series"] == 1
+    assert empty.stat().st_size > 0

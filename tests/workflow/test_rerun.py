@@ -1,0 +1,184 @@
+"""Change this -> exactly these rules run again."""
+
+import copy
+import os
+import time
+
+import pytest
+import yaml
+
+from workflow.conftest import ROOT, TINY, snakemake
+
+QUALITY = {"assess_quality", "collect_scans", "check_scans"}
+REGISTER = {"register_to_template"} | QUALITY
+CORRECT = {"correct_intensity"} | REGISTER
+STRIP = {"strip_skull"} | CORRECT
+CHOOSE = {"choose_skull_tool"} | STRIP
+CONVERT = {"convert_series"} | STRIP
+SIMULATE = {"simulate_scan"} | CONVERT
+COHORT = SIMULATE | {"write_scan_table"}
+
+# Key, as its place in the schema -> a new value -> the rules that run again.
+SIMULATION = "cohorts.tiny.simulation"
+TABLE = {
+    "classes": (["AD", "NC", "MCI"], SIMULATE),
+    "template": ("templateflow", {"make_template"} | REGISTER),
+    "resolution_mm": (3, {"make_template"} | REGISTER),
+    "skull.tool": ("auto", CHOOSE),
+    "skull.bet.fractional_intensity": (0.4, set()),
+    "skull.bet.robust_centre": (True, set()),
+    "skull.deepbet.threshold": (0.4, STRIP),
+    "skull.deepbet.dilate": (1, STRIP),
+    "bias_correction": ("never", CORRECT),
+    "intensity_scale": ("white_matter", CORRECT),
+    "registration.transform": ("affine", REGISTER),
+    "registration.seed": (43, REGISTER),
+    "quality.min_brain_volume_ml": (710, QUALITY),
+    "quality.max_brain_volume_ml": (2310, QUALITY),
+    "quality.min_largest_part": (0.97, QUALITY),
+    "quality.max_border_share": (0.06, QUALITY),
+    "quality.min_overlap": (0.91, QUALITY),
+    "quality.min_similarity": (0.51, QUALITY),
+    "max_failed": (0.1, {"check_scans"}),
+    f"{SIMULATION}.seed": (4, COHORT),
+    f"{SIMULATION}.groups.AD.patients": (3, COHORT),
+    f"{SIMULATION}.groups.AD.severity": ([0.5, 0.6], SIMULATE),
+    f"{SIMULATION}.visits": ({"sc": 1.0, "m12": 1.0}, COHORT),
+    f"{SIMULATION}.age": ([70, 80], COHORT),
+    f"{SIMULATION}.ageing_per_decade": (0.03, SIMULATE),
+    f"{SIMULATION}.progression_per_year": (0.2, set()),  # only first visits here
+    f"{SIMULATION}.atrophy.areas": (["Hippocampus"], SIMULATE),
+    f"{SIMULATION}.atrophy.max_loss": (0.2, SIMULATE),
+    f"{SIMULATION}.scanner.deformation_mm": (2.0, SIMULATE),
+    f"{SIMULATION}.scanner.rotation_deg": (5, SIMULATE),
+    f"{SIMULATION}.scanner.translation_mm": (5, SIMULATE),
+    f"{SIMULATION}.scanner.bias": (0.1, SIMULATE),
+    f"{SIMULATION}.scanner.noise": (0.02, SIMULATE),
+    f"{SIMULATION}.scanner.gain": (0.1, SIMULATE),
+    f"{SIMULATION}.scanner.voxel_size_mm": ([2.5, 2.6], SIMULATE),
+    f"{SIMULATION}.heads": (
+        ["head.nii.gz"],
+        {"choose_skull_tool", "strip_head", "register_head"} | SIMULATE,
+    ),
+}
+# Keys that say where a user's own scans are: another source altogether (test_archive.py).
+OTHER_SOURCE = {
+    "cohorts",
+    "cohorts.tiny.source",
+    "cohorts.tiny.table",
+    "cohorts.tiny.images",
+    "cohorts.tiny.diagnosis_words",
+    *(
+        f"cohorts.tiny.columns.{name}"
+        for name in ("image", "subject", "diagnosis", "visit", "date", "description", "sex", "age")
+    ),
+}
+
+
+def changed(key, value):
+    config = copy.deepcopy(TINY)
+    *path, last = key.split(".")
+    place = config
+    for part in path:
+        place = place.setdefault(part, {})
+    place[last] = value
+    return config
+
+
+@pytest.mark.parametrize(("key", "value", "rules"), [(k, v, r) for k, (v, r) in TABLE.items()])
+def test_a_changed_key_reruns_exactly_these_rules(tiny_run, key, value, rules):
+    if key.endswith("heads"):
+        (tiny_run / value[0]).touch()
+    if key == "skull.tool":
+        # The choice is made anew; the tools it may choose from have more settings.
+        assert TINY["skull"]["tool"] == "deepbet"
+    run = snakemake(tiny_run, "-n", config=changed(key, value))
+    assert run.status == 0, run.said
+    # A tool chosen anew (heads need it early) is an input of skull stripping, nothing else.
+    assert run.rules == rules - ({"choose_skull_tool"} if key.endswith("heads") else set())
+
+
+def test_every_key_of_the_schema_has_a_row():
+    schema = yaml.safe_load((ROOT / "schemas/config.schema.yaml").read_text())
+
+    def leaves(described, path):
+        while "$ref" in described:
+            described = {
+                **schema["$defs"][described["$ref"].rsplit("/", 1)[1]],
+                **{k: v for k, v in described.items() if k != "$ref"},
+            }
+        children = described.get("properties", {})
+        others = described.get("additionalProperties")
+        if path == "cohorts":
+            yield path
+            yield from leaves(others, "cohorts.tiny")
+        elif path.endswith("simulation.groups"):
+            yield from leaves(others, f"{path}.AD")
+        elif children:
+            for key, child in children.items():
+                yield from leaves(child, f"{path}.{key}" if path else key)
+        else:
+            yield path
+
+    assert set(leaves(schema, "")) == TABLE.keys() | OTHER_SOURCE
+
+
+def test_one_more_patient_simulates_and_processes_only_that_one(tiny_run):
+    run = snakemake(tiny_run, "-n", config=changed(f"{SIMULATION}.groups.AD.patients", 3))
+    for rule in ("simulate_scan", "convert_series", "strip_skull", "register_to_template"):
+        assert run.jobs[rule] == 1, run.said
+
+
+def test_a_reordered_config_other_cores_and_another_folder_rerun_nothing(finished):
+    def reordered(value):
+        if isinstance(value, dict):
+            return {key: reordered(value[key]) for key in reversed(value)}
+        return value
+
+    config = reordered(TINY)
+    # The order of groups is the order of their patients' numbers; it is no matter of style.
+    simulation = config["cohorts"]["tiny"]["simulation"]
+    simulation["groups"] = TINY["cohorts"]["tiny"]["simulation"]["groups"]
+    run = snakemake(finished, "-n", "--cores", "1", config=config)
+    assert "Nothing to be done" in run.said, run.said
+
+
+def test_touched_scripts_and_comments_rerun_nothing(finished, checkout):
+    later = time.time() + 60
+    for path in (checkout / "scripts").rglob("*.py"):
+        path.write_text(f"# a comment\n{path.read_text()}\n\n# another\n")
+        os.utime(path, (later, later))
+    run = snakemake(finished, "-n", root=checkout, config=TINY)
+    assert run.status == 0, run.said
+    assert "Nothing to be done" in run.said, run.said
+
+
+@pytest.mark.parametrize(
+    ("module", "rules"),
+    [
+        ("voxplain/anatomy/quality.py", QUALITY),
+        ("voxplain/anatomy/skull.py", CHOOSE),
+        ("voxplain/anatomy/register.py", REGISTER),
+        ("voxplain/cohort/dicom.py", SIMULATE),
+        ("voxplain/cohort/scans.py", set()),
+        ("correct_intensity.py", CORRECT),
+    ],
+)
+def test_a_change_of_code_reruns_the_rules_that_run_it(finished, checkout, module, rules):
+    path = checkout / "scripts" / module
+    path.write_text(path.read_text() + "\nADDED = 1\n")
+    run = snakemake(finished, "-n", root=checkout, config=TINY)
+    assert run.status == 0, run.said
+    assert run.rules == rules
+
+
+def test_a_touched_volume_reruns_nothing_and_a_changed_one_does(finished):
+    corrected = sorted(finished.glob("results/tiny/derivatives/**/*desc-corrected_T1w.nii.gz"))
+    later = time.time() + 60
+    os.utime(corrected[0], (later, later))
+    assert "Nothing to be done" in snakemake(finished, "-n", config=TINY).said
+    corrected[0].write_bytes(corrected[1].read_bytes())
+    os.utime(corrected[0], (later, later))
+    run = snakemake(finished, "-n", config=TINY)
+    assert run.jobs["register_to_template"] == 1
+    assert run.rules == REGISTER

@@ -1,0 +1,111 @@
+"""What a real run of the tiny cohort leaves behind."""
+
+import csv
+import json
+
+import jsonschema
+import nibabel as nib
+import numpy as np
+import pydicom
+import yaml
+
+from voxplain.cohort.fates import COLUMNS
+from workflow.conftest import ROOT, TINY, snakemake
+
+DERIVATIVES = "results/tiny/derivatives"
+
+
+def read_scans(directory, cohort="tiny"):
+    with open(directory / f"results/{cohort}/scans.tsv", newline="") as stream:
+        return {row["image"]: row for row in csv.DictReader(stream, delimiter="\t")}
+
+
+def test_every_scan_of_the_table_has_a_fate(tiny_run):
+    with open(tiny_run / "results/tiny/source/scans.csv", newline="") as stream:
+        listed = {row["Image Data ID"]: row["Group"] for row in csv.DictReader(stream)}
+    scans = read_scans(tiny_run)
+    assert scans.keys() == listed.keys()
+    for image, row in scans.items():
+        assert row["fate"] == ("unused" if listed[image] == "MCI" else "usable"), row
+    assert json.loads((tiny_run / "results/tiny/quality_gate.json").read_text())["usable"] == 4
+
+
+def test_the_brains_lie_on_the_template_grid_and_match_it(tiny_run):
+    for row in read_scans(tiny_run).values():
+        if row["fate"] != "usable":
+            assert row["preprocessed"] == "n/a"
+            continue
+        image = nib.load(tiny_run / "results/tiny" / row["preprocessed"])
+        assert image.shape == (49, 58, 49)
+        assert np.allclose(image.affine[:3, 3], (-96, -132, -78))
+        assert np.allclose(np.diag(image.affine)[:3], 4)
+        brain = image.get_fdata()
+        assert 0.3 < np.median(brain[brain > 0]) < 1.2
+        assert float(row["overlap"]) > 0.95
+        assert float(row["similarity"]) > 0.7
+        assert 1500 < float(row["brain_volume_ml"]) < 2300
+
+
+def test_sidecars_say_how_each_scan_was_made(tiny_run):
+    sidecars = list(tiny_run.glob(f"{DERIVATIVES}/sub-*/ses-SC/anat/*desc-preproc_T1w.json"))
+    assert len(sidecars) == 4
+    for path in sidecars:
+        told = json.loads(path.read_text())
+        assert told["SpatialReference"] == "MNI152NLin2009cAsym"
+        assert told["ResolutionMm"] == 4
+        assert told["RegistrationTransform"] == "antsRegistrationSyNQuick[s]"
+        assert told["BiasFieldCorrection"] == "N4"
+        mask = json.loads(next(path.parent.glob("*_acq-*_desc-brain_mask.json")).read_text())
+        assert mask["SkullStrippingTool"] == "deepbet"
+        assert mask["SkullStrippingToolVersion"] == "1.0.2"
+        assert mask["SkullStrippingOptions"] == {"dilate": 0, "threshold": 0.5}
+
+
+def test_the_simulated_archive_is_dicom_in_the_archives_tree(tiny_run):
+    series = list(tiny_run.glob("results/tiny/source/ADNI/*/*/*/*"))
+    assert len(series) == 4, "scans of a group that takes no part are not simulated"
+    for folder in series:
+        ptid, _, moment, image = folder.relative_to(tiny_run / "results/tiny/source/ADNI").parts
+        files = sorted(folder.glob("*.dcm"))
+        header = pydicom.dcmread(files[0])
+        assert len(files) > 50
+        assert header.PatientID == ptid
+        assert header.StudyDate == moment[:10].replace("-", "")
+        assert all(path.name.endswith(f"_{image}.dcm") for path in files)
+        truth = (
+            tiny_run
+            / "results/tiny/source/truth"
+            / folder.relative_to(tiny_run / "results/tiny/source/ADNI")
+        )
+        loss = nib.load(f"{truth}_atrophy.nii.gz").get_fdata()
+        diseased = read_scans(tiny_run)[image]["group"] == "AD"
+        assert (loss.max() > 0.2) if diseased else (loss.max() == 0)
+        assert loss.max() <= 0.3 + 1e-6
+
+
+def test_nothing_is_left_to_do_after_a_run(finished):
+    run = snakemake(finished, "-n", config=TINY)
+    assert run.status == 0
+    assert "Nothing to be done" in run.said
+
+
+def test_the_same_seed_gives_the_same_cohort_and_the_same_brains(tiny_run, tmp_path):
+    """One scan, made and preprocessed anew, comes out bit by bit as in the whole run."""
+    row = next(
+        r for r in read_scans(tiny_run).values() if r["group"] == "AD" and r["fate"] == "usable"
+    )
+    target = f"results/tiny/{row['preprocessed']}"
+    run = snakemake(tmp_path, target, config=TINY)
+    assert run.status == 0, run.said
+    assert run.jobs["simulate_scan"] == 1
+    first, second = (nib.load(place / target).get_fdata() for place in (tiny_run, tmp_path))
+    assert np.array_equal(first, second)
+    for path in sorted(tmp_path.glob("results/tiny/source/ADNI/*/*/*/*/*.dcm")):
+        assert path.read_bytes() == (tiny_run / path.relative_to(tmp_path)).read_bytes()
+
+
+def test_the_table_of_scans_follows_its_schema(tiny_run):
+    schema = yaml.safe_load((ROOT / "schemas/scans.schema.yaml").read_text())
+    assert tuple(schema["properties"]) == COLUMNS == tuple(schema["required"])
+    for row in read_scans(tiny_run).values():
+        jsonschema.validate(row, schema)
