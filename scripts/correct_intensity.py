@@ -6,7 +6,7 @@ with scan_job(snakemake, "intensity"):
     import numpy as np
 
     from voxplain.anatomy.intensity import correct_bias, intensity_scale, is_already_corrected
-    from voxplain.volumes import read_array, write_array
+    from voxplain.volumes import Grid, read_array, read_image, write_array
 
     acquired = read_sidecar(snakemake.input.sidecar)
     read_sidecar(snakemake.input.mask_sidecar)
@@ -21,13 +21,13 @@ with scan_job(snakemake, "intensity"):
     corrects = {"always": True, "never": False, "auto": not done_before}[
         settings["bias_correction"]
     ]
-    head, grid = read_array(snakemake.input.volume)
-    mask, _ = read_array(snakemake.input.mask)
     if corrects:
         brain = correct_bias(snakemake.input.volume, snakemake.input.mask)
     else:
-        brain = np.where(mask > 0, head, 0)
+        mask, _ = read_array(snakemake.input.mask)
+        brain = np.where(mask > 0, read_array(snakemake.input.volume)[0], 0)
     scale = intensity_scale(brain, settings["intensity_scale"])
+    grid = Grid.of(read_image(snakemake.input.volume))
     write_array(snakemake.output.brain, brain / scale, grid)
     write_sidecar(
         snakemake.output.sidecar,

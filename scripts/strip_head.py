@@ -1,18 +1,15 @@
 """Find the brain in a user's own head volume, which scans will be simulated from."""
 
-from pipeline.job import job
+from pipeline.job import job, read_sidecar
 
 with job(snakemake):
-    import json
-    from pathlib import Path
-
     import numpy as np
 
     from voxplain.anatomy.skull import find_brain, find_tool
     from voxplain.faults import DataFault, SetupFault
     from voxplain.volumes import Grid, read_image, write_array
 
-    tool = find_tool(json.loads(Path(snakemake.input.tools).read_text())["SkullStrippingTool"])
+    tool = find_tool(read_sidecar(snakemake.input.tools)["SkullStrippingTool"])
     try:
         mask = find_brain(snakemake.input.head, tool, snakemake.params.settings[tool.name])
     except DataFault as fault:

@@ -3,16 +3,13 @@
 from pipeline.job import read_sidecar, scan_job, write_sidecar
 
 with scan_job(snakemake, "strip"):
-    import json
-    from pathlib import Path
-
     import numpy as np
 
     from voxplain.anatomy.skull import describe, find_brain, find_tool
     from voxplain.volumes import Grid, read_image, write_array
 
     read_sidecar(snakemake.input.sidecar)
-    tool = find_tool(json.loads(Path(snakemake.input.tools).read_text())["SkullStrippingTool"])
+    tool = find_tool(read_sidecar(snakemake.input.tools)["SkullStrippingTool"])
     options = snakemake.params.settings[tool.name]
     mask = find_brain(snakemake.input.volume, tool, options)
     grid = Grid.of(read_image(snakemake.input.volume))
