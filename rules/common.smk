@@ -1,5 +1,6 @@
 """Settings, scans, paths and the helpers that rules use. No rule stands here."""
 
+import ctypes
 import sys
 import time
 from pathlib import Path
@@ -11,14 +12,22 @@ sys.path.insert(0, str(SCRIPTS))
 
 from pipeline.fingerprint import fingerprint
 from pipeline.settings import complete_settings, read_schema
+from pipeline.summary import summarise_run
 from voxplain import __version__ as VERSION
 from voxplain.cohort.fates import read_fates, summarise
 from voxplain.cohort.plan import plan_cohort
 from voxplain.cohort.scans import find_image_folders, list_scans, read_table
+from voxplain.cohort.splits import make_fixed, make_folds, patient_of
 from voxplain.faults import SetupFault
+from voxplain.models import MODELS, describe_model
+from voxplain.relevance import METHODS, choose_target
 
 SPACE = "MNI152NLin2009cAsym"
 PACKAGED_HEAD = "packaged"
+# Voxels of the template at 1 mm.
+TEMPLATE_SHAPE = (193, 229, 193)
+# These end before any split is needed.
+SCAN_TARGETS = {"simulated", "converted", "preprocessed", "verify_inputs"}
 STARTED = time.time()
 
 
@@ -69,6 +78,29 @@ def load_cohort(name, settings):
     return {scan.image: scan for scan in plan}, scans
 
 
+def split_cohort(scans):
+    """Splits of a cohort by name: the folds of its cross-validation, and the fixed one."""
+    settings = config["splits"]
+    shared = {"scans": scans, "classes": config["classes"], "seed": settings["seed"]}
+    folds = make_folds(**shared, **{key: settings[key] for key in ("folds", "repeats", "stratify")})
+    fixed = make_fixed(**shared, test_patients=settings["fixed_test_patients"])
+    return {split.name: split for split in [*folds, fixed]}
+
+
+def check_device():
+    """Refuse a GPU that this machine lacks; on a cluster the job's own node will say."""
+    if config["device"] == "cuda" and workflow.local_exec:
+        try:
+            found = ctypes.CDLL("libcuda.so.1").cuInit(0) == 0
+        except OSError:
+            found = False
+        if not found:
+            raise SetupFault(
+                "config: device is cuda, but this machine has no NVIDIA driver or no GPU; allowed "
+                "here: cpu, auto"
+            )
+
+
 try:
     config = complete_settings(config, read_schema(SCRIPTS.parent / "schemas/config.schema.yaml"))
     LOADED = {name: load_cohort(name, settings) for name, settings in config["cohorts"].items()}
@@ -85,6 +117,21 @@ SCANS = {
     name: {scan.image: scan for scan in scans if scan.fate is None}
     for name, scans in ALL_SCANS.items()
 }
+TASK = "-".join(config["classes"])
+MODEL = config["model"]["name"]
+GRID_SHAPE = [-(-n // config["resolution_mm"]) for n in TEMPLATE_SHAPE]
+try:
+    MODEL_OPTIONS = {key: value for key, value in config["model"].items() if key != "name"}
+    NETWORK = describe_model(MODEL, GRID_SHAPE, **MODEL_OPTIONS)
+    choose_target(config["heatmaps"]["target"], config["classes"], TASK.split("-")[0], [1.0])
+    SPLITS = {name: split_cohort(list(scans.values())) for name, scans in SCANS.items()}
+    check_device()
+except SetupFault as fault:
+    # Scans can be preprocessed that could not be trained on.
+    wanted = set(workflow.dag_settings.targets or ())
+    if not wanted or wanted - SCAN_TARGETS:
+        raise WorkflowError(str(fault)) from None
+    NETWORK, SPLITS = "", {name: {} for name in SCANS}
 
 
 wildcard_constraints:
@@ -96,6 +143,12 @@ wildcard_constraints:
     ptid="[^/]+",
     description="[^/]+",
     moment="[^/]+",
+    task="[A-Z-]+",
+    model="|".join(MODELS),
+    split=r"repeat-\d+_fold-\d+|fixed",
+    seed=r"\d+",
+    method="|".join(METHODS),
+    chunk=r"\d+",
 
 
 # --- paths ----------------------------------------------------------------------------------------
@@ -135,6 +188,22 @@ def entities_of(cohort, scan):
 def of_scans(pattern, cohort):
     """A file of every processed scan of a cohort."""
     return [pattern.format(**entities_of(cohort, scan)) for scan in SCANS[cohort].values()]
+
+
+SPLIT = "results/{cohort}/{task}/splits/{split}"
+RUN = "results/{cohort}/{task}/{model}/{split}/seed-{seed}"
+ATLAS = f"results/template/tpl-{SPACE}_atlas-AAL_dseg"
+PREPROCESSED = scan_file(f"space-{SPACE}_desc-preproc_T1w.nii.gz")
+
+
+def split_log(rule, *further):
+    """The log of a rule for one split, and what else its wildcards tell apart."""
+    return "/".join([f"logs/{rule}/{{cohort}}/{{task}}", *further, "{split}.log"])
+
+
+def split_benchmark(rule, *further):
+    """Time and memory of a rule for one split."""
+    return "/".join([f"results/benchmarks/{rule}/{{cohort}}/{{task}}", *further, "{split}.tsv"])
 
 
 def head_file(part):
@@ -244,6 +313,150 @@ def rows_of_cohort(wildcards):
     return rows
 
 
+def scans_of_split(pattern, *sides):
+    """Input function: a file of every scan on the given sides of a split."""
+
+    def paths(wildcards):
+        split = SPLITS[wildcards.cohort][wildcards.split]
+        images = [image for side in sides for image in getattr(split, side)]
+        return [
+            pattern.format(**entities_of(wildcards.cohort, SCANS[wildcards.cohort][image]))
+            for image in images
+        ]
+
+    return paths
+
+
+def members_of_split(wildcards):
+    """Image, patient, class, side and volume of every scan of a split, training side first."""
+    scans, split = SCANS[wildcards.cohort], SPLITS[wildcards.cohort][wildcards.split]
+    rows = []
+    for image in (*split.train, *split.test):
+        scan = scans[image]
+        volume = PREPROCESSED.format(**entities_of(wildcards.cohort, scan))
+        rows.append([image, patient_of(scan), scan.group, split.side(image), volume])
+    return rows
+
+
+def training_settings(wildcards):
+    """How a network is built and trained."""
+    model = {**MODEL_OPTIONS, "name": wildcards.model}
+    return sort_keys({"model": model, **settings_of("classes", "training")})
+
+
+def code_of_training(wildcards):
+    """The code that trains this network, and no other network's."""
+    return code_of("train_network", MODELS[wildcards.model].module)
+
+
+def chunks_of_split(cohort, split):
+    """A split's test scans in chunks, each the work of one job."""
+    images, size = SPLITS[cohort][split].test, config["heatmaps"]["chunk_size"]
+    return [images[start : start + size] for start in range(0, len(images), size)]
+
+
+def images_of_chunk(wildcards):
+    """The scans that one job explains."""
+    return list(chunks_of_split(wildcards.cohort, wildcards.split)[int(wildcards.chunk) - 1])
+
+
+def volumes_of_chunk(wildcards):
+    """Their volumes."""
+    scans = SCANS[wildcards.cohort]
+    return [
+        PREPROCESSED.format(**entities_of(wildcards.cohort, scans[image]))
+        for image in images_of_chunk(wildcards)
+    ]
+
+
+def maps_of_method(wildcards):
+    """The heatmaps of all chunks of a split."""
+    chunks = chunks_of_split(wildcards.cohort, wildcards.split)
+    pattern = f"{RUN}/{{method}}/scans/chunk-{{chunk}}"
+    return expand(pattern, **wildcards, chunk=range(1, len(chunks) + 1))
+
+
+def relevance_settings(wildcards):
+    """What a method's heatmaps depend on beside the network."""
+    own = {"occlusion": ["occlusion"]}.get(wildcards.method, [])
+    settings = {"target": config["heatmaps"]["target"]}
+    return sort_keys({**settings, **settings_of("classes", *own)})
+
+
+def atlas_of_method(wildcards):
+    """The areas that area occlusion sets to 0; nothing for the other methods."""
+    return [f"{ATLAS}.nii.gz"] if wildcards.method == "area_occlusion" else []
+
+
+def kept_maps(path):
+    """The heatmaps of single scans: kept, or removed when all that needs them is done."""
+    return directory(path) if config["heatmaps"]["keep_scans"] else temp(directory(path))
+
+
+def code_of_relevance(wildcards):
+    """The code that explains by this method, and no other method's."""
+    modules = MODELS[wildcards.model].module, METHODS[wildcards.method].module
+    return code_of("explain_scans", *modules)
+
+
+def of_folds(pattern):
+    """Input function: a file of every fold and seed of a cross-validation."""
+
+    def paths(wildcards):
+        folds = [name for name in SPLITS[wildcards.cohort] if name != "fixed"]
+        return expand(pattern, **wildcards, split=folds, seed=config["training"]["seeds"])
+
+    return paths
+
+
+def of_splits(pattern):
+    """Input function: a file of every split."""
+
+    def paths(wildcards):
+        return expand(pattern, **wildcards, split=list(SPLITS[wildcards.cohort]))
+
+    return paths
+
+
+def of_methods(pattern):
+    """Input function: a file of every method."""
+
+    def paths(wildcards):
+        return expand(pattern, **wildcards, method=config["heatmaps"]["methods"])
+
+    return paths
+
+
+def means_of_methods(wildcards):
+    """Average heatmaps, the classes of a method side by side."""
+    return mean_files(wildcards, "nii.gz")
+
+
+def sidecars_of_methods(wildcards):
+    """What the average heatmaps were made from, in the same order."""
+    return mean_files(wildcards, "json")
+
+
+def mean_files(wildcards, suffix):
+    """A file of every method and class."""
+    return expand(
+        f"{RUN}/{{method}}/mean_{{group}}.{suffix}",
+        **wildcards,
+        method=config["heatmaps"]["methods"],
+        group=config["classes"],
+    )
+
+
+def explained_splits(cohort):
+    """The splits whose test scans get heatmaps."""
+    wanted = config["heatmaps"]["splits"]
+    return [
+        name
+        for name in SPLITS[cohort]
+        if wanted == "all" or (name == "fixed") == (wanted == "fixed")
+    ]
+
+
 def finished_scans(wildcards):
     """DICOM folder, recorded digests and volume of every scan that was converted."""
     digests, volume = scan_file("T1w.sha256", kind="provenance"), scan_file("T1w.nii.gz")
@@ -276,6 +489,9 @@ def growing(amount):
     return grown
 
 
+GPUS = 0 if config["device"] == "cpu" else 1
+
+
 # --- the run --------------------------------------------------------------------------------------
 
 
@@ -290,13 +506,27 @@ def rules_targets(stage):
     if stage == "scans":
         return expand("results/{cohort}/scans.tsv", cohort=COHORTS)
     # The table of a simulated cohort belongs to what a run leaves, as it would with real data.
-    return expand("results/{cohort}/quality_gate.json", cohort=COHORTS) + expand(
-        "results/{cohort}/source/scans.csv", cohort=simulated
-    )
+    paths = expand("results/{cohort}/source/scans.csv", cohort=simulated)
+    for cohort in COHORTS:
+        paths.append(f"results/{cohort}/quality_gate.json")
+        paths.append(f"results/{cohort}/{TASK}/splits.tsv")
+        paths.append(f"results/{cohort}/{TASK}/{MODEL}/cross_validation.tsv")
+        shared = {"cohort": cohort, "task": TASK, "model": MODEL}
+        for split in explained_splits(cohort):
+            runs = {**shared, "split": split, "seed": config["training"]["seeds"]}
+            paths += expand(f"{RUN}/distances.tsv", **runs)
+            if config["heatmaps"]["keep_scans"]:
+                paths += expand(
+                    f"{RUN}/{{method}}/scans/chunk-{{chunk}}",
+                    **runs,
+                    method=config["heatmaps"]["methods"],
+                    chunk=range(1, len(chunks_of_split(cohort, split)) + 1),
+                )
+    return paths
 
 
-def print_fates(since=0):
-    """At the end of a run, say what became of the scans and where to look.
+def print_summary(since=0):
+    """At the end of a run, say what became of the scans, what came out, and where it is.
 
     A run that failed passes the time of its start: an earlier run's table would say nothing of it.
     """
@@ -309,3 +539,5 @@ def print_fates(since=0):
                 f"  pictures: results/{cohort}/derivatives/sub-*/ses-*/figures/*.png",
                 file=sys.stderr,
             )
+        place = Path(f"results/{cohort}/{TASK}/{MODEL}")
+        print(summarise_run(place, explained_splits(cohort), since), file=sys.stderr)

@@ -6,7 +6,7 @@ with scan_job(snakemake, "quality"):
     import numpy as np
 
     from voxplain.anatomy.quality import fluid_spaces, judge, measure_quality
-    from voxplain.plots import picture_of_outline
+    from voxplain.plots.slices import picture_of_outline
     from voxplain.volumes import read_array
 
     stripped = read_sidecar(snakemake.input.mask_sidecar)

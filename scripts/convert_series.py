@@ -5,7 +5,7 @@ from pipeline.job import scan_job, write_sidecar
 with scan_job(snakemake, "convert"):
     from pathlib import Path
 
-    from voxplain.cohort.series import digest_series, read_series
+    from voxplain.cohort.series import digest_series, digest_voxels, read_series
     from voxplain.volumes import write_array
 
     folder = snakemake.input.dicom
@@ -14,4 +14,5 @@ with scan_job(snakemake, "convert"):
     Path(snakemake.output.digests).write_text("".join(lines), "utf-8", "surrogateescape")
     series = read_series(folder)
     write_array(snakemake.output.volume, series.voxels, series.grid, series.voxels.dtype)
-    write_sidecar(snakemake.output.sidecar, series.sidecar)
+    sidecar = {**series.sidecar, "VoxelDataSha256": digest_voxels(series.voxels)}
+    write_sidecar(snakemake.output.sidecar, sidecar)

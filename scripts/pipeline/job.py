@@ -86,7 +86,7 @@ def _write_fate(outputs: Any, fate: Fate) -> None:
         if path.suffix == ".json":
             write_sidecar(path, {"Fate": fate.as_dict()})
         elif path.suffix == ".png":
-            from voxplain.plots import picture_of_text
+            from voxplain.plots.slices import picture_of_text
 
             picture_of_text(path, f"{fate.status} in {fate.stage}", fate.reason, fate.remedy)
         elif path.suffix == ".sha256":

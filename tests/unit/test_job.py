@@ -11,7 +11,7 @@ import pytest
 from matplotlib.image import imread
 
 from voxplain.faults import DataFault, Fate, failed
-from voxplain.plots import picture_of_text
+from voxplain.plots.slices import picture_of_text
 from voxplain.volumes import read_array
 
 OUTPUTS = ("sidecar.json", "brain.nii.gz", "transform.h5")

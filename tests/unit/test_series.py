@@ -17,12 +17,13 @@ from voxplain.cohort.series import (
     check_series,
     convert_series,
     digest_series,
+    digest_voxels,
     find_changes,
     read_series,
     series_files,
 )
 from voxplain.faults import DataFault
-from voxplain.volumes import axis_aligned_grid, write_array
+from voxplain.volumes import axis_aligned_grid, read_array, write_array
 
 
 def refused(call, *names):
@@ -423,3 +424,57 @@ def test_a_full_disk_is_no_fault_of_the_scan(series, monkeypatch):
     monkeypatch.setattr(dcm2niix, "main", lambda *_, **__: done)
     with pytest.raises(OSError, match="could not write"):
         convert_series(series.folder)
+
+
+# --- digests of voxels ----------------------------------------------------------------------------
+
+
+def test_a_volumes_digest_is_that_of_its_shape_type_and_little_endian_voxels():
+    voxels = np.arange(24, dtype=np.uint16).reshape(2, 3, 4)
+    plain = b"".join(number.to_bytes(2, "little") for number in range(24))
+    assert digest_voxels(voxels) == hashlib.sha256(b"(2, 3, 4) <u2 " + plain).hexdigest()
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i2", "u2", "i4", "f4"])
+def test_the_same_voxels_have_the_same_digest_however_they_lie_in_memory(dtype):
+    voxels = np.random.default_rng(0).integers(0, 200, (4, 5, 6)).astype(dtype)
+    spaced = np.zeros((8, 5, 6), dtype)
+    spaced[::2] = voxels
+    same = (
+        np.asfortranarray(voxels),
+        voxels.astype(voxels.dtype.newbyteorder(">")),
+        spaced[::2],
+        voxels[::-1][::-1],
+    )
+    assert {digest_voxels(other) for other in same} == {digest_voxels(voxels)}
+
+
+def test_other_voxels_another_shape_and_a_flip_have_other_digests():
+    voxels = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    changed = voxels.copy()
+    changed[1, 2, 3] += 1
+    others = [
+        voxels,
+        changed,
+        voxels.reshape(4, 3, 2),
+        voxels.T,
+        voxels[::-1],
+        voxels[:, ::-1],
+        voxels[..., ::-1],
+    ]
+    assert len({digest_voxels(other) for other in others}) == len(others)
+
+
+def test_an_image_under_another_name_and_header_has_the_same_voxel_digest(
+    series, tmp_path, phantom, series_header
+):
+    volume, grid = phantom
+    other = replace(series_header, subject="099_S_0001", image="I99999", acquired="2011-01-02T03:04:05")
+    write_series(tmp_path / "other", volume, grid, other)
+    ours, theirs = read_series(series.folder), read_series(tmp_path / "other")
+    digests = digest_series(series.folder).values()
+    assert not set(digests) & set(digest_series(tmp_path / "other").values())
+    assert digest_voxels(ours.voxels) == digest_voxels(theirs.voxels)
+    write_array(tmp_path / "copy.nii.gz", ours.voxels, ours.grid, ours.voxels.dtype)
+    stored, _ = read_array(tmp_path / "copy.nii.gz", dtype=None)
+    assert digest_voxels(stored) == digest_voxels(ours.voxels)

@@ -20,9 +20,9 @@ TINY = {
             "simulation": {
                 "seed": 3,
                 "groups": {
-                    "AD": {"patients": 2, "severity": [0.8, 1.0]},
-                    "CN": {"patients": 2, "severity": [0, 0]},
-                    "MCI": {"patients": 1, "severity": [0.3, 0.4]},
+                    "AD": {"patients": 3, "severity": [0.8, 1.0]},
+                    "CN": {"patients": 3, "severity": [0, 0]},
+                    "MCI": {"patients": 3, "severity": [0.3, 0.4]},
                 },
                 "visits": {"sc": 1.0},
                 "scanner": {"voxel_size_mm": [2.4, 2.6]},
@@ -31,6 +31,10 @@ TINY = {
     },
     "resolution_mm": 4,
     "skull": {"tool": "deepbet"},
+    "splits": {"folds": 2, "fixed_test_patients": 1},
+    "training": {"epochs": 2},
+    "occlusion": {"stride_mm": 40},
+    "device": "cpu",
 }
 
 
@@ -80,7 +84,7 @@ def snakemake(
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory):
-    """A finished run of the tiny cohort: 5 scans, one of them in a group that takes no part."""
+    """A finished run of the tiny cohort: 9 scans, three of them in a group that takes no part."""
     directory = tmp_path_factory.mktemp("tiny")
     run = snakemake(directory, config=TINY)
     assert run.status == 0, run.said

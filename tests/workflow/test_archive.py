@@ -16,12 +16,7 @@ SOURCE = "results/tiny/source"
 
 def archive_config(**settings):
     cohort = {"source": "adni", "table": "scans.csv", "images": "ADNI"}
-    return {
-        "cohorts": {"own": cohort},
-        "resolution_mm": TINY["resolution_mm"],
-        "skull": TINY["skull"],
-        **settings,
-    }
+    return {**TINY, "cohorts": {"own": cohort}, **settings}
 
 
 @pytest.fixture

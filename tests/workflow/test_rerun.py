@@ -9,7 +9,14 @@ import yaml
 
 from workflow.conftest import ROOT, TINY, snakemake
 
-QUALITY = {"assess_quality", "collect_scans", "check_scans"}
+COMPARE = {"compare_methods"}
+AVERAGE = {"average_heatmaps"} | COMPARE
+EXPLAIN = {"explain_scans"} | AVERAGE
+EVALUATE = {"train_network", "evaluate_folds"}
+TRAIN = EVALUATE | EXPLAIN
+FIT = {"fit_statistics"} | TRAIN
+AUDIT = {"audit_split", "report_splits"} | FIT
+QUALITY = {"assess_quality", "collect_scans", "check_scans"} | AUDIT
 REGISTER = {"register_to_template"} | QUALITY
 CORRECT = {"correct_intensity"} | REGISTER
 STRIP = {"strip_skull"} | CORRECT
@@ -17,13 +24,16 @@ CHOOSE = {"choose_skull_tool"} | STRIP
 CONVERT = {"convert_series"} | STRIP
 SIMULATE = {"simulate_scan"} | CONVERT
 COHORT = SIMULATE | {"write_scan_table"}
+# Other folds leave the fixed split and its heatmaps alone, and the other way round.
+FOLDS = {"audit_split", "report_splits", "fit_statistics"} | EVALUATE
+FIXED = AUDIT - {"evaluate_folds"}
 
 # Key, as its place in the schema -> a new value -> the rules that run again.
 SIMULATION = "cohorts.tiny.simulation"
 TABLE = {
     "classes": (["AD", "NC", "MCI"], SIMULATE),
-    "template": ("templateflow", {"make_template"} | REGISTER),
-    "resolution_mm": (3, {"make_template"} | REGISTER),
+    "template": ("templateflow", {"make_template", "make_atlas"} | REGISTER),
+    "resolution_mm": (3, {"make_template", "make_atlas"} | REGISTER),
     "skull.tool": ("auto", CHOOSE),
     "skull.bet.fractional_intensity": (0.4, set()),
     "skull.bet.robust_centre": (True, set()),
@@ -40,8 +50,34 @@ TABLE = {
     "quality.min_overlap": (0.91, QUALITY),
     "quality.min_similarity": (0.51, QUALITY),
     "max_failed": (0.1, {"check_scans"}),
+    "splits.folds": (3, FOLDS),
+    "splits.repeats": (2, FOLDS),
+    "splits.stratify": (False, FOLDS),
+    "splits.fixed_test_patients": (2, FIXED),
+    "splits.seed": (2, AUDIT),
+    "normalisation.sd_floor": (0.2, FIT),
+    "model.name": ("rieke", set()),  # there is no other yet
+    "model.pools": ([2, 2, 2, 2], TRAIN),
+    "model.dropout": (0.5, TRAIN),
+    "training.epochs": (3, TRAIN),
+    "training.batch_size": (2, TRAIN),
+    "training.learning_rate": (0.001, TRAIN),
+    "training.seeds": ([1, 2], TRAIN),
+    "device": ("auto", set()),
+    "heatmaps.methods": (["occlusion", "sensitivity"], COMPARE),
+    "heatmaps.splits": ("all", EXPLAIN),
+    "heatmaps.target": ("predicted", EXPLAIN),
+    "heatmaps.chunk_size": (1, EXPLAIN),
+    "heatmaps.keep_scans": (False, set()),
+    "occlusion.size_mm": (20, EXPLAIN),
+    "occlusion.stride_mm": (20, EXPLAIN),
+    "occlusion.spread": ("average", EXPLAIN),
+    "areas.placement": ("as_published", {"make_atlas"} | EXPLAIN),
+    "areas.share_of": ("atlas", AVERAGE),
+    "areas.top": (5, COMPARE),
+    "areas.least_ml": (1, COMPARE),
     f"{SIMULATION}.seed": (4, COHORT),
-    f"{SIMULATION}.groups.AD.patients": (3, COHORT),
+    f"{SIMULATION}.groups.AD.patients": (4, COHORT),
     f"{SIMULATION}.groups.AD.severity": ([0.5, 0.6], SIMULATE),
     f"{SIMULATION}.visits": ({"sc": 1.0, "m12": 1.0}, COHORT),
     f"{SIMULATION}.age": ([70, 80], COHORT),
@@ -124,9 +160,31 @@ def test_every_key_of_the_schema_has_a_row():
 
 
 def test_one_more_patient_simulates_and_processes_only_that_one(tiny_run):
-    run = snakemake(tiny_run, "-n", config=changed(f"{SIMULATION}.groups.AD.patients", 3))
+    run = snakemake(tiny_run, "-n", config=changed(f"{SIMULATION}.groups.AD.patients", 4))
     for rule in ("simulate_scan", "convert_series", "strip_skull", "register_to_template"):
         assert run.jobs[rule] == 1, run.said
+
+
+def test_one_occlusion_size_touches_one_method_and_no_training(tiny_run):
+    run = snakemake(tiny_run, "-n", config=changed("occlusion.size_mm", 20))
+    assert run.jobs["explain_scans"] == run.jobs["average_heatmaps"] == 1
+    assert "method=occlusion" in run.said
+
+
+def test_one_methods_module_reruns_its_own_methods_only(finished, checkout):
+    path = checkout / "scripts/voxplain/relevance/gradient.py"
+    path.write_text(path.read_text() + "\nADDED = 1\n")
+    run = snakemake(finished, "-n", root=checkout, config=TINY)
+    assert run.jobs["explain_scans"] == 2, "sensitivity and guided_backprop"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "trained"), [("splits.repeats", 2, 2), ("training.seeds", [1, 2], 3)]
+)
+def test_one_more_repeat_or_seed_trains_only_the_new_networks(tiny_run, key, value, trained):
+    run = snakemake(tiny_run, "-n", config=changed(key, value))
+    assert run.jobs["train_network"] == trained
+    assert f"seed-{value[-1]}" in run.said if key.endswith("seeds") else "repeat-2" in run.said
 
 
 def test_a_reordered_config_other_cores_and_another_folder_rerun_nothing(finished):
@@ -160,7 +218,11 @@ def test_touched_scripts_and_comments_rerun_nothing(finished, checkout):
         ("voxplain/anatomy/skull.py", CHOOSE),
         ("voxplain/anatomy/register.py", REGISTER),
         ("voxplain/cohort/dicom.py", SIMULATE),
-        ("voxplain/cohort/scans.py", set()),
+        ("voxplain/cohort/scans.py", {"report_splits"}),
+        ("voxplain/relevance/gradient.py", EXPLAIN),
+        ("voxplain/models/rieke.py", TRAIN),
+        ("voxplain/comparison/distance.py", COMPARE),
+        ("voxplain/training/metrics.py", TRAIN),
         ("correct_intensity.py", CORRECT),
     ],
 )

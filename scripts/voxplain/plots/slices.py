@@ -1,4 +1,4 @@
-"""Pictures, one function each; every function writes one file."""
+"""Volumes in slices, and the picture that says why there is none."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@ import pytest
 from matplotlib.image import imread
 from scipy import ndimage
 
-from voxplain.plots import picture_of_outline, picture_of_text
+from voxplain.plots.slices import picture_of_outline, picture_of_text
 from voxplain.volumes import axis_aligned_grid
 
 OUTLINE, INNER = (0xFF, 0x9D, 0x00), (0x4F, 0xC3, 0xF7)

@@ -1,0 +1,67 @@
+"""The methods side by side: distances, areas, figures."""
+
+
+rule compare_methods:
+    """Compare the methods' average heatmaps by distance and by brain area."""
+    input:
+        means=means_of_methods,
+        sidecars=sidecars_of_methods,
+        areas=of_methods(f"{RUN}/{{method}}/areas.tsv"),
+        template=f"{TEMPLATE}_T1w.nii.gz",
+        mask=f"{TEMPLATE}_mask.nii.gz",
+        labels=f"{ATLAS}.nii.gz",
+        names=f"{ATLAS}.tsv",
+    output:
+        distances=report(
+            f"{RUN}/distances.tsv",
+            caption="../report/distances.rst",
+            category="Heatmaps",
+            subcategory="{cohort} {task} {split}",
+            labels={"seed": "{seed}", "what": "distance table"},
+        ),
+        areas=report(
+            f"{RUN}/top_areas.tsv",
+            caption="../report/top_areas.rst",
+            category="Heatmaps",
+            subcategory="{cohort} {task} {split}",
+            labels={"seed": "{seed}", "what": "area table"},
+        ),
+        distances_picture=report(
+            f"{RUN}/distances.png",
+            caption="../report/distances.rst",
+            category="Heatmaps",
+            subcategory="{cohort} {task} {split}",
+            labels={"seed": "{seed}", "what": "distances"},
+        ),
+        maps_picture=report(
+            f"{RUN}/mean_maps.png",
+            caption="../report/mean_maps.rst",
+            category="Heatmaps",
+            subcategory="{cohort} {task} {split}",
+            labels={"seed": "{seed}", "what": "average maps"},
+        ),
+        areas_picture=report(
+            f"{RUN}/area_distribution.png",
+            caption="../report/area_distribution.rst",
+            category="Heatmaps",
+            subcategory="{cohort} {task} {split}",
+            labels={"seed": "{seed}", "what": "areas per patient"},
+        ),
+    log:
+        split_log("compare_methods", "{model}", "seed-{seed}"),
+    benchmark:
+        split_benchmark("compare_methods", "{model}", "seed-{seed}")
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=voxels_times(3000, least_mb=1500),
+        runtime=growing(30),
+    params:
+        classes=config["classes"],
+        methods=config["heatmaps"]["methods"],
+        network=NETWORK,
+        settings=settings_of("areas")["areas"],
+        code=code_of("compare_methods"),
+    script:
+        "../scripts/compare_methods.py"

@@ -1,0 +1,83 @@
+"""A network for each split and seed, and how good it is."""
+
+
+rule train_network:
+    """Train a network on one side of a split and test it on the other."""
+    input:
+        members=f"{SPLIT}_members.tsv",
+        volumes=scans_of_split(PREPROCESSED, "train", "test"),
+        mean=f"{SPLIT}_mean.nii.gz",
+        sd=f"{SPLIT}_sd.nii.gz",
+        statistics=f"{SPLIT}_statistics.json",
+        mask=f"{TEMPLATE}_mask.nii.gz",
+    output:
+        model=f"{RUN}/model.pt",
+        history=f"{RUN}/history.tsv",
+        predictions=f"{RUN}/predictions.tsv",
+        metrics=f"{RUN}/metrics.json",
+    log:
+        split_log("train_network", "{model}", "seed-{seed}"),
+    benchmark:
+        split_benchmark("train_network", "{model}", "seed-{seed}")
+    conda:
+        "../envs/torch.yaml"
+    threads: 4
+    resources:
+        gpu=GPUS,
+        device=config["device"],
+        mem_mb=voxels_times(14000, least_mb=3000),
+        runtime=growing(720),
+    params:
+        settings=training_settings,
+        version=VERSION,
+        code=code_of_training,
+    script:
+        "../scripts/train_network.py"
+
+
+rule evaluate_folds:
+    """Put the folds of a cross-validation side by side, with their mean and SD."""
+    input:
+        predictions=of_folds(f"{RUN}/predictions.tsv"),
+        histories=of_folds(f"{RUN}/history.tsv"),
+    output:
+        table=report(
+            "results/{cohort}/{task}/{model}/cross_validation.tsv",
+            caption="../report/cross_validation.rst",
+            category="Cross-validation",
+            labels={"cohort": "{cohort}", "task": "{task}", "what": "table"},
+        ),
+        learning=report(
+            "results/{cohort}/{task}/{model}/learning_curves.png",
+            caption="../report/learning_curves.rst",
+            category="Cross-validation",
+            labels={"cohort": "{cohort}", "task": "{task}", "what": "learning curves"},
+        ),
+        roc=report(
+            "results/{cohort}/{task}/{model}/roc.png",
+            caption="../report/roc.rst",
+            category="Cross-validation",
+            labels={"cohort": "{cohort}", "task": "{task}", "what": "ROC curves"},
+        ),
+        confusion=report(
+            "results/{cohort}/{task}/{model}/confusion.png",
+            caption="../report/confusion.rst",
+            category="Cross-validation",
+            labels={"cohort": "{cohort}", "task": "{task}", "what": "confusion matrices"},
+        ),
+    log:
+        "logs/evaluate_folds/{cohort}/{task}/{model}.log",
+    benchmark:
+        "results/benchmarks/evaluate_folds/{cohort}/{task}/{model}.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=15,
+    params:
+        classes=config["classes"],
+        network=NETWORK,
+        code=code_of("evaluate_folds"),
+    script:
+        "../scripts/evaluate_folds.py"

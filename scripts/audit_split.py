@@ -1,0 +1,48 @@
+"""Look for leaks between the sides of a split and list the scans that came through."""
+
+from pipeline.job import job, write_sidecar
+
+with job(snakemake):
+    import csv
+    import json
+    from pathlib import Path
+
+    from voxplain.cohort.leakage import TEST, TRAIN, Member, check_members, find_repeated
+
+    def digests(sidecar: str, sums: str) -> tuple[str, ...]:
+        """What an image hashes to: each of its files as downloaded, and its voxels."""
+        told = json.loads(Path(sidecar).read_text(encoding="utf-8"))
+        lines = Path(sums).read_text("utf-8", "surrogateescape").splitlines()
+        return (told["VoxelDataSha256"], *(line.split("  ", 1)[0] for line in lines))
+
+    split, inputs = snakemake.wildcards.split, snakemake.input
+    members, paths, lost = [], {}, []
+    for (image, patient, group, side, path), quality, sidecar, sums in zip(
+        snakemake.params.rows, inputs.quality, inputs.sidecars, inputs.digests, strict=True
+    ):
+        fate = json.loads(Path(quality).read_text(encoding="utf-8"))["Fate"]
+        if fate["status"] != "usable":
+            lost.append(image)
+            continue
+        members.append(Member(image, patient, side, group, digests(sidecar, sums)))
+        paths[image] = path
+    check_members(members, snakemake.params.classes, split)
+    repeated = find_repeated(members)
+    for line in repeated:
+        print(f"counted twice: {line}", flush=True)
+    with open(snakemake.output.members, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
+        writer.writerow(["image", "patient", "class", "side", "path"])
+        writer.writerows([m.image, m.patient, m.group, m.side, paths[m.image]] for m in members)
+    write_sidecar(
+        snakemake.output.audit,
+        {
+            "Split": split,
+            "PatientsOnBothSides": 0,
+            "ImagesOfTwoPatients": 0,
+            "ImagesCountedTwice": repeated,
+            "PatientsTrain": len({m.patient for m in members if m.side == TRAIN}),
+            "PatientsTest": len({m.patient for m in members if m.side == TEST}),
+            "ScansLeftOut": lost,
+        },
+    )

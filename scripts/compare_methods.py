@@ -1,0 +1,72 @@
+"""Compare the methods' average heatmaps by distance and by brain area."""
+
+from pipeline.job import job
+
+with job(snakemake):
+    import itertools
+    import json
+    from pathlib import Path
+
+    import numpy as np
+    import pandas as pd
+
+    from voxplain.atlas import read_names
+    from voxplain.comparison.areas import area_rows, both_sides, plain_name, top_areas
+    from voxplain.comparison.distance import distance_rows
+    from voxplain.plots.comparison import (
+        picture_of_area_distribution,
+        picture_of_distances,
+        picture_of_mean_maps,
+    )
+    from voxplain.volumes import read_array
+
+    params, inputs, output = snakemake.params, snakemake.input, snakemake.output
+    settings = params.settings
+    mask, grid = read_array(inputs.mask, np.uint8)
+    inside = mask > 0
+    labels, _ = read_array(inputs.labels, np.uint8)
+    names = read_names(inputs.names)
+    maps: dict[str, dict[str, np.ndarray]] = {group: {} for group in params.classes}
+    counts = {}
+    pairs = itertools.product(params.methods, params.classes)
+    for (method, group), path, sidecar in zip(pairs, inputs.means, inputs.sidecars, strict=True):
+        maps[group][method], _ = read_array(path)
+        counts[group] = json.loads(Path(sidecar).read_text(encoding="utf-8"))["Scans"]
+
+    distances = pd.DataFrame(distance_rows(maps)).assign(model=params.network)
+    look = {"sep": "\t", "index": False, "float_format": "%.6g", "na_rep": "n/a"}
+    distances.to_csv(output.distances, **look)
+
+    least_voxels = int(np.ceil(settings["least_ml"] / grid.voxel_volume_ml))
+    rows, shown = [], {}
+    for method in params.methods:
+        for group in params.classes:
+            table = both_sides(
+                area_rows(maps[group][method], labels, names, inside, settings["share_of"])
+            )
+            top = top_areas(table, settings["top"], least_voxels)
+            rows += [{"method": method, "class": group, **row} for row in top]
+            shown.setdefault(method, []).extend(row["area"] for row in top if row["by"] == "sum")
+    columns = ["method", "class", "by", "rank", "area", "share", "density"]
+    tops = pd.DataFrame(rows, columns=columns).assign(model=params.network)
+    tops.to_csv(output.areas, **look)
+
+    # Left and right added, and a patient's scans averaged, so that each patient counts once.
+    shares = []
+    for method, path in zip(params.methods, inputs.areas, strict=True):
+        table = pd.read_csv(path, sep="\t", na_values="n/a")
+        table["area"] = [plain_name(area) for area in table["area"]]
+        keys = ["image", "patient", "class", "area"]
+        of_scans = table.groupby(keys, sort=False)["share"].sum(min_count=1).reset_index()
+        of_patients = of_scans.groupby(keys[1:], sort=False)["share"].mean().reset_index()
+        shares.append(of_patients.assign(method=method))
+
+    title = (
+        f"{snakemake.wildcards.cohort}, {snakemake.wildcards.task}, {params.network}, split "
+        f"{snakemake.wildcards.split}, seed {snakemake.wildcards.seed}"
+    )
+    template, _ = read_array(inputs.template)
+    picture_of_mean_maps(output.maps_picture, maps, counts, template, inside, grid, title)
+    picture_of_distances(output.distances_picture, distances, title)
+    areas = {method: list(dict.fromkeys(found)) for method, found in shown.items()}
+    picture_of_area_distribution(output.areas_picture, pd.concat(shares), areas, title)

@@ -1,0 +1,27 @@
+"""Put the folds of a cross-validation side by side, with their mean and SD."""
+
+from pipeline.job import job
+
+with job(snakemake):
+    import re
+
+    import pandas as pd
+
+    from voxplain.plots.training import picture_of_confusion, picture_of_learning, picture_of_roc
+    from voxplain.training.metrics import cross_validation_table
+
+    params, output = snakemake.params, snakemake.output
+    predictions, histories = {}, {}
+    for table, history in zip(snakemake.input.predictions, snakemake.input.histories, strict=True):
+        repeat, fold, seed = map(
+            int, re.search(r"repeat-(\d+)_fold-(\d+)/seed-(\d+)/", table).groups()
+        )
+        predictions[repeat, fold, seed] = pd.read_csv(table, sep="\t", dtype={"patient": str})
+        histories[f"{repeat} {fold} {seed}"] = pd.read_csv(history, sep="\t")
+    table = cross_validation_table(predictions, params.classes).assign(model=params.network)
+    table.to_csv(output.table, sep="\t", index=False, float_format="%.4f", na_rep="n/a")
+    title = f"{snakemake.wildcards.cohort}, {snakemake.wildcards.task}, {params.network}"
+    picture_of_learning(output.learning, histories, title)
+    by_name = {" ".join(map(str, key)): table for key, table in predictions.items()}
+    picture_of_roc(output.roc, by_name, params.classes, title)
+    picture_of_confusion(output.confusion, pd.concat(list(by_name.values())), params.classes, title)

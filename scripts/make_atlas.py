@@ -1,0 +1,18 @@
+"""Put the areas of AAL on the grid of this run."""
+
+from pipeline.job import job
+
+with job(snakemake):
+    import numpy as np
+
+    from voxplain.atlas import read_aal, write_names
+    from voxplain.volumes import Grid, read_image, write_array
+
+    grid = Grid.of(read_image(snakemake.input.template))
+    atlas = read_aal()
+    if snakemake.params.placement == "as_published":
+        placed = atlas.stretched_over(grid)
+    else:
+        placed = atlas.on_grid(grid)
+    write_array(snakemake.output.labels, placed.labels, grid, np.uint8)
+    write_names(snakemake.output.names, placed.names)

@@ -1,0 +1,113 @@
+"""What a run prints when it ends: how well the networks predict, and how the methods compare."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+MISSING = "n/a"
+
+
+def summarise_run(place: Path, splits: Iterable[str], since: float = 0) -> str:
+    """Accuracy, distance table and area table of one network, and where the files are.
+
+    Parameters
+    ----------
+    place
+        ``results/<cohort>/<task>/<model>``.
+    splits
+        Those whose scans were explained.
+    since
+        Files older than this belong to an earlier run and are left out.
+    """
+    told = []
+    table = place / "cross_validation.tsv"
+    if _is_new(table, since):
+        told += ["", summarise_accuracy(_read(table)), f"  table: {table}"]
+        told += [f"  pictures: {place}/{{learning_curves,roc,confusion}}.png"]
+    for split in splits:
+        for folder in sorted(place.glob(f"{split}/seed-*")):
+            if _is_new(folder / "distances.tsv", since):
+                told += ["", *summarise_comparison(folder)]
+    return "\n".join(told)
+
+
+def _is_new(path: Path, since: float) -> bool:
+    return path.is_file() and path.stat().st_mtime >= since
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream, delimiter="\t"))
+
+
+def summarise_accuracy(rows: Sequence[dict[str, str]]) -> str:
+    """The table of a cross-validation in a few lines: mean and SD over folds, and pooled."""
+    lines = [f"Cross-validation of {rows[0]['model']} (mean ± SD over folds; pooled over folds)"]
+    measures = ("accuracy", "balanced_accuracy", "roc_auc", "sensitivity", "specificity")
+    for level in ("scan", "patient"):
+        of = {row["split"]: row for row in rows if row["level"] == level}
+        cells = [
+            f"{name.replace('_', ' ')} {_number(of['mean'][name])} ± {_number(of['sd'][name])}; "
+            f"{_number(of['pooled mean'][name])}"
+            for name in measures
+        ]
+        lines += [f"  per {level}:", *(f"    {cell}" for cell in cells)]
+    return "\n".join(lines)
+
+
+def summarise_comparison(folder: Path) -> list[str]:
+    """The distance table and the area table of one network's heatmaps, as text."""
+    distances, areas = _read(folder / "distances.tsv"), _read(folder / "top_areas.tsv")
+    classes = list(dict.fromkeys(row["class"] for row in distances))
+    methods = list(dict.fromkeys(row["method_a"] for row in distances))
+    found = {(row["class"], row["method_a"], row["method_b"]): row["distance"] for row in distances}
+    cells = [
+        [a, *(" / ".join(_number(found[c, a, b], 1e4) for c in classes) for b in methods)]
+        for a in methods
+    ]
+    split, seed = folder.parts[-2], folder.parts[-1]
+    lines = [
+        f"Distances of the methods' average heatmaps, {' / '.join(classes)} in 1e-4 "
+        f"({distances[0]['model']}, {split}, {seed})",
+        *_aligned([["", *methods], *cells]),
+    ]
+    for by, meaning in (
+        ("sum", "share of the relevance in the brain"),
+        ("density", "relevance per voxel, the brain's mean being 1"),
+    ):
+        rows = []
+        for method in methods:
+            for group in classes:
+                top = [
+                    row
+                    for row in areas
+                    if (row["method"], row["class"], row["by"]) == (method, group, by)
+                ]
+                shown = [
+                    f"{row['area']} {float(row['share']):.1%}"
+                    if by == "sum"
+                    else f"{row['area']} {float(row['density']):.1f}"
+                    for row in top
+                ]
+                rows.append([method, group, *(shown or ["(the average map is 0)"])])
+        lines += ["", f"Areas with most relevance by {by} ({meaning})", *_aligned(rows)]
+    names = "{distances,top_areas}.tsv, {mean_maps,distances,area_distribution}.png"
+    return [*lines, f"  files: {folder}/{names}"]
+
+
+def _number(text: str, factor: float = 1) -> str:
+    return MISSING if text == MISSING else f"{float(text) * factor:.2f}"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines with columns below each other."""
+    most = max(map(len, rows))
+    full = [[*row, *[""] * (most - len(row))] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*full, strict=True)]
+    return [
+        "  "
+        + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in full
+    ]

@@ -1,0 +1,109 @@
+"""Train a network on one side of a split and test it on the other."""
+
+from pipeline.job import job, write_sidecar
+
+with job(snakemake):
+    import json
+    from dataclasses import asdict
+    from pathlib import Path
+
+    import pandas as pd
+    import torch
+
+    from voxplain.cohort.leakage import Member, check_fitted_on
+    from voxplain.models import build_model, describe_model
+    from voxplain.training.checkpoints import checkpoint_path, remove_checkpoints
+    from voxplain.training.data import ScanDataset
+    from voxplain.training.device import choose_device
+    from voxplain.training.loop import Epoch, predict, seed_everything, train
+    from voxplain.training.metrics import measure, per_patient, predictions_table
+    from voxplain.training.statistics import read_statistics
+
+    torch.set_num_threads(snakemake.threads)
+    device = choose_device(snakemake.resources.device)
+    settings, seed = snakemake.params.settings, int(snakemake.wildcards.seed)
+    classes, training = settings["classes"], settings["training"]
+    options = {key: value for key, value in settings["model"].items() if key != "name"}
+
+    members = pd.read_csv(snakemake.input.members, sep="\t", dtype=str)
+    fitted_on = json.loads(Path(snakemake.input.statistics).read_text(encoding="utf-8"))["FittedOn"]
+    check_fitted_on(
+        fitted_on,
+        [Member(*row) for row in members[["image", "patient", "side", "class"]].to_numpy()],
+        "voxel statistics",
+    )
+    statistics = read_statistics(snakemake.input.mean, snakemake.input.sd, snakemake.input.mask)
+
+    def scans_of(side: str) -> tuple[pd.DataFrame, ScanDataset]:
+        """The members on a side of the split, and their scans."""
+        rows = members[members["side"] == side]
+        labels = [classes.index(group) for group in rows["class"]]
+        return rows, ScanDataset(list(rows["path"]), labels, statistics)
+
+    _, train_scans = scans_of("train")
+    test_rows, test_scans = scans_of("test")
+    shape = statistics.grid.shape
+    name = settings["model"]["name"]
+    label = describe_model(name, shape, **options)
+    seed_everything(seed, 0)
+    model = build_model(name, shape, len(classes), **options)
+    print(f"{label} on {device}: {len(train_scans)} scans, {training['epochs']} epochs", flush=True)
+
+    def report(epoch: Epoch) -> None:
+        """One line of the log."""
+        told = ", ".join(
+            f"{key} {value:.3f}" for key, value in asdict(epoch).items() if key != "epoch"
+        )
+        print(f"epoch {epoch.epoch} of {training['epochs']}: {told}", flush=True)
+
+    # Everything that makes the weights, by value: what was trained on shows in the statistics.
+    made_by = [settings, seed, snakemake.params.code, members.to_csv()]
+    volumes = [snakemake.input.mean, snakemake.input.sd]
+    output = Path(snakemake.output.model)
+    checkpoint = checkpoint_path(output.parent, made_by, volumes)
+    history = train(
+        model,
+        train_scans,
+        test_scans,
+        epochs=training["epochs"],
+        batch_size=training["batch_size"],
+        learning_rate=training["learning_rate"],
+        seed=seed,
+        device=device,
+        workers=snakemake.threads - 1,
+        checkpoint=checkpoint,
+        report=report,
+    )
+    table = predictions_table(test_rows, predict(model, test_scans, device), classes)
+    told = {
+        "model": label,
+        "task": snakemake.wildcards.task,
+        "split": snakemake.wildcards.split,
+        "seed": seed,
+        "classes": classes,
+        "scan": measure(table, classes),
+        "patient": measure(per_patient(table, classes), classes),
+        "train_scans": len(train_scans),
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+    torch.save(
+        {
+            "state_dict": {key: value.cpu() for key, value in model.state_dict().items()},
+            "model": name,
+            "options": options,
+            "grid_shape": list(shape),
+            "affine": [list(row) for row in statistics.grid.affine],
+            "classes": classes,
+            "label": label,
+            "training": training,
+            "seed": seed,
+            "trained_on": fitted_on,
+            "versions": {"voxplain": snakemake.params.version, "torch": str(torch.__version__)},
+            "device": str(device),
+        },
+        output,
+    )
+    pd.DataFrame(map(asdict, history)).to_csv(snakemake.output.history, sep="\t", index=False)
+    table.to_csv(snakemake.output.predictions, sep="\t", index=False, float_format="%.6f")
+    write_sidecar(snakemake.output.metrics, told)
+    remove_checkpoints(output.parent)

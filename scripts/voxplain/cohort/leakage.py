@@ -1,0 +1,142 @@
+"""Does anything of the test set reach the training? The checks of Wen et al. 2020.
+
+Biased split: a patient, or the same image under another name, on both sides. Late split: something
+fitted before the split. Both make the accuracy too good, and the heatmaps with it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from voxplain.faults import SetupFault
+
+TRAIN, TEST = "train", "test"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One scan of a split.
+
+    Attributes
+    ----------
+    image, patient
+        Image id; who it shows, in one spelling.
+    side
+        ``train`` or ``test``.
+    group
+        Its class.
+    digests
+        What its image hashes to: of the files as downloaded, of the voxels as converted.
+    """
+
+    image: str
+    patient: str
+    side: str
+    group: str
+    digests: tuple[str, ...] = ()
+
+
+def find_leaks(members: Sequence[Member]) -> list[str]:
+    """One line for every patient on both sides and every image that stands under two ids.
+
+    The same image under two patients' names is a leak wherever both lie: whose it
+    is cannot be told.
+    The same image twice under one patient is none, but it counts twice; see
+    :func:`find_repeated`.
+    """
+    leaks = []
+    sides = defaultdict(lambda: defaultdict(list))
+    for member in members:
+        sides[member.patient][member.side].append(member.image)
+    for patient, found in sorted(sides.items()):
+        if len(found) > 1:
+            told = "; ".join(f"{side}: {', '.join(sorted(found[side]))}" for side in sorted(found))
+            leaks.append(f"patient {patient} is on both sides ({told})")
+    for first, second in _same_images(members):
+        if first.patient != second.patient:
+            leaks.append(
+                f"images {first.image} (patient {first.patient}, {first.side}) and {second.image} "
+                f"(patient {second.patient}, {second.side}) are the same"
+            )
+    return leaks
+
+
+def find_repeated(members: Sequence[Member]) -> list[str]:
+    """One line for every image that stands under two ids of one patient."""
+    return [
+        f"images {first.image} and {second.image} of patient {first.patient} are the same"
+        for first, second in _same_images(members)
+        if first.patient == second.patient
+    ]
+
+
+def _same_images(members: Sequence[Member]) -> list[tuple[Member, Member]]:
+    """Pairs that share a digest: each image with the first that hashes to the same."""
+    first_with: dict[str, Member] = {}
+    pairs = {}
+    for member in members:
+        for digest in member.digests:
+            first = first_with.setdefault(digest, member)
+            if first.image != member.image:
+                pairs[(first.image, member.image)] = (first, member)
+    return list(pairs.values())
+
+
+def check_members(members: Sequence[Member], classes: Iterable[str], split: str) -> None:
+    """Refuse a split that leaks, or one side of which lacks what it needs.
+
+    Parameters
+    ----------
+    members
+        The scans that came through preprocessing.
+    classes
+        Each must have a scan to train on; the test side needs one scan of any.
+    split
+        Name of the split, for messages.
+
+    Raises
+    ------
+    SetupFault
+        One line for each problem.
+    """
+    problems = [
+        f"split {split} leaks: {leak}; correct the table of scans" for leak in find_leaks(members)
+    ]
+    for group in classes:
+        if not any(m.side == TRAIN and m.group == group for m in members):
+            problems.append(
+                f"split {split} has no usable scan of class {group} left to train on; see the "
+                "fates in scans.tsv"
+            )
+    if not any(member.side == TEST for member in members):
+        problems.append(f"split {split} has no usable scan left to test; see scans.tsv")
+    if problems:
+        raise SetupFault("\n".join(problems))
+
+
+def check_fitted_on(fitted_on: Iterable[str], members: Sequence[Member], what: str) -> None:
+    """Refuse what was fitted on anything but the training scans of its split.
+
+    Parameters
+    ----------
+    fitted_on
+        Image ids that ``what`` (statistics, a model) was fitted on, as recorded where it was.
+    members
+        The split's scans.
+
+    Raises
+    ------
+    SetupFault
+        It saw a test scan, a scan of no side, or not all training scans.
+    """
+    fitted_on = set(fitted_on)
+    training = {member.image for member in members if member.side == TRAIN}
+    if fitted_on != training:
+        testing = sorted(fitted_on & {m.image for m in members if m.side == TEST})
+        told = f"test scans {', '.join(testing[:5])}" if testing else "other scans"
+        raise SetupFault(
+            f"{what} were fitted on {told} and not on exactly the {len(training)} training scans "
+            "of their split; delete the file and run again"
+        )

@@ -1,0 +1,1 @@
+"""From heatmaps of scans to averages, distances between methods, and brain areas."""

@@ -1,0 +1,1 @@
+"""Pictures, one function each; every function writes one file."""

@@ -1,0 +1,239 @@
+"""Pictures of heatmaps compared: average maps, distances, relevance by area."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+
+matplotlib.use("Agg")
+import seaborn as sns
+from matplotlib import pyplot as plt
+
+from voxplain.comparison.distance import normalise
+from voxplain.volumes import Grid
+
+# Slices in template space, mm: through hippocampus, temporal lobe and ventricles.
+SLICES = (("x", -28), ("y", -36), ("y", -16), ("z", -26), ("z", -14), ("z", 8), ("z", 34))
+_AXES = "xyz"
+_SHOWN_FROM = 0.05  # of a colour scale: below it the template shows through
+
+
+def picture_of_mean_maps(
+    path: str | Path,
+    maps: Mapping[str, Mapping[str, np.ndarray]],
+    counts: Mapping[str, int],
+    template: np.ndarray,
+    mask: np.ndarray,
+    grid: Grid,
+    title: str,
+) -> None:
+    """Average heatmaps on slices of the template: a row for each method and class.
+
+    Every map is divided by its sum, as for the distance table; a method's classes share one colour
+    scale, up to the 99.5th percentile of both inside the brain.
+
+    Parameters
+    ----------
+    maps
+        Class to method to average map ``[x, y, z]``.
+    counts
+        Class to the number of scans averaged.
+    template, mask
+        ``[x, y, z]`` on ``grid``, axes along those of space.
+    """
+    classes, methods = list(maps), list(next(iter(maps.values())))
+    rows = [(method, group) for method in methods for group in classes]
+    figure, axes = plt.subplots(
+        len(rows),
+        len(SLICES) + 1,
+        figsize=(1.55 * len(SLICES) + 1.5, 1.5 * len(rows) + 0.7),
+        facecolor="black",
+        squeeze=False,
+        gridspec_kw={"width_ratios": [1.0] * len(SLICES) + [0.06]},
+    )
+    scales = {
+        method: _scale([maps[group][method] for group in classes], mask) for method in methods
+    }
+    top = float(np.percentile(template[mask], 99.5))
+    image = None
+    for row, (method, group) in zip(axes, rows, strict=True):
+        shown = normalise(maps[group][method])
+        for place, (axis, mm) in zip(row, SLICES, strict=False):
+            number = _AXES.index(axis)
+            index = round((mm - grid.matrix[number, 3]) / grid.voxel_size[number])
+            index = min(max(index, 0), grid.shape[number] - 1)
+            others = [a for a in range(3) if a != number]
+            look = {
+                "origin": "lower",
+                "interpolation": "nearest",
+                "aspect": grid.voxel_size[others[1]] / grid.voxel_size[others[0]],
+            }
+            place.imshow(np.take(template, index, number).T, cmap="gray", vmin=0, vmax=top, **look)
+            if shown is not None:
+                section = np.take(shown, index, number).T / scales[method]
+                section = np.ma.masked_less(section, _SHOWN_FROM)
+                image = place.imshow(section, cmap="inferno", vmin=0, vmax=1, alpha=0.8, **look)
+            place.set_axis_off()
+            if row is axes[0]:
+                place.set_title(f"{axis} = {mm}", color="white", fontsize=8)
+            if axis != "x":  # neurological order: the subject's left is on the left
+                place.text(0.02, 0.5, "L", color="white", fontsize=6, transform=place.transAxes)
+        note = f"{method}\n{group}, n = {counts[group]}"
+        note += "\n(0 everywhere)" if shown is None else ""
+        row[0].text(
+            -0.08,
+            0.5,
+            note,
+            color="white",
+            fontsize=8,
+            va="center",
+            ha="right",
+            transform=row[0].transAxes,
+        )
+        bar = row[-1]
+        if image is None or shown is None:
+            bar.set_axis_off()
+        else:
+            drawn = figure.colorbar(image, cax=bar, ticks=[0, 1])
+            drawn.ax.set_yticklabels(
+                ["0", f"{scales[method] * 1e4:.2g}"], color="white", fontsize=7
+            )
+            for tick, side in zip(drawn.ax.get_yticklabels(), ("bottom", "top"), strict=True):
+                tick.set_verticalalignment(side)  # inside the bar, off the next row's
+            drawn.outline.set_visible(False)
+    figure.suptitle(
+        f"{title}\naverage heatmaps, each divided by its sum; scale in 1e-4, the same for the "
+        "classes of a method",
+        color="white",
+        fontsize=9,
+        parse_math=False,
+    )
+    figure.subplots_adjust(
+        left=0.16,
+        right=0.95,
+        top=1 - 0.72 / figure.get_figheight(),
+        bottom=0.01,
+        wspace=0.03,
+        hspace=0.05,
+    )
+    figure.savefig(path, dpi=130, facecolor="black")
+    plt.close(figure)
+
+
+def _scale(maps: Sequence[np.ndarray], mask: np.ndarray) -> float:
+    shown = [m[mask] for m in map(normalise, maps) if m is not None]
+    found = float(np.percentile(np.concatenate(shown), 99.5)) if shown else 0.0
+    return found or max((float(values.max()) for values in shown), default=1.0) or 1.0
+
+
+def picture_of_distances(path: str | Path, distances: pd.DataFrame, title: str) -> None:
+    """The distance table as a matrix: every cell says the classes' distances in 1e-4.
+
+    Parameters
+    ----------
+    distances
+        Columns ``class``, ``method_a``, ``method_b``, ``distance``.
+    """
+    classes = list(dict.fromkeys(distances["class"]))
+    methods = list(dict.fromkeys(distances["method_a"]))
+    of_class = {
+        group: rows.pivot(index="method_a", columns="method_b", values="distance")
+        .reindex(index=methods, columns=methods)
+        .astype(float)
+        * 1e4
+        for group, rows in distances.groupby("class")
+    }
+    text = [
+        [
+            " / ".join(
+                "n/a" if np.isnan(v) else f"{v:.2f}"
+                for v in (of_class[group].loc[a, b] for group in classes)
+            )
+            for b in methods
+        ]
+        for a in methods
+    ]
+    told = np.ma.masked_invalid([of_class[group].to_numpy() for group in classes])
+    mean = told.mean(axis=0).filled(np.nan)
+    side = 1.9 + max(1.45, 0.62 * len(classes)) * len(methods)
+    figure, place = plt.subplots(figsize=(side + 0.8, 0.75 * side), layout="constrained")
+    sns.heatmap(
+        mean,
+        annot=np.array(text),
+        fmt="",
+        cmap="viridis",
+        vmin=0,
+        vmax=float(np.nanmax(mean, initial=0)) or 1.0,
+        xticklabels=methods,
+        yticklabels=methods,
+        linewidths=0.5,
+        cbar_kws={"label": "mean over classes, 1e-4"},
+        ax=place,
+    )
+    for row, column in np.argwhere(np.isnan(mean)):  # seaborn leaves these cells blank
+        place.text(column + 0.5, row + 0.5, text[row][column], ha="center", va="center")
+    place.set_title(
+        f"{title}\nEuclidean distance of average maps, {' / '.join(classes)} in 1e-4", fontsize=10
+    )
+    place.tick_params(axis="y", rotation=0)
+    place.tick_params(axis="x", rotation=20)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def picture_of_area_distribution(
+    path: str | Path, shares: pd.DataFrame, areas: Mapping[str, Sequence[str]], title: str
+) -> None:
+    """How relevance is distributed over areas, patient by patient: a panel for each method.
+
+    Parameters
+    ----------
+    shares
+        Columns ``method``, ``class``, ``patient``, ``area``, ``share``; one row a patient and area.
+    areas
+        Method to the areas to show, from the top.
+    """
+    methods = list(areas)
+    classes = list(dict.fromkeys(shares["class"]))
+    palette = dict(zip(classes, sns.color_palette("colorblind", len(classes)), strict=True))
+    rows = (len(methods) + 1) // 2
+    most = max(len(shown) for shown in areas.values())
+    figure, axes = plt.subplots(
+        rows,
+        min(len(methods), 2),
+        figsize=(11, (0.42 * most + 1.2) * rows + 0.5),
+        squeeze=False,
+        layout="constrained",
+    )
+    with_legend = None
+    for place, method in zip(axes.flat, methods, strict=False):
+        chosen = shares[(shares["method"] == method) & shares["area"].isin(list(areas[method]))]
+        chosen = chosen.assign(percent=100 * chosen["share"].astype(float)).dropna(subset="percent")
+        look = {
+            "data": chosen,
+            "x": "percent",
+            "y": "area",
+            "hue": "class",
+            "order": list(areas[method]),
+            "hue_order": classes,
+            "palette": palette,
+            "ax": place,
+        }
+        if len(chosen):
+            sns.boxplot(**look, fliersize=0, linewidth=0.8, boxprops={"alpha": 0.35}, legend=False)
+            with_legend = with_legend or place
+            sns.stripplot(**look, dodge=True, size=3.5, legend=place is with_legend)
+        else:
+            place.text(0.5, 0.5, "0 everywhere", ha="center", transform=place.transAxes)
+            place.set(xticks=[], yticks=[])
+        place.set(xlabel="share of the relevance in the brain, %", ylabel="", title=method)
+        sns.despine(ax=place)
+    for place in list(axes.flat)[len(methods) :]:
+        place.set_axis_off()
+    figure.suptitle(f"{title}: each point is a patient", fontsize=10)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

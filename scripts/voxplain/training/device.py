@@ -1,0 +1,24 @@
+"""Which device computes."""
+
+from __future__ import annotations
+
+import torch
+
+from voxplain.faults import SetupFault
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device for ``auto`` (a GPU where there is one), ``cpu`` or ``cuda``.
+
+    Raises
+    ------
+    SetupFault
+        ``cuda`` is wanted and PyTorch finds none.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        built = torch.version.cuda or "none"
+        raise SetupFault(
+            f"config: device is cuda, but PyTorch {torch.__version__} (built for CUDA {built}) "
+            "finds no usable GPU here; allowed here: cpu, auto"
+        )
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")

@@ -1,0 +1,138 @@
+"""How good predictions are, per scan and per patient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn import metrics
+
+MEASURES = ("accuracy", "balanced_accuracy", "roc_auc", "sensitivity", "specificity")
+PROBABILITY = "probability_{}"  # column of a class's probability in a table of predictions
+
+
+def predictions_table(
+    members: pd.DataFrame, probabilities: np.ndarray, classes: Sequence[str]
+) -> pd.DataFrame:
+    """One row a test scan: who it is, its class, and the probability of each class.
+
+    Parameters
+    ----------
+    members
+        Columns ``image``, ``patient`` and ``class``, one row a scan.
+    probabilities
+        ``[scans, classes]``, in the order of ``members`` and ``classes``.
+    """
+    table = members[["image", "patient", "class"]].reset_index(drop=True)
+    table["predicted"] = [classes[place] for place in probabilities.argmax(1)]
+    for place, group in enumerate(classes):
+        table[PROBABILITY.format(group)] = probabilities[:, place]
+    return table
+
+
+def per_patient(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """A table of predictions with one row a patient: the mean probabilities of their scans.
+
+    A patient with scans of several classes counts under the first of ``classes`` among them, as in
+    the splits.
+    """
+    columns = [PROBABILITY.format(group) for group in classes]
+    grouped = table.groupby("patient", sort=True)
+    patients = grouped[columns].mean()
+    rank = {group: place for place, group in enumerate(classes)}
+    patients["class"] = grouped["class"].agg(lambda found: min(found, key=rank.__getitem__))
+    patients["predicted"] = [classes[i] for i in patients[columns].to_numpy().argmax(1)]
+    return patients.reset_index()
+
+
+def measure(table: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
+    """Measures of a table of predictions.
+
+    Parameters
+    ----------
+    table
+        From :func:`predictions_table` or :func:`per_patient`.
+    classes
+        The disease first: sensitivity is the recall of the first class, specificity that of all
+        others against it.
+
+    Returns
+    -------
+    ``n``, the measures of :data:`MEASURES` (None where a class is missing that it needs), and the
+    ``confusion`` matrix, ``[true][predicted]`` in the order of ``classes``. ROC AUC is that of the
+    first class's probability for two classes, the mean over one-against-rest for more; the "ROC
+    AUC" of Rieke et al. 2018 was computed from hard labels, which is the balanced accuracy.
+    """
+    true, predicted = table["class"], table["predicted"]
+    confusion = metrics.confusion_matrix(true, predicted, labels=list(classes))
+    disease, others = true == classes[0], true != classes[0]
+    found = predicted == classes[0]
+    recalls = [
+        confusion[i, i] / confusion[i].sum() for i in range(len(classes)) if confusion[i].sum()
+    ]
+    complete = len(recalls) == len(classes)
+    areas = [
+        metrics.roc_auc_score(true == group, table[PROBABILITY.format(group)])
+        for group in (classes[:1] if len(classes) == 2 else classes)
+        if complete
+    ]
+    return {
+        "n": len(table),
+        "accuracy": float((true == predicted).mean()),
+        "balanced_accuracy": float(np.mean(recalls)) if complete else None,
+        "roc_auc": float(np.mean(areas)) if areas else None,
+        "sensitivity": float(found[disease].mean()) if disease.any() else None,
+        "specificity": float((~found[others]).mean()) if others.any() else None,
+        "confusion": confusion.tolist(),
+    }
+
+
+def cross_validation_table(
+    predictions: dict[tuple[int, int, int], pd.DataFrame], classes: Sequence[str]
+) -> pd.DataFrame:
+    """Measures of every fold, their mean and SD, and of all folds' predictions pooled.
+
+    Parameters
+    ----------
+    predictions
+        ``(repeat, fold, seed)`` to the table of its test scans.
+    classes
+        The disease first.
+
+    Returns
+    -------
+    Long rows with ``level`` (scan, patient), ``split``, ``repeat``, ``fold``, ``seed``, ``n`` and
+    the measures. Beside a row a fold: ``pooled`` for each repeat and seed (every scan once, tested
+    by the network that had not seen its patient), then ``mean`` and ``sd`` (of the sample, n - 1)
+    over all folds, and ``pooled mean`` over repeats and seeds.
+    """
+    rows = []
+    pooled: dict[tuple[int, int], list[pd.DataFrame]] = {}
+    for (repeat, _, seed), table in predictions.items():
+        pooled.setdefault((repeat, seed), []).append(table)
+    for level, at_level in (("scan", lambda t, _: t), ("patient", per_patient)):
+        folds, pools = [], []
+        for (repeat, fold, seed), table in predictions.items():
+            told = measure(at_level(table, classes), classes)
+            where = {"split": f"repeat-{repeat}_fold-{fold}", "repeat": repeat, "fold": fold}
+            folds.append({"level": level, **where, "seed": seed, **told})
+        for (repeat, seed), tables in pooled.items():
+            told = measure(at_level(pd.concat(tables), classes), classes)
+            pools.append(
+                {"level": level, "split": "pooled", "repeat": repeat, "seed": seed, **told}
+            )
+        measured, of_pools = pd.DataFrame(folds), pd.DataFrame(pools)
+        numbers = measured[list(MEASURES)].astype(float)
+        rows += [*folds, *pools]
+        for name, values in (
+            ("mean", numbers.mean()),
+            ("sd", numbers.std(ddof=1)),
+            ("pooled mean", of_pools[list(MEASURES)].astype(float).mean()),
+        ):
+            rows.append({"level": level, "split": name, **values})
+    columns = ["level", "split", "repeat", "fold", "seed", "n", *MEASURES]
+    table = pd.DataFrame(rows)[columns]
+    whole = ["repeat", "fold", "seed", "n"]
+    return table.astype(dict.fromkeys(whole, "Int64"))

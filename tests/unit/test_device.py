@@ -1,0 +1,34 @@
+import pytest
+import torch
+
+from voxplain.faults import SetupFault
+from voxplain.training.device import choose_device
+
+
+@pytest.mark.parametrize(
+    ("wanted", "there", "chosen"),
+    [
+        ("auto", True, "cuda"),
+        ("auto", False, "cpu"),
+        ("cpu", True, "cpu"),
+        ("cpu", False, "cpu"),
+        ("cuda", True, "cuda"),
+    ],
+)
+def test_a_gpu_is_used_where_it_is_there_and_not_forbidden(monkeypatch, wanted, there, chosen):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert choose_device(wanted) == torch.device(chosen)
+
+
+@pytest.mark.parametrize(("built", "told"), [(None, "none"), ("12.8", "12.8")])
+def test_a_gpu_that_is_not_there_is_refused_in_one_line(monkeypatch, built, told):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", built)
+    with pytest.raises(SetupFault) as fault:
+        choose_device("cuda")
+    message = str(fault.value)
+    assert "\n" not in message
+    assert message.startswith("config: device is cuda, but PyTorch ")
+    assert torch.__version__ in message
+    assert f"built for CUDA {told}" in message
+    assert message.endswith("allowed here: cpu, auto")

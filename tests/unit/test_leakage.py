@@ -1,0 +1,189 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from voxplain.cohort.leakage import (
+    Member,
+    check_fitted_on,
+    check_members,
+    find_leaks,
+    find_repeated,
+)
+from voxplain.faults import SetupFault
+
+CLASSES = ["AD", "NC"]
+
+
+def clean():
+    """Two training and two test patients, one of each class, with images of their own."""
+    return [
+        Member("I1", "P1", "train", "AD", ("a1", "v1")),
+        Member("I2", "P1", "train", "AD", ("a2", "v2")),
+        Member("I3", "P2", "train", "NC", ("a3", "v3")),
+        Member("I4", "P3", "test", "AD", ("a4", "v4")),
+        Member("I5", "P4", "test", "NC", ("a5", "v5")),
+    ]
+
+
+def refused(call):
+    with pytest.raises(SetupFault) as fault:
+        call()
+    return str(fault.value).splitlines()
+
+
+# --- leaks ----------------------------------------------------------------------------------------
+
+
+def test_a_clean_split_has_no_leaks():
+    assert find_leaks(clean()) == []
+    assert find_repeated(clean()) == []
+    check_members(clean(), CLASSES, "fixed")
+
+
+def test_a_patient_on_both_sides_is_a_leak_told_with_their_images():
+    members = [
+        *clean(),
+        Member("I7", "P1", "test", "AD", ("a7",)),
+        Member("I6", "P1", "test", "AD", ("a6",)),
+    ]
+    assert find_leaks(members) == ["patient P1 is on both sides (test: I6, I7; train: I1, I2)"]
+
+
+@pytest.mark.parametrize("digest", ["a1", "v1"])
+def test_one_image_under_two_patients_on_two_sides_is_a_leak(digest):
+    members = [*clean(), Member("I6", "P5", "test", "NC", ("x", digest))]
+    assert find_leaks(members) == [
+        "images I1 (patient P1, train) and I6 (patient P5, test) are the same"
+    ]
+    assert find_repeated(members) == []
+
+
+def test_one_image_under_two_patients_on_one_side_is_a_leak_too():
+    members = [*clean(), Member("I6", "P5", "train", "NC", ("v1",))]
+    assert find_leaks(members) == [
+        "images I1 (patient P1, train) and I6 (patient P5, train) are the same"
+    ]
+
+
+def test_one_image_under_two_ids_of_a_patient_is_listed_but_no_leak():
+    members = [*clean(), Member("I6", "P1", "train", "AD", ("a6", "v2"))]
+    assert find_leaks(members) == []
+    assert find_repeated(members) == ["images I2 and I6 of patient P1 are the same"]
+    check_members(members, CLASSES, "fixed")
+
+
+def test_images_that_share_several_digests_are_told_once():
+    members = [*clean(), Member("I6", "P5", "test", "NC", ("a1", "v1"))]
+    assert len(find_leaks(members)) == 1
+
+
+def test_an_image_that_holds_the_same_file_twice_is_not_its_own_repetition():
+    assert find_repeated([Member("I1", "P1", "train", "AD", ("same", "same"))]) == []
+
+
+def test_a_third_patients_copy_is_found_behind_a_patients_own_repetition():
+    members = [
+        Member("I1", "P1", "train", "AD", ("v",)),
+        Member("I2", "P1", "train", "AD", ("v",)),
+        Member("I3", "P2", "test", "NC", ("v",)),
+    ]
+    assert find_repeated(members) == ["images I1 and I2 of patient P1 are the same"]
+    assert find_leaks(members) == [
+        "images I1 (patient P1, train) and I3 (patient P2, test) are the same"
+    ]
+
+
+def test_members_without_digests_are_compared_by_patient_only():
+    assert find_leaks([Member("I1", "P1", "train", "AD"), Member("I2", "P2", "test", "AD")]) == []
+
+
+@st.composite
+def drawn_members(draw):
+    count = draw(st.integers(1, 8))
+    return [
+        Member(
+            f"I{number}",
+            draw(st.sampled_from(["P1", "P2", "P3", "P4"])),
+            draw(st.sampled_from(["train", "test"])),
+            draw(st.sampled_from(CLASSES)),
+            tuple(draw(st.lists(st.sampled_from("abcdefgh"), max_size=2))),
+        )
+        for number in range(count)
+    ]
+
+
+@given(members=drawn_members())
+def test_a_split_leaks_exactly_where_any_two_members_show_it(members):
+    pairs = [(a, b) for i, a in enumerate(members) for b in members[i + 1 :]]
+    shared = [(a, b) for a, b in pairs if set(a.digests) & set(b.digests)]
+    leaks = any(a.patient == b.patient and a.side != b.side for a, b in pairs)
+    leaks |= any(a.patient != b.patient for a, b in shared)
+    assert bool(find_leaks(members)) == leaks
+    if not leaks:
+        assert bool(find_repeated(members)) == bool(shared)
+
+
+# --- what a split must hold -----------------------------------------------------------------------
+
+
+def test_a_leak_is_refused_by_the_splits_name_and_every_leak_has_its_line():
+    members = [
+        *clean(),
+        Member("I6", "P1", "test", "AD", ("a6",)),
+        Member("I7", "P5", "train", "NC", ("v4",)),
+    ]
+    lines = refused(lambda: check_members(members, CLASSES, "repeat-1_fold-2"))
+    assert len(lines) == 2
+    assert all(line.startswith("split repeat-1_fold-2 leaks: ") for line in lines)
+    assert "patient P1 is on both sides" in lines[0]
+    assert "images I4 (patient P3, test) and I7 (patient P5, train) are the same" in lines[1]
+    assert all("correct the table of scans" in line for line in lines)
+
+
+@pytest.mark.parametrize("group", CLASSES)
+def test_a_class_that_preprocessing_emptied_is_refused(group):
+    members = [m for m in clean() if (m.side, m.group) != ("train", group)]
+    (line,) = refused(lambda: check_members(members, CLASSES, "fixed"))
+    assert line.startswith(f"split fixed has no usable scan of class {group} left to train on")
+    assert "scans.tsv" in line
+
+
+def test_a_class_may_be_missing_from_the_test_side_but_not_every_class():
+    members = [m for m in clean() if (m.side, m.group) != ("test", "AD")]
+    check_members(members, CLASSES, "fixed")
+    members = [m for m in clean() if m.side != "test"]
+    (line,) = refused(lambda: check_members(members, CLASSES, "fixed"))
+    assert line.startswith("split fixed has no usable scan left to test")
+
+
+def test_all_problems_are_told_at_once():
+    lines = refused(lambda: check_members([], CLASSES, "fixed"))
+    assert len(lines) == 3
+
+
+# --- what was fitted on what ----------------------------------------------------------------------
+
+
+def test_statistics_of_exactly_the_training_scans_pass_in_any_order():
+    check_fitted_on(["I3", "I1", "I2"], clean(), "voxel statistics")
+
+
+def test_statistics_fitted_on_a_test_scan_are_refused_by_its_name():
+    (line,) = refused(
+        lambda: check_fitted_on(["I1", "I2", "I3", "I5"], clean(), "voxel statistics")
+    )
+    assert line.startswith("voxel statistics were fitted on test scans I5 and not on exactly the 3 ")
+
+
+def test_of_many_test_scans_five_are_named():
+    members = [*clean(), *(Member(f"I1{n}", f"Q{n}", "test", "AD") for n in range(7))]
+    (line,) = refused(lambda: check_fitted_on([m.image for m in members], members, "statistics"))
+    assert "test scans I10, I11, I12, I13, I14 and not" in line
+
+
+@pytest.mark.parametrize("fitted_on", [["I1", "I2"], ["I1", "I2", "I3", "I99"], []])
+def test_statistics_of_too_few_or_strange_scans_are_refused(fitted_on):
+    (line,) = refused(lambda: check_fitted_on(fitted_on, clean(), "voxel statistics"))
+    assert "voxel statistics were fitted on other scans" in line
+    assert "3 training scans" in line
+    assert "delete the file and run again" in line

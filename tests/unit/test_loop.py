@@ -1,0 +1,361 @@
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from voxplain.faults import SetupFault
+from voxplain.models import build_model
+from voxplain.training.data import ScanDataset
+from voxplain.training.loop import Epoch, predict, seed_everything, train
+from voxplain.training.statistics import VoxelStatistics
+from voxplain.volumes import axis_aligned_grid, write_array
+
+CPU = torch.device("cpu")
+EDGE = 6
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+def written(folder, volumes, labels):
+    """Volumes as a dataset that leaves them as they are."""
+    shape = volumes.shape[1:]
+    grid = axis_aligned_grid(shape, (2, 2, 2), (0, 0, 0))
+    paths = [folder / f"scan{number}.nii" for number in range(len(volumes))]
+    for path, volume in zip(paths, volumes, strict=True):
+        write_array(path, volume, grid)
+    ones = np.ones(shape, "f4")
+    statistics = VoxelStatistics(0 * ones, ones, ones > 0, grid)
+    return ScanDataset(paths, [int(label) for label in labels], statistics)
+
+
+def noisy(count, seed, edge=EDGE, signal=1.5):
+    """Noise, to which one class adds a bright corner."""
+    draw = np.random.default_rng(seed)
+    volumes = draw.normal(size=(count, edge, edge, edge)).astype("f4")
+    labels = np.arange(count) % 2
+    volumes[labels == 1, : edge // 2, : edge // 2, : edge // 2] += signal
+    return volumes, labels
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory):
+    return written(tmp_path_factory.mktemp("training"), *noisy(14, 1))
+
+
+@pytest.fixture(scope="module")
+def testing(tmp_path_factory):
+    return written(tmp_path_factory.mktemp("testing"), *noisy(6, 2))
+
+
+def network(seed=0, classes=2):
+    """A small network with all that a resumed training could lose: batch norm and dropout."""
+    seed_everything(seed, 0)
+    return nn.Sequential(
+        nn.Conv3d(1, 3, 3),
+        nn.BatchNorm3d(3),
+        nn.ReLU(),
+        nn.MaxPool3d(2),
+        nn.Flatten(),
+        nn.Dropout(0.4),
+        nn.Linear(24, classes),
+    )
+
+
+def trained(training, testing, model=None, **changes):
+    model = network() if model is None else model
+    settings = {"epochs": 4, "batch_size": 5, "learning_rate": 0.01, "seed": 7, "device": CPU}
+    history = train(model, training, testing, **{**settings, **changes})
+    return model, history
+
+
+def timeless(history):
+    return [replace(epoch, seconds=0) for epoch in history]
+
+
+def assert_equal_weights(first, second):
+    ours, theirs = first.state_dict(), second.state_dict()
+    assert ours.keys() == theirs.keys()
+    for key in ours:
+        assert torch.equal(ours[key], theirs[key]), key
+
+
+# --- what is learnt -------------------------------------------------------------------------------
+
+
+def test_a_bright_corner_is_learnt(training, testing):
+    model, history = trained(training, testing, epochs=12, learning_rate=0.03)
+    assert [epoch.epoch for epoch in history] == list(range(1, 13))
+    assert history[-1].test_accuracy == 1
+    assert history[-1].train_loss < 0.5 * history[0].train_loss
+    assert history[-1].test_loss < 0.3
+    probabilities = predict(model, testing, CPU)
+    assert (probabilities.argmax(1) == testing.labels).all()
+
+
+def test_labels_that_say_nothing_are_not_predicted_on_other_scans(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    volumes, labels = noisy(14, 3, signal=0)
+    others, truth = noisy(40, 4, signal=0)
+    _, history = trained(
+        written(tmp_path / "a", volumes, labels),
+        written(tmp_path / "b", others, truth),
+        epochs=15,
+        learning_rate=0.03,
+    )
+    assert history[-1].train_accuracy > 0.8  # by heart
+    assert abs(history[-1].test_accuracy - 0.5) < 0.25  # three standard deviations
+
+
+def test_the_network_of_rieke_learns_on_a_grid_of_forty(tmp_path):
+    volumes, labels = noisy(4, 5, edge=40)
+    scans = written(tmp_path, volumes, labels)
+    seed_everything(0, 0)
+    model = build_model("rieke", (40, 40, 40), 2, dropout=0.0)
+    _, history = trained(scans, scans, model, epochs=4, batch_size=4, learning_rate=3e-3)
+    assert history[-1].train_loss < 0.3 * history[0].train_loss
+
+
+# --- what is recorded -----------------------------------------------------------------------------
+
+
+def test_an_epochs_numbers_are_those_of_a_step_done_by_hand(training, testing):
+    # One batch of all scans: its loss is known before the step, the test loss after it.
+    model, (epoch,) = trained(training, testing, epochs=1, batch_size=14, learning_rate=0.02)
+
+    own = network()
+    order = torch.randperm(14, generator=seed_everything(7, 1)).tolist()
+    scans = torch.stack([training[n][0] for n in order])
+    labels = torch.tensor([training.labels[n] for n in order])
+    own.train()
+    logits = own(scans)
+    loss = nn.functional.cross_entropy(logits, labels)
+    optimiser = torch.optim.Adam(own.parameters(), lr=0.02)
+    loss.backward()
+    optimiser.step()
+    own.eval()
+    with torch.no_grad():
+        after = own(torch.stack([testing[n][0] for n in range(6)]))
+    truth = torch.tensor(testing.labels)
+
+    assert epoch.train_loss == pytest.approx(loss.item(), rel=1e-6)
+    assert epoch.train_accuracy == (logits.argmax(1) == labels).float().mean().item()
+    expected = nn.functional.cross_entropy(after.double(), truth).item()
+    assert epoch.test_loss == pytest.approx(expected, rel=1e-6)
+    assert epoch.test_accuracy == pytest.approx((after.argmax(1) == truth).double().mean().item())
+    for key, value in own.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[key], value)
+
+
+def test_the_training_loss_weighs_a_short_batch_by_its_scans(training, testing):
+    # Without a step worth the name every batch sees the same network: 14 scans in batches of 4, 4,
+    # 4 and 2 give the mean over scans, as one batch would (no batch norm, no dropout).
+    def linear():
+        seed_everything(3, 0)
+        return nn.Sequential(nn.Flatten(), nn.Linear(EDGE**3, 2))
+
+    losses = [
+        trained(
+            training, testing, linear(), epochs=1, batch_size=size, learning_rate=1e-12
+        )[1][0].train_loss
+        for size in (4, 14)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_every_epoch_is_reported_as_it_ends(training, testing):
+    told = []
+    _, history = trained(training, testing, report=told.append)
+    assert told == history
+    assert all(epoch.seconds > 0 for epoch in history)
+
+
+def test_the_test_scans_only_get_looked_at(training, testing, tmp_path):
+    other = written(tmp_path, *noisy(9, 8))
+    first, history = trained(training, testing)
+    second, others = trained(training, other)
+    assert_equal_weights(first, second)
+    assert [e.train_loss for e in history] == [e.train_loss for e in others]
+    assert [e.test_loss for e in history] != [e.test_loss for e in others]
+
+
+def test_the_network_is_left_in_eval_mode(training, testing):
+    model, _ = trained(training, testing, epochs=1)
+    assert not any(part.training for part in model.modules())
+
+
+# --- the same again -------------------------------------------------------------------------------
+
+
+def test_the_same_seed_trains_the_same_network_and_another_seed_another(training, testing):
+    first, history = trained(training, testing)
+    torch.manual_seed(99)  # what came before has no say
+    again, same_history = trained(training, testing)
+    assert_equal_weights(first, again)
+    assert timeless(history) == timeless(same_history)
+    other, _ = trained(training, testing, seed=8)
+    assert not torch.equal(first[0].weight, other[0].weight)
+
+
+def test_each_epoch_has_its_own_order():
+    orders = [
+        torch.randperm(14, generator=seed_everything(seed, epoch)).tolist()
+        for seed in (1, 2)
+        for epoch in (0, 1, 2)
+    ]
+    assert len({str(order) for order in orders}) == 6
+    drawn = [(seed_everything(1, 2), torch.rand(3))[1] for _ in range(2)]
+    assert torch.equal(*drawn)
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupt_at(number):
+    def report(epoch):
+        if epoch.epoch == number:
+            raise Interrupted
+
+    return report
+
+
+@pytest.mark.parametrize("interruptions", [[1], [2], [4], [5], [2, 4], [3, 3]])
+def test_a_resumed_training_is_the_uninterrupted_one_to_the_bit(
+    training, testing, tmp_path, interruptions
+):
+    whole, history = trained(training, testing, epochs=5)
+    checkpoint = tmp_path / ".checkpoint-x.pt"
+    for number in interruptions:
+        with pytest.raises(Interrupted):
+            trained(
+                training, testing, epochs=5, checkpoint=checkpoint, report=interrupt_at(number)
+            )
+        torch.rand(number)  # the generator is somewhere else when training goes on
+    told = []
+    # Other first weights: those of the checkpoint count.
+    begun_with = network(seed=0 if interruptions == [1] else 5)
+    resumed, again = trained(
+        training, testing, begun_with, epochs=5, checkpoint=checkpoint, report=told.append
+    )
+    assert_equal_weights(whole, resumed)
+    assert timeless(again) == timeless(history)
+    # The epoch that was interrupted is not in the checkpoint; those before it are not trained anew.
+    assert [epoch.epoch for epoch in told] == list(range(interruptions[-1], 6))
+    np.testing.assert_array_equal(predict(whole, testing, CPU), predict(resumed, testing, CPU))
+
+
+def test_a_finished_training_is_read_back_without_an_epoch(training, testing, tmp_path):
+    checkpoint = tmp_path / ".checkpoint-x.pt"
+    first, history = trained(training, testing, checkpoint=checkpoint)
+    told = []
+    second, again = trained(
+        training, testing, network(5), checkpoint=checkpoint, report=told.append
+    )
+    assert told == []
+    assert again == history  # with its seconds
+    assert_equal_weights(first, second)
+    assert not any(part.training for part in second.modules())
+
+
+def test_a_checkpoint_holds_plain_values_and_leaves_no_partial_file(training, testing, tmp_path):
+    checkpoint = tmp_path / ".checkpoint-x.pt"
+    _, history = trained(training, testing, epochs=2, checkpoint=checkpoint)
+    assert [path.name for path in tmp_path.iterdir()] == [checkpoint.name]
+    state = torch.load(checkpoint, weights_only=True)
+    assert state.keys() == {"model", "optimiser", "history"}
+    assert state["history"] == [asdict(epoch) for epoch in history]
+
+
+def test_a_training_that_ends_while_it_saves_keeps_the_state_before(
+    training, testing, tmp_path, monkeypatch
+):
+    checkpoint = tmp_path / ".checkpoint-x.pt"
+    whole, history = trained(training, testing)
+    save, saved = torch.save, []
+
+    def breaks_off(state, path):
+        saved.append(path)
+        if len(saved) == 3:
+            path.write_bytes(b"half a state")
+            raise Interrupted
+        save(state, path)
+
+    monkeypatch.setattr(torch, "save", breaks_off)
+    with pytest.raises(Interrupted):
+        trained(training, testing, checkpoint=checkpoint)
+    monkeypatch.undo()
+    resumed, again = trained(training, testing, network(5), checkpoint=checkpoint)
+    assert_equal_weights(whole, resumed)
+    assert timeless(again) == timeless(history)
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_no_number_is_refused_by_epoch_and_key(training, testing, tmp_path):
+    checkpoint = tmp_path / ".checkpoint-x.pt"
+    with pytest.raises(SetupFault) as fault:
+        trained(training, testing, learning_rate=1e30, checkpoint=checkpoint)
+    assert "in epoch 1; lower training.learning_rate" in str(fault.value)
+    assert "\n" not in str(fault.value)
+    assert not checkpoint.exists()
+
+
+def test_weights_that_become_no_numbers_in_the_last_step_are_refused(training, testing):
+    # The only batch's loss is computed before its step and is finite.
+    with pytest.raises(SetupFault, match=r"epoch 1.*training\.learning_rate"):
+        trained(training, testing, epochs=1, batch_size=14, learning_rate=1e30)
+
+
+# --- predicting -----------------------------------------------------------------------------------
+
+
+def test_predictions_are_the_softmax_of_the_logits_in_eval_mode(testing):
+    model = network(classes=3)
+    model.train()
+    probabilities = predict(model, testing, CPU)
+    assert not model.training
+    with torch.no_grad():
+        logits = model(torch.stack([testing[n][0] for n in range(6)])).double().numpy()
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert probabilities.shape == (6, 3)
+    assert probabilities.dtype == np.float64
+    np.testing.assert_allclose(probabilities, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4, 100])
+def test_predictions_do_not_depend_on_the_batch_size(training, testing, batch_size):
+    model, _ = trained(training, testing, epochs=2)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    model.train()  # a caller may have left it so
+    found = predict(model, training, CPU, batch_size=batch_size)
+    np.testing.assert_allclose(found, predict(model, training, CPU), atol=1e-6)
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-12)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+def test_predicting_records_no_gradients(testing):
+    seen = []
+    model = network()
+    model.register_forward_hook(lambda *parts: seen.append(parts[2].requires_grad))
+    predict(model, testing, CPU)
+    assert seen
+    assert not any(seen)
+
+
+def test_an_epoch_as_a_dict_is_a_row_of_the_history():
+    assert list(asdict(Epoch(1, 0.5, 0.6, 0.7, 0.8, 1.2))) == [
+        "epoch",
+        "train_loss",
+        "train_accuracy",
+        "test_loss",
+        "test_accuracy",
+        "seconds",
+    ]

@@ -1,0 +1,178 @@
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.summary import summarise_accuracy, summarise_comparison, summarise_run
+from voxplain.training.metrics import cross_validation_table, predictions_table
+
+CLASSES = ["AD", "NC"]
+METHODS = ["sensitivity", "occlusion"]
+LOOK = {"sep": "\t", "index": False, "na_rep": "n/a"}
+
+
+def predictions(probabilities, groups):
+    members = pd.DataFrame(
+        [(f"I{n}", f"P{n}", group) for n, group in enumerate(groups)],
+        columns=["image", "patient", "class"],
+    )
+    p = np.array(probabilities)
+    return predictions_table(members, np.stack([p, 1 - p], axis=1), CLASSES)
+
+
+def write_cross_validation(place, tables):
+    """As the workflow writes it."""
+    place.mkdir(parents=True, exist_ok=True)
+    table = cross_validation_table(tables, CLASSES).assign(model="rieke (pools 2,2,2,1)")
+    table.to_csv(place / "cross_validation.tsv", float_format="%.4f", **LOOK)
+
+
+def write_comparison(folder, distances, tops, model="rieke"):
+    folder.mkdir(parents=True, exist_ok=True)
+    columns = ["class", "method_a", "method_b", "distance"]
+    table = pd.DataFrame(distances, columns=columns).assign(model=model)
+    table.to_csv(folder / "distances.tsv", float_format="%.6g", **LOOK)
+    columns = ["method", "class", "by", "rank", "area", "share", "density"]
+    table = pd.DataFrame(tops, columns=columns).assign(model=model)
+    table.to_csv(folder / "top_areas.tsv", float_format="%.6g", **LOOK)
+
+
+def matrix(group, apart):
+    return [(group, a, b, 0.0 if a == b else apart) for a in METHODS for b in METHODS]
+
+
+TOPS = [
+    ("sensitivity", "AD", "sum", 1, "TemporalMid", 0.0734, 1.5),
+    ("sensitivity", "AD", "sum", 2, "Hippocampus", 0.05, 4.25),
+    ("sensitivity", "AD", "density", 1, "Hippocampus", 0.05, 4.25),
+    ("sensitivity", "NC", "sum", 1, "Hippocampus", 0.06, 5.0),
+    ("sensitivity", "NC", "density", 1, "Hippocampus", 0.06, 5.0),
+    ("occlusion", "AD", "sum", 1, "TemporalMid", 0.3, 2.0),
+    ("occlusion", "AD", "density", 1, "TemporalMid", 0.3, 2.0),
+]
+
+
+@pytest.fixture
+def place(tmp_path):
+    place = tmp_path / "results" / "demo" / "ad-nc" / "rieke"
+    tables = {
+        (1, 1, 1): predictions([0.9, 0.1], ["AD", "NC"]),
+        (1, 2, 1): predictions([0.8, 0.3, 0.6, 0.2], ["AD", "AD", "NC", "NC"]),
+    }
+    write_cross_validation(place, tables)
+    for seed in (1, 2):
+        distances = [*matrix("AD", 12.346e-4 * seed), *matrix("NC", 0.5e-4)]
+        write_comparison(place / "fixed" / f"seed-{seed}", distances, TOPS)
+    return place
+
+
+def read(path):
+    return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False).to_dict("records")
+
+
+# --- accuracy -------------------------------------------------------------------------------------
+
+
+def test_mean_sd_and_pooled_accuracy_are_told_per_scan_and_per_patient(place):
+    lines = summarise_accuracy(read(place / "cross_validation.tsv")).splitlines()
+    assert lines[0] == (
+        "Cross-validation of rieke (pools 2,2,2,1) (mean ± SD over folds; pooled over folds)"
+    )
+    assert lines[1] == "  per scan:"
+    assert lines[2] == "    accuracy 0.75 ± 0.35; 0.67"
+    assert lines[3] == "    balanced accuracy 0.75 ± 0.35; 0.67"
+    assert lines[4] == "    roc auc 0.88 ± 0.18; 0.89"
+    assert lines[5] == "    sensitivity 0.75 ± 0.35; 0.67"
+    assert lines[6] == "    specificity 0.75 ± 0.35; 0.67"
+    assert lines[7] == "  per patient:"
+    assert len(lines) == 13
+
+
+def test_what_no_fold_can_measure_is_told_as_missing(tmp_path):
+    write_cross_validation(tmp_path, {(1, 1, 1): predictions([0.9, 0.2], ["AD", "AD"])})
+    told = summarise_accuracy(read(tmp_path / "cross_validation.tsv"))
+    assert "accuracy 0.50 ± n/a; 0.50" in told
+    assert "roc auc n/a ± n/a; n/a" in told
+    assert "nan" not in told
+
+
+# --- comparison -----------------------------------------------------------------------------------
+
+
+def test_the_distances_of_both_classes_stand_in_one_table(place):
+    lines = summarise_comparison(place / "fixed" / "seed-1")
+    assert lines[0] == (
+        "Distances of the methods' average heatmaps, AD / NC in 1e-4 (rieke, fixed, seed-1)"
+    )
+    assert [line.split() for line in lines[1:4]] == [
+        ["sensitivity", "occlusion"],
+        ["sensitivity", "0.00", "/", "0.00", "12.35", "/", "0.50"],
+        ["occlusion", "12.35", "/", "0.50", "0.00", "/", "0.00"],
+    ]
+
+
+def test_the_columns_of_a_table_stand_below_each_other(place):
+    header, first, second = summarise_comparison(place / "fixed" / "seed-1")[1:4]
+    assert header.index("sensitivity") == first.index("0.00") == second.index("12.35")
+    assert header.index("occlusion") == first.index("12.35") == second.index("0.00")
+
+
+def section(lines, title):
+    start = next(n for n, line in enumerate(lines) if line.startswith(title))
+    return [line.split() for line in lines[start + 1 : start + 5]]
+
+
+def test_the_top_areas_are_told_by_sum_in_percent_and_by_density(place):
+    lines = summarise_comparison(place / "fixed" / "seed-1")
+    missing = ["(the", "average", "map", "is", "0)"]
+    assert section(lines, "Areas with most relevance by sum") == [
+        ["sensitivity", "AD", "TemporalMid", "7.3%", "Hippocampus", "5.0%"],
+        ["sensitivity", "NC", "Hippocampus", "6.0%"],
+        ["occlusion", "AD", "TemporalMid", "30.0%"],
+        ["occlusion", "NC", *missing],
+    ]
+    assert section(lines, "Areas with most relevance by density") == [
+        ["sensitivity", "AD", "Hippocampus", "4.2"],
+        ["sensitivity", "NC", "Hippocampus", "5.0"],
+        ["occlusion", "AD", "TemporalMid", "2.0"],
+        ["occlusion", "NC", *missing],
+    ]
+    assert lines[-1].startswith(f"  files: {place / 'fixed' / 'seed-1'}/")
+
+
+def test_a_map_that_is_nought_everywhere_has_no_distance(tmp_path):
+    folder = tmp_path / "fixed" / "seed-1"
+    distances = [("AD", a, b, 0.0 if a == b == "sensitivity" else None) for a in METHODS for b in METHODS]
+    write_comparison(folder, distances, [])
+    lines = summarise_comparison(folder)
+    assert lines[2].split() == ["sensitivity", "0.00", "n/a"]
+    assert lines[3].split() == ["occlusion", "n/a", "n/a"]
+    assert section(lines, "Areas with most relevance by sum")[0][:3] == ["sensitivity", "AD", "(the"]
+
+
+# --- a run ----------------------------------------------------------------------------------------
+
+
+def test_a_run_tells_accuracy_and_every_seed_of_the_splits_asked_for(place):
+    told = summarise_run(place, ["fixed"])
+    assert told.index("Cross-validation") < told.index("seed-1)") < told.index("seed-2)")
+    assert f"table: {place / 'cross_validation.tsv'}" in told
+    assert f"{place}/{{learning_curves,roc,confusion}}.png" in told
+    assert "24.69 / 0.50" in told
+    assert "Distances" not in summarise_run(place, ["repeat-1_fold-1"])
+
+
+def test_what_an_earlier_run_left_is_not_told(place):
+    for path in place.rglob("*.tsv"):
+        os.utime(path, (1000, 1000))
+    os.utime(place / "fixed" / "seed-2" / "distances.tsv", (2000, 2000))
+    told = summarise_run(place, ["fixed"], since=1500)
+    assert "seed-2)" in told
+    assert "seed-1)" not in told
+    assert "Cross-validation" not in told
+    assert summarise_run(place, ["fixed"], since=3000) == ""
+
+
+def test_a_run_that_made_nothing_has_nothing_to_tell(tmp_path):
+    assert summarise_run(tmp_path / "results", ["fixed"]) == ""
