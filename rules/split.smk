@@ -8,7 +8,6 @@ rule audit_split:
         gate=ancient("results/{cohort}/quality_gate.json"),
         quality=scans_of_split(scan_file("desc-quality_T1w.json"), "train", "test"),
         sidecars=scans_of_split(scan_file("T1w.json"), "train", "test"),
-        digests=scans_of_split(scan_file("T1w.sha256", kind="provenance"), "train", "test"),
     output:
         members=f"{SPLIT}_members.tsv",
         audit=f"{SPLIT}_audit.json",

@@ -9,22 +9,18 @@ with job(snakemake):
 
     from voxplain.cohort.leakage import TEST, TRAIN, Member, check_members, find_repeated
 
-    def digests(sidecar: str, sums: str) -> tuple[str, ...]:
-        """What an image hashes to: each of its files as downloaded, and its voxels."""
-        told = json.loads(Path(sidecar).read_text(encoding="utf-8"))
-        lines = Path(sums).read_text("utf-8", "surrogateescape").splitlines()
-        return (told["VoxelDataSha256"], *(line.split("  ", 1)[0] for line in lines))
-
     split, inputs = snakemake.wildcards.split, snakemake.input
     members, paths, lost = [], {}, []
-    for (image, patient, group, side, path), quality, sidecar, sums in zip(
-        snakemake.params.rows, inputs.quality, inputs.sidecars, inputs.digests, strict=True
+    for (image, patient, group, side, path), quality, sidecar in zip(
+        snakemake.params.rows, inputs.quality, inputs.sidecars, strict=True
     ):
         fate = json.loads(Path(quality).read_text(encoding="utf-8"))["Fate"]
         if fate["status"] != "usable":
             lost.append(image)
             continue
-        members.append(Member(image, patient, side, group, digests(sidecar, sums)))
+        # Not the files' own digests: a list or a note may lie beside many patients' images.
+        told = json.loads(Path(sidecar).read_text(encoding="utf-8"))
+        members.append(Member(image, patient, side, group, (told["VoxelDataSha256"],)))
         paths[image] = path
     check_members(members, snakemake.params.classes, split)
     repeated = find_repeated(members)

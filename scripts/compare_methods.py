@@ -69,4 +69,6 @@ with job(snakemake):
     picture_of_mean_maps(output.maps_picture, maps, counts, template, inside, grid, title)
     picture_of_distances(output.distances_picture, distances, title)
     areas = {method: list(dict.fromkeys(found)) for method, found in shown.items()}
-    picture_of_area_distribution(output.areas_picture, pd.concat(shares), areas, title)
+    picture_of_area_distribution(
+        output.areas_picture, pd.concat(shares), areas, params.classes, title
+    )

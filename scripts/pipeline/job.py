@@ -41,7 +41,7 @@ def job(snakemake: Any) -> Iterator[None]:
         os.dup2(log, stream.fileno())
     try:
         yield
-    except SetupFault as fault:
+    except (DataFault, SetupFault) as fault:
         print(f"ERROR: {fault}", file=sys.stderr, flush=True)
         sys.exit(1)
     except Exception:

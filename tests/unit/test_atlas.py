@@ -10,8 +10,10 @@ from scipy import ndimage
 from voxplain.atlas import (
     Atlas,
     package_file,
+    read_names,
     read_packaged_template,
     read_templateflow_template,
+    write_names,
 )
 from voxplain.faults import SetupFault
 from voxplain.volumes import axis_aligned_grid, write_array
@@ -99,6 +101,63 @@ def test_between_two_areas_a_voxel_takes_the_nearer_one_and_nothing_between():
 
 def test_an_atlas_on_its_own_grid_stays_as_it_is(aal):
     np.testing.assert_array_equal(aal.on_grid(aal.grid).labels, aal.labels)
+
+
+def stretched_by_hand(labels, shape):
+    """Each voxel takes the label at the same relative place, whatever the affines say."""
+    found = np.zeros(shape, labels.dtype)
+    for voxel in np.ndindex(*shape):
+        relative = [(i + 0.5) / n for i, n in zip(voxel, shape, strict=True)]
+        found[voxel] = labels[
+            tuple(int(r * n) for r, n in zip(relative, labels.shape, strict=True))
+        ]
+    return found
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 3), (3, 4, 2), (9, 10, 11), (5, 2, 7), (1, 1, 1)])
+def test_a_stretched_atlas_fills_the_other_grid_from_end_to_end(shape):
+    labels = np.arange(1, 61, dtype=np.uint8).reshape(5, 4, 3)
+    names = {value: f"area {value}" for value in range(1, 61)}
+    atlas = Atlas(labels, axis_aligned_grid(labels.shape, (2.0, 2.0, 2.0), (0.0, 0.0, 0.0)), names)
+    target = axis_aligned_grid(shape, (3.0, 1.0, 2.0), (500.0, -70.0, 3.0))
+    found = atlas.stretched_over(target)
+    assert found.grid == target
+    assert found.names == names
+    assert found.labels.dtype == labels.dtype
+    np.testing.assert_array_equal(found.labels, stretched_by_hand(labels, shape))
+    if min(shape) >= 5:
+        corners = np.ix_(*[[0, -1]] * 3)
+        np.testing.assert_array_equal(found.labels[corners], labels[corners])
+
+
+def test_stretched_over_its_own_grid_the_atlas_stays_as_it_is(aal):
+    np.testing.assert_array_equal(aal.stretched_over(aal.grid).labels, aal.labels)
+
+
+def test_stretching_moves_the_areas_by_millimetres_and_placing_does_not(aal, centres):
+    _, grid = read_packaged_template()
+    grid = grid.coarsened(2)
+    placed, stretched = centres_of(aal.on_grid(grid)), centres_of(aal.stretched_over(grid))
+    names = [name for name in aal.names.values() if name.startswith("Temporal")]
+
+    def away(found):
+        return np.mean([np.linalg.norm(found[name] - centres[name]) for name in names])
+
+    assert away(placed) < 1
+    assert 3 < away(stretched) < 8
+
+
+def test_the_names_of_areas_come_back_as_they_were_written(aal, tmp_path):
+    path = tmp_path / "names.tsv"
+    for names in (aal.names, {7: "Insel, links (ö)", 300: "B C"}, {}):
+        write_names(path, names)
+        assert read_names(path) == names
+
+
+def test_names_are_written_as_bids_has_them_in_the_order_of_their_values(tmp_path):
+    path = tmp_path / "names.tsv"
+    write_names(path, {12: "Vermis_3", 2: "Hippocampus_L"})
+    assert path.read_bytes() == b"index\tname\n2\tHippocampus_L\n12\tVermis_3\n"
 
 
 def test_a_name_without_side_means_both_sides_and_one_with_side_that_side(aal):

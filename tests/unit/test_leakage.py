@@ -172,7 +172,9 @@ def test_statistics_fitted_on_a_test_scan_are_refused_by_its_name():
     (line,) = refused(
         lambda: check_fitted_on(["I1", "I2", "I3", "I5"], clean(), "voxel statistics")
     )
-    assert line.startswith("voxel statistics were fitted on test scans I5 and not on exactly the 3 ")
+    assert line.startswith(
+        "voxel statistics were fitted on test scans I5 and not on exactly the 3 "
+    )
 
 
 def test_of_many_test_scans_five_are_named():

@@ -118,9 +118,7 @@ def naive_auc(of_class, of_others):
     return sum(pairs) / len(pairs)
 
 
-scores = st.lists(
-    st.tuples(st.sampled_from(CLASSES), st.integers(0, 10)), min_size=2, max_size=25
-)
+scores = st.lists(st.tuples(st.sampled_from(CLASSES), st.integers(0, 10)), min_size=2, max_size=25)
 
 
 @given(scores=scores)
@@ -256,7 +254,9 @@ def test_a_fold_that_lacks_a_class_counts_where_it_can():
     table = cross_validation_table(tables, CLASSES)
     lacking = row_of(table, "scan", "repeat-1_fold-3")
     assert lacking["accuracy"] == lacking["sensitivity"] == 0
-    assert np.isnan([lacking["roc_auc"], lacking["specificity"], lacking["balanced_accuracy"]]).all()
+    assert np.isnan(
+        [lacking["roc_auc"], lacking["specificity"], lacking["balanced_accuracy"]]
+    ).all()
     mean = row_of(table, "scan", "mean")
     assert mean["accuracy"] == pytest.approx((1 + 0.5 + 0) / 3)
     assert mean["roc_auc"] == pytest.approx((1 + 0.75) / 2)

@@ -143,12 +143,18 @@ def test_the_top_areas_are_told_by_sum_in_percent_and_by_density(place):
 
 def test_a_map_that_is_nought_everywhere_has_no_distance(tmp_path):
     folder = tmp_path / "fixed" / "seed-1"
-    distances = [("AD", a, b, 0.0 if a == b == "sensitivity" else None) for a in METHODS for b in METHODS]
+    distances = [
+        ("AD", a, b, 0.0 if a == b == "sensitivity" else None) for a in METHODS for b in METHODS
+    ]
     write_comparison(folder, distances, [])
     lines = summarise_comparison(folder)
     assert lines[2].split() == ["sensitivity", "0.00", "n/a"]
     assert lines[3].split() == ["occlusion", "n/a", "n/a"]
-    assert section(lines, "Areas with most relevance by sum")[0][:3] == ["sensitivity", "AD", "(the"]
+    assert section(lines, "Areas with most relevance by sum")[0][:3] == [
+        "sensitivity",
+        "AD",
+        "(the",
+    ]
 
 
 # --- a run ----------------------------------------------------------------------------------------

@@ -110,7 +110,7 @@ def test_a_volume_on_another_grid_is_refused_by_name_when_it_is_read(paths, stat
 
 def test_a_missing_volume_is_refused_by_name(paths, statistics, tmp_path):
     scans = ScanDataset([tmp_path / "gone.nii.gz"], [0], statistics)
-    with pytest.raises(DataFault, match="gone.nii.gz is missing"):
+    with pytest.raises(DataFault, match=r"gone\.nii\.gz is missing"):
         scans[0]
 
 
@@ -139,7 +139,7 @@ def test_a_generator_shuffles_all_scans_with_their_classes(paths, statistics):
 
     assert order(1) == order(1)
     assert len({str(order(seed)) for seed in range(8)}) > 4
-    assert sorted(sum(order(1), [])) == list(range(6))
+    assert sorted(number for batch in order(1) for number in batch) == list(range(6))
     for batch, labels in batches(scans, 4, generator=torch.Generator().manual_seed(1)):
         for scan, label in zip(batch, labels, strict=True):
             assert torch.equal(scan, scans[int(label)][0])

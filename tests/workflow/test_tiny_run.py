@@ -27,7 +27,7 @@ def test_every_scan_of_the_table_has_a_fate(tiny_run):
     assert scans.keys() == listed.keys()
     for image, row in scans.items():
         assert row["fate"] == ("unused" if listed[image] == "MCI" else "usable"), row
-    assert json.loads((tiny_run / "results/tiny/quality_gate.json").read_text())["usable"] == 4
+    assert json.loads((tiny_run / "results/tiny/quality_gate.json").read_text())["usable"] == 6
 
 
 def test_the_brains_lie_on_the_template_grid_and_match_it(tiny_run):
@@ -48,7 +48,7 @@ def test_the_brains_lie_on_the_template_grid_and_match_it(tiny_run):
 
 def test_sidecars_say_how_each_scan_was_made(tiny_run):
     sidecars = list(tiny_run.glob(f"{DERIVATIVES}/sub-*/ses-SC/anat/*desc-preproc_T1w.json"))
-    assert len(sidecars) == 4
+    assert len(sidecars) == 6
     for path in sidecars:
         told = json.loads(path.read_text())
         assert told["SpatialReference"] == "MNI152NLin2009cAsym"
@@ -63,7 +63,7 @@ def test_sidecars_say_how_each_scan_was_made(tiny_run):
 
 def test_the_simulated_archive_is_dicom_in_the_archives_tree(tiny_run):
     series = list(tiny_run.glob("results/tiny/source/ADNI/*/*/*/*"))
-    assert len(series) == 4, "scans of a group that takes no part are not simulated"
+    assert len(series) == 6, "scans of a group that takes no part are not simulated"
     for folder in series:
         ptid, _, moment, image = folder.relative_to(tiny_run / "results/tiny/source/ADNI").parts
         files = sorted(folder.glob("*.dcm"))

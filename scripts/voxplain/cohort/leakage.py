@@ -28,7 +28,7 @@ class Member:
     group
         Its class.
     digests
-        What its image hashes to: of the files as downloaded, of the voxels as converted.
+        SHA-256 of its voxels, and of whatever else tells images apart.
     """
 
     image: str
@@ -42,8 +42,7 @@ def find_leaks(members: Sequence[Member]) -> list[str]:
     """One line for every patient on both sides and every image that stands under two ids.
 
     The same image under two patients' names is a leak wherever both lie: whose it
-    is cannot be told.
-    The same image twice under one patient is none, but it counts twice; see
+    is cannot be told. The same image twice under one patient is none, but it counts twice; see
     :func:`find_repeated`.
     """
     leaks = []

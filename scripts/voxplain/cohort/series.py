@@ -83,13 +83,13 @@ def digest_series(folder: str | Path) -> dict[str, str]:
 
 
 def digest_voxels(voxels: np.ndarray) -> str:
-    """SHA-256 of a volume's voxels and shape, ``[x, y, z]``, whatever its file and header say.
+    """SHA-256 of a volume's voxels and shape, ``[x, y, z]``, whatever its file and type say.
 
     The same image under two ids is found by it, where names and headers were changed.
     """
-    told = f"{voxels.shape} {voxels.dtype.newbyteorder('<').str} ".encode()
-    plain = np.ascontiguousarray(voxels, voxels.dtype.newbyteorder("<"))
-    return hashlib.sha256(told + plain.tobytes()).hexdigest()
+    # One type for all: DICOM gives whole numbers, the same image as NIfTI may store floats.
+    plain = np.ascontiguousarray(voxels, "<f4")
+    return hashlib.sha256(f"{voxels.shape} ".encode() + plain.tobytes()).hexdigest()
 
 
 def check_series(folder: str | Path) -> int:

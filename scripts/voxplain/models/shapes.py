@@ -10,8 +10,9 @@ from voxplain.faults import SetupFault
 RIEKE_CHANNELS = (8, 16, 32, 64)
 RIEKE_POOLS = (2, 3, 2, 3)
 # On grids too coarse for the paper's pools: smallest axis in voxels to pools. 78 is the least that
-# the paper's pools take; the others leave at least two voxels along the smallest axis. 3 mm
-# (65x77x65) takes the second row, 4 mm (49x58x49) the third.
+# the paper's pools take, and 38 the least that the last row takes (one voxel is left); the second
+# row leaves at least two voxels along the smallest axis. 3 mm (65x77x65) takes the second row, 4 mm
+# (49x58x49) the third.
 REDUCED_POOLS = ((78, RIEKE_POOLS), (62, (2, 2, 2, 2)), (38, (2, 2, 2, 1)))
 
 

@@ -60,7 +60,7 @@ def picture_of_mean_maps(
     }
     top = float(np.percentile(template[mask], 99.5))
     image = None
-    for row, (method, group) in zip(axes, rows, strict=True):
+    for number_of_row, (row, (method, group)) in enumerate(zip(axes, rows, strict=True)):
         shown = normalise(maps[group][method])
         for place, (axis, mm) in zip(row, SLICES, strict=False):
             number = _AXES.index(axis)
@@ -78,7 +78,7 @@ def picture_of_mean_maps(
                 section = np.ma.masked_less(section, _SHOWN_FROM)
                 image = place.imshow(section, cmap="inferno", vmin=0, vmax=1, alpha=0.8, **look)
             place.set_axis_off()
-            if row is axes[0]:
+            if number_of_row == 0:
                 place.set_title(f"{axis} = {mm}", color="white", fontsize=8)
             if axis != "x":  # neurological order: the subject's left is on the left
                 place.text(0.02, 0.5, "L", color="white", fontsize=6, transform=place.transAxes)
@@ -160,7 +160,9 @@ def picture_of_distances(path: str | Path, distances: pd.DataFrame, title: str) 
     told = np.ma.masked_invalid([of_class[group].to_numpy() for group in classes])
     mean = told.mean(axis=0).filled(np.nan)
     side = 1.9 + max(1.45, 0.62 * len(classes)) * len(methods)
-    figure, place = plt.subplots(figsize=(side + 0.8, 0.75 * side), layout="constrained")
+    # At least as wide as the heading.
+    size = (max(side + 0.8, 7.0), max(0.75 * side, 3.0))
+    figure, place = plt.subplots(figsize=size, layout="constrained")
     sns.heatmap(
         mean,
         annot=np.array(text),
@@ -176,7 +178,7 @@ def picture_of_distances(path: str | Path, distances: pd.DataFrame, title: str) 
     )
     for row, column in np.argwhere(np.isnan(mean)):  # seaborn leaves these cells blank
         place.text(column + 0.5, row + 0.5, text[row][column], ha="center", va="center")
-    place.set_title(
+    figure.suptitle(
         f"{title}\nEuclidean distance of average maps, {' / '.join(classes)} in 1e-4", fontsize=10
     )
     place.tick_params(axis="y", rotation=0)
@@ -186,7 +188,11 @@ def picture_of_distances(path: str | Path, distances: pd.DataFrame, title: str) 
 
 
 def picture_of_area_distribution(
-    path: str | Path, shares: pd.DataFrame, areas: Mapping[str, Sequence[str]], title: str
+    path: str | Path,
+    shares: pd.DataFrame,
+    areas: Mapping[str, Sequence[str]],
+    classes: Sequence[str],
+    title: str,
 ) -> None:
     """How relevance is distributed over areas, patient by patient: a panel for each method.
 
@@ -196,9 +202,10 @@ def picture_of_area_distribution(
         Columns ``method``, ``class``, ``patient``, ``area``, ``share``; one row a patient and area.
     areas
         Method to the areas to show, from the top.
+    classes
+        In the order to show them.
     """
     methods = list(areas)
-    classes = list(dict.fromkeys(shares["class"]))
     palette = dict(zip(classes, sns.color_palette("colorblind", len(classes)), strict=True))
     rows = (len(methods) + 1) // 2
     most = max(len(shown) for shown in areas.values())

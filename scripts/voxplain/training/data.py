@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from voxplain.training.statistics import VoxelStatistics, read_scan
 
@@ -61,7 +61,8 @@ class ScanDataset(Dataset):
         if volume is None:
             raw = read_scan(self.paths[index], self.statistics.grid)
             volume = self.statistics.normalise(raw)
-            if len(self._kept) < self._room:
+            # A worker process ends with its epoch, and what it kept with it.
+            if len(self._kept) < self._room and get_worker_info() is None:
                 self._kept[index] = volume
         return torch.from_numpy(volume)[None], self.labels[index]
 

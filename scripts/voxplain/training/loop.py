@@ -91,7 +91,7 @@ def train(
     Raises
     ------
     SetupFault
-        The loss is no finite number any more.
+        The loss or a probability is no finite number any more.
     """
     model.to(device)
     # Kernels that give the same sums in every run, where there is a choice (cuDNN).
@@ -124,6 +124,12 @@ def train(
                 f"the training loss is {loss_sum} in epoch {number}; lower training.learning_rate"
             )
         probabilities = predict(model, testing, device, batch_size, workers)
+        # The loss above is that before each step: the last one may have broken the weights.
+        if not np.isfinite(probabilities).all():
+            raise SetupFault(
+                f"the network gives no finite probabilities after epoch {number}; lower "
+                "training.learning_rate"
+            )
         truth = np.array(testing.labels)
         likelihood = np.clip(probabilities[np.arange(len(truth)), truth], 1e-12, None)
         history.append(

@@ -1,0 +1,396 @@
+"""What a real run of the tiny cohort makes of its brains: splits, networks, heatmaps, tables."""
+
+import csv
+import json
+import re
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from voxplain.models import build_model
+from voxplain.relevance import METHODS
+from workflow.conftest import TINY, snakemake
+from workflow.test_tiny_run import read_scans
+
+TASK = "results/tiny/AD-NC"
+FIXED = f"{TASK}/rieke/fixed/seed-1"
+LABEL = "rieke (pools 2,2,2,1)"
+
+
+def table(path):
+    return pd.read_csv(path, sep="\t", na_values="n/a", keep_default_na=False)
+
+
+def test_every_usable_scan_is_tested_once_and_no_patient_is_on_two_sides(tiny_run):
+    splits = table(tiny_run / f"{TASK}/splits.tsv")
+    assert set(splits["split"]) == {"repeat-1_fold-1", "repeat-1_fold-2", "fixed"}
+    for _, split in splits.groupby("split"):
+        sides = split.groupby("patient")["side"].nunique()
+        assert (sides == 1).all()
+    folds = splits[(splits["side"] == "test") & (splits["split"] != "fixed")]
+    usable = [i for i, row in read_scans(tiny_run).items() if row["fate"] == "usable"]
+    assert sorted(folds["image"]) == sorted(usable)
+    fixed = splits[(splits["split"] == "fixed") & (splits["side"] == "test")]
+    assert sorted(fixed["class"]) == ["AD", "NC"]
+    counts = table(tiny_run / f"{TASK}/splits_counts.tsv")
+    assert counts["scans"].sum() == len(splits)
+    audit = table(tiny_run / f"{TASK}/leakage_audit.tsv")
+    assert (audit["patients_on_both_sides"] == 0).all()
+
+
+def test_a_splits_statistics_are_those_of_its_training_scans(tiny_run):
+    scans, splits = read_scans(tiny_run), table(tiny_run / f"{TASK}/splits.tsv")
+    split = splits[splits["split"] == "repeat-1_fold-1"]
+    training = split[split["side"] == "train"]["image"]
+    volumes = np.stack(
+        [
+            nib.load(tiny_run / "results/tiny" / scans[i]["preprocessed"]).get_fdata()
+            for i in training
+        ]
+    )
+    place = tiny_run / f"{TASK}/splits"
+    mean = nib.load(place / "repeat-1_fold-1_mean.nii.gz").get_fdata()
+    sd = nib.load(place / "repeat-1_fold-1_sd.nii.gz").get_fdata()
+    mask = nib.load(next(tiny_run.glob("results/template/*desc-brain_mask.nii.gz"))).get_fdata() > 0
+    assert np.allclose(mean, volumes.mean(0), atol=1e-5)
+    floor = 0.1 * np.median(volumes.std(0)[mask])
+    assert np.allclose(sd, np.maximum(volumes.std(0), floor), atol=1e-5)
+    told = json.loads((place / "repeat-1_fold-1_statistics.json").read_text())
+    assert sorted(told["FittedOn"]) == sorted(training)
+
+
+def test_metrics_follow_from_the_predictions(tiny_run):
+    for folder in tiny_run.glob(f"{TASK}/rieke/*/seed-1"):
+        metrics = json.loads((folder / "metrics.json").read_text())
+        predictions = table(folder / "predictions.tsv")
+        assert metrics["model"] == LABEL
+        assert metrics["scan"]["n"] == len(predictions)
+        right = (predictions["class"] == predictions["predicted"]).mean()
+        assert metrics["scan"]["accuracy"] == pytest.approx(right)
+        both = predictions["probability_AD"] + predictions["probability_NC"]
+        assert np.allclose(both, 1, atol=2e-6)
+        assert len(table(folder / "history.tsv")) == TINY["training"]["epochs"]
+    assert len(list(tiny_run.glob(f"{TASK}/rieke/*/seed-1/metrics.json"))) == 3
+
+
+def test_the_cross_validation_has_its_folds_their_mean_and_the_pooled_figure(tiny_run):
+    rows = table(tiny_run / f"{TASK}/rieke/cross_validation.tsv")
+    scans = rows[rows["level"] == "scan"].set_index("split")
+    folds = scans.loc[["repeat-1_fold-1", "repeat-1_fold-2"], "accuracy"].astype(float)
+    assert float(scans.loc["mean", "accuracy"]) == pytest.approx(folds.mean(), abs=1e-4)
+    assert float(scans.loc["sd", "accuracy"]) == pytest.approx(folds.std(ddof=1), abs=1e-4)
+    assert int(scans.loc["pooled", "n"]) == 6
+    assert set(rows["model"]) == {LABEL}
+
+
+def test_a_stored_network_gives_the_predictions_beside_it(tiny_run):
+    folder = tiny_run / FIXED
+    stored = torch.load(folder / "model.pt", weights_only=True)
+    model = build_model(stored["model"], stored["grid_shape"], 2, **stored["options"])
+    model.load_state_dict(stored["state_dict"])
+    model.eval()
+    place = tiny_run / f"{TASK}/splits"
+    mean, sd = (nib.load(place / f"fixed_{part}.nii.gz").get_fdata() for part in ("mean", "sd"))
+    mask = nib.load(next(tiny_run.glob("results/template/*desc-brain_mask.nii.gz"))).get_fdata() > 0
+    scans = read_scans(tiny_run)
+    for row in table(folder / "predictions.tsv").itertuples():
+        raw = nib.load(tiny_run / "results/tiny" / scans[row.image]["preprocessed"]).get_fdata()
+        scan = np.where(mask, (raw - mean) / sd, 0).astype(np.float32)
+        with torch.no_grad():
+            found = torch.softmax(model(torch.from_numpy(scan)[None, None]), 1)[0, 0]
+        assert float(found) == pytest.approx(row.probability_AD, abs=1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_methods_average_is_that_of_its_scans_and_lies_in_the_brain(tiny_run, method):
+    folder = tiny_run / FIXED / method
+    mask = nib.load(next(tiny_run.glob("results/template/*desc-brain_mask.nii.gz"))).get_fdata() > 0
+    for group in ("AD", "NC"):
+        mean = nib.load(folder / f"mean_{group}.nii.gz")
+        sidecars = [json.loads(p.read_text()) for p in folder.glob("scans/chunk-*/*.json")]
+        volumes = [p.with_suffix("").with_suffix(".nii.gz") for p in folder.glob("scans/*/*.json")]
+        of_class = [
+            nib.load(volume).get_fdata()
+            for volume, told in zip(volumes, sidecars, strict=True)
+            if told["Class"] == group
+        ]
+        assert len(of_class) == 1
+        assert np.allclose(mean.get_fdata(), np.mean(of_class, axis=0), rtol=1e-5, atol=1e-12)
+        assert np.allclose(mean.affine[:3, 3], (-96, -132, -78))
+        assert (mean.get_fdata()[~mask] == 0).all()
+        assert (mean.get_fdata() >= 0).all()
+        told = json.loads((folder / f"mean_{group}.json").read_text())
+        assert told["Explains"] == ["probability of AD"]
+        assert told["Model"] == LABEL
+
+
+def test_areas_and_distances_follow_from_the_average_maps(tiny_run):
+    folder = tiny_run / FIXED
+    rows = table(folder / "distances.tsv")
+    assert list(rows.columns[:4]) == ["class", "method_a", "method_b", "distance"]
+    assert len(rows) == 2 * len(METHODS) ** 2
+    maps = {}
+    for method in METHODS:
+        mean = nib.load(folder / method / "mean_AD.nii.gz").get_fdata()
+        maps[method] = mean / mean.sum() if mean.sum() else None
+    for row in rows[rows["class"] == "AD"].itertuples():
+        one, other = maps[row.method_a], maps[row.method_b]
+        if one is not None and other is not None:
+            expected = np.sqrt(((one - other) ** 2).sum())
+            assert float(row.distance) == pytest.approx(expected, rel=1e-4, abs=1e-9)
+    labels = nib.load(next(tiny_run.glob("results/template/*AAL_dseg.nii.gz"))).get_fdata()
+    names = table(next(tiny_run.glob("results/template/*AAL_dseg.tsv"))).set_index("name")["index"]
+    assert len(names) == 116
+    tops = table(folder / "top_areas.tsv")
+    first = tops[(tops["method"] == "sensitivity") & (tops["class"] == "AD")].iloc[0]
+    assert (first["by"], first["rank"]) == ("sum", 1)
+    sides = [
+        v for n, v in names.items() if re.sub("_", "", re.sub("_[LR]$", "", n)) == first["area"]
+    ]
+    share = maps["sensitivity"][np.isin(labels, sides)].sum()
+    assert float(first["share"]) == pytest.approx(share, rel=1e-4)
+    areas = table(folder / "sensitivity/areas.tsv")
+    assert set(areas.groupby("image").size()) == {116}
+
+
+def test_the_pictures_are_there(tiny_run):
+    for path in (
+        f"{TASK}/rieke/learning_curves.png",
+        f"{TASK}/rieke/roc.png",
+        f"{TASK}/rieke/confusion.png",
+        *(f"{FIXED}/{name}.png" for name in ("mean_maps", "distances", "area_distribution")),
+    ):
+        assert (tiny_run / path).read_bytes()[:4] == b"\x89PNG", path
+
+
+def test_the_end_of_the_run_prints_both_tables_and_where_they_are(finished):
+    run = snakemake(finished, "--forcerun", "compare_methods", config=TINY)
+    assert run.status == 0, run.said
+    assert f"Distances of the methods' average heatmaps, AD / NC in 1e-4 ({LABEL}" in run.said
+    assert re.search(r"^  sensitivity +0\.00 / 0\.00 +\S+ / \S+", run.said, re.M)
+    assert "Areas with most relevance by density" in run.said
+    assert f"files: {FIXED}/" in run.said
+    assert run.jobs["compare_methods"] == 1
+
+
+def test_the_report_is_made_without_a_network(finished):
+    path = finished / "results/snakemake_report.html"
+    run = snakemake(finished, "--report", str(path), config=TINY)
+    assert run.status == 0, run.said
+    text = path.read_text()
+    for caption in ("Euclidean distances between", "Average heatmaps of the test scans", "leakage"):
+        assert caption in text
+    for category in ("Cross-validation", "Heatmaps", "Cohort", "Quality control"):
+        assert category in text
+
+
+def test_single_heatmaps_can_be_left_out(tiny_run, tmp_path):
+    """The averages are the same, and the folders of single heatmaps are gone."""
+    config = {**TINY, "heatmaps": {"keep_scans": False, "methods": ["sensitivity"]}}
+    run = snakemake(tiny_run, "-n", config=config)
+    assert "explain_scans" not in run.jobs
+
+
+def test_training_goes_on_where_it_was_killed(finished):
+    """Killed after an epoch, the network is the one of an uninterrupted training."""
+    folder = finished / FIXED
+    before = torch.load(folder / "model.pt", weights_only=True)["state_dict"]
+    (folder / "model.pt").unlink()
+    script = (
+        "import os, voxplain.training.loop as loop\n"
+        "save = loop._save\n"
+        "def killed(*arguments):\n"
+        "    save(*arguments)\n"
+        "    os._exit(137)\n"
+        "loop._save = killed\n"
+    )
+    hook = finished / "hook"
+    hook.mkdir()
+    (hook / "sitecustomize.py").write_text(
+        "import sys, os\n"
+        "if 'train_network' in ' '.join(sys.orig_argv):\n"
+        "    sys.path.insert(0, os.environ['VOXPLAIN_SCRIPTS'])\n"
+        + "".join(f"    {line}\n" for line in script.splitlines())
+    )
+    from workflow.conftest import ROOT
+
+    environment = {"PYTHONPATH": str(hook), "VOXPLAIN_SCRIPTS": str(ROOT / "scripts")}
+    model = f"{FIXED}/model.pt"
+    run = snakemake(finished, model, "--retries", "0", config=TINY, **environment)
+    assert run.status != 0
+    assert len(list(folder.glob(".checkpoint-*.pt"))) == 1
+    run = snakemake(finished, model, config=TINY)
+    assert run.status == 0, run.said
+    log = (finished / "logs/train_network/tiny/AD-NC/rieke/seed-1/fixed.log").read_text()
+    assert "going on after epoch 1 of 2" in log
+    after = torch.load(folder / "model.pt", weights_only=True)["state_dict"]
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert not list(folder.glob(".checkpoint-*"))
+
+
+def test_the_same_image_under_two_patients_stops_the_run_before_training(finished):
+    """Two scans with the same voxels: the audit of every split that holds both names them."""
+    first, second = sorted(finished.glob("results/tiny/derivatives/*/*/anat/*_T1w.json"))[:2]
+    sidecars = sorted(
+        p
+        for p in finished.glob("results/tiny/derivatives/*/*/anat/*_T1w.json")
+        if "desc" not in p.name
+    )
+    first, second = sidecars[0], sidecars[1]
+    digest = json.loads(first.read_text())["VoxelDataSha256"]
+    told = json.loads(second.read_text())
+    second.write_text(json.dumps({**told, "VoxelDataSha256": digest}))
+    target = f"{TASK}/splits.tsv"
+    run = snakemake(
+        finished,
+        target,
+        "--rerun-triggers",
+        "mtime",
+        "--retries",
+        "0",
+        "--forcerun",
+        "audit_split",
+        config=TINY,
+    )
+    assert run.status != 0
+    images = [re.search(r"acq-(I\d+)", path.name).group(1) for path in (first, second)]
+    (line, *_) = [x for x in run.said.splitlines() if "are the same" in x]
+    assert all(image in line for image in images)
+    assert line.startswith("ERROR: split ")
+    assert "train_network" not in run.rules
+
+
+def test_a_failed_scan_is_left_out_and_the_others_go_on(finished):
+    """Given up in quality control: its split's table, statistics and heatmaps do without it."""
+    splits = table(finished / f"{TASK}/splits.tsv")
+    fixed = splits[(splits["split"] == "fixed") & (splits["class"] == "NC")]
+    victim = fixed[fixed["side"] == "test"]["image"].item()
+    (quality,) = finished.glob(f"results/tiny/derivatives/*/*/anat/*acq-{victim}_desc-quality*")
+    told = json.loads(quality.read_text())
+    fate = {"status": "excluded", "stage": "quality", "reason": "by hand", "remedy": ""}
+    quality.write_text(json.dumps({**told, "Fate": fate}))
+    target = f"{FIXED}/distances.tsv"
+    run = snakemake(finished, target, config={**TINY, "max_failed": 0.5})
+    assert run.status == 0, run.said
+    members = table(finished / f"{TASK}/splits/fixed_members.tsv")
+    assert victim not in set(members["image"])
+    assert len(members) == 5
+    # No control is left to explain: an average of nothing is 0 and has no distance.
+    assert nib.load(finished / FIXED / "occlusion/mean_NC.nii.gz").get_fdata().max() == 0
+    rows = table(finished / target)
+    assert rows[rows["class"] == "NC"]["distance"].isna().all()
+    assert rows[rows["class"] == "AD"]["distance"].notna().any()
+
+
+def bad(**settings):
+    return {**TINY, **settings}
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            bad(splits={"folds": 5, "fixed_test_patients": 1}),
+            "config: splits.folds is 5, but class AD has 3 patients",
+        ),
+        (
+            bad(splits={"folds": 2}),
+            "config: splits.fixed_test_patients is 30, but class AD has 3 patients",
+        ),
+        (bad(model={"pools": [2, 3, 2, 3]}), "does not fit a grid of 49x58x49 voxels"),
+        (bad(model={"name": "riecke"}), "config: model.name is 'riecke'; allowed: rieke"),
+        (
+            bad(heatmaps={"methods": ["oclusion"]}),
+            "config: heatmaps.methods.0 is 'oclusion'; allowed: sensitivity",
+        ),
+        (
+            bad(heatmaps={"target": "MCI"}),
+            "heatmaps.target is 'MCI'; allowed: disease, predicted, true, AD, NC",
+        ),
+        (bad(classes=["AD", "ND"]), "config: classes.1 is 'ND'; allowed: AD, NC, MCI"),
+        (
+            bad(device="cuda"),
+            "config: device is cuda, but this machine has no NVIDIA driver or no GPU",
+        ),
+        (
+            bad(occlusion={"size": 40}),
+            "config: unknown key occlusion.size; did you mean occlusion.size_mm?",
+        ),
+    ],
+)
+def test_bad_settings_stop_the_run_with_one_line_before_any_job(tmp_path, config, message):
+    if config.get("device") == "cuda" and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    run = snakemake(tmp_path, "-n", config=config)
+    assert run.status != 0
+    assert "Traceback" not in run.said
+    assert len([line for line in run.said.splitlines() if message in line]) == 1, run.said
+
+
+def test_scans_can_be_preprocessed_that_could_not_be_trained_on(tiny_run):
+    config = bad(splits={"folds": 50})
+    assert snakemake(tiny_run, "-n", config=config).status != 0
+    run = snakemake(tiny_run, "preprocessed", "-n", config=config)
+    assert run.status == 0, run.said
+    assert "Nothing to be done" in run.said
+
+
+def test_a_volume_on_another_grid_is_named(finished):
+    """As left behind by a run at another resolution, and kept by hand."""
+    volume = next(finished.glob("results/tiny/derivatives/sub-*/**/*desc-preproc_T1w.nii.gz"))
+    image = nib.load(volume)
+    nib.save(nib.Nifti1Image(image.get_fdata()[1:], image.affine), volume)
+    run = snakemake(
+        finished,
+        f"{TASK}/rieke/cross_validation.tsv",
+        "--retries",
+        "0",
+        "--allowed-rules",
+        "fit_statistics",
+        "train_network",
+        "evaluate_folds",
+        config=TINY,
+    )
+    assert run.status != 0
+    assert f"{volume.name} lies on another grid (48x58x49 voxels" in run.said
+    assert "Traceback" not in run.said
+
+
+def test_the_papers_config_builds_its_dag_for_the_papers_cohort(tmp_path):
+    """969 scans of 344 patients (Rieke et al. 2018), in the archive's tree; only a dry run."""
+    rows, patients = [], 0
+    for group, n_patients, n_scans in (("AD", 193, 475), ("CN", 151, 494)):
+        for index in range(n_patients):
+            patients += 1
+            subject = f"{patients % 60:03d}_S_{patients:04d}"
+            # Three scans for the first patients, as many for the others as are left.
+            many = n_scans // n_patients + (index < n_scans % n_patients)
+            for visit in range(many):
+                image = f"I{patients * 10 + visit}"
+                moment = f"{2005 + visit}-09-12_10_11_12.0"
+                (tmp_path / "data/ADNI" / subject / "MP-RAGE" / moment / image).mkdir(parents=True)
+                rows.append(
+                    {
+                        "Image Data ID": image,
+                        "Subject": subject,
+                        "Group": group,
+                        "Visit": ("sc", "m12", "m24", "m36")[visit],
+                        "Description": "MP-RAGE",
+                    }
+                )
+    assert (len(rows), patients) == (969, 344)
+    with open(tmp_path / "data/adni1.csv", "w", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    from workflow.conftest import ROOT
+
+    run = snakemake(tmp_path, "-n", "-q", "rules", "--configfile", str(ROOT / "config/adni.yaml"))
+    assert run.status == 0, run.said
+    assert run.jobs["register_to_template"] == 969
+    assert run.jobs["train_network"] == run.jobs["audit_split"] == 6
+    explained = run.jobs["explain_scans"] / 4
+    assert 8 <= explained <= 25, "60 patients' scans in chunks of ten"
