@@ -3,6 +3,8 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 CORES ?= all
+# Tests run in so many processes; each starts workflows of two cores.
+PROCESSES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -21,7 +23,7 @@ run: $(READY)
 	  $(SNAKEMAKE) --report $(REPORT) $(ARGS) && echo "Report: $(REPORT)"; fi
 
 test: $(READY)
-	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest $(ARGS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -n $(PROCESSES) --dist loadfile $(ARGS)
 
 lint: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" dev/lint

@@ -198,12 +198,14 @@ PREPROCESSED = scan_file(f"space-{SPACE}_desc-preproc_T1w.nii.gz")
 
 def split_log(rule, *further):
     """The log of a rule for one split, and what else its wildcards tell apart."""
-    return "/".join([f"logs/{rule}/{{cohort}}/{{task}}", *further, "{split}.log"])
+    further = "".join(f"{part}/" for part in further)
+    return f"logs/{rule}/{{cohort}}/{{task}}/{further}{{split}}.log"
 
 
 def split_benchmark(rule, *further):
     """Time and memory of a rule for one split."""
-    return "/".join([f"results/benchmarks/{rule}/{{cohort}}/{{task}}", *further, "{split}.tsv"])
+    further = "".join(f"{part}/" for part in further)
+    return f"results/benchmarks/{rule}/{{cohort}}/{{task}}/{further}{{split}}.tsv"
 
 
 def head_file(part):
@@ -487,6 +489,14 @@ def growing(amount):
         return amount * attempt
 
     return grown
+
+
+def most_lost(wildcards):
+    """How many scans may be lost in processing under max_failed; as text, since it may be negative."""
+    fates = [scan.fate.status for scan in ALL_SCANS[wildcards.cohort] if scan.fate is not None]
+    gone = fates.count("failed")
+    wanted = gone + len(SCANS[wildcards.cohort])
+    return str(int(config["max_failed"] * wanted + 1e-9) - gone)
 
 
 GPUS = 0 if config["device"] == "cpu" else 1

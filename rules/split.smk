@@ -4,8 +4,6 @@
 rule audit_split:
     """Look for leaks between the sides of a split and list its usable scans."""
     input:
-        # Ancient: another verdict on the whole cohort is no reason to train again.
-        gate=ancient("results/{cohort}/quality_gate.json"),
         quality=scans_of_split(scan_file("desc-quality_T1w.json"), "train", "test"),
         sidecars=scans_of_split(scan_file("T1w.json"), "train", "test"),
     output:
@@ -19,6 +17,10 @@ rule audit_split:
         "../envs/report.yaml"
     threads: 1
     resources:
+        # No param, and the cohort's verdict no input: they decide whether to go on, not what comes
+        # out, and another limit is no reason to train again. (An ancient() input would do it, but
+        # where its own job reruns, Snakemake overlooks other changes of this one.)
+        most_lost=most_lost,
         mem_mb=1000,
         runtime=10,
     params:

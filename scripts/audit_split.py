@@ -8,6 +8,7 @@ with job(snakemake):
     from pathlib import Path
 
     from voxplain.cohort.leakage import TEST, TRAIN, Member, check_members, find_repeated
+    from voxplain.faults import SetupFault
 
     split, inputs = snakemake.wildcards.split, snakemake.input
     members, paths, lost = [], {}, []
@@ -22,6 +23,12 @@ with job(snakemake):
         told = json.loads(Path(sidecar).read_text(encoding="utf-8"))
         members.append(Member(image, patient, side, group, (told["VoxelDataSha256"],)))
         paths[image] = path
+    if len(lost) > int(snakemake.resources.most_lost):
+        raise SetupFault(
+            f"{len(lost)} of the {len(snakemake.params.rows)} scans of split {split} were lost in "
+            "processing, and with those lost before more than max_failed allows; see "
+            f"results/{snakemake.wildcards.cohort}/scans.tsv"
+        )
     check_members(members, snakemake.params.classes, split)
     repeated = find_repeated(members)
     for line in repeated:

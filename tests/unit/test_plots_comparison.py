@@ -102,6 +102,16 @@ def test_average_maps_have_a_row_for_each_method_and_class(drawn, classes):
         for method in METHODS
         for place, group in enumerate(classes)
     ]
+    captions = [axes.get_title() for axes in figure.axes]
+    assert captions[: len(SLICES)] == [f"{axis} = {mm}" for axis, mm in SLICES]
+    assert not any(captions[len(SLICES) :])
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    heading, *below = (
+        text.get_window_extent(canvas.get_renderer())
+        for text in [figure._suptitle, *(axes.title for axes in figure.axes[: len(SLICES)])]
+    )
+    assert all(caption.y1 + 5 < heading.y0 for caption in below)
 
 
 def index_of(axis, mm):

@@ -6,10 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -65,9 +67,11 @@ def snakemake(
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
     command += ["--workflow-profile", str(root / "profiles/default")]
     if config is not None:
-        path = directory / "config.yaml"
-        path.write_text(yaml.safe_dump(config, sort_keys=False))
-        command += ["--configfile", str(path)]
+        # A name of its own: tests in two processes ask the same finished run.
+        handle, path = tempfile.mkstemp(".yaml", "config-", directory)
+        with os.fdopen(handle, "w") as stream:
+            yaml.safe_dump(config, stream, sort_keys=False)
+        command += ["--configfile", path]
     # Last, since --configfile takes every word up to the next option.
     command += ["--directory", str(directory), "--cores", "2"]
     done = subprocess.run(
@@ -83,11 +87,17 @@ def snakemake(
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory):
+def tiny_run(tmp_path_factory, worker_id):
     """A finished run of the tiny cohort: 9 scans, three of them in a group that takes no part."""
-    directory = tmp_path_factory.mktemp("tiny")
-    run = snakemake(directory, config=TINY)
-    assert run.status == 0, run.said
+    base = tmp_path_factory.getbasetemp()
+    # Where tests run in several processes, the first one makes it for all.
+    directory = (base if worker_id == "master" else base.parent) / "tiny"
+    with FileLock(f"{directory}.lock"):
+        if not (directory / "done").exists():
+            directory.mkdir(exist_ok=True)
+            run = snakemake(directory, config=TINY)
+            assert run.status == 0, run.said
+            (directory / "done").touch()
     return directory
 
 

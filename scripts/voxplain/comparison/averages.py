@@ -38,7 +38,7 @@ def average_maps(paths: Iterable[str | Path], grid: Grid) -> tuple[np.ndarray, i
             raise SetupFault(
                 f"heatmap {path} does not lie on this run's grid; delete it and run again"
             )
-        if not (heatmap >= 0).all():
+        if not (np.isfinite(heatmap) & (heatmap >= 0)).all():
             raise SetupFault(f"heatmap {path} has voxels below 0 or that are no number")
         total += heatmap
         count += 1

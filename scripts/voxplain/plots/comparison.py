@@ -58,7 +58,8 @@ def picture_of_mean_maps(
     scales = {
         method: _scale([maps[group][method] for group in classes], mask) for method in methods
     }
-    top = float(np.percentile(template[mask], 99.5))
+    # Dimmed, so that white is the top of a heatmap's scale and never the template.
+    top = 1.6 * float(np.percentile(template[mask], 99.5))
     image = None
     for number_of_row, (row, (method, group)) in enumerate(zip(axes, rows, strict=True)):
         shown = normalise(maps[group][method])
@@ -108,6 +109,7 @@ def picture_of_mean_maps(
     figure.suptitle(
         f"{title}\naverage heatmaps, each divided by its sum; scale in 1e-4, the same for the "
         "classes of a method",
+        y=1 - 0.1 / figure.get_figheight(),  # clear of the captions below, however many rows
         color="white",
         fontsize=9,
         parse_math=False,

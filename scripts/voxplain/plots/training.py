@@ -44,7 +44,7 @@ def picture_of_learning(
     axes[1].set_ylim(0, 1.02)
     axes[0].set_ylim(bottom=0)
     axes[0].legend(frameon=False)
-    figure.suptitle(f"{title}: {len(histories)} trainings and their mean", fontsize=10)
+    figure.suptitle(f"{title}: mean of {len(histories)} trainings, and each of them", fontsize=10)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
