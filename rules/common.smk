@@ -80,6 +80,8 @@ def load_cohort(name, settings):
 
 def split_cohort(scans):
     """Splits of a cohort by name: the folds of its cross-validation, and the fixed one."""
+    if len(config["classes"]) == 1:
+        return {}
     settings = config["splits"]
     shared = {"scans": scans, "classes": config["classes"], "seed": settings["seed"]}
     folds = make_folds(**shared, **{key: settings[key] for key in ("folds", "repeats", "stratify")})
@@ -123,13 +125,12 @@ GRID_SHAPE = [-(-n // config["resolution_mm"]) for n in TEMPLATE_SHAPE]
 try:
     MODEL_OPTIONS = {key: value for key, value in config["model"].items() if key != "name"}
     NETWORK = describe_model(MODEL, GRID_SHAPE, **MODEL_OPTIONS)
-    choose_target(config["heatmaps"]["target"], config["classes"], TASK.split("-")[0], [1.0])
+    choose_target(config["heatmaps"]["target"], config["classes"], config["classes"][0], [0] * 6)
     SPLITS = {name: split_cohort(list(scans.values())) for name, scans in SCANS.items()}
     check_device()
 except SetupFault as fault:
-    # Scans can be preprocessed that could not be trained on.
-    wanted = set(workflow.dag_settings.targets or ())
-    if not wanted or wanted - SCAN_TARGETS:
+    # Scans can be preprocessed that could not be trained on; jobs of such a run read this as well.
+    if workflow.is_main_process and not SCAN_TARGETS & set(sys.argv):
         raise WorkflowError(str(fault)) from None
     NETWORK, SPLITS = "", {name: {} for name in SCANS}
 
@@ -343,7 +344,9 @@ def members_of_split(wildcards):
 def training_settings(wildcards):
     """How a network is built and trained."""
     model = {**MODEL_OPTIONS, "name": wildcards.model}
-    return sort_keys({"model": model, **settings_of("classes", "training")})
+    # The seeds are wildcards: one more is no change of the others.
+    training = {key: value for key, value in config["training"].items() if key != "seeds"}
+    return sort_keys({"model": model, "training": training, **settings_of("classes")})
 
 
 def code_of_training(wildcards):
@@ -519,6 +522,8 @@ def rules_targets(stage):
     paths = expand("results/{cohort}/source/scans.csv", cohort=simulated)
     for cohort in COHORTS:
         paths.append(f"results/{cohort}/quality_gate.json")
+        if len(config["classes"]) == 1:
+            continue  # nothing to tell apart: such a cohort is preprocessed
         paths.append(f"results/{cohort}/{TASK}/splits.tsv")
         paths.append(f"results/{cohort}/{TASK}/{MODEL}/cross_validation.tsv")
         shared = {"cohort": cohort, "task": TASK, "model": MODEL}

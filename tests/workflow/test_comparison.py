@@ -317,7 +317,7 @@ def bad(**settings):
         ),
         (
             bad(occlusion={"size": 40}),
-            "config: unknown key occlusion.size; did you mean occlusion.size_mm?",
+            "config: unknown key occlusion.size; did you mean size_mm?",
         ),
     ],
 )
