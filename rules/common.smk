@@ -125,7 +125,8 @@ GRID_SHAPE = [-(-n // config["resolution_mm"]) for n in TEMPLATE_SHAPE]
 try:
     MODEL_OPTIONS = {key: value for key, value in config["model"].items() if key != "name"}
     NETWORK = describe_model(MODEL, GRID_SHAPE, **MODEL_OPTIONS)
-    choose_target(config["heatmaps"]["target"], config["classes"], config["classes"][0], [0] * 6)
+    CLASSES = config["classes"]
+    choose_target(config["heatmaps"]["target"], CLASSES, CLASSES[0], [0.0] * len(CLASSES))
     SPLITS = {name: split_cohort(list(scans.values())) for name, scans in SCANS.items()}
     check_device()
 except SetupFault as fault:
