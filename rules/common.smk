@@ -17,7 +17,7 @@ from voxplain import __version__ as VERSION
 from voxplain.cohort.fates import read_fates, summarise
 from voxplain.cohort.plan import plan_cohort
 from voxplain.cohort.scans import find_image_folders, list_scans, read_table
-from voxplain.cohort.splits import make_fixed, make_folds, patient_of
+from voxplain.cohort.splits import FIXED, make_fixed, make_folds, patient_of
 from voxplain.faults import SetupFault
 from voxplain.models import MODELS, describe_model
 from voxplain.relevance import METHODS, choose_target
@@ -187,13 +187,19 @@ def entities_of(cohort, scan):
     }
 
 
+def of_images(pattern, cohort, images):
+    """A file of each of some processed scans of a cohort."""
+    return [pattern.format(**entities_of(cohort, SCANS[cohort][image])) for image in images]
+
+
 def of_scans(pattern, cohort):
     """A file of every processed scan of a cohort."""
-    return [pattern.format(**entities_of(cohort, scan)) for scan in SCANS[cohort].values()]
+    return of_images(pattern, cohort, SCANS[cohort])
 
 
 SPLIT = "results/{cohort}/{task}/splits/{split}"
 RUN = "results/{cohort}/{task}/{model}/{split}/seed-{seed}"
+CHUNK = f"{RUN}/{{method}}/scans/chunk-{{chunk}}"
 ATLAS = f"results/template/tpl-{SPACE}_atlas-AAL_dseg"
 PREPROCESSED = scan_file(f"space-{SPACE}_desc-preproc_T1w.nii.gz")
 
@@ -303,12 +309,11 @@ def images_of_cohort(wildcards):
 def rows_of_cohort(wildcards):
     """The cohort's table as far as it is known before processing."""
     rows = []
-    preprocessed = scan_file(f"space-{SPACE}_desc-preproc_T1w.nii.gz")
     for scan in ALL_SCANS[wildcards.cohort]:
         keys = ("image", "subject", "session", "visit", "date", "diagnosis", "group")
         row = {key: getattr(scan, key) for key in (*keys, "sex", "age", "description")}
         if scan.fate is None:
-            path = preprocessed.format(**entities_of(wildcards.cohort, scan))
+            path = PREPROCESSED.format(**entities_of(wildcards.cohort, scan))
             row["preprocessed"] = path.removeprefix(f"results/{wildcards.cohort}/")
         else:
             fate = scan.fate.as_dict()
@@ -323,10 +328,7 @@ def scans_of_split(pattern, *sides):
     def paths(wildcards):
         split = SPLITS[wildcards.cohort][wildcards.split]
         images = [image for side in sides for image in getattr(split, side)]
-        return [
-            pattern.format(**entities_of(wildcards.cohort, SCANS[wildcards.cohort][image]))
-            for image in images
-        ]
+        return of_images(pattern, wildcards.cohort, images)
 
     return paths
 
@@ -368,18 +370,13 @@ def images_of_chunk(wildcards):
 
 def volumes_of_chunk(wildcards):
     """Their volumes."""
-    scans = SCANS[wildcards.cohort]
-    return [
-        PREPROCESSED.format(**entities_of(wildcards.cohort, scans[image]))
-        for image in images_of_chunk(wildcards)
-    ]
+    return of_images(PREPROCESSED, wildcards.cohort, images_of_chunk(wildcards))
 
 
 def maps_of_method(wildcards):
     """The heatmaps of all chunks of a split."""
     chunks = chunks_of_split(wildcards.cohort, wildcards.split)
-    pattern = f"{RUN}/{{method}}/scans/chunk-{{chunk}}"
-    return expand(pattern, **wildcards, chunk=range(1, len(chunks) + 1))
+    return expand(CHUNK, **wildcards, chunk=range(1, len(chunks) + 1))
 
 
 def relevance_settings(wildcards):
@@ -409,7 +406,7 @@ def of_folds(pattern):
     """Input function: a file of every fold and seed of a cross-validation."""
 
     def paths(wildcards):
-        folds = [name for name in SPLITS[wildcards.cohort] if name != "fixed"]
+        folds = [name for name in SPLITS[wildcards.cohort] if name != FIXED]
         return expand(pattern, **wildcards, split=folds, seed=config["training"]["seeds"])
 
     return paths
@@ -457,9 +454,7 @@ def explained_splits(cohort):
     """The splits whose test scans get heatmaps."""
     wanted = config["heatmaps"]["splits"]
     return [
-        name
-        for name in SPLITS[cohort]
-        if wanted == "all" or (name == "fixed") == (wanted == "fixed")
+        name for name in SPLITS[cohort] if wanted == "all" or (name == FIXED) == (wanted == FIXED)
     ]
 
 
@@ -533,7 +528,7 @@ def rules_targets(stage):
             paths += expand(f"{RUN}/distances.tsv", **runs)
             if config["heatmaps"]["keep_scans"]:
                 paths += expand(
-                    f"{RUN}/{{method}}/scans/chunk-{{chunk}}",
+                    CHUNK,
                     **runs,
                     method=config["heatmaps"]["methods"],
                     chunk=range(1, len(chunks_of_split(cohort, split)) + 1),

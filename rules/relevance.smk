@@ -36,7 +36,7 @@ rule explain_scans:
         mask=f"{TEMPLATE}_mask.nii.gz",
         labels=atlas_of_method,
     output:
-        maps=kept_maps(f"{RUN}/{{method}}/scans/chunk-{{chunk}}"),
+        maps=kept_maps(CHUNK),
     log:
         split_log("explain_scans", "{model}", "seed-{seed}", "{method}", "chunk-{chunk}"),
     benchmark:

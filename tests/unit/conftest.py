@@ -1,6 +1,7 @@
 """Shared heads, scans and files; whatever takes more than a second is made once a session."""
 
 import os
+import warnings
 
 # Before any test imports ants: sums over several ITK threads are not reproducible.
 os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
@@ -11,6 +12,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from hypothesis import settings
+from matplotlib import pyplot as plt
+from matplotlib.image import imread
 from scipy import ndimage
 
 from voxplain.anatomy.template import make_template
@@ -169,3 +172,36 @@ def series(
     folder = tmp_path / series_header.image
     files = write_series(folder, *phantom, series_header)
     return SimpleNamespace(folder=folder, files=files, volume=phantom[0], grid=phantom[1])
+
+
+def pixels(path):
+    """Red, green and blue, 0 to 255."""
+    return np.rint(imread(path)[..., :3] * 255).astype(int)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """Draws without a warning, and gives the pixels and the figure."""
+    folder, closed = tmp_path_factory.mktemp("pictures"), []
+    close = plt.close
+
+    def close_and_keep(figure):
+        closed.append(figure)
+        close(figure)
+
+    def draw(function, *args):
+        path = folder / f"{len(closed)}.png"
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            warnings.simplefilter("ignore", DeprecationWarning)  # seaborn's calls of matplotlib
+            function(path, *args)
+        picture = pixels(path)
+        assert min(picture.shape[:2]) > 200
+        assert np.unique(picture[::3, ::3] @ (1, 256, 256**2)).size > 20
+        for border in (picture[0], picture[-1], picture[:, 0], picture[:, -1]):
+            assert (border == picture[0, 0]).all()  # nothing is cut
+        return picture, closed[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plt, "close", close_and_keep)
+        yield draw

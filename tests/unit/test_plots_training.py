@@ -1,11 +1,7 @@
-import warnings
-
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib import pyplot as plt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.image import imread
 from sklearn.metrics import roc_auc_score
 
 from voxplain.plots.training import picture_of_confusion, picture_of_learning, picture_of_roc
@@ -14,41 +10,8 @@ from voxplain.training.metrics import predictions_table
 TRAIN, TEST, GREY = (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00), (0x99, 0x99, 0x99)
 
 
-def pixels(path):
-    """Red, green and blue, 0 to 255."""
-    return np.rint(imread(path)[..., :3] * 255).astype(int)
-
-
 def count(picture, colour):
     return int((abs(picture - np.array(colour)).max(axis=-1) < 12).sum())
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    """Draws without a warning, and gives the pixels and the figure."""
-    folder, closed = tmp_path_factory.mktemp("pictures"), []
-    close = plt.close
-
-    def close_and_keep(figure):
-        closed.append(figure)
-        close(figure)
-
-    def draw(function, *args):
-        path = folder / f"{len(closed)}.png"
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            warnings.simplefilter("ignore", DeprecationWarning)  # seaborn's calls of matplotlib
-            function(path, *args)
-        picture = pixels(path)
-        assert min(picture.shape[:2]) > 200
-        assert np.unique(picture[::3, ::3] @ (1, 256, 256**2)).size > 20
-        for border in (picture[0], picture[-1], picture[:, 0], picture[:, -1]):
-            assert (border == picture[0, 0]).all()  # nothing is cut
-        return picture, closed[-1]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plt, "close", close_and_keep)
-        yield draw
 
 
 def texts_of(figure):
