@@ -12,6 +12,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from voxplain.cohort.leakage import TEST, TRAIN
 from voxplain.cohort.scans import Scan
@@ -36,9 +37,13 @@ class Split:
     train: tuple[str, ...]
     test: tuple[str, ...]
 
+    @cached_property
+    def _sides(self) -> dict[str, str]:
+        return {**dict.fromkeys(self.train, TRAIN), **dict.fromkeys(self.test, TEST)}
+
     def side(self, image: str) -> str:
         """The side of a scan; empty if it takes no part."""
-        return TRAIN if image in self.train else TEST if image in self.test else ""
+        return self._sides.get(image, "")
 
 
 def patient_of(scan: Scan) -> str:
