@@ -5,7 +5,6 @@ rule audit_split:
     """Look for leaks between the sides of a split and list its usable scans."""
     input:
         quality=scans_of_split(scan_file("desc-quality_T1w.json"), "train", "test"),
-        sidecars=scans_of_split(scan_file("T1w.json"), "train", "test"),
     output:
         members=f"{SPLIT}_members.tsv",
         audit=f"{SPLIT}_audit.json",
@@ -13,6 +12,8 @@ rule audit_split:
         split_log("audit_split"),
     benchmark:
         split_benchmark("audit_split")
+    # What it finds at fault, it finds again.
+    retries: 0
     conda:
         "../envs/report.yaml"
     threads: 1

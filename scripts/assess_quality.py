@@ -25,6 +25,7 @@ with scan_job(snakemake, "quality"):
         snakemake.output.quality,
         {
             "Fate": fate.as_dict(),
+            "SourceVoxelDataSha256": registered["SourceVoxelDataSha256"],
             "Quality": quality.as_dict(),
             "Processing": {
                 key: value

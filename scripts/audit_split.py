@@ -10,18 +10,16 @@ with job(snakemake):
     from voxplain.cohort.leakage import TEST, TRAIN, Member, check_members, find_repeated
     from voxplain.faults import SetupFault
 
-    split, inputs = snakemake.wildcards.split, snakemake.input
+    split = snakemake.wildcards.split
     members, paths, lost = [], {}, []
-    for (image, patient, group, side, path), quality, sidecar in zip(
-        snakemake.params.rows, inputs.quality, inputs.sidecars, strict=True
-    ):
-        fate = json.loads(Path(quality).read_text(encoding="utf-8"))["Fate"]
-        if fate["status"] != "usable":
+    rows = zip(snakemake.params.rows, snakemake.input.quality, strict=True)
+    for (image, patient, group, side, path), quality in rows:
+        told = json.loads(Path(quality).read_text(encoding="utf-8"))
+        if told["Fate"]["status"] != "usable":
             lost.append(image)
             continue
         # Not the files' own digests: a list or a note may lie beside many patients' images.
-        told = json.loads(Path(sidecar).read_text(encoding="utf-8"))
-        members.append(Member(image, patient, side, group, (told["VoxelDataSha256"],)))
+        members.append(Member(image, patient, side, group, (told["SourceVoxelDataSha256"],)))
         paths[image] = path
     if len(lost) > int(snakemake.resources.most_lost):
         raise SetupFault(

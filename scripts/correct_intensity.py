@@ -32,6 +32,8 @@ with scan_job(snakemake, "intensity"):
     write_sidecar(
         snakemake.output.sidecar,
         {
+            # Of the voxels as they were acquired: a scan under two patients' names shows in it.
+            "SourceVoxelDataSha256": acquired["VoxelDataSha256"],
             "SkullStripped": True,
             "BiasFieldCorrection": "N4" if corrects else "none",
             "BiasFieldCorrectedBefore": done_before,

@@ -233,16 +233,11 @@ def test_training_goes_on_where_it_was_killed(finished):
 
 def test_the_same_image_under_two_patients_stops_the_run_before_training(finished):
     """Two scans with the same voxels: the audit of every split that holds both names them."""
-    first, second = sorted(finished.glob("results/tiny/derivatives/*/*/anat/*_T1w.json"))[:2]
-    sidecars = sorted(
-        p
-        for p in finished.glob("results/tiny/derivatives/*/*/anat/*_T1w.json")
-        if "desc" not in p.name
-    )
-    first, second = sidecars[0], sidecars[1]
-    digest = json.loads(first.read_text())["VoxelDataSha256"]
+    found = sorted(finished.glob("results/tiny/derivatives/*/*/anat/*_desc-quality_T1w.json"))
+    first, second = found[:2]
+    digest = json.loads(first.read_text())["SourceVoxelDataSha256"]
     told = json.loads(second.read_text())
-    second.write_text(json.dumps({**told, "VoxelDataSha256": digest}))
+    second.write_text(json.dumps({**told, "SourceVoxelDataSha256": digest}))
     target = f"{TASK}/splits.tsv"
     run = snakemake(
         finished,
