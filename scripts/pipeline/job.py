@@ -9,13 +9,20 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import shutil
+import signal
 import sys
+import tempfile
+import time
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
+from pipeline.start import FULL_DISK_BYTES
 from voxplain.faults import DataFault, Fate, SetupFault, failed
 
 
@@ -35,19 +42,64 @@ def job(snakemake: Any) -> Iterator[None]:
     rule's, so a script imports them inside this context.
     """
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(snakemake.threads)
-    log = os.open(snakemake.log[0], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-        os.dup2(log, stream.fileno())
+    terminal = os.dup(sys.stderr.fileno())
+    begun = time.monotonic()
     try:
+        log = os.open(snakemake.log[0], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+            os.dup2(log, stream.fileno())
+        signal.signal(signal.SIGTERM, _stop)
         yield
+        print(f"done in {time.monotonic() - begun:.1f} s; {_peak_memory()}", flush=True)
     except (DataFault, SetupFault) as fault:
-        print(f"ERROR: {fault}", file=sys.stderr, flush=True)
-        sys.exit(1)
-    except Exception:
-        traceback.print_exc()
-        sys.stderr.flush()
-        sys.exit(1)
+        _fail(str(fault), snakemake, terminal)
+    except Exception as error:
+        with suppress(OSError):  # a full disk has no room for this either
+            traceback.print_exc()
+            sys.stderr.flush()
+        _fail(f"{type(error).__name__}: {error}", snakemake, terminal)
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    print(
+        f"ERROR: stopped by {signal.Signals(number).name}: cancelled, preempted or out of time",
+        file=sys.stderr,
+        flush=True,
+    )
+    sys.exit(128 + number)
+
+
+def _fail(why: str, snakemake: Any, terminal: int) -> NoReturn:
+    """End the job with a last line in its log or, where nothing can be written, on the terminal."""
+    # Libraries say "cannot write" in many ways, and of a full disk nothing.
+    full = _full_disk(snakemake.output)
+    if full:
+        why = f"no space is left on the disk of {full}; free some and run again ({why})"
+    line = f"ERROR: {why}"
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        os.write(terminal, f"{line}\n".encode())
+    sys.exit(1)
+
+
+def _full_disk(outputs: Any) -> Path | None:
+    """The folder of an output, or of scratch files, whose disk is full."""
+    for folder in dict.fromkeys([*(Path(path).parent for path in outputs), tempfile.gettempdir()]):
+        with suppress(OSError):
+            if shutil.disk_usage(folder).free < FULL_DISK_BYTES:
+                return Path(folder)
+    return None
+
+
+def _peak_memory() -> str:
+    """What this process and the largest of its children held at most (Linux counts in KiB)."""
+    own, child = (
+        round(resource.getrusage(who).ru_maxrss * 1024 / 1e6)
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    return f"peak memory {own} MB, of its largest child process {child} MB"
 
 
 @contextmanager
@@ -61,6 +113,8 @@ def scan_job(snakemake: Any, stage: str) -> Iterator[None]:
         try:
             yield
         except DataFault as fault:
+            if _full_disk(snakemake.output):
+                raise  # what broke off on a full disk says nothing about the scan
             _write_fate(snakemake.output, failed(stage, fault))
         except _GivenUp as earlier:
             _write_fate(snakemake.output, earlier.fate)

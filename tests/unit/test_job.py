@@ -1,6 +1,7 @@
 """How a job ends, each in a process of its own, since a job redirects its output for good."""
 
 import json
+import re
 import subprocess
 import sys
 from textwrap import dedent, indent
@@ -21,14 +22,14 @@ OUTPUTS = ("sidecar.json", "brain.nii.gz", "transform.h5")
 def run(tmp_path, repository):
     """Run a body inside ``scan_job`` or ``job``, as Snakemake would run a script."""
 
-    def run_job(body, context='scan_job(snakemake, "strip")', threads=3, outputs=OUTPUTS):
+    def run_job(body, context='scan_job(snakemake, "strip")', threads=3, outputs=OUTPUTS, log=None):
         lines = f"""\
             from types import SimpleNamespace
             from pipeline.job import job, read_sidecar, scan_job, write_sidecar
             snakemake = SimpleNamespace(
                 input=SimpleNamespace(sidecar={str(tmp_path / "before.json")!r}),
                 output={[str(tmp_path / name) for name in outputs]!r},
-                log=[{str(tmp_path / "job.log")!r}],
+                log=[{str(log or tmp_path / "job.log")!r}],
                 threads={threads},
             )
             with {context}:
@@ -114,7 +115,7 @@ def test_an_error_that_nobody_foresaw_ends_the_job_with_its_traceback(run):
     done = run("print('it begins')\n{}['no such key']")
     assert done.status == 1
     assert "Traceback (most recent call last)" in done.log
-    assert done.log.splitlines()[-1] == "KeyError: 'no such key'"
+    assert done.log.splitlines()[-1] == "ERROR: KeyError: 'no such key'"
     assert not done.outputs
 
 
@@ -179,7 +180,44 @@ def test_what_the_job_and_its_child_processes_say_goes_to_the_log_alone(run):
 
 def test_a_log_starts_anew_with_every_run(run):
     run("print('the first run, which says a good deal more')")
-    assert run("print('the second')").log == "the second\n"
+    first, *others = run("print('the second')").log.splitlines()
+    assert first == "the second"
+    assert len(others) == 1
+
+
+def test_a_log_ends_with_the_peak_of_memory(run):
+    done = run("held = bytearray(300_000_000)\nheld[::4096] = b'x' * len(held[::4096])")
+    seconds, peak = re.fullmatch(r"done in (.*) s; peak memory (\d+) MB, .*\n", done.log).groups()
+    assert 0 <= float(seconds) < 60
+    assert 300 < int(peak) < 600
+
+
+def test_a_job_that_is_stopped_says_so_in_its_log(run):
+    done = run("import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\nprint('went on')")
+    assert done.status == 128 + 15
+    assert done.log.startswith("ERROR: stopped by SIGTERM")
+    assert "went on" not in done.log
+
+
+FULL = """
+    import shutil
+    shutil.disk_usage = lambda path: SimpleNamespace(free=0)
+    """
+
+
+def test_on_a_full_disk_no_scan_is_blamed(run):
+    done = run(dedent(FULL) + dedent(FAULT))
+    assert done.status == 1
+    assert not done.outputs
+    last = done.log.splitlines()[-1]
+    assert last.startswith("ERROR: no space is left on the disk of ")
+    assert "truncated" in last
+
+
+def test_where_not_even_the_log_can_be_written_the_terminal_has_the_reason(run):
+    done = run("print('x', flush=True)", log="/dev/full")
+    assert done.status != 0
+    assert "ERROR: OSError: [Errno 28] No space left on device" in done.printed
 
 
 def test_itk_gets_the_threads_of_the_rule(run):
@@ -190,7 +228,7 @@ def test_itk_gets_the_threads_of_the_rule(run):
         """,
         threads=5,
     )
-    assert done.log == "5\n"
+    assert done.log.splitlines()[0] == "5"
 
 
 def test_a_fault_tells_reason_and_remedy_in_one_line():

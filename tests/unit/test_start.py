@@ -1,0 +1,116 @@
+"""What a run looks at before it begins: its folders, and the lock of a run that was killed."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from pipeline import start
+from pipeline.start import LOCKS, RECORD, check_folders, clear_stale_lock, note_run
+from voxplain.faults import SetupFault
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    LOCKS.mkdir(parents=True)
+    return tmp_path
+
+
+def take_lock(written=None):
+    for name in ("0.input.lock", "0.output.lock"):
+        (LOCKS / name).touch()
+        if written is not None:
+            os.utime(LOCKS / name, (written, written))
+
+
+@pytest.fixture
+def dead(place, repository):
+    """A run that took its lock, noted itself and was killed."""
+    take_lock(1_000_000_000)
+
+    def run(on_cluster=False):
+        code = f"from pipeline.start import note_run; note_run({on_cluster})"
+        environment = {**os.environ, "PYTHONPATH": str(repository / "scripts")}
+        subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+    return run
+
+
+def test_the_lock_of_a_run_that_is_gone_is_removed(dead):
+    dead()
+    assert "its lock is removed" in clear_stale_lock()
+    assert not LOCKS.exists()
+    assert clear_stale_lock() == ""
+
+
+def test_the_lock_of_a_run_at_work_stays(place):
+    take_lock(1_000_000_000)
+    note_run(False)
+    assert clear_stale_lock() == ""
+    assert list(LOCKS.glob("*.lock"))
+
+
+def test_a_process_that_has_the_dead_runs_number_is_not_that_run(place):
+    take_lock(1_000_000_000)
+    note_run(False)
+    told = json.loads(RECORD.read_text())
+    RECORD.write_text(json.dumps({**told, "started": "1"}))
+    assert "its lock is removed" in clear_stale_lock()
+
+
+@pytest.mark.parametrize("change", [{"host": "another"}, None])
+def test_a_lock_of_whom_nothing_is_known_stays(dead, change):
+    dead()
+    if change is None:
+        RECORD.unlink()
+    else:
+        RECORD.write_text(json.dumps({**json.loads(RECORD.read_text()), **change}))
+    assert clear_stale_lock() == ""
+    assert list(LOCKS.glob("*.lock"))
+
+
+def test_a_lock_taken_after_the_note_is_another_runs(dead):
+    """Between a run's lock and its note, the note is that of the run before it."""
+    dead()
+    take_lock(RECORD.stat().st_mtime + 1)
+    assert clear_stale_lock() == ""
+    assert list(LOCKS.glob("*.lock"))
+
+
+def test_the_lock_of_a_run_whose_jobs_may_live_on_is_left_to_the_user(dead):
+    dead(on_cluster=True)
+    told = clear_stale_lock()
+    assert "scancel" in told
+    assert "--unlock" in told
+    assert list(LOCKS.glob("*.lock"))
+
+
+def test_a_folder_that_can_be_written_to_is_no_matter(place):
+    Path("results").mkdir()
+    check_folders()
+
+
+def test_a_file_in_a_folders_place_is_named(place):
+    Path("results").touch()
+    with pytest.raises(SetupFault, match=f"{place}/results is a file; .* move it away"):
+        check_folders()
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(place, monkeypatch):
+    Path("logs").mkdir()
+    # Root may write anywhere, so that permissions alone would not fail this.
+    monkeypatch.setattr(start.os, "access", lambda path, mode: path != Path("logs"))
+    with pytest.raises(SetupFault, match=f"{place}/logs cannot be written to; .*--directory"):
+        check_folders()
+
+
+def test_a_full_disk_is_named(place, monkeypatch):
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(start.shutil, "disk_usage", lambda path: usage(999_999))
+    with pytest.raises(SetupFault, match=f"no space is left on the disk of {place}; "):
+        check_folders()
