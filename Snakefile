@@ -12,6 +12,13 @@ if not workflow.overwrite_configfiles:
     configfile: "config.yaml"
 
 
+# What they limit is a machine, or one group of jobs on a cluster; never the whole cluster, where
+# `--resources gpu=1`, out of habit, would train one network at a time.
+resource_scopes:
+    gpu="local",
+    scan_chain="local",
+
+
 include: "rules/common.smk"
 include: "rules/simulate.smk"
 include: "rules/convert.smk"
@@ -54,9 +61,14 @@ rule preprocessed:
         rules_targets("scans"),
 
 
+onstart:
+    note_run(ON_CLUSTER)
+
+
 onsuccess:
     print_summary()
 
 
 onerror:
     print_summary(since=STARTED)
+    print_failures()

@@ -1,6 +1,8 @@
 """Settings, scans, paths and the helpers that rules use. No rule stands here."""
 
 import ctypes
+import gc
+import logging
 import sys
 import time
 from pathlib import Path
@@ -10,8 +12,10 @@ from snakemake.exceptions import WorkflowError
 SCRIPTS = Path(workflow.basedir) / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
+from pipeline.failures import FailureRecorder, describe_failures
 from pipeline.fingerprint import fingerprint
 from pipeline.settings import complete_settings, read_schema
+from pipeline.start import check_folders, clear_stale_lock, note_run
 from pipeline.summary import summarise_run
 from voxplain import __version__ as VERSION
 from voxplain.cohort.fates import read_fates, summarise
@@ -29,6 +33,8 @@ TEMPLATE_SHAPE = (193, 229, 193)
 # These end before any split is needed.
 SCAN_TARGETS = {"simulated", "converted", "preprocessed", "verify_inputs"}
 STARTED = time.time()
+# Snakemake counts nodes where jobs are submitted. (Which executor it takes it does not know yet.)
+ON_CLUSTER = workflow.nodes is not None
 
 
 # --- settings and scans ---------------------------------------------------------------------------
@@ -91,7 +97,7 @@ def split_cohort(scans):
 
 def check_device():
     """Refuse a GPU that this machine lacks; on a cluster the job's own node will say."""
-    if config["device"] == "cuda" and workflow.local_exec:
+    if config["device"] == "cuda" and not ON_CLUSTER:
         try:
             found = ctypes.CDLL("libcuda.so.1").cuInit(0) == 0
         except OSError:
@@ -104,6 +110,8 @@ def check_device():
 
 
 try:
+    if workflow.is_main_process:
+        check_folders()
     config = complete_settings(config, read_schema(SCRIPTS.parent / "schemas/config.schema.yaml"))
     LOADED = {name: load_cohort(name, settings) for name, settings in config["cohorts"].items()}
 except SetupFault as fault:
@@ -498,6 +506,11 @@ def most_lost(wildcards):
     return str(int(config["max_failed"] * wanted + 1e-9) - gone)
 
 
+# A group of scans that is sent to a cluster works through them one job after another. With one unit of
+# this resource for a group it asks for the cores and the memory of one job, not of all at once.
+SCAN_CHAIN = {"scan_chain": 1} if ON_CLUSTER else {}
+if ON_CLUSTER:
+    workflow.register_resource("scan_chain", 1)
 GPUS = 0 if config["device"] == "cpu" else 1
 
 
@@ -534,6 +547,21 @@ def rules_targets(stage):
                     chunk=range(1, len(chunks_of_split(cohort, split)) + 1),
                 )
     return paths
+
+
+# A DAG of thousands of jobs is millions of objects that all stay: looking through them for rubbish over
+# and over takes a tenth of the time in which a run is planned (benchmarks/dag.py).
+gc.set_threshold(200_000, 20, 100)
+FAILURES = FailureRecorder()
+if workflow.is_main_process:
+    if notice := clear_stale_lock():
+        print(notice, file=sys.stderr)
+    logging.getLogger("snakemake.logging").addHandler(FAILURES)
+
+
+def print_failures():
+    """At the end of a run that failed, say which jobs did, why, and where their logs are."""
+    print(f"\n{describe_failures(FAILURES.failed)}", file=sys.stderr)
 
 
 def print_summary(since=0):

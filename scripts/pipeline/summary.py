@@ -23,12 +23,12 @@ def summarise_run(place: Path, splits: Iterable[str], since: float = 0) -> str:
     """
     told = []
     table = place / "cross_validation.tsv"
-    if _is_new(table, since):
+    if _is_new(table, since) and _read(table):
         told += ["", summarise_accuracy(_read(table)), f"  table: {table}"]
         told += [f"  pictures: {place}/{{learning_curves,roc,confusion}}.png"]
     for split in splits:
         for folder in sorted(place.glob(f"{split}/seed-*")):
-            if _is_new(folder / "distances.tsv", since):
+            if _is_new(folder / "distances.tsv", since) and _read(folder / "distances.tsv"):
                 told += ["", *summarise_comparison(folder)]
     return "\n".join(told)
 

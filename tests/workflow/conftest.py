@@ -1,6 +1,7 @@
 """One real tiny run, made once, that the tests of the workflow copy and ask questions of."""
 
 import dataclasses
+import json
 import os
 import re
 import shutil
@@ -60,22 +61,28 @@ class Run:
         return set(self.jobs) - {"all", "simulated", "converted", "preprocessed"}
 
 
-def snakemake(
-    directory: Path, *arguments: str, root: Path = ROOT, config: dict | None = None, **environment
-) -> Run:
-    """Call Snakemake on the workflow of ``root``, its results below ``directory``."""
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
-    command += ["--workflow-profile", str(root / "profiles/default")]
+def command(
+    directory: Path, *arguments: str, root: Path = ROOT, config: dict | None = None
+) -> list[str]:
+    """The command line that runs the workflow of ``root``, its results below ``directory``."""
+    words = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
+    words += ["--workflow-profile", str(root / "profiles/default")]
     if config is not None:
         # A name of its own: tests in two processes ask the same finished run.
         handle, path = tempfile.mkstemp(".yaml", "config-", directory)
         with os.fdopen(handle, "w") as stream:
             yaml.safe_dump(config, stream, sort_keys=False)
-        command += ["--configfile", path]
+        words += ["--configfile", path]
     # Last, since --configfile takes every word up to the next option.
-    command += ["--directory", str(directory), "--cores", "2"]
+    return [*words, "--directory", str(directory), "--cores", "2", *arguments]
+
+
+def snakemake(
+    directory: Path, *arguments: str, root: Path = ROOT, config: dict | None = None, **environment
+) -> Run:
+    """Call Snakemake on the workflow of ``root``, its results below ``directory``."""
     done = subprocess.run(
-        [*command, *arguments],
+        command(directory, *arguments, root=root, config=config),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -84,6 +91,13 @@ def snakemake(
         check=False,
     )
     return Run(done.returncode, done.stdout)
+
+
+def spoil_statistics(directory: Path) -> None:
+    """Make training of the fixed split fail: its voxel statistics are of another scan as well."""
+    path = directory / "results/tiny/AD-NC/splits/fixed_statistics.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({**told, "FittedOn": [*told["FittedOn"], "I0"]}))
 
 
 @pytest.fixture(scope="session")
