@@ -17,6 +17,7 @@ rule convert_series:
         "../envs/dcm2niix.yaml"
     threads: 1
     resources:
+        **SCAN_CHAIN,
         mem_mb=growing(1000),
         runtime=growing(5),
     params:

@@ -39,6 +39,7 @@ rule strip_skull:
         "../envs/fsl.yaml"
     threads: 1
     resources:
+        **SCAN_CHAIN,
         mem_mb=growing(4000),
         runtime=growing(15),
     params:
@@ -66,6 +67,7 @@ rule correct_intensity:
         "../envs/ants.yaml"
     threads: 1
     resources:
+        **SCAN_CHAIN,
         mem_mb=growing(3000),
         runtime=growing(15),
     params:
@@ -117,6 +119,7 @@ rule register_to_template:
         "../envs/ants.yaml"
     threads: 1
     resources:
+        **SCAN_CHAIN,
         mem_mb=voxels_times(4000, least_mb=1500),
         runtime=growing(30),
     params:
@@ -161,6 +164,7 @@ rule assess_quality:
         "../envs/report.yaml"
     threads: 1
     resources:
+        **SCAN_CHAIN,
         mem_mb=growing(2500),
         runtime=growing(10),
     params:
@@ -211,6 +215,8 @@ rule check_scans:
         "logs/check_scans/{cohort}.log",
     benchmark:
         "results/benchmarks/check_scans/{cohort}.tsv"
+    # What it finds at fault, it finds again.
+    retries: 0
     conda:
         "../envs/report.yaml"
     threads: 1

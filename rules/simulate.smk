@@ -98,6 +98,7 @@ rule simulate_scan:
         "../envs/simulate.yaml"
     threads: 1
     resources:
+        **SCAN_CHAIN,
         mem_mb=growing(3000),
         runtime=growing(10),
     params:

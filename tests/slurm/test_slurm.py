@@ -1,0 +1,265 @@
+"""The tiny cohort on a real SLURM of two nodes, through profiles/slurm."""
+
+import contextlib
+import copy
+import dataclasses
+import itertools
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from workflow.conftest import ROOT, TINY, spoil_statistics
+
+CLUSTER = Path(__file__).with_name("cluster")
+GPU_NODE = "n1"
+NETWORKS = "results/tiny/AD-NC/rieke"
+FIELDS = "jobid,comment,state,nodelist,reqmem,reqcpus,timelimitraw,alloctres,start,end"
+
+
+@dataclasses.dataclass
+class Job:
+    """One attempt of one job, as SLURM's accounting has it."""
+
+    jobid: str
+    comment: str
+    state: str
+    nodelist: str
+    reqmem: str
+    reqcpus: str
+    timelimitraw: str
+    alloctres: str
+    start: str
+    end: str
+
+    @property
+    def memory_mb(self):
+        return int(self.reqmem.removesuffix("M"))
+
+    @property
+    def on_gpu(self):
+        return "gres/gpu=1" in self.alloctres
+
+
+def jobs_of(rule):
+    """Every attempt of a rule's jobs, in the order of their start."""
+    command = ["sacct", "--allocations", "--duplicates", "--parsable2", "--noheader"]
+    command += ["--units=M", f"--format={FIELDS}"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    jobs = [Job(*line.split("|")) for line in told.splitlines()]
+    found = [job for job in jobs if re.match(rf"rule_{rule}(_|$)", job.comment)]
+    return sorted(found, key=lambda job: (job.start, int(job.jobid)))
+
+
+def running(comment):
+    """The id of the job in the queue whose comment ends like this."""
+    command = ["squeue", "--noheader", "--states=RUNNING", "--format=%i %k"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    ids = [line.split()[0] for line in told.splitlines() if line.rstrip().endswith(comment)]
+    return ids[0] if ids else None
+
+
+def wait_for(condition, seconds=300):
+    """What a condition gives once it gives something."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if found := condition():
+            return found
+        time.sleep(0.1)
+    raise TimeoutError(f"{condition} did not come true")
+
+
+def trained_an_epoch(folder, split):
+    """A function that gives the SLURM job of a training once it has finished an epoch."""
+
+    def job():
+        places = (folder / NETWORKS / split / "seed-1").glob(".checkpoint-*.pt")
+        return any(places) and running(f"_rieke_{split}_1")
+
+    return job
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cluster(tmp_path_factory):
+    """Two nodes, n1 with two GPUs, as long as the tests last."""
+    folder = tmp_path_factory.mktemp("cluster")
+    subprocess.run([CLUSTER, "up", folder], check=True, timeout=120)
+    yield
+    subprocess.run([CLUSTER, "down", folder], check=True, timeout=120)
+
+
+def config(**training):
+    settings = copy.deepcopy(TINY)
+    # A GPU job takes a GPU where torch finds one; these are only names.
+    settings["device"] = "auto"
+    settings["training"] |= training
+    return settings
+
+
+@contextlib.contextmanager
+def submitted(folder, settings, *arguments):
+    """Snakemake at work in a folder; its output lies in ``said.log`` there."""
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    command = [sys.executable, "-m", "snakemake", *arguments]
+    command += ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
+    command += ["--profile", str(ROOT / "profiles/slurm")]
+    command += ["--configfile", str(folder / "config.yaml")]
+    # Jobs here are short, and so is the patience with which they are looked after.
+    command += ["--seconds-between-status-checks", "3"]
+    command += ["--slurm-init-seconds-before-status-checks", "3"]
+    with open(folder / "said.log", "w") as stream:
+        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, cwd=ROOT)
+        try:
+            yield process
+            process.wait(timeout=1200)
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """The whole way, with one training preempted and one cancelled while they were at work."""
+    # A space in the path, as in many a home folder.
+    folder = tmp_path_factory.mktemp("a run")
+    arguments = ("--group-components", "scan=3", "--resources", "gpu=1")
+    with submitted(folder, config(epochs=25), *arguments) as process:
+        preempted = wait_for(trained_an_epoch(folder, "fixed"), 600)
+        subprocess.run(["scontrol", "requeue", preempted], check=True)
+        cancelled = wait_for(trained_an_epoch(folder, "repeat-1_fold-1"))
+        subprocess.run(["scancel", cancelled], check=True)
+        # SLURM starts a requeued job only after two minutes, unless it is told to.
+        command = ["scontrol", "update", f"jobid={preempted}", "StartTime=now"]
+        wait_for(lambda: subprocess.run(command, capture_output=True).returncode == 0)
+    said = (folder / "said.log").read_text()
+    assert process.returncode == 0, said[-5000:]
+    return folder, said
+
+
+def test_the_work_is_finished_in_spite_of_all(finished):
+    folder, said = finished
+    assert (folder / NETWORKS / "fixed/seed-1/distances.tsv").is_file()
+    assert (folder / NETWORKS / "cross_validation.tsv").is_file()
+    # It is finished for a run on this machine as well, and nobody is blamed for what was mended.
+    local = [sys.executable, "-m", "snakemake", "-n", "--cores", "2", "--directory", str(folder)]
+    local += ["--snakefile", str(ROOT / "Snakefile"), "--configfile", str(folder / "config.yaml")]
+    again = subprocess.run(local, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "Nothing to be done" in again.stdout + again.stderr
+    assert "failed:" not in said
+
+
+def test_gpu_rules_land_on_the_gpu_node_and_others_take_no_gpu(finished):
+    networks, heatmaps = jobs_of("train_network"), jobs_of("explain_scans")
+    assert len(networks) >= 3
+    assert len(heatmaps) == 4
+    for job in networks + heatmaps:
+        assert job.on_gpu
+        assert job.nodelist == GPU_NODE
+    for rule in ("scan", "audit_split", "fit_statistics", "compare_methods"):
+        assert jobs_of(rule)
+        assert not any(job.on_gpu for job in jobs_of(rule))
+
+
+def test_several_gpu_jobs_run_at_once_though_one_gpu_was_named(finished):
+    jobs = jobs_of("train_network") + jobs_of("explain_scans")
+    assert any(a.start < b.end and b.start < a.end for a, b in itertools.combinations(jobs, 2)), (
+        jobs
+    )
+
+
+def test_the_chain_of_a_scan_is_one_job_for_three_scans_and_asks_for_one_core(finished):
+    groups = jobs_of("scan")
+    assert len(groups) == 2, "six scans"
+    for job in groups:
+        assert (job.state, job.reqcpus) == ("COMPLETED", "1")
+        assert job.memory_mb == 4000, "that of its largest job"
+        assert int(job.timelimitraw) == 3 * (10 + 5 + 15 + 15 + 30 + 10)
+    assert not jobs_of("convert_series")
+
+
+def test_memory_and_time_are_asked_for_by_rule(finished):
+    asked = {
+        rule: {(job.memory_mb, int(job.timelimitraw)) for job in jobs_of(rule)}
+        for rule in ("check_scans", "fit_statistics", "explain_scans")
+    }
+    assert asked == {
+        "check_scans": {(500, 5)},
+        "fit_statistics": {(1000, 60)},
+        "explain_scans": {(3000, 360)},
+    }
+
+
+def test_a_cancelled_training_is_sent_again_with_more_and_goes_on(finished):
+    folder, _ = finished
+    split = "repeat-1_fold-1"
+    first, second = (job for job in jobs_of("train_network") if split in job.comment)
+    assert first.state.startswith("CANCELLED")
+    assert second.state == "COMPLETED"
+    assert second.memory_mb == 2 * first.memory_mb
+    assert int(second.timelimitraw) == 2 * int(first.timelimitraw)
+    log = (folder / f"logs/train_network/tiny/AD-NC/rieke/seed-1/{split}.log").read_text()
+    assert re.search(r"going on after epoch \d+ of 25", log)
+
+
+def test_a_preempted_training_goes_on_in_the_same_job(finished):
+    folder, _ = finished
+    first, second = (job for job in jobs_of("train_network") if "_fixed_" in job.comment)
+    assert first.jobid == second.jobid
+    assert (first.state, second.state) == ("REQUEUED", "COMPLETED")
+    log = (folder / "logs/train_network/tiny/AD-NC/rieke/seed-1/fixed.log").read_text()
+    assert re.search(r"going on after epoch \d+ of 25", log)
+
+
+@pytest.fixture
+def started(finished, tmp_path):
+    """A copy of the finished run, to train other networks in."""
+    folder = tmp_path / "a copy"
+    shutil.copytree(finished[0], folder, symlinks=True)
+    return folder
+
+
+MODEL = f"{NETWORKS}/fixed/seed-1/model.pt"
+
+
+def test_a_failed_jobs_log_is_where_the_user_looks_first(started):
+    spoil_statistics(started)
+    with submitted(started, config(epochs=25), MODEL, "--retries", "0") as run:
+        pass
+    assert run.returncode != 0
+    end = (started / "said.log").read_text().rpartition("failed:")[2]
+    assert "train_network: voxel statistics were fitted on other scans" in end
+    assert "logs/train_network/tiny/AD-NC/rieke/seed-1/fixed.log" in end
+    (slurm_log,) = re.findall(r"log: (.*slurm_logs.*\.log)", end)
+    assert Path(slurm_log).is_file()
+
+
+def test_cancelling_all_jobs_and_running_again_finishes_the_work(started):
+    settings = config(epochs=30, learning_rate=0.002)
+    with submitted(started, settings, MODEL, "--retries", "0") as run:
+        wait_for(trained_an_epoch(started, "fixed"))
+        subprocess.run(["scancel", "--user=root"], check=True)
+    assert run.returncode != 0
+    end = (started / "said.log").read_text().rpartition("failed:")[2]
+    assert "train_network: stopped by SIGTERM" in end
+    with submitted(started, settings, MODEL) as run:
+        pass
+    assert run.returncode == 0, (started / "said.log").read_text()[-5000:]
+    log = (started / "logs/train_network/tiny/AD-NC/rieke/seed-1/fixed.log").read_text()
+    assert re.search(r"going on after epoch \d+ of 30", log)
+
+
+def test_a_job_over_its_memory_is_killed_and_sent_again_with_more(started):
+    before = len(jobs_of("train_network"))
+    little_at_first = "train_network:mem_mb=250 * 16 ** (attempt - 1)"
+    settings = config(epochs=25, learning_rate=0.003)
+    with submitted(started, settings, MODEL, "--set-resources", little_at_first) as run:
+        pass
+    assert run.returncode == 0, (started / "said.log").read_text()[-5000:]
+    first, second = jobs_of("train_network")[before:]
+    assert first.state in ("FAILED", "OUT_OF_MEMORY", "CANCELLED by 0")
+    assert (first.memory_mb, second.memory_mb) == (250, 4000)
+    assert second.state == "COMPLETED"
