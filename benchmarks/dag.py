@@ -1,0 +1,248 @@
+"""What it costs to plan a run: parse time, DAG time and memory, for trees like the archive's.
+
+Makes trees of some 1,000 and 10,000 scans (folders, table, empty files), plans all of it by a dry
+run with the settings of Rieke et al. 2018, and compares with a bare Snakefile that plans jobs of
+the same shape and says nothing of the science. Both are planned again with every output in place,
+as after a completed run (with its provenance up to 1,000 scans). Times are medians over
+repetitions, beyond the time in which Snakemake plans a single job. Prints one JSON line last.
+
+    python benchmarks/dag.py [--scans 1000 10000] [--repeat 3] [--folder FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+# To note down the provenance of 10,000 scans' files takes Snakemake an hour.
+PROVENANCE_UP_TO = 1000
+SCANS_PER_PATIENT = 2.8  # 969 of 344 in the paper
+
+# Four rules a scan, six splits, twelve methods: what any such workflow needs, with the file names
+# of ours and nothing else in its rules.
+BARE = """
+SCANS = [line.strip() for line in open("scans.txt")]
+SPLITS, METHODS = range(6), range(12)
+NAME = "results/adni/derivatives/sub-{scan}/ses-M00/anat/sub-{scan}_ses-M00_acq-I1"
+
+rule all:
+    input: expand("results/adni/{split}/distances.tsv", split=SPLITS)
+
+rule convert:
+    input: "ADNI/{scan}"
+    output: NAME + "_T1w.nii.gz", NAME + "_T1w.json"
+    shell: "touch {output}"
+
+rule strip:
+    input: rules.convert.output
+    output: NAME + "_desc-brain_mask.nii.gz", NAME + "_desc-brain_mask.json"
+    shell: "touch {output}"
+
+rule register:
+    input: rules.strip.output, rules.convert.output
+    output: NAME + "_desc-preproc_T1w.nii.gz", NAME + "_desc-preproc_T1w.json"
+    shell: "touch {output}"
+
+rule assess:
+    input: rules.register.output
+    output: NAME + "_desc-quality_T1w.json"
+    shell: "touch {output}"
+
+rule train:
+    input: expand(rules.register.output + rules.assess.output, scan=SCANS)
+    output: "results/adni/{split}/model.pt"
+    shell: "touch {output}"
+
+rule explain:
+    input: "results/adni/{split}/model.pt"
+    output: "results/adni/{split}/{method}/mean.nii.gz"
+    shell: "touch {output}"
+
+rule compare:
+    input: expand("results/adni/{{split}}/{method}/mean.nii.gz", method=METHODS)
+    output: "results/adni/{split}/distances.tsv"
+    shell: "touch {output}"
+"""
+SINGLE = 'rule all:\n    output: "x"\n    shell: "touch x"\n'
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One dry run.
+
+    Attributes
+    ----------
+    seconds
+        Wall time.
+    peak_mb
+        Peak resident memory.
+    said
+        Its output.
+    """
+
+    seconds: float
+    peak_mb: float
+    said: str
+
+
+def call(folder: Path, snakefile: Path, *arguments: str) -> Planned:
+    """Call Snakemake in a folder and measure it."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile)]
+    command += ["--directory", str(folder), "--cores", "1", *arguments]
+    begun = time.perf_counter()
+    with tempfile.TemporaryFile("w+") as stream:
+        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - begun
+        stream.seek(0)
+        said = stream.read()
+    if os.waitstatus_to_exitcode(status) != 0:
+        raise SystemExit(f"{' '.join(command)} failed:\n{said[-3000:]}")
+    return Planned(seconds, usage.ru_maxrss * 1024 / 1e6, said)
+
+
+def median(folder: Path, snakefile: Path, *arguments: str, repeat: int) -> Planned:
+    """The repetition in the middle."""
+    runs = [call(folder, snakefile, *arguments) for _ in range(repeat)]
+    return sorted(runs, key=lambda run: run.seconds)[(repeat - 1) // 2]
+
+
+def scans_of_patients(scans: int) -> Iterator[tuple[int, int]]:
+    """Patient and visit of every scan."""
+    patient, visit, due = 0, 0, SCANS_PER_PATIENT
+    for number in range(scans):
+        if number >= due:
+            patient, visit, due = patient + 1, 0, due + SCANS_PER_PATIENT
+        yield patient, visit
+        visit += 1
+
+
+def make_archive(folder: Path, scans: int) -> None:
+    """A download of the archive: its table, its folders, an empty file in each."""
+    rows = []
+    for number, (patient, visit) in enumerate(scans_of_patients(scans)):
+        subject, image = f"{patient % 150 + 1:03d}_S_{patient:04d}", f"I{100000 + number}"
+        date = f"{2005 + visit // 12}-{visit % 12 + 1:02d}-15"
+        place = folder / "ADNI" / subject / "MP-RAGE" / f"{date}_10_00_00.0" / image
+        place.mkdir(parents=True)
+        (place / "ADNI.dcm").touch()
+        rows.append(
+            {
+                "Image Data ID": image,
+                "Subject": subject,
+                "Group": ("AD", "CN")[patient % 2],
+                "Sex": "MF"[patient // 2 % 2],
+                "Age": 60 + patient % 30,
+                "Visit": "sc" if visit == 0 else f"m{6 * visit:02d}",
+                "Description": "MP-RAGE",
+                "Acq Date": date,
+            }
+        )
+    with open(folder / "scans.csv", "w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    config = yaml.safe_load((ROOT / "config/adni.yaml").read_text(encoding="utf-8"))
+    config["cohorts"] = {"adni": {"source": "adni", "table": "scans.csv", "images": "ADNI"}}
+    config["device"] = "auto"
+    (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+
+
+def make_bare(folder: Path, scans: int) -> None:
+    """The bare workflow on as many scans."""
+    names = [f"{number:06d}" for number in range(scans)]
+    for name in names:
+        (folder / "ADNI" / name).mkdir(parents=True)
+    (folder / "scans.txt").write_text("\n".join(names), encoding="utf-8")
+    (folder / "Snakefile").write_text(BARE, encoding="utf-8")
+
+
+def complete(folder: Path, snakefile: Path, provenance: bool, *arguments: str) -> None:
+    """Put an empty file where every job's output would be.
+
+    With provenance, Snakemake notes down settings and inputs of the jobs as after a real run (their
+    own part of the work: some 0.3 s a scan).
+    """
+    told = call(folder, snakefile, *arguments, "--summary").said
+    directories = re.compile(r"/chunk-\d+$")
+    for line in told[told.index("output_file\t") :].splitlines()[1:]:
+        path = folder / line.split("\t")[0]
+        place = path if directories.search(str(path)) else path.parent
+        place.mkdir(parents=True, exist_ok=True)
+        if place != path:
+            path.touch()
+    if provenance:
+        call(folder, snakefile, *arguments, "--touch")
+
+
+def measure(folder: Path, scans: int, repeat: int) -> dict[str, float | int | bool]:
+    """Both sides at one size, fresh and completed."""
+    sides = {"ours": (ROOT / "Snakefile", []), "bare": (folder / "bare/Snakefile", [])}
+    for name, make in (("ours", make_archive), ("bare", make_bare)):
+        (folder / name).mkdir(parents=True)
+        make(folder / name, scans)
+    sides["ours"] = (ROOT / "Snakefile", ["--configfile", str(folder / "ours/config.yaml")])
+    (folder / "single").mkdir()
+    single = folder / "single/Snakefile"
+    single.write_text(SINGLE, encoding="utf-8")
+    start = median(folder / "single", single, "-n", repeat=repeat).seconds
+    found: dict[str, float | int | bool] = {"start_s": round(start, 2)}
+    found["completed_with_provenance"] = scans <= PROVENANCE_UP_TO
+    for name, (snakefile, arguments) in sides.items():
+        place = folder / name
+        parse = median(place, snakefile, "--list-target-rules", *arguments, repeat=repeat)
+        fresh = median(place, snakefile, "-n", "--quiet", "rules", *arguments, repeat=repeat)
+        jobs = re.findall(r"^total\s+(\d+)", fresh.said, re.M)
+        complete(place, snakefile, scans <= PROVENANCE_UP_TO, *arguments)
+        done = median(place, snakefile, "-n", *arguments, repeat=repeat)
+        if "Nothing to be done" not in done.said:
+            raise SystemExit(f"{name}: the completed run has jobs left:\n{done.said[-2000:]}")
+        found |= {
+            f"{name}_jobs": int(jobs[-1]),
+            f"{name}_parse_s": round(max(parse.seconds - start, 0), 2),
+            f"{name}_fresh_s": round(fresh.seconds - start, 2),
+            f"{name}_fresh_mb": round(fresh.peak_mb),
+            f"{name}_completed_s": round(done.seconds - start, 2),
+            f"{name}_completed_mb": round(done.peak_mb),
+        }
+        print(json.dumps({"scans": scans, "side": name, **found}), file=sys.stderr, flush=True)
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scans", type=int, nargs="+", default=[1000, 10000])
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="keep the trees here")
+    options = parser.parse_args(arguments)
+    sizes, ratios = {}, {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for scans in options.scans:
+            found = measure((options.folder or Path(scratch)) / str(scans), scans, options.repeat)
+            sizes[str(scans)] = found
+            for what in ("fresh_s", "fresh_mb", "completed_s", "completed_mb"):
+                ours, bare = found[f"ours_{what}"], found[f"bare_{what}"]
+                ratios[f"bare_to_ours_{what.replace('_s', '_time')}_{scans}"] = round(
+                    bare / ours, 3
+                )
+    told = {"snakemake": version("snakemake"), "cores": os.cpu_count(), "repeat": options.repeat}
+    print(json.dumps({"name": "dag", "ratios": ratios, "sizes": sizes, **told}))
+
+
+if __name__ == "__main__":
+    main()
