@@ -1,15 +1,17 @@
 """voxplain: from DICOM series to compared relevance heatmaps of 3D convolutional networks."""
 
+from pathlib import Path
+
 from snakemake.utils import min_version
 
 min_version("9.14")
 
 
 # Given with --configfile, a file replaces config.yaml instead of being merged into it: two cohorts
-# where one was asked for would be a surprise.
+# where one was asked for would be a surprise. With --directory, a config.yaml there comes first.
 if not workflow.overwrite_configfiles:
 
-    configfile: "config.yaml"
+    configfile: "config.yaml" if Path("config.yaml").exists() else f"{workflow.basedir}/config.yaml"
 
 
 # What they limit is a machine, or one group of jobs on a cluster; never the whole cluster, where
@@ -27,6 +29,7 @@ include: "rules/split.smk"
 include: "rules/train.smk"
 include: "rules/relevance.smk"
 include: "rules/compare.smk"
+include: "rules/estimate.smk"
 
 
 localrules:
@@ -34,6 +37,7 @@ localrules:
     simulated,
     converted,
     preprocessed,
+    estimate,
 
 
 rule all:

@@ -175,6 +175,12 @@ def scan_file(suffix, kind="anat"):
     )
 
 
+def intermediate(suffix):
+    """A file of one scan that only stands between others: kept, or removed when all used it."""
+    path = scan_file(suffix)
+    return path if config["keep_intermediates"] else temp(path)
+
+
 def scan_log(rule):
     """The log of a rule for one scan."""
     return f"logs/{rule}/{{cohort}}/{SCAN_ENTITIES}.log"
@@ -464,6 +470,26 @@ def explained_splits(cohort):
     return [
         name for name in SPLITS[cohort] if wanted == "all" or (name == FIXED) == (wanted == FIXED)
     ]
+
+
+def cohort_sizes():
+    """The numbers of scans, splits and heads, from which a run's cost is estimated."""
+    sizes = []
+    for name in COHORTS:
+        heads = {plan[image].head for image in SCANS[name]} if (plan := PLANNED[name]) else set()
+        splits = SPLITS[name] if len(config["classes"]) > 1 else {}
+        explained = explained_splits(name) if splits else []
+        sizes.append(
+            {
+                "scans": len(SCANS[name]),
+                "simulated": bool(plan),
+                "packaged_heads": len(heads & {PACKAGED_HEAD}),
+                "own_heads": len(heads - {PACKAGED_HEAD}),
+                "splits": [[len(split.train), len(split.test)] for split in splits.values()],
+                "explained": [len(splits[split].test) for split in explained],
+            }
+        )
+    return sizes
 
 
 def finished_scans(wildcards):

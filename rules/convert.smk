@@ -6,7 +6,7 @@ rule convert_series:
     input:
         dicom=dicom_of_scan,
     output:
-        volume=scan_file("T1w.nii.gz"),
+        volume=intermediate("T1w.nii.gz"),
         sidecar=scan_file("T1w.json"),
         digests=scan_file("T1w.sha256", kind="provenance"),
     log:

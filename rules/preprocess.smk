@@ -29,7 +29,7 @@ rule strip_skull:
         sidecar=scan_file("T1w.json"),
         tools="results/{cohort}/tools.json",
     output:
-        mask=scan_file("desc-brain_mask.nii.gz"),
+        mask=intermediate("desc-brain_mask.nii.gz"),
         sidecar=scan_file("desc-brain_mask.json"),
     log:
         scan_log("strip_skull"),
@@ -57,7 +57,7 @@ rule correct_intensity:
         mask=scan_file("desc-brain_mask.nii.gz"),
         mask_sidecar=scan_file("desc-brain_mask.json"),
     output:
-        brain=scan_file("desc-corrected_T1w.nii.gz"),
+        brain=intermediate("desc-corrected_T1w.nii.gz"),
         sidecar=scan_file("desc-corrected_T1w.json"),
     log:
         scan_log("correct_intensity"),
@@ -110,7 +110,7 @@ rule register_to_template:
         brain=scan_file(f"space-{SPACE}_desc-preproc_T1w.nii.gz"),
         sidecar=scan_file(f"space-{SPACE}_desc-preproc_T1w.json"),
         mask=scan_file(f"space-{SPACE}_desc-brain_mask.nii.gz"),
-        transform=scan_file(f"from-T1w_to-{SPACE}_mode-image_xfm.h5"),
+        transform=intermediate(f"from-T1w_to-{SPACE}_mode-image_xfm.h5"),
     log:
         scan_log("register_to_template"),
     benchmark:

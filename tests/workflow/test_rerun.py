@@ -50,6 +50,7 @@ TABLE = {
     "quality.min_overlap": (0.91, QUALITY),
     "quality.min_similarity": (0.51, QUALITY),
     "max_failed": (0.1, {"check_scans"}),
+    "keep_intermediates": (False, set()),
     "splits.folds": (3, FOLDS),
     "splits.repeats": (2, FOLDS),
     "splits.stratify": (False, FOLDS),

@@ -9,7 +9,8 @@ import sys
 import pytest
 import yaml
 
-from workflow.conftest import ROOT, TINY, snakemake
+from pipeline.estimate import GROUP_SIZE, SCAN_CHAIN, read_costs
+from workflow.conftest import ROOT, snakemake
 
 RULE_FILES = [ROOT / "Snakefile", *sorted((ROOT / "rules").glob("*.smk"))]
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
@@ -25,14 +26,16 @@ def rules_of(path):
 
 
 RULES = {name: text for path in RULE_FILES for name, text in rules_of(path).items()}
+# These run whenever they are asked for: a benchmark file would count as done. What they tell is of
+# this moment, so that no fingerprint of their code is kept either.
+TELLING = {"verify_inputs", "estimate"}
 
 
 @pytest.mark.parametrize("name", RULES)
 def test_a_rule_has_all_that_a_rule_needs(name):
     text = RULES[name]
     needed = {"log", "benchmark", "conda", "threads", "resources", "params", "script"}
-    # This one has to run whenever it is asked for, and a benchmark file would count as done.
-    needed -= {"benchmark"} if name == "verify_inputs" else set()
+    needed -= {"benchmark"} if name in TELLING else set()
     for directive in needed:
         assert re.search(rf"^    {directive}:", text, re.M), f"{name} has no {directive}"
     assert re.search(r"^        mem_mb=", text, re.M)
@@ -42,7 +45,7 @@ def test_a_rule_has_all_that_a_rule_needs(name):
     # Where a job loads modules by name, a function of common.smk adds them.
     own = re.search(r"code=(code_of_\w+),", text)
     text_of_code = (ROOT / "rules/common.smk").read_text() if own else text
-    assert name == "verify_inputs" or f'code_of("{name}"' in text_of_code
+    assert name in TELLING or f'code_of("{name}"' in text_of_code
     assert "lambda" not in text
 
 
@@ -103,14 +106,14 @@ def test_an_environment_holds_what_its_scripts_import(name):
     for rule, text in RULES.items():
         if f"envs/{name}.yaml" not in text:
             continue
-        for module in _third_party(ROOT / f"scripts/{rule}.py"):
+        for module in third_party(ROOT / f"scripts/{rule}.py"):
             if module == "templateflow":
                 continue  # only where template: templateflow asks for it, with a message of its own
             owners = {re.sub(r"[-_.]+", "-", d).lower() for d in distributions[module]}
             assert owners & pinned, f"{rule} imports {module}, which envs/{name}.yaml lacks"
 
 
-def _third_party(script):
+def third_party(script):
     seen, waiting, found = set(), [script], set()
     library = ROOT / "scripts"
     while waiting:
@@ -136,11 +139,42 @@ def _third_party(script):
     return found
 
 
-def test_the_slurm_profile_adds_to_the_default_one(tiny_run):
-    command = ["-n", "--profile", str(ROOT / "profiles/slurm")]
-    run = snakemake(tiny_run, *command, config=TINY)
-    assert run.status == 0, run.said
-    assert "Nothing to be done" in run.said
+@pytest.mark.parametrize("option", ["--profile", "--workflow-profile"])
+def test_a_profile_adds_to_the_default_one_and_a_workflow_profile_replaces_it(monkeypatch, option):
+    from snakemake.cli import parse_args
+
+    monkeypatch.chdir(ROOT)
+    _, taken = parse_args([option, "profiles/slurm"])
+    assert taken.executor == "slurm"
+    assert taken.group_components == {"scan": 20}
+    adds = option == "--profile"
+    # What makes re-runs exact, and what a failed job is given, stand in the default profile.
+    default = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text())
+    triggers = {str(trigger) for trigger in taken.rerun_triggers}
+    assert (triggers == set(default["rerun-triggers"])) == adds
+    assert (taken.retries == default["retries"]) == adds
+    assert taken.keep_going == adds
+
+
+def test_the_slurm_profile_groups_what_the_estimate_counts_as_the_chain_of_a_scan():
+    profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
+    assert profile["groups"] == [f"{rule}=scan" for rule in SCAN_CHAIN]
+    assert profile["group-components"] == [f"scan={GROUP_SIZE}"]
+    for name, text in RULES.items():
+        assert ("**SCAN_CHAIN," in text) == (name in SCAN_CHAIN), name
+
+
+def test_every_rule_asks_for_more_memory_than_it_was_seen_to_take_at_1_mm(tmp_path):
+    config = yaml.safe_load((ROOT / "benchmarks/costs.yaml").read_text())
+    costs = read_costs()
+    assert costs["resolution_mm"] == config["resolution_mm"] == 1
+    plan = snakemake(tmp_path, "-n", config=config).said
+    jobs = re.findall(r"^rule (\w+):\n(?:    .*\n)+?    resources: .*mem_mb=(\d+)", plan, re.M)
+    asked = {rule: int(memory) for rule, memory in jobs}
+    assert asked.keys() == costs["rules"].keys() - {"strip_head", "register_head"}
+    for rule, memory in asked.items():
+        assert costs["rules"][rule]["peak_mb"] < memory, rule
+        assert costs["rules"][rule]["asked_mb"] == memory, f"measure {rule} again"
 
 
 def test_lint_is_clean():

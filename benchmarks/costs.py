@@ -1,0 +1,156 @@
+"""What every rule costs at 1 mm: CPU seconds, peak memory, disk, read from a finished run.
+
+    snakemake --cores 2 --configfile benchmarks/costs.yaml --directory FOLDER
+    python benchmarks/costs.py FOLDER [--write]
+
+Prints a table for the docs (memory asked for against the measured peak) and one JSON line last.
+``--write`` puts the costs into ``scripts/pipeline/costs.json``, from which `snakemake estimate`
+reckons. CPU seconds are medians of Snakemake's benchmark files. The peak is the largest that the
+jobs themselves report in their logs: Snakemake looks every half minute in the end and misses some.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from pipeline.estimate import AREAS, COSTS, GRADIENT, INTERMEDIATE
+from voxplain.anatomy.template import make_template
+from voxplain.relevance.occlusion import cube_at
+
+CONFIG = ROOT / "benchmarks/costs.yaml"
+PEAK = re.compile(r"peak memory (\d+) MB, of its largest child process (\d+) MB")
+# CPU seconds of Snakemake's start, once more for every job (in a group, twice).
+START_S = 1.5
+# CPU time of the other registrations as a multiple of syn_quick's, of one brain (measured by hand).
+TRANSFORMS = {"syn_quick": 1.0, "syn": 8.0, "affine": 0.29}
+# Rules that users' own heads need: as strip_skull and a registration at 2 mm.
+OWN_HEADS = {"strip_head": "strip_skull", "register_head": "correct_intensity"}
+
+
+def plan(folder: Path) -> tuple[dict[str, int], dict[str, list[Path]]]:
+    """The memory that every rule asks for, and the files that it left."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+    command += ["--cores", "2", "--configfile", str(CONFIG), "--directory", str(folder)]
+    said = subprocess.run(
+        [*command, "-n", "--forceall"], capture_output=True, text=True, check=True
+    ).stdout
+    memory: dict[str, int] = {}
+    files: dict[str, list[Path]] = {}
+    for job in re.split(r"\n(?=rule |localrule )", said):
+        name = re.match(r"(?:local)?rule (\w+):", job)
+        asked = re.search(r"mem_mb=(\d+)", job)
+        outputs = re.search(r"^    output: (.*)$", job, re.M)
+        if name and asked and outputs:
+            memory[name[1]] = max(memory.get(name[1], 0), int(asked[1]))
+            files.setdefault(name[1], []).extend(folder / path for path in outputs[1].split(", "))
+    return memory, files
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    if path.is_dir():
+        return sum(size_of(inner) for inner in path.iterdir())
+    return path.stat().st_size
+
+
+def units_of(rule: str, folder: Path, jobs: int) -> float:
+    """What a rule's CPU time is counted by, summed over its jobs; see `count_work`."""
+    settings = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+    cohort = next(iter(settings["cohorts"]))
+    members = sorted((folder / f"results/{cohort}").glob("*/splits/*_members.tsv"))
+    sides = []
+    for path in members:
+        with open(path, newline="", encoding="utf-8") as stream:
+            sides.append([row["side"] for row in csv.DictReader(stream, delimiter="\t")])
+    if rule == "fit_statistics":
+        return sum(side.count("train") for side in sides)
+    if rule == "train_network":
+        steps = sum(GRADIENT * side.count("train") + side.count("test") for side in sides)
+        return settings["training"]["epochs"] * steps
+    maps = sorted((folder / f"results/{cohort}").glob("*/*/fixed/seed-*/*/scans/*/*.nii.gz"))
+    if rule == "average_heatmaps":
+        return len(maps)
+    if rule == "explain_scans":
+        _, mask, _ = make_template("packaged", settings["resolution_mm"])
+        size, stride = settings["occlusion"]["size_mm"], settings["occlusion"]["stride_mm"]
+        centres = itertools.product(*(range(0, n, stride) for n in mask.shape))
+        cubes = sum(mask[cube_at(centre, size, mask.shape)].any() for centre in centres)
+        passes = {"occlusion": int(cubes), "area_occlusion": AREAS}
+        return sum(passes.get(path.parents[2].name, GRADIENT) for path in maps)
+    return jobs
+
+
+def measure(folder: Path) -> dict[str, Any]:
+    """The costs of every rule that ran."""
+    memory, files = plan(folder)
+    rules: dict[str, Any] = {}
+    for rule, outputs in sorted(files.items()):
+        rows = []
+        for path in (folder / f"results/benchmarks/{rule}").rglob("*.tsv"):
+            with open(path, newline="", encoding="utf-8") as stream:
+                rows += csv.DictReader(stream, delimiter="\t")
+        single = folder / f"results/benchmarks/{rule}.tsv"
+        if single.is_file():
+            with open(single, newline="", encoding="utf-8") as stream:
+                rows += csv.DictReader(stream, delimiter="\t")
+        logs = [*(folder / f"logs/{rule}").rglob("*.log"), *folder.glob(f"logs/{rule}.log")]
+        peaks = [max(map(int, PEAK.search(log.read_text()).groups())) for log in logs]
+        units = units_of(rule, folder, len(rows))
+        alike = units == len(rows)
+        seconds = [float(row["cpu_time"]) for row in rows]
+        own = statistics.median(seconds) if alike else sum(seconds) / units
+        left = len(rows)
+        if rule == "explain_scans":
+            left = len(list(folder.glob("results/*/*/*/fixed/seed-*/*/scans/*/*.nii.gz")))
+        sizes = {path: size_of(path) for path in outputs}
+        passing = sum(size for path, size in sizes.items() if INTERMEDIATE.search(path.name))
+        rules[rule] = {
+            "cpu_s": round(own, 3),
+            "peak_mb": max(peaks),
+            "asked_mb": memory[rule],
+            "kept_mb": round((sum(sizes.values()) - passing) / left / 1e6, 3),
+            "passing_mb": round(passing / left / 1e6, 3),
+        }
+    for rule, like in OWN_HEADS.items():
+        rules[rule] = dict(rules[like])
+    return rules
+
+
+def main() -> None:
+    """Measure, print, and write if asked to."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--write", action="store_true", help="into scripts/pipeline/costs.json")
+    options = parser.parse_args()
+    rules = measure(options.folder)
+    print("| rule | CPU s | peak MB | mem_mb | kept MB | intermediate MB |")
+    print("|---|---|---|---|---|---|")
+    for rule, cost in rules.items():
+        if rule not in OWN_HEADS:
+            print(f"| {rule} | " + " | ".join(f"{value:,}" for value in cost.values()) + " |")
+    if options.write:
+        told = {"resolution_mm": 1, "start_s": START_S, "transforms": TRANSFORMS, "rules": rules}
+        COSTS.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    share = {rule: round(cost["peak_mb"] / cost["asked_mb"], 2) for rule, cost in rules.items()}
+    machine = {"machine": platform.machine(), "cores": os.cpu_count()}
+    print(json.dumps({"name": "costs", "ratios": {"peak_to_asked": share}, **machine}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,273 @@
+"""What a run will cost, before anything runs: jobs, CPU and GPU hours, disk.
+
+Jobs are counted from the cohort's size and the settings; what each costs was measured
+(``benchmarks/costs.py`` writes ``costs.json`` from a real run at 1 mm).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+COSTS = Path(__file__).with_name("costs.json")
+# Files between a DICOM series and a brain in template space; see keep_intermediates.
+INTERMEDIATE = re.compile(
+    r"_acq-[A-Za-z0-9]+_(T1w\.nii\.gz|desc-brain_mask\.nii\.gz|desc-corrected_T1w\.nii\.gz"
+    r"|from-T1w_to-\w+_mode-image_xfm\.h5)$"
+)
+# The chain that profiles/slurm sends to a cluster in groups.
+SCAN_CHAIN = (
+    "simulate_scan",
+    "convert_series",
+    "strip_skull",
+    "correct_intensity",
+    "register_to_template",
+    "assess_quality",
+)
+# What is done on the template's grid costs as many times less as that has fewer voxels.
+ON_GRID = {
+    "register_to_template",
+    "fit_statistics",
+    "train_network",
+    "explain_scans",
+    "average_heatmaps",
+    "compare_methods",
+}
+GPU_RULES = {"train_network", "explain_scans"}
+# Assumed, not measured: how many cores train and explain as fast as one GPU.
+CORES_PER_GPU = 100
+GROUP_SIZE = 20  # of profiles/slurm
+# A gradient takes a forward pass and a backward one, which is twice as long.
+GRADIENT = 3
+# The template, at 1 mm: its grid, and the box of its brain in it.
+GRID = (193, 229, 193)
+BRAIN = ((24, 169), (24, 206), (6, 161))
+AREAS = 116  # of AAL
+
+
+@dataclass(frozen=True)
+class Work:
+    """A rule's share of a run.
+
+    Attributes
+    ----------
+    jobs
+        Its jobs.
+    units
+        How often the work is done that its cost was measured for: scans, passes through a network.
+    files
+        How often it leaves the files that its disk was measured for; None: once a job.
+    """
+
+    jobs: int
+    units: float
+    files: int | None = None
+
+
+@dataclass(frozen=True)
+class CohortSize:
+    """How many of everything a cohort has.
+
+    Attributes
+    ----------
+    scans
+        Those that are processed.
+    simulated
+        Whether their DICOM is made first.
+    packaged_heads, own_heads
+        Heads that a simulation is made from.
+    splits
+        Scans to train on and to test on, of each split.
+    explained
+        Numbers of test scans of the splits that get heatmaps.
+    """
+
+    scans: int
+    simulated: bool
+    packaged_heads: int
+    own_heads: int
+    splits: Sequence[tuple[int, int]]
+    explained: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a rule is estimated to take.
+
+    Attributes
+    ----------
+    cpu_h
+        CPU hours, without a GPU.
+    gpu_h
+        GPU hours, where there is one; 0 for a rule that uses none.
+    kept_gb, passing_gb
+        Disk for files that stay and for intermediate volumes, in 10^9 bytes.
+    """
+
+    rule: str
+    jobs: int
+    cpu_h: float
+    gpu_h: float
+    kept_gb: float
+    passing_gb: float
+
+
+def count_cubes(size_mm: float, stride_mm: float, resolution_mm: float) -> int:
+    """Places of occlusion's cube where it meets the brain, as an ellipsoid in the brain's box.
+
+    A few more than on the real mask (`voxplain.relevance.occlusion`), a fifth for small cubes.
+    """
+    size, stride = (max(1, round(edge / resolution_mm)) for edge in (size_mm, stride_mm))
+    # Squared distances of the cube's nearest point from the centre, in half axes.
+    far: list[list[float]] = []
+    for n, box in zip(GRID, BRAIN, strict=True):
+        start, end = (edge / resolution_mm for edge in box)
+        middle, half = (start + end) / 2, (end - start) / 2
+        firsts = [centre - size // 2 for centre in range(0, math.ceil(n / resolution_mm), stride)]
+        gaps = [max(first - middle, middle - first - size, 0) / half for first in firsts]
+        far.append(sorted(gap**2 for gap in gaps))
+    return sum(bisect_right(far[2], 1 - x - y) for x in far[0] for y in far[1])
+
+
+def count_passes(settings: Mapping[str, Any]) -> dict[str, int]:
+    """Forward passes through the network that a heatmap of one scan takes, by method."""
+    cube = settings["occlusion"]
+    return {
+        "sensitivity": GRADIENT,
+        "guided_backprop": GRADIENT,
+        "occlusion": count_cubes(cube["size_mm"], cube["stride_mm"], settings["resolution_mm"]),
+        "area_occlusion": AREAS,
+    }
+
+
+def count_work(cohort: CohortSize, settings: Mapping[str, Any]) -> Iterator[tuple[str, Work]]:
+    """The work of one cohort under the completed settings, in the order of the run."""
+    n = cohort.scans
+    if cohort.simulated:
+        yield "build_head", Work(cohort.packaged_heads, cohort.packaged_heads)
+        yield "strip_head", Work(cohort.own_heads, cohort.own_heads)
+        yield "register_head", Work(cohort.own_heads, cohort.own_heads)
+        yield "write_scan_table", Work(1, 1)
+        yield "simulate_scan", Work(n, n)
+    yield "choose_skull_tool", Work(1, 1)
+    for rule in SCAN_CHAIN[1:]:
+        yield rule, Work(n, n)
+    yield "collect_scans", Work(1, 1)
+    yield "check_scans", Work(1, 1)
+    if not cohort.splits:
+        return
+    splits, training = len(cohort.splits), settings["training"]
+    seeds, epochs = len(training["seeds"]), training["epochs"]
+    yield "audit_split", Work(splits, splits)
+    yield "report_splits", Work(1, 1)
+    yield "fit_statistics", Work(splits, sum(train for train, _ in cohort.splits))
+    steps = sum(GRADIENT * train + test for train, test in cohort.splits)
+    yield "train_network", Work(seeds * splits, seeds * epochs * steps)
+    yield "evaluate_folds", Work(1, 1)
+    heatmaps = settings["heatmaps"]
+    methods, size = heatmaps["methods"], heatmaps["chunk_size"]
+    scans, chunks = sum(cohort.explained), sum(math.ceil(n / size) for n in cohort.explained)
+    passes, maps = count_passes(settings), seeds * scans * len(methods)
+    yield (
+        "explain_scans",
+        Work(
+            jobs=seeds * len(methods) * chunks,
+            units=seeds * scans * sum(passes[method] for method in methods),
+            files=maps,
+        ),
+    )
+    yield "average_heatmaps", Work(seeds * len(methods) * len(cohort.explained), maps)
+    pairs = seeds * len(cohort.explained)
+    yield "compare_methods", Work(pairs, pairs)
+
+
+def estimate(
+    cohorts: Sequence[CohortSize], settings: Mapping[str, Any], costs: Mapping[str, Any]
+) -> list[Row]:
+    """What every rule takes, under the completed settings, at costs as in ``costs.json``."""
+    explains = any(cohort.explained for cohort in cohorts)
+    work: dict[str, list[Work]] = {"make_template": [Work(1, 1)], "make_atlas": [Work(explains, 1)]}
+    for cohort in cohorts:
+        for rule, share in count_work(cohort, settings):
+            work.setdefault(rule, []).append(share)
+    rows = []
+    for rule, shares in work.items():
+        jobs = sum(share.jobs for share in shares)
+        if not jobs:
+            continue
+        cost = costs["rules"][rule]
+        voxels = (costs["resolution_mm"] / settings["resolution_mm"]) ** 3
+        scale = voxels if rule in ON_GRID else 1
+        transform = settings["registration"]["transform"]
+        slower = costs["transforms"][transform] if rule == "register_to_template" else 1
+        own_s = sum(share.units for share in shares) * cost["cpu_s"] * scale * slower
+        files = sum(share.jobs if share.files is None else share.files for share in shares)
+        on_gpu = rule in GPU_RULES and settings["device"] != "cpu"
+        kept, passing = (files * cost[key] * scale / 1e3 for key in ("kept_mb", "passing_mb"))
+        if settings["keep_intermediates"]:
+            kept, passing = kept + passing, 0.0
+        if rule == "explain_scans" and not settings["heatmaps"]["keep_scans"]:
+            kept, passing = 0.0, kept
+        rows.append(
+            Row(
+                rule=rule,
+                jobs=jobs,
+                cpu_h=(own_s + jobs * costs["start_s"]) / 3600,
+                gpu_h=(own_s / CORES_PER_GPU + jobs * costs["start_s"]) / 3600 if on_gpu else 0.0,
+                kept_gb=kept,
+                passing_gb=passing,
+            )
+        )
+    return rows
+
+
+def count_submissions(rows: Sequence[Row]) -> tuple[int, int]:
+    """How many jobs SLURM sees through ``profiles/slurm``, and without its groups."""
+    jobs = sum(row.jobs for row in rows)
+    chain = [row.jobs for row in rows if row.rule in SCAN_CHAIN]
+    return jobs - sum(chain) + math.ceil(max(chain, default=0) / GROUP_SIZE), jobs
+
+
+def describe_estimate(cohorts: Sequence[CohortSize], rows: Sequence[Row]) -> str:
+    """The estimate as a table, and what follows from it."""
+    columns = list(zip(*(vars(row).values() for row in rows), strict=True))
+    total = Row("total", *map(sum, columns[1:]))
+    cells = [["rule", "jobs", "CPU hours", "GPU hours", "disk, GB"]]
+    for row in (*rows, total):
+        gpu = f"{row.gpu_h:,.2f}" if row.gpu_h else "-"
+        disk = f"{row.kept_gb + row.passing_gb:,.2f}"
+        cells.append([row.rule, f"{row.jobs:,}", f"{row.cpu_h:,.2f}", gpu, disk])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [f"{sum(cohort.scans for cohort in cohorts):,} scans, the whole run:", ""]
+    for name, *numbers in cells:
+        padded = [number.rjust(width) for number, width in zip(numbers, widths[1:], strict=True)]
+        lines.append("  ".join([name.ljust(widths[0]), *padded]))
+    lines += ["", f"Without a GPU:  {total.cpu_h:,.1f} CPU hours."]
+    if total.gpu_h:
+        beside = sum(row.cpu_h for row in rows if not row.gpu_h)
+        lines.append(
+            f"With GPUs:      {beside:,.1f} CPU hours and {total.gpu_h:,.1f} GPU hours, if one "
+            f"does the work of {CORES_PER_GPU} cores (assumed, not measured)."
+        )
+    lines.append(f"Disk:           {total.kept_gb:,.1f} GB stay.")
+    if total.passing_gb:
+        lines[-1] += f" Up to {total.passing_gb:,.1f} GB more are removed on the way."
+    grouped, single = count_submissions(rows)
+    lines += [
+        f"On SLURM:       {grouped:,} jobs through profiles/slurm, {single:,} without its groups.",
+        "",
+        "From the beginning; what is there is not made again (snakemake -n counts what is left).",
+        f"CPU hours, memory and bytes are as measured in {COSTS.name}, see docs/scale.md.",
+    ]
+    return "\n".join(lines)
+
+
+def read_costs(path: Path = COSTS) -> dict[str, Any]:
+    """The measured costs."""
+    return json.loads(path.read_text(encoding="utf-8"))

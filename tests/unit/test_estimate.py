@@ -1,0 +1,160 @@
+"""The estimate's own arithmetic; that it counts as Snakemake does, see tests/workflow."""
+
+import itertools
+import re
+
+import pytest
+
+from pipeline.estimate import (
+    AREAS,
+    BRAIN,
+    GRID,
+    INTERMEDIATE,
+    CohortSize,
+    Row,
+    count_cubes,
+    count_passes,
+    count_submissions,
+    count_work,
+    describe_estimate,
+    estimate,
+    read_costs,
+)
+from voxplain.anatomy.template import make_template
+from voxplain.atlas import read_aal
+from voxplain.relevance import METHODS
+from voxplain.relevance.occlusion import cube_at
+
+PAPER = CohortSize(
+    scans=969,
+    simulated=False,
+    packaged_heads=0,
+    own_heads=0,
+    splits=[(775, 194)] * 5 + [(900, 69)],
+    explained=[69],
+)
+
+
+def settings(**change):
+    return {
+        "training": {"seeds": [1], "epochs": 20},
+        "heatmaps": {"methods": list(METHODS), "chunk_size": 10, "keep_scans": True},
+        "occlusion": {"size_mm": 40, "stride_mm": 12},
+        "registration": {"transform": "syn_quick"},
+        "resolution_mm": 1,
+        "device": "auto",
+        "keep_intermediates": True,
+        **change,
+    }
+
+
+def rows_of(cohort=PAPER, **change):
+    return {row.rule: row for row in estimate([cohort], settings(**change), read_costs())}
+
+
+def test_the_template_is_what_the_estimate_takes_it_for():
+    _, mask, grid = make_template("packaged", 1)
+    assert grid.shape == GRID
+    for axis, (start, end) in enumerate(BRAIN):
+        filled = mask.any(axis=tuple(a for a in range(3) if a != axis)).nonzero()[0]
+        assert (filled[0], filled[-1] + 1) == (start, end)
+    assert len(read_aal().names) == AREAS
+
+
+@pytest.mark.parametrize(("resolution", "size", "stride"), [(2, 40, 12), (4, 40, 40), (4, 12, 4)])
+def test_cubes_are_counted_to_a_fourth_and_never_too_few(resolution, size, stride):
+    _, mask, _ = make_template("packaged", resolution)
+    edge, step = round(size / resolution), round(stride / resolution)
+    centres = itertools.product(*(range(0, n, step) for n in mask.shape))
+    true = sum(mask[cube_at(centre, edge, mask.shape)].any() for centre in centres)
+    assert true <= count_cubes(size, stride, resolution) < 1.25 * true
+
+
+def test_every_method_and_transform_has_a_cost():
+    from voxplain.anatomy.register import TRANSFORMS
+
+    assert count_passes(settings()).keys() == METHODS.keys()
+    assert read_costs()["transforms"].keys() == TRANSFORMS.keys()
+
+
+def test_work_grows_with_what_it_is_done_for():
+    once, twice = (
+        dict(count_work(PAPER, settings(training={"seeds": seeds, "epochs": epochs})))
+        for seeds, epochs in (([1], 20), ([1, 2], 40))
+    )
+    assert once["train_network"].jobs == 6
+    assert twice["train_network"].jobs == 12
+    assert twice["train_network"].units == 4 * once["train_network"].units
+    assert twice["explain_scans"].jobs == 2 * once["explain_scans"].jobs == 2 * 4 * 7
+    assert twice["fit_statistics"] == once["fit_statistics"]
+
+
+def test_a_coarser_grid_costs_less_where_it_is_the_template_grid():
+    fine, coarse = rows_of(), rows_of(resolution_mm=2)
+    assert coarse["train_network"].cpu_h == pytest.approx(fine["train_network"].cpu_h / 8, rel=0.01)
+    assert coarse["strip_skull"] == fine["strip_skull"]
+    assert coarse["explain_scans"].kept_gb == pytest.approx(fine["explain_scans"].kept_gb / 8)
+
+
+def test_gpu_hours_are_told_where_a_gpu_may_be_used():
+    assert rows_of(device="cpu")["train_network"].gpu_h == 0
+    assert 0 < rows_of()["train_network"].gpu_h < rows_of()["train_network"].cpu_h
+    assert rows_of()["register_to_template"].gpu_h == 0
+
+
+def test_what_is_not_kept_passes():
+    kept = rows_of()["register_to_template"]
+    removed = rows_of(keep_intermediates=False)["register_to_template"]
+    assert kept.passing_gb == 0
+    assert removed.kept_gb + removed.passing_gb == pytest.approx(kept.kept_gb)
+    assert removed.kept_gb < 0.1 * kept.kept_gb
+    heatmaps = {"methods": ["sensitivity"], "chunk_size": 10}
+    maps = rows_of(heatmaps={**heatmaps, "keep_scans": False})["explain_scans"]
+    assert maps.kept_gb == 0
+    assert (
+        maps.passing_gb
+        == rows_of(heatmaps={**heatmaps, "keep_scans": True})["explain_scans"].kept_gb
+    )
+
+
+def test_the_queue_sees_groups_of_twenty_scans():
+    grouped, single = count_submissions(list(rows_of().values()))
+    assert single - grouped == 5 * 969 - 49
+    assert grouped < 200
+
+
+def test_a_cohort_of_one_class_is_preprocessed_only():
+    rows = rows_of(CohortSize(10, True, 1, 0, [], []))
+    assert "train_network" not in rows
+    assert rows["simulate_scan"].jobs == 10
+
+
+def test_the_text_names_hours_disk_and_jobs():
+    rows = [
+        Row("convert_series", 1000, 3.5, 0, 8.0, 2.0),
+        Row("train_network", 6, 100.0, 1.0, 0.5, 0),
+    ]
+    told = describe_estimate([PAPER], rows)
+    assert "969 scans" in told
+    assert re.search(r"^total +1,006 +103\.50 +1\.00 +10\.50$", told, re.M)
+    assert "Without a GPU:  103.5 CPU hours." in told
+    assert "3.5 CPU hours and 1.0 GPU hours" in told
+    assert "assumed, not measured" in told
+    assert "8.5 GB stay. Up to 2.0 GB more are removed on the way." in told
+    assert "56 jobs through profiles/slurm, 1,006 without its groups" in told
+
+
+@pytest.mark.parametrize(
+    ("name", "passes"),
+    [
+        ("sub-1_ses-M0_acq-I1_T1w.nii.gz", True),
+        ("sub-1_ses-M0_acq-I1_desc-brain_mask.nii.gz", True),
+        ("sub-1_ses-M0_acq-I1_desc-corrected_T1w.nii.gz", True),
+        ("sub-1_ses-M0_acq-I1_from-T1w_to-MNI152NLin2009cAsym_mode-image_xfm.h5", True),
+        ("sub-1_ses-M0_acq-I1_T1w.json", False),
+        ("sub-1_ses-M0_acq-I1_space-MNI152NLin2009cAsym_desc-preproc_T1w.nii.gz", False),
+        ("sub-1_ses-M0_acq-I1_space-MNI152NLin2009cAsym_desc-brain_mask.nii.gz", False),
+    ],
+)
+def test_intermediate_volumes_are_known_by_name(name, passes):
+    assert bool(INTERMEDIATE.search(name)) == passes

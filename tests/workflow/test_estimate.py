@@ -1,0 +1,66 @@
+"""The estimate counts the jobs that Snakemake plans; volumes that are not kept are gone."""
+
+import copy
+import re
+
+import pytest
+
+from pipeline.estimate import INTERMEDIATE
+from workflow.conftest import TINY, snakemake
+from workflow.test_rerun import SIMULATION, changed
+
+OTHER = copy.deepcopy(TINY["cohorts"]["tiny"])
+CONFIGS = {
+    "tiny": TINY,
+    "more folds": changed("splits.folds", 3),
+    "more repeats": changed("splits.repeats", 2),
+    "more seeds": changed("training.seeds", [1, 2]),
+    "heatmaps of all splits": changed("heatmaps.splits", "all"),
+    "one scan a chunk": changed("heatmaps.chunk_size", 1),
+    "two methods": changed("heatmaps.methods", ["sensitivity", "occlusion"]),
+    "three classes": changed("classes", ["AD", "NC", "MCI"]),
+    "one class": changed("classes", ["AD"]),
+    "more visits": changed(f"{SIMULATION}.visits", {"sc": 1.0, "m12": 1.0}),
+    "own heads": changed(f"{SIMULATION}.heads", ["head.nii.gz"]),
+    "two cohorts": {**TINY, "cohorts": {**TINY["cohorts"], "other": OTHER}},
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_jobs_are_counted_as_snakemake_plans_them(tmp_path, name):
+    (tmp_path / "head.nii.gz").touch()
+    config = CONFIGS[name]
+    told = snakemake(tmp_path, "estimate", "--quiet", "all", config=config)
+    assert told.status == 0, told.said
+    rows = re.findall(r"^(\w+) +([\d,]+) +[\d.,]+ +(?:-|[\d.,]+) +[\d.,]+$", told.said, re.M)
+    counted = {rule: int(jobs.replace(",", "")) for rule, jobs in rows}
+    total = counted.pop("total")
+    planned = snakemake(tmp_path, "-n", config=config).jobs
+    del planned["all"]
+    assert counted == planned
+    assert total == sum(planned.values())
+    assert (tmp_path / "logs/estimate.log").read_text().strip() in told.said
+
+
+def test_volumes_that_are_not_kept_are_gone_and_nothing_else(tiny_run, tmp_path):
+    config = {**TINY, "keep_intermediates": False}
+    run = snakemake(tmp_path, "preprocessed", config=config)
+    assert run.status == 0, run.said
+
+    def files(place):
+        paths = (place / "results/tiny/derivatives").rglob("*")
+        return {str(path.relative_to(place)) for path in paths if path.is_file()}
+
+    gone = files(tiny_run) - files(tmp_path)
+    assert files(tmp_path) < files(tiny_run)
+    assert {INTERMEDIATE.search(path).group(1).split("_to-")[0] for path in gone} == {
+        "T1w.nii.gz",
+        "desc-brain_mask.nii.gz",
+        "desc-corrected_T1w.nii.gz",
+        "from-T1w",
+    }
+    assert len(gone) == 4 * 6
+    assert gone == {path for path in files(tiny_run) if INTERMEDIATE.search(path)}
+    # They are not missed.
+    again = snakemake(tmp_path, "preprocessed", "-n", config=config)
+    assert "Nothing to be done" in again.said, again.said
