@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 # On a terminal a display of the running jobs, in a log file Snakemake's own lines.
 PROGRESS := $(shell test -t 2 && echo --logger rich)
 
-.PHONY: run test lint format generate lock clean
+.PHONY: run test test-slurm lint format generate lock clean
 .DEFAULT_GOAL := run
 
 SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" snakemake
@@ -24,6 +24,10 @@ run: $(READY)
 
 test: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -n $(PROCESSES) --dist loadfile $(ARGS)
+
+# On a SLURM that it starts on this machine; needs root and, once, `tests/slurm/cluster install` (Debian).
+test-slurm: $(READY)
+	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest tests/slurm --durations=5 $(ARGS)
 
 lint: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" dev/lint

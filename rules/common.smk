@@ -538,6 +538,11 @@ SCAN_CHAIN = {"scan_chain": 1} if ON_CLUSTER else {}
 if ON_CLUSTER:
     workflow.register_resource("scan_chain", 1)
 GPUS = 0 if config["device"] == "cpu" else 1
+# Three to five times what a slow core takes at 1 mm. A group asks for the sum over all its jobs, and
+# many sites allow a day.
+REGISTRATION_MINUTES = {"affine": 10, "syn_quick": 20, "syn": 120}[
+    config["registration"]["transform"]
+]
 
 
 # --- the run --------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ rule convert_series:
     resources:
         **SCAN_CHAIN,
         mem_mb=growing(1000),
-        runtime=growing(5),
+        runtime=growing(3),
     params:
         code=code_of("convert_series"),
     script:

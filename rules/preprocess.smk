@@ -41,7 +41,7 @@ rule strip_skull:
     resources:
         **SCAN_CHAIN,
         mem_mb=growing(4000),
-        runtime=growing(15),
+        runtime=growing(10),
     params:
         settings=skull_settings(),
         code=code_of("strip_skull"),
@@ -69,7 +69,7 @@ rule correct_intensity:
     resources:
         **SCAN_CHAIN,
         mem_mb=growing(3000),
-        runtime=growing(15),
+        runtime=growing(5),
     params:
         settings=correction_settings,
         code=code_of("correct_intensity"),
@@ -121,7 +121,7 @@ rule register_to_template:
     resources:
         **SCAN_CHAIN,
         mem_mb=voxels_times(4000, least_mb=1500),
-        runtime=growing(30),
+        runtime=growing(REGISTRATION_MINUTES),
     params:
         settings=registration_settings(),
         code=code_of("register_to_template"),
@@ -166,7 +166,7 @@ rule assess_quality:
     resources:
         **SCAN_CHAIN,
         mem_mb=growing(2500),
-        runtime=growing(10),
+        runtime=growing(5),
     params:
         settings=settings_of("quality")["quality"],
         code=code_of("assess_quality"),

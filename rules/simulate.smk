@@ -100,7 +100,7 @@ rule simulate_scan:
     resources:
         **SCAN_CHAIN,
         mem_mb=growing(3000),
-        runtime=growing(10),
+        runtime=growing(5),
     params:
         planned=planned_scan,
         settings=simulation_of,

@@ -19,6 +19,7 @@ from workflow.conftest import ROOT, TINY, spoil_statistics
 CLUSTER = Path(__file__).with_name("cluster")
 GPU_NODE = "n1"
 NETWORKS = "results/tiny/AD-NC/rieke"
+LOG = "logs/train_network/tiny/AD-NC/rieke/seed-1/{split}.log"
 FIELDS = "jobid,comment,state,nodelist,reqmem,reqcpus,timelimitraw,alloctres,start,end"
 
 
@@ -74,14 +75,27 @@ def wait_for(condition, seconds=300):
     raise TimeoutError(f"{condition} did not come true")
 
 
-def trained_an_epoch(folder, split):
-    """A function that gives the SLURM job of a training once it has finished an epoch."""
+def trained_an_epoch(folder, *splits):
+    """A function that gives a split and its training's SLURM job, once it has finished an epoch."""
 
-    def job():
-        places = (folder / NETWORKS / split / "seed-1").glob(".checkpoint-*.pt")
-        return any(places) and running(f"_rieke_{split}_1")
+    def split_and_job():
+        for split in splits:
+            checkpoints = (folder / NETWORKS / split / "seed-1").glob(".checkpoint-*.pt")
+            if any(checkpoints) and (job := running(f"_rieke_{split}_1")):
+                return split, job
+        return None
 
-    return job
+    return split_and_job
+
+
+@dataclasses.dataclass
+class Finished:
+    """A finished run, and the splits whose trainings were disturbed."""
+
+    folder: Path
+    said: str
+    preempted: str
+    cancelled: str
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -127,21 +141,23 @@ def finished(tmp_path_factory):
     # A space in the path, as in many a home folder.
     folder = tmp_path_factory.mktemp("a run")
     arguments = ("--group-components", "scan=3", "--resources", "gpu=1")
+    splits = ["fixed", "repeat-1_fold-1", "repeat-1_fold-2"]
     with submitted(folder, config(epochs=25), *arguments) as process:
-        preempted = wait_for(trained_an_epoch(folder, "fixed"), 600)
-        subprocess.run(["scontrol", "requeue", preempted], check=True)
-        cancelled = wait_for(trained_an_epoch(folder, "repeat-1_fold-1"))
-        subprocess.run(["scancel", cancelled], check=True)
+        preempted, job = wait_for(trained_an_epoch(folder, *splits), 600)
+        subprocess.run(["scontrol", "requeue", job], check=True)
+        splits.remove(preempted)
+        cancelled, other = wait_for(trained_an_epoch(folder, *splits))
+        subprocess.run(["scancel", other], check=True)
         # SLURM starts a requeued job only after two minutes, unless it is told to.
-        command = ["scontrol", "update", f"jobid={preempted}", "StartTime=now"]
+        command = ["scontrol", "update", f"jobid={job}", "StartTime=now"]
         wait_for(lambda: subprocess.run(command, capture_output=True).returncode == 0)
     said = (folder / "said.log").read_text()
     assert process.returncode == 0, said[-5000:]
-    return folder, said
+    return Finished(folder, said, preempted, cancelled)
 
 
 def test_the_work_is_finished_in_spite_of_all(finished):
-    folder, said = finished
+    folder = finished.folder
     assert (folder / NETWORKS / "fixed/seed-1/distances.tsv").is_file()
     assert (folder / NETWORKS / "cross_validation.tsv").is_file()
     # It is finished for a run on this machine as well, and nobody is blamed for what was mended.
@@ -149,7 +165,7 @@ def test_the_work_is_finished_in_spite_of_all(finished):
     local += ["--snakefile", str(ROOT / "Snakefile"), "--configfile", str(folder / "config.yaml")]
     again = subprocess.run(local, capture_output=True, text=True, check=True, cwd=ROOT)
     assert "Nothing to be done" in again.stdout + again.stderr
-    assert "failed:" not in said
+    assert "failed:" not in finished.said
 
 
 def test_gpu_rules_land_on_the_gpu_node_and_others_take_no_gpu(finished):
@@ -177,7 +193,7 @@ def test_the_chain_of_a_scan_is_one_job_for_three_scans_and_asks_for_one_core(fi
     for job in groups:
         assert (job.state, job.reqcpus) == ("COMPLETED", "1")
         assert job.memory_mb == 4000, "that of its largest job"
-        assert int(job.timelimitraw) == 3 * (10 + 5 + 15 + 15 + 30 + 10)
+        assert int(job.timelimitraw) == 3 * (5 + 3 + 10 + 5 + 20 + 5)
     assert not jobs_of("convert_series")
 
 
@@ -194,23 +210,22 @@ def test_memory_and_time_are_asked_for_by_rule(finished):
 
 
 def test_a_cancelled_training_is_sent_again_with_more_and_goes_on(finished):
-    folder, _ = finished
-    split = "repeat-1_fold-1"
+    split = finished.cancelled
     first, second = (job for job in jobs_of("train_network") if split in job.comment)
     assert first.state.startswith("CANCELLED")
     assert second.state == "COMPLETED"
     assert second.memory_mb == 2 * first.memory_mb
     assert int(second.timelimitraw) == 2 * int(first.timelimitraw)
-    log = (folder / f"logs/train_network/tiny/AD-NC/rieke/seed-1/{split}.log").read_text()
+    log = (finished.folder / LOG.format(split=split)).read_text()
     assert re.search(r"going on after epoch \d+ of 25", log)
 
 
 def test_a_preempted_training_goes_on_in_the_same_job(finished):
-    folder, _ = finished
-    first, second = (job for job in jobs_of("train_network") if "_fixed_" in job.comment)
+    split = finished.preempted
+    first, second = (job for job in jobs_of("train_network") if split in job.comment)
     assert first.jobid == second.jobid
     assert (first.state, second.state) == ("REQUEUED", "COMPLETED")
-    log = (folder / "logs/train_network/tiny/AD-NC/rieke/seed-1/fixed.log").read_text()
+    log = (finished.folder / LOG.format(split=split)).read_text()
     assert re.search(r"going on after epoch \d+ of 25", log)
 
 
@@ -218,7 +233,7 @@ def test_a_preempted_training_goes_on_in_the_same_job(finished):
 def started(finished, tmp_path):
     """A copy of the finished run, to train other networks in."""
     folder = tmp_path / "a copy"
-    shutil.copytree(finished[0], folder, symlinks=True)
+    shutil.copytree(finished.folder, folder, symlinks=True)
     return folder
 
 
@@ -232,7 +247,7 @@ def test_a_failed_jobs_log_is_where_the_user_looks_first(started):
     assert run.returncode != 0
     end = (started / "said.log").read_text().rpartition("failed:")[2]
     assert "train_network: voxel statistics were fitted on other scans" in end
-    assert "logs/train_network/tiny/AD-NC/rieke/seed-1/fixed.log" in end
+    assert LOG.format(split="fixed") in end
     (slurm_log,) = re.findall(r"log: (.*slurm_logs.*\.log)", end)
     assert Path(slurm_log).is_file()
 
@@ -248,7 +263,7 @@ def test_cancelling_all_jobs_and_running_again_finishes_the_work(started):
     with submitted(started, settings, MODEL) as run:
         pass
     assert run.returncode == 0, (started / "said.log").read_text()[-5000:]
-    log = (started / "logs/train_network/tiny/AD-NC/rieke/seed-1/fixed.log").read_text()
+    log = (started / LOG.format(split="fixed")).read_text()
     assert re.search(r"going on after epoch \d+ of 30", log)
 
 

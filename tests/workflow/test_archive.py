@@ -115,9 +115,15 @@ def test_too_many_lost_scans_stop_the_run_with_their_list(archive):
     assert len(read_scans(archive, "own")) == 9, "the table is there to be read"
 
 
-def test_verify_inputs_names_a_file_replaced_in_place(archive):
+def test_one_more_scan_is_converted_alone_and_verify_inputs_names_a_replaced_file(archive):
     config = archive_config()
+    rows = rows_of(archive)
+    write_rows(archive, [row for row in rows if row["Image Data ID"] != rows[0]["Image Data ID"]])
     assert snakemake(archive, "converted", config=config).status == 0
+    write_rows(archive, rows)
+    more = snakemake(archive, "converted", config=config)
+    assert more.status == 0, more.said
+    assert more.jobs == {"converted": 1, "convert_series": 1}
     assert snakemake(archive, "verify_inputs", config=config).status == 0
     series = next(archive.glob("ADNI/*/*/*/*"))
     victim = sorted(series.iterdir())[3]

@@ -2,11 +2,14 @@
 
 import copy
 import os
+import random
+import shutil
 import time
 
 import pytest
 import yaml
 
+from pipeline.estimate import SCAN_CHAIN
 from workflow.conftest import ROOT, TINY, snakemake
 
 COMPARE = {"compare_methods"}
@@ -162,8 +165,8 @@ def test_every_key_of_the_schema_has_a_row():
 
 def test_one_more_patient_simulates_and_processes_only_that_one(tiny_run):
     run = snakemake(tiny_run, "-n", config=changed(f"{SIMULATION}.groups.AD.patients", 4))
-    for rule in ("simulate_scan", "convert_series", "strip_skull", "register_to_template"):
-        assert run.jobs[rule] == 1, run.said
+    assert {run.jobs[rule] for rule in SCAN_CHAIN} == {1}, run.said
+    assert run.rules == COHORT, "the scan, its splits, and what follows from them"
 
 
 def test_one_occlusion_size_touches_one_method_and_no_training(tiny_run):
@@ -199,6 +202,20 @@ def test_a_reordered_config_other_cores_and_another_folder_rerun_nothing(finishe
     simulation = config["cohorts"]["tiny"]["simulation"]
     simulation["groups"] = TINY["cohorts"]["tiny"]["simulation"]["groups"]
     run = snakemake(finished, "-n", "--cores", "1", config=config)
+    assert "Nothing to be done" in run.said, run.said
+
+
+def test_a_fresh_clone_with_copied_results_reruns_nothing(tiny_run, checkout, tmp_path):
+    """Copied without their times, in an order of the copy's own: newer is no reason to run."""
+    place = tmp_path / "copied"
+    shutil.copytree(tiny_run, place, symlinks=True, copy_function=shutil.copyfile)
+    paths = [path for top in (place, checkout) for path in top.rglob("*")]
+    random.Random(1).shuffle(paths)
+    now = time.time()
+    for number, path in enumerate(paths):
+        os.utime(path, (now - number, now - number))
+    run = snakemake(place, "-n", root=checkout, config=TINY)
+    assert run.status == 0, run.said
     assert "Nothing to be done" in run.said, run.said
 
 

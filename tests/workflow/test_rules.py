@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from pipeline.estimate import GROUP_SIZE, SCAN_CHAIN, read_costs
-from workflow.conftest import ROOT, snakemake
+from workflow.conftest import ROOT, TINY, snakemake
 
 RULE_FILES = [ROOT / "Snakefile", *sorted((ROOT / "rules").glob("*.smk"))]
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
@@ -175,6 +175,12 @@ def test_every_rule_asks_for_more_memory_than_it_was_seen_to_take_at_1_mm(tmp_pa
     for rule, memory in asked.items():
         assert costs["rules"][rule]["peak_mb"] < memory, rule
         assert costs["rules"][rule]["asked_mb"] == memory, f"measure {rule} again"
+
+
+def test_a_large_cohort_can_be_preprocessed_in_batches(tmp_path):
+    run = snakemake(tmp_path, "-n", "preprocessed", "--batch", "collect_scans=1/3", config=TINY)
+    assert run.status == 0, run.said
+    assert {run.jobs[rule] for rule in SCAN_CHAIN} == {2}, "of six scans"
 
 
 def test_lint_is_clean():
