@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 # The last line of a job that ended well (pipeline.job).
 DONE = "done in "
+# How the SLURM plugin tells of a job.
+SLURM_STATE = re.compile(r"SLURM status is: '([^']+)'")
 # Whole logs are at hand; the end of a run shows the end of a few.
 LOGS_SHOWN = 3
 LINES_SHOWN = 8
@@ -92,7 +95,12 @@ def explain(job: FailedJob) -> str:
     """Why a job failed, in one line: its own last word, the executor's, the cluster's."""
     own = _read(job.log)
     told = [own[-1].removeprefix("ERROR: ")] if own and own[-1].startswith("ERROR: ") else []
-    told += job.reason.strip().splitlines()[:1]
+    state = SLURM_STATE.search(job.reason)
+    # Its plugin says much more around it; and that it FAILED says less than the job itself did.
+    if state is None:
+        told += job.reason.strip().splitlines()[:1]
+    elif not told or state[1] != "FAILED":
+        told.append(f"SLURM says {state[1]}")
     told += [
         line.split("error: ", 1)[1]
         for path in job.cluster_logs

@@ -7,6 +7,9 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 from pipeline.failures import FailedJob, FailureRecorder, describe_failures, explain
 
+# As its plugin puts it.
+SLURM = "SLURM-job '31' failed, SLURM status is:"
+
 
 def tell(recorder, event, **told):
     record = logging.makeLogRecord({"event": event, **told})
@@ -99,8 +102,10 @@ def test_a_group_that_succeeds_at_its_second_attempt_is_not_blamed(recorder):
     ("log", "reason", "told"),
     [
         ("epoch 1\nERROR: the loss is nan\n\n", "", "the loss is nan"),
-        ("ERROR: out of time", "status: 'TIMEOUT'\nmore", "out of time; status: 'TIMEOUT'"),
-        ("epoch 1\n", "SLURM status is: 'FAILED'", "SLURM status is: 'FAILED'"),
+        ("ERROR: stopped", f"{SLURM} 'TIMEOUT'. More.", "stopped; SLURM says TIMEOUT"),
+        ("ERROR: the loss is nan", f"{SLURM} 'FAILED'. More.", "the loss is nan"),
+        ("epoch 1\n", f"{SLURM} 'FAILED'. More.", "SLURM says FAILED"),
+        ("ERROR: stopped", "its node is gone\nmore", "stopped; its node is gone"),
         ("epoch 1\n", "", "it ended without a word: killed, as a rule for want of memory"),
         (None, "", "none of its jobs began; what the cluster said stands above"),
     ],
