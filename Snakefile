@@ -32,14 +32,6 @@ include: "rules/compare.smk"
 include: "rules/estimate.smk"
 
 
-localrules:
-    all,
-    simulated,
-    converted,
-    preprocessed,
-    estimate,
-
-
 rule all:
     """Take every cohort all the way."""
     default_target: True

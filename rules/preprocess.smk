@@ -10,7 +10,7 @@ rule choose_skull_tool:
     benchmark:
         "results/benchmarks/choose_skull_tool/{cohort}.tsv"
     conda:
-        "../envs/fsl.yaml"
+        "../envs/fsl.yaml" if MAY_USE_FSL else "../envs/deepbet.yaml"
     threads: 1
     resources:
         mem_mb=1000,
@@ -36,7 +36,7 @@ rule strip_skull:
     benchmark:
         scan_benchmark("strip_skull")
     conda:
-        "../envs/fsl.yaml"
+        "../envs/fsl.yaml" if MAY_USE_FSL else "../envs/deepbet.yaml"
     threads: 1
     resources:
         **SCAN_CHAIN,

@@ -39,7 +39,7 @@ rule strip_head:
     wildcard_constraints:
         cohort=SIMULATED,
     conda:
-        "../envs/fsl.yaml"
+        "../envs/fsl.yaml" if MAY_USE_FSL else "../envs/deepbet.yaml"
     threads: 1
     resources:
         mem_mb=growing(4000),
