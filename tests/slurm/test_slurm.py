@@ -278,3 +278,17 @@ def test_a_job_over_its_memory_is_killed_and_sent_again_with_more(started):
     assert first.state in ("FAILED", "OUT_OF_MEMORY", "CANCELLED by 0")
     assert (first.memory_mb, second.memory_mb) == (250, 4000)
     assert second.state == "COMPLETED"
+
+
+def test_a_training_out_of_time_is_sent_again_with_more_and_goes_on(started):
+    before = len(jobs_of("train_network"))
+    little_at_first = "train_network:runtime=1 if attempt == 1 else 20"
+    settings = config(epochs=600, learning_rate=0.004)
+    with submitted(started, settings, MODEL, "--set-resources", little_at_first) as run:
+        pass
+    assert run.returncode == 0, (started / "said.log").read_text()[-5000:]
+    first, second = jobs_of("train_network")[before:]
+    assert (first.state, second.state) == ("TIMEOUT", "COMPLETED")
+    assert (first.timelimitraw, second.timelimitraw) == ("1", "20")
+    log = (started / LOG.format(split="fixed")).read_text()
+    assert re.search(r"going on after epoch \d+ of 600", log)
