@@ -62,9 +62,11 @@ onstart:
 
 
 onsuccess:
+    forget_run()
     print_summary()
 
 
 onerror:
+    forget_run()
     print_summary(since=STARTED)
     print_failures()

@@ -16,7 +16,7 @@ sys.path.insert(0, str(SCRIPTS))
 from pipeline.failures import FailureRecorder, describe_failures
 from pipeline.fingerprint import fingerprint
 from pipeline.settings import complete_settings, read_schema
-from pipeline.start import check_folders, clear_stale_lock, note_run
+from pipeline.start import check_folders, clear_stale_lock, forget_run, note_run
 from pipeline.summary import summarise_run
 from voxplain import __version__ as VERSION
 from voxplain.cohort.fates import read_fates, summarise
@@ -153,7 +153,9 @@ try:
     check_device()
 except SetupFault as fault:
     # Scans can be preprocessed that could not be trained on; jobs of such a run read this as well.
-    if workflow.is_main_process and not SCAN_TARGETS & set(sys.argv):
+    # (Where this is a module, its name stands before a target's.)
+    asked = {target for target in SCAN_TARGETS for word in sys.argv if word.endswith(target)}
+    if workflow.is_main_process and not asked:
         raise WorkflowError(str(fault)) from None
     NETWORK, SPLITS = "", {name: {} for name in SCANS}
 
@@ -606,7 +608,8 @@ if workflow.is_main_process:
 
 def print_failures():
     """At the end of a run that failed, say which jobs did, why, and where their logs are."""
-    print(f"\n{describe_failures(FAILURES.failed)}", file=sys.stderr)
+    failed = workflow.scheduler.failed if workflow.scheduler else []
+    print(f"\n{describe_failures(FAILURES.tell_of(failed, STARTED))}", file=sys.stderr)
 
 
 def print_summary(since=0):

@@ -42,7 +42,7 @@ ON_GRID = {
 GPU_RULES = {"train_network", "explain_scans"}
 # Assumed, not measured: how many cores train and explain as fast as one GPU.
 CORES_PER_GPU = 100
-GROUP_SIZE = 20  # of profiles/slurm
+GROUP_SIZE = 10  # of profiles/slurm
 # A gradient takes a forward pass and a backward one, which is twice as long.
 GRADIENT = 3
 # The template, at 1 mm: its grid, and the box of its brain in it.

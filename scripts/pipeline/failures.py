@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 # The last line of a job that ended well (pipeline.job).
 DONE = "done in "
@@ -31,69 +32,94 @@ class FailedJob:
         What the cluster wrote of it.
     reason
         What the executor says of it; empty where it says nothing.
+    since
+        Of its log, only what was written after this counts.
     """
 
     rule: str
     log: str | None
     cluster_logs: tuple[str, ...] = ()
     reason: str = ""
+    since: float = 0
 
 
 class FailureRecorder(logging.Handler):
-    """Listens to Snakemake's log for failed jobs; what succeeds at a later attempt is forgotten."""
+    """Keeps what Snakemake's log says of jobs that fail: the executor's reason and logs."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
-        self._failed: dict[object, FailedJob] = {}
-        self._groups: dict[frozenset[object], FailedJob] = {}
+        self._cluster_logs: dict[object, tuple[str, ...]] = {}
+        self._reasons: dict[object, str] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take note of one event (``snakemake_interface_logger_plugins.common.LogEvent``)."""
-        event, told = str(getattr(record, "event", "")), vars(record)
+        # An error in here would keep Snakemake from ever learning that the job failed.
+        try:
+            self._note(str(getattr(record, "event", "")), vars(record))
+        except Exception:
+            self.handleError(record)
+
+    def _note(self, event: str, told: Mapping[str, Any]) -> None:
         if event == "group_error":
-            members = frozenset(job["jobid"] for job in told["job_error_info"])
-            cluster = tuple(map(str, told["aux_logs"]))
-            self._groups[members] = FailedJob(f"group {told['groupid']}", None, cluster)
+            for job in told["job_error_info"]:
+                self._cluster_logs[job["jobid"]] = tuple(map(str, told["aux_logs"]))
         elif event == "job_error":
-            # An executor's own log stands behind the rule's.
-            own, *cluster = map(str, told["log"])
-            reason = str(told["rule_msg"] or "")
-            self._failed[told["jobid"]] = FailedJob(told["rule_name"], own, tuple(cluster), reason)
-        elif event == "job_finished":
-            self._failed.pop(told["job_id"], None)
+            self._reasons[told["jobid"]] = str(told["rule_msg"] or "")
+            self._cluster_logs.setdefault(told["jobid"], tuple(map(str, told["log"])))
 
-    @property
-    def failed(self) -> list[FailedJob]:
-        """The jobs that are to blame, in the order in which they failed.
+    def tell_of(self, jobs: Iterable[Any], since: float) -> list[FailedJob]:
+        """The jobs to blame; of a group those that began and did not end well, or the group.
 
-        Of a group these are the jobs that began and did not end well; if none did, the group.
+        Parameters
+        ----------
+        jobs
+            Snakemake's own, of those that failed for good (``workflow.scheduler.failed``).
+        since
+            When the run began: what a log says that is older, an earlier run said.
         """
-        blamed, of_groups = [], set()
-        for members, group in self._groups.items():
-            left = [self._failed[member] for member in members if member in self._failed]
-            logs = group.cluster_logs
-            broken = [replace(job, cluster_logs=logs) for job in left if _broke_off(job)]
-            blamed += broken or ([group] if left else [])
-            of_groups |= members
-        return blamed + [job for key, job in self._failed.items() if key not in of_groups]
+        found = []
+        for job in jobs:
+            if not job.is_group():
+                found.append(self._tell_of_one(job, since))
+                continue
+            members = [self._tell_of_one(member, since) for member in job.jobs]
+            broken = [member for member in members if _broke_off(member)]
+            group = FailedJob(f"group {job.groupid}", None, members[0].cluster_logs)
+            found += broken or [group]
+        return sorted(found, key=lambda job: (job.rule, job.log or ""))
+
+    def _tell_of_one(self, job: Any, since: float) -> FailedJob:
+        own = next(iter(map(str, job.log)), None)
+        cluster_logs = self._cluster_logs.get(job.jobid, ())
+        return FailedJob(
+            rule=job.rule.name,
+            log=own,
+            cluster_logs=tuple(path for path in cluster_logs if path != own),
+            reason=self._reasons.get(job.jobid, ""),
+            since=since,
+        )
 
 
-def _read(path: str | None) -> list[str]:
+def _read(path: str | None, since: float = 0) -> list[str]:
     try:
-        text = Path(path or "").read_text(encoding="utf-8", errors="replace")
+        place = Path(path or "")
+        # The clocks of a cluster differ, if not by a minute.
+        if place.stat().st_mtime < since - 60:
+            return []
+        text = place.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
     return [line for line in text.splitlines() if line.strip()]
 
 
 def _broke_off(job: FailedJob) -> bool:
-    lines = _read(job.log)
+    lines = _read(job.log, job.since)
     return bool(lines) and not lines[-1].startswith(DONE)
 
 
 def explain(job: FailedJob) -> str:
     """Why a job failed, in one line: its own last word, the executor's, the cluster's."""
-    own = _read(job.log)
+    own = _read(job.log, job.since)
     told = [own[-1].removeprefix("ERROR: ")] if own and own[-1].startswith("ERROR: ") else []
     state = SLURM_STATE.search(job.reason)
     # Its plugin says much more around it; and that it FAILED says less than the job itself did.
@@ -109,8 +135,10 @@ def explain(job: FailedJob) -> str:
     ][:1]
     if told:
         return "; ".join(told)
-    if job.log is None:
-        return "none of its jobs began; what the cluster said stands above"
+    if job.rule.startswith("group "):
+        return "none of its jobs says why; what the cluster said stands above"
+    if own and own[-1].startswith(DONE):
+        return "it ended well, but Snakemake did not see its files: a slow file system, as a rule"
     return "it ended without a word: killed, as a rule for want of memory"
 
 
@@ -123,6 +151,6 @@ def describe_failures(failed: Sequence[FailedJob]) -> str:
         lines += ["", f"  {job.rule}: {explain(job)}"]
         lines += [f"    log: {path}" for path in (job.log, *job.cluster_logs) if path]
         if place < LOGS_SHOWN:
-            lines += [f"    | {line}" for line in _read(job.log)[-LINES_SHOWN:]]
-    lines += ["", "What is finished is kept: mend this and run the same command again."]
+            lines += [f"    | {line}" for line in _read(job.log, job.since)[-LINES_SHOWN:]]
+    lines += ["", "Mend this and run the same command again: what other jobs finished is kept."]
     return "\n".join(lines)

@@ -2,8 +2,8 @@
 
 A run that was killed goes on at the next command, though it left Snakemake's lock behind. That
 lock does not say whose it is, so that after a power cut or ``kill -9`` a user must tell by hand
-that nobody else is at work (``--unlock``). Here a run notes who it is, and its lock is removed
-where that process is gone.
+that nobody else is at work (``--unlock``). Here every run notes who it is, and the lock is removed
+where all of them are gone.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import json
 import os
 import shutil
 import socket
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from voxplain.faults import SetupFault
 
@@ -20,7 +22,7 @@ from voxplain.faults import SetupFault
 FULL_DISK_BYTES = 1_000_000
 # Where a run writes, below its working directory.
 FOLDERS = (".", ".snakemake", "results", "logs")
-RECORD = Path(".snakemake/voxplain_run.json")
+RECORDS = Path(".snakemake/voxplain_runs")
 LOCKS = Path(".snakemake/locks")
 
 
@@ -58,38 +60,76 @@ def note_run(on_cluster: bool) -> None:
     on_cluster
         Whether its jobs may outlive it.
     """
-    run = {
+    RECORDS.mkdir(parents=True, exist_ok=True)
+    run = {**_here(), "started": _started(os.getpid()), "on_cluster": on_cluster}
+    _own_record().write_text(json.dumps(run), encoding="utf-8")
+
+
+def forget_run() -> None:
+    """Take back the note at the end of a run."""
+    _own_record().unlink(missing_ok=True)
+
+
+def _own_record() -> Path:
+    return RECORDS / f"{socket.gethostname()}-{os.getpid()}.json"
+
+
+def _here() -> dict[str, object]:
+    """What makes a process's number unique: containers count from 1, whatever their host."""
+    return {
         "host": socket.gethostname(),
+        "user": os.getuid(),
         "pid": os.getpid(),
-        "started": _started(os.getpid()),
-        "on_cluster": on_cluster,
+        "boot": _of_linux(lambda: Path("/proc/sys/kernel/random/boot_id").read_text().strip()),
+        "pid_namespace": _of_linux(lambda: os.readlink("/proc/self/ns/pid")),
     }
-    RECORD.write_text(json.dumps(run), encoding="utf-8")
+
+
+def _of_linux(read: Callable[[], str]) -> str:
+    try:
+        return read()
+    except OSError:
+        return ""
 
 
 def clear_stale_lock() -> str:
-    """Remove the lock of a run that is gone, and say so; empty where there is none to remove.
+    """Remove the lock of runs that are gone, and say so; empty where there is none to remove.
 
-    A lock stays, and Snakemake refuses to run, where its owner may be alive: on another host, or
-    unknown. It also stays where jobs on a cluster may have outlived it.
+    A lock stays, and Snakemake refuses to run, where any run that was noted may be alive: on
+    another host, in another container, of another user; and where the lock is later than every
+    note. It also stays where jobs on a cluster may have outlived their run.
     """
     try:
-        run = json.loads(RECORD.read_text(encoding="utf-8"))
-        noted = RECORD.stat().st_mtime
+        records = {path: path.stat().st_mtime for path in RECORDS.glob("*.json")}
+        runs = [json.loads(path.read_text(encoding="utf-8")) for path in records]
         locks = [path.stat().st_mtime for path in LOCKS.glob("*.lock")]
-    except (OSError, ValueError):
+        gone = all(_is_gone(run) for run in runs)
+    except (OSError, ValueError, KeyError):
         return ""
-    if not locks or max(locks) > noted:  # none, or one that another run has just taken
+    if not locks:  # a run notes itself while it holds one, so whose these were is over
+        for path in records:
+            path.unlink(missing_ok=True)
+    if not (locks and runs and gone) or max(locks) > max(records.values()):
         return ""
-    if run["host"] != socket.gethostname() or _started(run["pid"]) == run["started"]:
-        return ""
-    if run["on_cluster"]:
+    if any(run["on_cluster"] for run in runs):
         return (
             "An earlier run here was killed, but jobs that it sent to the cluster may go on: look "
             "with squeue, end them with scancel, then run once with --unlock and go on as before."
         )
-    shutil.rmtree(LOCKS)
+    # Another command that begins in this moment may be doing the same.
+    shutil.rmtree(LOCKS, ignore_errors=True)
+    for path in records:
+        path.unlink(missing_ok=True)
     return "An earlier run here was killed: its lock is removed, and this one goes on from there."
+
+
+def _is_gone(run: Mapping[str, Any]) -> bool:
+    here = _here()
+    if (run["host"], run["user"]) != (here["host"], here["user"]):
+        return False
+    if run["boot"] != here["boot"]:
+        return True
+    return run["pid_namespace"] == here["pid_namespace"] and _started(run["pid"]) != run["started"]
 
 
 def _started(pid: int) -> str | None:

@@ -117,9 +117,9 @@ def test_what_is_not_kept_passes():
     )
 
 
-def test_the_queue_sees_groups_of_twenty_scans():
+def test_the_queue_sees_groups_of_ten_scans():
     grouped, single = count_submissions(list(rows_of().values()))
-    assert single - grouped == 5 * 969 - 49
+    assert single - grouped == 5 * 969 - 97
     assert grouped < 200
 
 
@@ -141,7 +141,7 @@ def test_the_text_names_hours_disk_and_jobs():
     assert "3.5 CPU hours and 1.0 GPU hours" in told
     assert "assumed, not measured" in told
     assert "8.5 GB stay. Up to 2.0 GB more are removed on the way." in told
-    assert "56 jobs through profiles/slurm, 1,006 without its groups" in told
+    assert "106 jobs through profiles/slurm, 1,006 without its groups" in told
 
 
 @pytest.mark.parametrize(

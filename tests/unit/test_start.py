@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import start
-from pipeline.start import LOCKS, RECORD, check_folders, clear_stale_lock, note_run
+from pipeline.start import LOCKS, RECORDS, check_folders, clear_stale_lock, forget_run, note_run
 from voxplain.faults import SetupFault
 
 
@@ -19,6 +19,15 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     LOCKS.mkdir(parents=True)
     return tmp_path
+
+
+def record():
+    (path,) = RECORDS.glob("*.json")
+    return path
+
+
+def change_record(**change):
+    record().write_text(json.dumps({**json.loads(record().read_text()), **change}))
 
 
 def take_lock(written=None):
@@ -58,26 +67,64 @@ def test_the_lock_of_a_run_at_work_stays(place):
 def test_a_process_that_has_the_dead_runs_number_is_not_that_run(place):
     take_lock(1_000_000_000)
     note_run(False)
-    told = json.loads(RECORD.read_text())
-    RECORD.write_text(json.dumps({**told, "started": "1"}))
+    change_record(started="1")
     assert "its lock is removed" in clear_stale_lock()
 
 
-@pytest.mark.parametrize("change", [{"host": "another"}, None])
-def test_a_lock_of_whom_nothing_is_known_stays(dead, change):
+@pytest.mark.parametrize(
+    "change", [{"host": "another"}, {"user": -1}, {"pid_namespace": "pid:[1]"}], ids=str
+)
+def test_a_lock_of_a_run_that_cannot_be_looked_for_stays(dead, change):
+    """On another host, of another user, in another container."""
     dead()
-    if change is None:
-        RECORD.unlink()
-    else:
-        RECORD.write_text(json.dumps({**json.loads(RECORD.read_text()), **change}))
+    change_record(**change)
     assert clear_stale_lock() == ""
     assert list(LOCKS.glob("*.lock"))
+
+
+def test_a_lock_of_whom_nothing_is_known_stays(dead):
+    dead()
+    record().unlink()
+    assert clear_stale_lock() == ""
+    assert list(LOCKS.glob("*.lock"))
+
+
+def test_a_run_from_before_the_machine_was_started_anew_is_gone(place):
+    """Whatever process has its number now."""
+    take_lock(1_000_000_000)
+    note_run(False)
+    change_record(boot="before")
+    assert "its lock is removed" in clear_stale_lock()
+
+
+def test_a_run_that_was_killed_beside_a_live_one_does_not_unlock_it(dead):
+    note_run(False)
+    dead()
+    assert len(list(RECORDS.iterdir())) == 2
+    assert clear_stale_lock() == ""
+    assert list(LOCKS.glob("*.lock"))
+
+
+def test_notes_of_runs_whose_lock_the_user_removed_are_forgotten(dead):
+    dead()
+    change_record(host="another")
+    for path in LOCKS.iterdir():
+        path.unlink()
+    assert clear_stale_lock() == ""
+    assert not list(RECORDS.iterdir())
+
+
+def test_a_run_that_ends_takes_its_note_back(place):
+    note_run(False)
+    forget_run()
+    assert not list(RECORDS.iterdir())
+    forget_run()
 
 
 def test_a_lock_taken_after_the_note_is_another_runs(dead):
     """Between a run's lock and its note, the note is that of the run before it."""
     dead()
-    take_lock(RECORD.stat().st_mtime + 1)
+    take_lock(record().stat().st_mtime + 1)
     assert clear_stale_lock() == ""
     assert list(LOCKS.glob("*.lock"))
 

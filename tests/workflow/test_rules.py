@@ -146,7 +146,7 @@ def test_a_profile_adds_to_the_default_one_and_a_workflow_profile_replaces_it(mo
     monkeypatch.chdir(ROOT)
     _, taken = parse_args([option, "profiles/slurm"])
     assert taken.executor == "slurm"
-    assert taken.group_components == {"scan": 20}
+    assert taken.group_components == {"scan": GROUP_SIZE}
     adds = option == "--profile"
     # What makes re-runs exact, and what a failed job is given, stand in the default profile.
     default = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text())

@@ -219,7 +219,7 @@ def test_a_module_runs(other, tmp_path):
     run = snakemake(tmp_path, "voxplain_converted", root=other, config={"voxplain": config})
     assert run.status == 0, run.said
     assert len(list(tmp_path.glob("results/tiny/derivatives/**/*_T1w.nii.gz"))) == 3
-    assert (tmp_path / ".snakemake/voxplain_run.json").is_file(), "a handler of the module ran"
+    assert (tmp_path / ".snakemake/voxplain_runs").is_dir(), "a handler of the module ran"
     # Files, settings and code are the same to both, so either goes on where the other ended.
     run = snakemake(tmp_path, "-n", "converted", config=config)
     assert "Nothing to be done" in run.said, run.said
