@@ -16,6 +16,9 @@ SLURM_STATE = re.compile(r"SLURM status is: '([^']+)'")
 # Whole logs are at hand; the end of a run shows the end of a few.
 LOGS_SHOWN = 3
 LINES_SHOWN = 8
+# A verdict may be followed by the list of those it is of.
+MOST_LINES_SHOWN = 40
+ERROR = "ERROR: "
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ def _broke_off(job: FailedJob) -> bool:
 def explain(job: FailedJob) -> str:
     """Why a job failed, in one line: its own last word, the executor's, the cluster's."""
     own = _read(job.log, job.since)
-    told = [own[-1].removeprefix("ERROR: ")] if own and own[-1].startswith("ERROR: ") else []
+    told = [line.removeprefix(ERROR) for line in own if line.startswith(ERROR)][-1:]
     state = SLURM_STATE.search(job.reason)
     # Its plugin says much more around it; and that it FAILED says less than the job itself did.
     if state is None:
@@ -142,6 +145,13 @@ def explain(job: FailedJob) -> str:
     return "it ended without a word: killed, as a rule for want of memory"
 
 
+def _end_of(lines: Sequence[str]) -> Sequence[str]:
+    """The last lines of a log, and all that its error says, in reason."""
+    errors = [number for number, line in enumerate(lines) if line.startswith(ERROR)]
+    first = min([*errors[-1:], len(lines) - LINES_SHOWN])
+    return lines[max(first, 0) :][:MOST_LINES_SHOWN]
+
+
 def describe_failures(failed: Sequence[FailedJob]) -> str:
     """The jobs that failed, why, and their logs, some with their end; empty if none did."""
     if not failed:
@@ -151,6 +161,6 @@ def describe_failures(failed: Sequence[FailedJob]) -> str:
         lines += ["", f"  {job.rule}: {explain(job)}"]
         lines += [f"    log: {path}" for path in (job.log, *job.cluster_logs) if path]
         if place < LOGS_SHOWN:
-            lines += [f"    | {line}" for line in _read(job.log, job.since)[-LINES_SHOWN:]]
+            lines += [f"    | {line}" for line in _end_of(_read(job.log, job.since))]
     lines += ["", "Mend this and run the same command again: what other jobs finished is kept."]
     return "\n".join(lines)

@@ -94,12 +94,19 @@ def _full_disk(outputs: Any) -> Path | None:
 
 
 def _peak_memory() -> str:
-    """What this process and the largest of its children held at most (Linux counts in KiB)."""
+    """What this process and the largest of its children held at most."""
     own, child = (
-        round(resource.getrusage(who).ru_maxrss * 1024 / 1e6)
+        resource.getrusage(who).ru_maxrss
         for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
-    return f"peak memory {own} MB, of its largest child process {child} MB"
+    # On Linux a process inherits this number from the one that started it: Snakemake, which takes
+    # some GB for a large cohort. What it held itself stands elsewhere.
+    with suppress(OSError):
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        own = int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+    unit = 1 if sys.platform == "darwin" else 1024
+    told = [round(size * unit / 1e6) for size in (own, child)]
+    return f"peak memory {told[0]} MB, of its largest child process {told[1]} MB"
 
 
 @contextmanager

@@ -150,6 +150,14 @@ def test_the_reason_is_the_jobs_own_last_word_then_the_clusters(write, log, reas
     assert explain(job) == told
 
 
+def test_an_error_of_many_lines_is_told_by_its_first_and_shown_whole(write):
+    scans = [f"I{number} (patient {number}): is empty" for number in range(12)]
+    job = FailedJob("check_scans", write("job.log", "\n".join(["ERROR: 12 scans lost:", *scans])))
+    told = describe_failures([job])
+    assert "check_scans: 12 scans lost:\n" in told
+    assert all(f"    | {scan}\n" in told for scan in scans)
+
+
 def test_the_description_names_every_job_and_shows_the_end_of_a_few_logs(write):
     jobs = [
         FailedJob("explain_scans", write(f"{n}.log", f"first line\nERROR: fault {n}\n"), ())

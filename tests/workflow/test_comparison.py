@@ -254,7 +254,7 @@ def test_the_same_image_under_two_patients_stops_the_run_before_training(finishe
     images = [re.search(r"acq-(I\d+)", path.name).group(1) for path in (first, second)]
     (line, *_) = [x for x in run.said.splitlines() if "are the same" in x]
     assert all(image in line for image in images)
-    assert line.startswith("ERROR: split ")
+    assert line.strip().startswith("audit_split: split ")
     assert "train_network" not in run.rules
 
 
