@@ -51,7 +51,7 @@ class Job:
 
 
 def jobs_of(rule):
-    """Every attempt of a rule's jobs, in the order of their start."""
+    """Every attempt of a rule's jobs, in the order of their ends: a requeued one may have no start."""
     command = ["sacct", "--allocations", "--duplicates", "--parsable2", "--noheader"]
     # It would begin at midnight.
     command += ["--starttime=now-1days"]
@@ -59,7 +59,7 @@ def jobs_of(rule):
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     jobs = [Job(*line.split("|")) for line in told.splitlines()]
     found = [job for job in jobs if re.match(rf"rule_{rule}(_|$)", job.comment)]
-    return sorted(found, key=lambda job: (job.start, int(job.jobid)))
+    return sorted(found, key=lambda job: (job.end, int(job.jobid)))
 
 
 def running(comment):
