@@ -51,7 +51,7 @@ class Job:
 
 
 def jobs_of(rule):
-    """Every attempt of a rule's jobs, in the order of their ends: a requeued one may have no start."""
+    """Every attempt of a rule's jobs, as they ended; a requeued one may have no start."""
     command = ["sacct", "--allocations", "--duplicates", "--parsable2", "--noheader"]
     # It would begin at midnight.
     command += ["--starttime=now-1days"]
