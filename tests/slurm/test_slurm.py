@@ -293,7 +293,7 @@ def test_a_training_out_of_time_is_sent_again_with_more_and_goes_on(started):
     settings = config(epochs=10_000, learning_rate=0.004)
     log = started / LOG.format(split="fixed")
     log.unlink()
-    with submitted(started, settings, MODEL, "--set-resources", little_at_first) as run:
+    with submitted(started, settings, MODEL, "--set-resources", little_at_first):
         wait_for(lambda: log.exists() and "going on after epoch" in log.read_text(), 400)
         # (An interrupt is ignored by what a shell put into the background, as CI does.)
         subprocess.run(["scancel", "--user=root"], check=True)
