@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# The last line of a job that ended well (pipeline.job).
-DONE = "done in "
+from pipeline.job import DONE, ERROR
+
 # How the SLURM plugin tells of a job.
 SLURM_STATE = re.compile(r"SLURM status is: '([^']+)'")
 # Whole logs are at hand; the end of a run shows the end of a few.
@@ -18,7 +18,6 @@ LOGS_SHOWN = 3
 LINES_SHOWN = 8
 # A verdict may be followed by the list of those it is of.
 MOST_LINES_SHOWN = 40
-ERROR = "ERROR: "
 
 
 @dataclass(frozen=True)

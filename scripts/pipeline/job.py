@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import shutil
 import signal
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from pipeline.start import FULL_DISK_BYTES
+from pipeline.start import is_full
 from voxplain.faults import DataFault, Fate, SetupFault, failed
 
 
@@ -32,6 +31,11 @@ class _GivenUp(Exception):
     def __init__(self, fate: Fate) -> None:
         super().__init__(fate.reason)
         self.fate = fate
+
+
+# How the last line of a log begins; pipeline.failures looks for them.
+DONE = "done in "
+ERROR = "ERROR: "
 
 
 @contextmanager
@@ -51,7 +55,7 @@ def job(snakemake: Any) -> Iterator[None]:
             os.dup2(log, stream.fileno())
         signal.signal(signal.SIGTERM, _stop)
         yield
-        print(f"done in {time.monotonic() - begun:.1f} s; {_peak_memory()}", flush=True)
+        print(f"{DONE}{time.monotonic() - begun:.1f} s; {_peak_memory()}", flush=True)
     except (DataFault, SetupFault) as fault:
         _fail(str(fault), snakemake, terminal)
     except Exception as error:
@@ -63,7 +67,7 @@ def job(snakemake: Any) -> Iterator[None]:
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
     print(
-        f"ERROR: stopped by {signal.Signals(number).name}: cancelled, preempted or out of time",
+        f"{ERROR}stopped by {signal.Signals(number).name}: cancelled, preempted or out of time",
         file=sys.stderr,
         flush=True,
     )
@@ -76,7 +80,7 @@ def _fail(why: str, snakemake: Any, terminal: int) -> NoReturn:
     full = _full_disk(snakemake.output)
     if full:
         why = f"no space is left on the disk of {full}; free some and run again ({why})"
-    line = f"ERROR: {why}"
+    line = f"{ERROR}{why}"
     try:
         print(line, file=sys.stderr, flush=True)
     except OSError:
@@ -86,10 +90,11 @@ def _fail(why: str, snakemake: Any, terminal: int) -> NoReturn:
 
 def _full_disk(outputs: Any) -> Path | None:
     """The folder of an output, or of scratch files, whose disk is full."""
-    for folder in dict.fromkeys([*(Path(path).parent for path in outputs), tempfile.gettempdir()]):
+    places = [*(Path(path).parent for path in outputs), Path(tempfile.gettempdir())]
+    for folder in dict.fromkeys(places):
         with suppress(OSError):
-            if shutil.disk_usage(folder).free < FULL_DISK_BYTES:
-                return Path(folder)
+            if is_full(folder):
+                return folder
     return None
 
 

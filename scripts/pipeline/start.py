@@ -26,6 +26,11 @@ RECORDS = Path(".snakemake/voxplain_runs")
 LOCKS = Path(".snakemake/locks")
 
 
+def is_full(folder: Path) -> bool:
+    """Whether a folder's disk has no room for a file of ours."""
+    return shutil.disk_usage(folder).free < FULL_DISK_BYTES
+
+
 def check_folders() -> None:
     """Refuse a working directory that cannot be written to.
 
@@ -45,7 +50,7 @@ def check_folders() -> None:
                 f"folder {place} cannot be written to; choose another with --directory, or change "
                 "its permissions"
             )
-        if shutil.disk_usage(folder).free < FULL_DISK_BYTES:
+        if is_full(folder):
             raise SetupFault(
                 f"no space is left on the disk of {place}; free some, or choose another with "
                 "--directory"

@@ -23,8 +23,8 @@ def summarise_run(place: Path, splits: Iterable[str], since: float = 0) -> str:
     """
     told = []
     table = place / "cross_validation.tsv"
-    if _is_new(table, since) and _read(table):
-        told += ["", summarise_accuracy(_read(table)), f"  table: {table}"]
+    if _is_new(table, since) and (rows := _read(table)):
+        told += ["", summarise_accuracy(rows), f"  table: {table}"]
         told += [f"  pictures: {place}/{{learning_curves,roc,confusion}}.png"]
     for split in splits:
         for folder in sorted(place.glob(f"{split}/seed-*")):

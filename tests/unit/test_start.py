@@ -64,10 +64,12 @@ def test_the_lock_of_a_run_at_work_stays(place):
     assert list(LOCKS.glob("*.lock"))
 
 
-def test_a_process_that_has_the_dead_runs_number_is_not_that_run(place):
+@pytest.mark.parametrize("change", [{"started": "1"}, {"boot": "before"}], ids=str)
+def test_a_process_that_has_the_dead_runs_number_is_not_that_run(place, change):
+    """Begun at another time, or after the machine was started anew."""
     take_lock(1_000_000_000)
     note_run(False)
-    change_record(started="1")
+    change_record(**change)
     assert "its lock is removed" in clear_stale_lock()
 
 
@@ -87,14 +89,6 @@ def test_a_lock_of_whom_nothing_is_known_stays(dead):
     record().unlink()
     assert clear_stale_lock() == ""
     assert list(LOCKS.glob("*.lock"))
-
-
-def test_a_run_from_before_the_machine_was_started_anew_is_gone(place):
-    """Whatever process has its number now."""
-    take_lock(1_000_000_000)
-    note_run(False)
-    change_record(boot="before")
-    assert "its lock is removed" in clear_stale_lock()
 
 
 def test_a_run_that_was_killed_beside_a_live_one_does_not_unlock_it(dead):
