@@ -41,7 +41,7 @@ class Method:
     options: dict[str, str] = field(default_factory=dict)
 
 
-_BATCH = {"batch_size": "occluded scans in one forward pass; by the scan's size if left out"}
+_MEMORY = {"memory_mb": "for batches of occlusions; by the number of threads if left out"}
 
 METHODS: dict[str, Method] = {
     "sensitivity": Method(
@@ -61,13 +61,22 @@ METHODS: dict[str, Method] = {
             "spread": "nearest gives a voxel the drop of the nearest cube, average the mean over "
             "all cubes that cover it",
             "mask": "[x, y, z] bool; a cube that covers none of it is not tried",
-            **_BATCH,
+            **_MEMORY,
+        },
+    ),
+    "voxel_occlusion": Method(
+        "voxplain.relevance.occlusion",
+        "change of the probability when a small cube around the voxel is set to 0 (Yang et al. 2018)",
+        options={
+            "size": "edge of the cube in voxels",
+            "mask": "[x, y, z] bool; the voxels to do it for",
+            **_MEMORY,
         },
     ),
     "area_occlusion": Method(
         "voxplain.relevance.occlusion",
         "drop of the probability when the voxel's brain area is set to 0 (Rieke et al. 2018)",
-        options={"labels": "[x, y, z] integers, the area of each voxel, 0 for none", **_BATCH},
+        options={"labels": "[x, y, z] integers, the area of each voxel, 0 for none", **_MEMORY},
     ),
 }
 

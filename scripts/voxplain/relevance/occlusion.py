@@ -3,48 +3,47 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from voxplain.faults import SetupFault
+from voxplain.relevance.incremental import IncrementalNetwork, NotLocalError
 from voxplain.relevance.inputs import as_input
+from voxplain.relevance.regions import Regions
 
 SPREADS = ("nearest", "average")
 
-# Voxels that are sent through the network at once: one scan at 1 mm, some sixty at 4 mm.
+# Of the batches at work. A thread of a CPU gains nothing from more (`benchmarks/occlusion.py`).
+_MEMORY_MB = {"cpu": 64, "cuda": 4000}
+# Voxels that are sent through the network at once where all is computed in full: one scan at 1 mm.
 _VOXELS_A_BATCH = 8_600_000
-
-
-@dataclass(frozen=True)
-class Region:
-    """Part of a scan.
-
-    Attributes
-    ----------
-    box
-        One slice an axis, within the scan.
-    inside
-        ``[x, y, z]`` bool on the box; None for all of it.
-    """
-
-    box: tuple[slice, slice, slice]
-    inside: np.ndarray | None = None
+# Edge in voxels from which on regions are cut to where the scan is not 0; smaller ones gain less than
+# the search takes.
+_WORTH_TRIMMING = 12
+# Largest difference of a probability between the engine and a full forward pass, of one region, with
+# which the engine is trusted; rounding makes 1e-7 in float32.
+_TRUSTED = 1e-5
 
 
 @torch.no_grad()
 def occlude(
     model: nn.Module,
-    scan: torch.Tensor | np.ndarray,
-    regions: Sequence[Region],
-    batch_size: int | None = None,
+    scan: Tensor | np.ndarray,
+    regions: Regions,
+    memory_mb: float | None = None,
     label: str = "occlusion",
 ) -> np.ndarray:
     """How each class's probability falls when a region of the scan is set to 0.
+
+    Only what a region changes is recomputed (:mod:`voxplain.relevance.incremental`); the first
+    region is computed in full as well, and if the two do not agree, or the network does not go by
+    parts, all are, with a warning.
 
     Parameters
     ----------
@@ -54,8 +53,9 @@ def occlude(
         ``[x, y, z]``, normalised, so that 0 is the mean of the training scans.
     regions
         What to set to 0, one at a time.
-    batch_size
-        Occluded scans in one forward pass; the outcome does not depend on it.
+    memory_mb
+        For batches of regions, beside the activations of the whole scan; the outcome does not
+        depend on it but for rounding.
     label
         Of the progress bar.
 
@@ -64,35 +64,89 @@ def occlude(
     ``[regions, classes]`` float64: the whole scan's probability minus the occluded one's.
     """
     batch = as_input(model, scan)
-    if batch_size is None:
-        batch_size = max(1, _VOXELS_A_BATCH // batch.numel())
+    if memory_mb is None:
+        threads = torch.get_num_threads() if batch.device.type == "cpu" else 1
+        memory_mb = _MEMORY_MB.get(batch.device.type, 500) * threads
+    filled = (batch[0, 0] != 0).cpu().numpy()
+    changing, numbers = regions.touching(filled), slice(None)
+    tried = regions[changing]
+    if len(tried) and (tried.stop - tried.start).max() >= _WORTH_TRIMMING:
+        # At the brain's surface several cubes hold the same part of it.
+        tried, numbers = tried.trimmed(filled).unique()
+    with (
+        _exact_sums(),
+        tqdm(total=len(regions), desc=label, unit="region", mininterval=5) as progress,
+    ):
+        progress.update(len(regions) - len(tried))
+        whole, occluded = _probabilities(model, batch, tried, memory_mb, progress.update)
+    drops = np.zeros((len(regions), whole.shape[1]))
+    drops[changing] = (whole - occluded).cpu().numpy()[numbers]
+    return drops
+
+
+def _probabilities(
+    model: nn.Module,
+    batch: Tensor,
+    regions: Regions,
+    memory_mb: float,
+    progress: Callable[[int], Any],
+) -> tuple[Tensor, Tensor]:
+    """Probabilities of the whole scan ``[1, classes]`` and with each region at 0."""
+    try:
+        # Before the engine keeps its activations, so that the two do not add up.
+        expected = _in_full(model, batch, regions[:1], lambda count: None)
+        network = IncrementalNetwork(model, batch)
+        found = torch.softmax(network.logits_of(regions[:1], memory_mb).double(), dim=1)
+        if not torch.allclose(found, expected, rtol=0, atol=_TRUSTED):
+            raise NotLocalError(
+                f"a check failed: {found.tolist()} by parts, {expected.tolist()} in full"
+            )
+        if network.convolutions_in_full:
+            _warn(f"from layer {network.in_full} on, the network is computed in full: slow")
+        whole = torch.softmax(network.logits.double(), dim=1)
+        logits = network.logits_of(regions, memory_mb, progress)
+        return whole, torch.softmax(logits.double(), dim=1)
+    except NotLocalError as reason:
+        _warn(f"every occlusion is a full forward pass, which is slow, since {reason}")
     whole = torch.softmax(model(batch).double(), dim=1)
-    drops = []
-    progress = tqdm(total=len(regions), desc=label, unit="region", mininterval=5)
-    for first in range(0, len(regions), batch_size):
-        some = regions[first : first + batch_size]
+    return whole, _in_full(model, batch, regions, progress)
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, RuntimeWarning, stacklevel=4)
+
+
+def _in_full(
+    model: nn.Module, batch: Tensor, regions: Regions, progress: Callable[[int], Any]
+) -> Tensor:
+    """Probabilities with each region at 0 ``[regions, classes]``, by full forward passes."""
+    together = max(1, _VOXELS_A_BATCH // batch.numel())
+    found = []
+    for first in range(0, len(regions), together):
+        some = regions[first : first + together]
         occluded = batch.repeat(len(some), 1, 1, 1, 1)
-        for copy, region in zip(occluded, some, strict=True):
-            part = copy[(0, *region.box)]
-            if region.inside is None:
-                part.zero_()
-            else:
-                part[torch.as_tensor(region.inside, device=part.device)] = 0
-        drops.append((whole - torch.softmax(model(occluded).double(), dim=1)).cpu().numpy())
-        progress.update(len(some))
-    progress.close()
-    return np.concatenate(drops) if drops else np.zeros((0, whole.shape[1]))
+        for number, box in enumerate(some.boxes()):
+            part = occluded[(number, 0, *box)]
+            part[torch.from_numpy(some.inside(number)).to(part.device)] = 0
+        found.append(torch.softmax(model(occluded).double(), dim=1))
+        progress(len(some))
+    return torch.cat(found) if found else torch.softmax(model(batch).double(), dim=1)[:0]
+
+
+def _exact_sums() -> Any:
+    """On a GPU float32 as float32, not TF32: the engine adds small changes to large sums."""
+    return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
 
 
 def occlusion(
     model: nn.Module,
-    scan: torch.Tensor | np.ndarray,
+    scan: Tensor | np.ndarray,
     target: int,
     size: int,
     stride: int,
     spread: str = "nearest",
     mask: np.ndarray | None = None,
-    batch_size: int | None = None,
+    memory_mb: float | None = None,
 ) -> np.ndarray:
     """Drop of the target's probability under a cube that slides over the scan, 0 where it rises.
 
@@ -108,54 +162,83 @@ def occlusion(
         ``average`` the mean over all cubes that cover it, and 0 where none does.
     mask
         ``[x, y, z]`` bool: where the scan is not 0 anyway. Cubes beside it are not tried.
+    memory_mb
+        As :func:`occlude`.
 
     The other parameters and the return value are as :func:`voxplain.relevance.explain`.
     """
     if spread not in SPREADS:
         raise SetupFault(f"there is no spread {spread!r}; allowed: {', '.join(SPREADS)}")
-    if mask is not None and mask.shape != tuple(scan.shape):
-        raise ValueError(f"mask {mask.shape} does not lie on the scan's grid {tuple(scan.shape)}")
-    places = [range(0, n, stride) for n in scan.shape]
-    corners = list(itertools.product(*places))
-    regions = {corner: Region(cube_at(corner, size, scan.shape)) for corner in corners}
-    if mask is not None:
-        regions = {corner: r for corner, r in regions.items() if mask[r.box].any()}
-    drops = occlude(model, scan, list(regions.values()), batch_size)[:, target].clip(min=0)
-    found = dict(zip(regions, drops, strict=True))
+    shape = tuple(scan.shape)
+    _check_grid("mask", mask, shape)
+    axes = [np.arange(0, n, stride) for n in shape]
+    centres = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+    cubes = Regions.cubes(centres, size, shape)
+    tried = np.ones(len(cubes), bool) if mask is None else cubes.touching(mask)
+    drops = np.zeros(len(cubes))
+    drops[tried] = occlude(model, scan, cubes[tried], memory_mb)[:, target].clip(min=0)
     if spread == "average":
-        total, count = np.zeros(scan.shape), np.zeros(scan.shape)
-        for corner in corners:
-            box = cube_at(corner, size, scan.shape)
-            total[box] += found.get(corner, 0.0)
-            count[box] += 1
-        return np.divide(total, count, out=total, where=count > 0).astype(np.float32)
-    coarse = np.zeros([len(axis) for axis in places], np.float32)
-    for corner, drop in found.items():
-        coarse[tuple(c // stride for c in corner)] = drop
+        total, count = (_sum_of_boxes(cubes, each, shape) for each in (drops, np.ones(len(cubes))))
+        covered = count > 0.5
+        return np.divide(total, count, out=np.zeros(shape), where=covered).astype(np.float32)
+    coarse = drops.astype(np.float32).reshape([len(axis) for axis in axes])
     nearest = [
         np.minimum((np.arange(n) + stride // 2) // stride, len(axis) - 1)
-        for n, axis in zip(scan.shape, places, strict=True)
+        for n, axis in zip(shape, axes, strict=True)
     ]
     return coarse[np.ix_(*nearest)]
 
 
-def cube_at(centre: Sequence[int], size: int, shape: Sequence[int]) -> tuple[slice, slice, slice]:
-    """The cube of ``size`` voxels around a voxel, cut at the borders.
+def _sum_of_boxes(regions: Regions, amounts: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Sum over the boxes that cover a voxel, ``[x, y, z]`` float64.
 
-    An even cube has one voxel more before its centre than behind it.
+    Each box is written as steps at its eight corners, which sums along the axes turn into it.
     """
-    starts = [c - size // 2 for c in centre]
-    return tuple(
-        slice(max(start, 0), min(start + size, n)) for start, n in zip(starts, shape, strict=True)
-    )
+    steps = np.zeros(np.array(shape) + 1)
+    for corner in itertools.product((0, 1), repeat=3):
+        at = np.where(np.array(corner, bool), regions.stop, regions.start)
+        np.add.at(steps, tuple(at.T), amounts * (-1) ** sum(corner))
+    return steps.cumsum(0).cumsum(1).cumsum(2)[:-1, :-1, :-1]
+
+
+def voxel_occlusion(
+    model: nn.Module,
+    scan: Tensor | np.ndarray,
+    target: int,
+    size: int = 7,
+    mask: np.ndarray | None = None,
+    memory_mb: float | None = None,
+) -> np.ndarray:
+    """|Change| of the target's probability when a cube around a voxel is set to 0.
+
+    One cube for every voxel; the baseline of Yang et al. 2018, after Korolev et al. 2017.
+
+    Parameters
+    ----------
+    size
+        Edge of the cube in voxels.
+    mask
+        ``[x, y, z]`` bool: voxels to do it for, the others are 0. All of them if left out.
+    memory_mb
+        As :func:`occlude`.
+
+    The other parameters and the return value are as :func:`voxplain.relevance.explain`.
+    """
+    shape = tuple(scan.shape)
+    _check_grid("mask", mask, shape)
+    chosen = np.ones(shape, bool) if mask is None else np.asarray(mask, bool)
+    cubes = Regions.cubes(np.argwhere(chosen), size, shape)
+    heatmap = np.zeros(shape, np.float32)
+    heatmap[chosen] = np.abs(occlude(model, scan, cubes, memory_mb, "voxels")[:, target])
+    return heatmap
 
 
 def area_occlusion(
     model: nn.Module,
-    scan: torch.Tensor | np.ndarray,
+    scan: Tensor | np.ndarray,
     target: int,
     labels: np.ndarray,
-    batch_size: int | None = None,
+    memory_mb: float | None = None,
 ) -> np.ndarray:
     """Drop of the target's probability when an area is set to 0, written to its voxels.
 
@@ -166,26 +249,19 @@ def area_occlusion(
     ----------
     labels
         ``[x, y, z]`` integers on the scan's grid, 0 outside every area.
+    memory_mb
+        As :func:`occlude`.
 
     The other parameters and the return value are as :func:`voxplain.relevance.explain`.
     """
-    if labels.shape != tuple(scan.shape):
-        raise ValueError(f"labels {labels.shape} do not lie on the scan's grid {scan.shape}")
-    values = [int(value) for value in np.unique(labels) if value]
-    regions = list(area_regions(labels, values))
-    drops = occlude(model, scan, regions, batch_size, "area occlusion")[:, target].clip(min=0)
-    heatmap = np.zeros(labels.shape, np.float32)
-    for region, drop in zip(regions, drops, strict=True):
-        heatmap[region.box][region.inside] = drop
-    return heatmap
+    _check_grid("labels", labels, tuple(scan.shape))
+    areas = Regions.segments(labels)
+    drops = occlude(model, scan, areas, memory_mb, "area occlusion")[:, target].clip(min=0)
+    of_label = np.zeros(int(labels.max(initial=0)) + 1, np.float32)
+    of_label[areas.values] = drops
+    return of_label[labels]
 
 
-def area_regions(labels: np.ndarray, values: Iterable[int]) -> Iterator[Region]:
-    """The areas of a label volume, each in its smallest box."""
-    for value in values:
-        inside = labels == value
-        box = []
-        for axis in range(3):
-            filled = np.flatnonzero(inside.any(axis=tuple(a for a in range(3) if a != axis)))
-            box.append(slice(int(filled[0]), int(filled[-1]) + 1))
-        yield Region(tuple(box), inside[tuple(box)])
+def _check_grid(name: str, volume: np.ndarray | None, shape: tuple[int, ...]) -> None:
+    if volume is not None and volume.shape != shape:
+        raise ValueError(f"{name} {volume.shape} lies not on the scan's grid {shape}")

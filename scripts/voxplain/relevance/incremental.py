@@ -1,0 +1,448 @@
+"""A network's answers to many occluded copies of one scan, by recomputing only what changes.
+
+The activations of the whole scan are computed once and kept. An occlusion changes a box of every
+feature map, small where the occlusion is small; only the boxes are computed, layer by layer, for many
+occlusions at a time (:mod:`voxplain.relevance.layers`). Where a layer needs the whole map (a dense
+one) or is not known, the change is added to the kept map, and from there on the network computes in
+full, as it is.
+
+The numbers are those of full forward passes but for rounding. Which layer follows which is read from
+the network by :mod:`torch.fx`, so it need not be one of ours.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from voxplain.relevance.layers import (
+    BatchNorm,
+    Block,
+    Convolution,
+    Kept,
+    Layer,
+    MaxPool,
+    Mean,
+    Pointwise,
+    Window,
+    layer_of,
+    place,
+)
+from voxplain.relevance.regions import Regions
+
+# Regions whose boxes are worked out at once: the boxes of a scan's every voxel would take gigabytes.
+_REGIONS_AT_ONCE = 65536
+# Regions share a batch, whose boxes are all of one size, as long as that makes no more than this
+# much of the work they would be by themselves.
+_MOST_EXTRA_WORK = 1.25
+
+
+class NotLocalError(Exception):
+    """A network none of whose layers can be recomputed in parts; says why."""
+
+
+@dataclass(eq=False)
+class _InFull:
+    """What is computed from whole maps, as the network does."""
+
+    node: fx.Node
+    sources: list[fx.Node]
+    elements: int = 0  # of its output for one scan
+
+
+Boxes = dict[fx.Node, tuple[np.ndarray, np.ndarray]]
+
+
+class IncrementalNetwork:
+    """A network that knows a scan, and what it says of occluded copies of it.
+
+    Parameters
+    ----------
+    model
+        From ``[batch, 1, x, y, z]`` to logits ``[batch, classes]``, in eval mode.
+    batch
+        The whole scan ``[1, 1, x, y, z]``, on the device and of the type of the parameters.
+
+    Attributes
+    ----------
+    logits
+        ``[1, classes]`` of the whole scan.
+    in_full
+        Name of the first layer that is computed in full.
+
+    Raises
+    ------
+    NotLocalError
+        The network cannot be traced, or its first layer is not known.
+    """
+
+    def __init__(self, model: nn.Module, batch: Tensor) -> None:
+        self._model = model
+        try:
+            graph = fx.Tracer().trace(model)
+        except Exception as error:  # it runs the network's own code: anything may be raised
+            told = str(error).strip().splitlines()
+            raise NotLocalError(
+                f"torch.fx cannot trace it: {told[0] if told else error!r}"
+            ) from error
+        _follow_in_place(graph, model)
+        self._input = next(node for node in graph.nodes if node.op == "placeholder")
+        self._output = next(node for node in graph.nodes if node.op == "output").args[0]
+        self._same: dict[fx.Node, fx.Node] = {}
+        self._layers: dict[fx.Node, Layer] = {}
+        self._means: dict[fx.Node, Mean] = {}
+        self._rest: list[_InFull] = []
+        self.in_full: str | None = None
+        self._plan(graph)
+        if not self._layers:
+            raise NotLocalError(f"its first layer, {self.in_full}, is not known")
+        self._run_whole(batch)
+
+    # --- which layer follows which
+
+    def _plan(self, graph: fx.Graph) -> None:
+        for node in graph.nodes:
+            if node.op in ("placeholder", "output"):
+                continue
+            sources = [self._same.get(source, source) for source in node.all_input_nodes]
+            local = sources and all(s is self._input or s in self._layers for s in sources)
+            layer = layer_of(node, self._model, sources) if local else None
+            if layer is None:
+                if local and self.in_full is None:
+                    self.in_full = self._name(node)
+                self._rest.append(_InFull(node, sources))
+            elif layer == "same":
+                self._same[node] = sources[0]
+            elif isinstance(layer, Mean):
+                self._means[node] = layer
+            else:
+                self._layers[node] = layer
+                self._merge(layer, node.all_input_nodes[0])
+
+    def _merge(self, layer: Layer, source: fx.Node) -> None:
+        """Let a convolution do the batch norm behind it, a pooling the ReLU before it.
+
+        Only where nothing else reads what is between the two.
+        """
+        before = self._layers.get(layer.sources[0])
+        if before is None or len(source.users) > 1 or len(before.node.users) > 1:
+            return
+        if isinstance(layer, BatchNorm) and isinstance(before, Convolution):
+            before.absorb(layer)
+            del self._layers[layer.node], self._layers[before.node]
+            before.node = layer.node
+            self._layers[layer.node] = before
+        elif isinstance(layer, MaxPool) and isinstance(before, Pointwise) and before.is_relu:
+            layer.rectified = True
+            layer.sources = before.sources
+            del self._layers[before.node]
+
+    def _name(self, node: fx.Node) -> str:
+        if node.op == "call_module":
+            return f"{node.target} ({type(self._model.get_submodule(node.target)).__name__})"
+        return str(getattr(node.target, "__name__", node.target))
+
+    @property
+    def convolutions_in_full(self) -> bool:
+        """Whether a layer in full stands before a convolution, which is where the work is."""
+        modules = [step.node.target for step in self._rest if step.node.op == "call_module"]
+        return any(isinstance(self._model.get_submodule(name), nn.Conv3d) for name in modules)
+
+    # --- the whole scan
+
+    def _run_whole(self, batch: Tensor) -> None:
+        """Run the scan through the network once and keep what the layers read of it."""
+        self._kept = Kept()
+        self._maps: dict[fx.Node, Tensor] = {}  # whole maps that the rest of the network reads
+        in_order = [*self._layers.values(), *self._means.values()]
+        read = {s for step in self._rest for s in step.sources} | {self._output}
+        pending = Counter(source for layer in in_order for source in layer.sources)
+        values: dict[fx.Node, Any] = {self._input: batch}
+        self._kept.add("scan", batch)
+        self._shapes = {self._input: np.array(batch.shape[2:])}
+        self._channels = {self._input: 1}
+        for layer in in_order:
+            inputs = [values[source] for source in layer.sources]
+            output = values[layer.node] = layer.whole(*inputs)
+            self._shapes[layer.node] = layer.shape = np.array(output.shape[2:])
+            self._channels[layer.node] = output.shape[1]
+            layer.keep(self._kept, inputs, output)
+            if layer.node in read:
+                # As the network's own code finds it: contiguous, and free to be written to.
+                self._maps[layer.node] = output.clone(memory_format=torch.contiguous_format)
+            del inputs, output
+            for source in layer.sources:
+                pending[source] -= 1
+                if not pending[source]:
+                    del values[source]
+        if self._input in read:
+            self._maps[self._input] = batch
+        found = self._run_rest({node: value.clone() for node, value in self._maps.items()})
+        for step in self._rest:
+            value = found[step.node]
+            step.elements = value.numel() if isinstance(value, Tensor) else 0
+        self.logits = found[self._output]
+
+    def _run_rest(self, values: dict[fx.Node, Any]) -> dict[fx.Node, Any]:
+        """Compute in full what does not go by parts, from the whole maps that it reads."""
+        found = dict(values)
+
+        def at(node: fx.Node) -> Any:
+            node = self._same.get(node, node)
+            if node not in found and node.op == "placeholder":
+                return node.args[0] if node.args else None  # an argument of forward left out
+            return found[node]
+
+        for step in self._rest:
+            node = step.node
+            args, kwargs = fx.node.map_arg(node.args, at), fx.node.map_arg(node.kwargs, at)
+            if node.op == "call_module":
+                found[node] = self._model.get_submodule(node.target)(*args, **kwargs)
+            elif node.op == "call_function":
+                found[node] = node.target(*args, **kwargs)
+            elif node.op == "call_method":
+                found[node] = getattr(args[0], node.target)(*args[1:], **kwargs)
+            else:
+                found[node] = operator.attrgetter(node.target)(self._model)
+        return found
+
+    # --- occluded copies of it
+
+    def logits_of(
+        self,
+        regions: Regions,
+        memory_mb: float,
+        progress: Callable[[int], Any] = lambda count: None,
+    ) -> Tensor:
+        """What the network says when a region of the scan is 0, ``[regions, classes]``.
+
+        Parameters
+        ----------
+        regions
+            On the scan's grid.
+        memory_mb
+            What the boxes of all batches that are at work may take together; the numbers do not
+            depend on it but for rounding.
+        progress
+            Called with the number of regions done since it was called last.
+        """
+        device = self.logits.device
+        if regions.labels is not None:
+            self._kept.add("labels", torch.from_numpy(regions.labels)[None, None].to(device))
+        # Many small layers: a thread for each batch does more than many threads for each layer.
+        workers = torch.get_num_threads() if device.type == "cpu" else 1
+        found = self.logits.new_empty((len(regions), self.logits.shape[1]))
+        # Regions that start alike against all strides get boxes that lie alike in every layer.
+        period = math.prod(
+            int(layer.stride.max()) for layer in self._layers.values() if isinstance(layer, Window)
+        )
+        order = np.lexsort((regions.start % period).T[::-1])
+        for first in range(0, len(regions), _REGIONS_AT_ONCE):
+            numbers = order[first : first + _REGIONS_AT_ONCE]
+            some = regions[numbers]
+            boxes = self._boxes(some)
+            batches = list(self._batches(boxes, memory_mb * 1e6 / workers, workers))
+
+            def run(members: np.ndarray, some: Regions = some, boxes: Boxes = boxes) -> Tensor:
+                return self._run_batch(some[members], boxes, members)
+
+            with _in_threads(workers) as mapped:
+                for members, logits in zip(batches, mapped(run, batches), strict=True):
+                    found[torch.from_numpy(numbers[members]).to(device)] = logits
+                    progress(len(members))
+        return found
+
+    def _boxes(self, regions: Regions) -> Boxes:
+        """Where each region changes each map: starts and stops, ``[regions, 3]``."""
+        boxes = {self._input: (regions.start, regions.stop)}
+        for node, layer in self._layers.items():
+            boxes[node] = layer.grow([boxes[source] for source in layer.sources])
+        return boxes
+
+    def _batches(self, boxes: Boxes, budget: float, workers: int) -> Iterator[np.ndarray]:
+        """Regions that are computed together, by their numbers.
+
+        All boxes of a batch have the size of the largest, so regions of like boxes belong together;
+        and boxes are placed faster where they lie in the same way against a layer's windows.
+        """
+        nodes = list(boxes)
+        sizes = np.stack([stop - start for start, stop in boxes.values()], axis=1)  # [n, maps, 3]
+        ways = np.stack(
+            [
+                boxes[layer.sources[0]][0] - layer.frame_start(boxes[layer.node][0])
+                for layer in self._layers.values()
+                if isinstance(layer, Window)
+            ]
+            or [np.zeros_like(boxes[self._input][0])],
+            axis=1,
+        )
+        mixer = np.random.default_rng(0).integers(1 << 62, size=max(sizes.shape[1] * 3, 1))
+        of_way = [(ways[:, :, axis] * mixer[: ways.shape[1]]).sum(1) for axis in range(3)]
+        of_size = (sizes.reshape(len(sizes), -1) * mixer).sum(1)
+        _, one, group = np.unique(of_size, return_index=True, return_inverse=True)
+        group = group.ravel()
+        members = np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))[:-1])
+        work = self._work(nodes, sizes[one])
+
+        def cut(groups: list[int], largest: np.ndarray) -> Iterator[np.ndarray]:
+            chosen = np.concatenate([members[number] for number in groups])
+            chosen = chosen[np.lexsort([way[chosen] for way in reversed(of_way)])]
+            most = max(1, int(budget // self._bytes(nodes, largest)))
+            parts = -(-len(chosen) // most)
+            if len(chosen) >= 8 * workers:  # enough for every thread to have some of them
+                parts = -(-parts // workers) * workers
+            yield from np.array_split(chosen, parts)
+
+        groups: list[int] = []
+        for number in np.argsort(-work, kind="stable").tolist():
+            count = len(members[number])
+            if groups:
+                joint = np.maximum(largest, sizes[one[number]])
+                alone = own + work[number] * count
+                if self._work(nodes, joint[None])[0] * (total + count) <= _MOST_EXTRA_WORK * alone:
+                    groups.append(number)
+                    largest, own, total = joint, alone, total + count
+                    continue
+                yield from cut(groups, largest)
+            groups, largest = [number], sizes[one[number]]
+            own, total = work[number] * count, count
+        if groups:
+            yield from cut(groups, largest)
+
+    def _work(self, nodes: list[fx.Node], sizes: np.ndarray) -> np.ndarray:
+        """Multiply-adds, about, for boxes of these sizes ``[n, maps, 3]``; ``[n]``."""
+        voxels = sizes.prod(axis=2).astype(float)
+        total = voxels[:, 0].copy()
+        for place, node in enumerate(nodes[1:], start=1):
+            layer = self._layers[node]
+            if isinstance(layer, Convolution):
+                total += voxels[:, place] * layer.weight.numel()
+            else:
+                total += voxels[:, place] * self._channels[node]
+        return total
+
+    def _bytes(self, nodes: list[fx.Node], sizes: np.ndarray) -> float:
+        """Memory for one region whose boxes have these sizes ``[maps, 3]``."""
+        place = {node: number for number, node in enumerate(nodes)}
+        boxes = {node: sizes[place[node]].prod() * self._channels[node] for node in nodes}
+        most = boxes[self._input]
+        for node, layer in self._layers.items():
+            frame = layer.frame(sizes[place[node]]).prod() * self._channels[layer.sources[0]]
+            most = max(most, 2 * frame + 3 * boxes[node])
+        rest = sum(step.elements for step in self._rest)
+        rest += sum(value.numel() for value in self._maps.values())
+        return float(most + sum(boxes.values()) / 2 + rest) * self.logits.element_size()
+
+    @torch.no_grad()
+    def _run_batch(self, regions: Regions, boxes: Boxes, members: np.ndarray) -> Tensor:
+        """Logits of some regions ``[batch, classes]``."""
+
+        def common(node: fx.Node) -> tuple[np.ndarray, np.ndarray]:
+            """The start of every region's box when all have the size of the largest; that size."""
+            start, stop = (edge[members] for edge in boxes[node])
+            size = (stop - start).max(axis=0)
+            return np.minimum(start, self._shapes[node] - size), size
+
+        start, size = common(self._input)
+        blocks = {self._input: Block(self._change_of_scan(regions, start, size), start)}
+        maps = {}
+        pending = Counter(s for layer in self._layers.values() for s in layer.sources)
+        pending.update(s for layer in self._means.values() for s in layer.sources)
+
+        def hand_on(node: fx.Node) -> None:
+            """What else reads a change: whole maps and means. Forget it where nothing does."""
+            if node in self._maps:
+                size = self._shapes[node]
+                changed = place(blocks[node], np.zeros_like(start), size)
+                maps[node] = (self._maps[node] + changed).contiguous()
+            if not pending[node]:
+                blocks.pop(node)
+
+        hand_on(self._input)
+        for node, layer in self._layers.items():
+            of_sources = [blocks[source] for source in layer.sources]
+            its_start, its_size = common(node)
+            change = layer.carry(of_sources, its_start, its_size, self._kept)
+            blocks[node] = Block(change, its_start)
+            for source in layer.sources:
+                pending[source] -= 1
+                if not pending[source]:
+                    blocks.pop(source)
+            hand_on(node)
+        for node, layer in self._means.items():
+            source = layer.sources[0]
+            voxels = int(self._shapes[source].prod())
+            maps[node] = self._maps[node] + layer.of_change(blocks[source], voxels)
+        return self._run_rest(maps)[self._output]
+
+    def _change_of_scan(self, regions: Regions, start: np.ndarray, size: np.ndarray) -> Tensor:
+        """What setting the regions to 0 changes in the scan, on boxes of one size."""
+        change = self._kept.gather("scan", start, size).neg_()
+        if regions.labels is not None:
+            values = torch.from_numpy(regions.values).to(change.device)
+            labels = self._kept.gather("labels", start, size)
+            change *= labels == values.view(-1, 1, 1, 1, 1)
+        for axis in range(3):
+            low = (regions.start - start)[:, axis]
+            high = (regions.stop - start)[:, axis]
+            if low.any() or (high < size[axis]).any():
+                place = np.arange(size[axis])
+                inside = (place >= low[:, None]) & (place < high[:, None])
+                shape = [len(inside), 1, 1, 1, 1]
+                shape[2 + axis] = -1
+                change *= torch.from_numpy(inside).to(change.device).view(shape)
+        return change
+
+
+@contextmanager
+def _in_threads(workers: int) -> Iterator[Callable]:
+    """A ``map`` that works in so many threads, in each of which torch has one to itself."""
+    if workers == 1:
+        yield map
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    pool = ThreadPoolExecutor(workers)
+    try:
+        yield pool.map
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)
+
+
+def _follow_in_place(graph: fx.Graph, model: nn.Module) -> None:
+    """Let what reads a map after it was changed in place read the changed one.
+
+    The layers here write nothing in place, so a map and what became of it are two.
+    """
+    order = {node: place for place, node in enumerate(graph.nodes)}
+    for node in list(graph.nodes):
+        if not node.args or not isinstance(node.args[0], fx.Node) or not _in_place(node, model):
+            continue
+        changed = node.args[0]
+        later = [user for user in changed.users if order[user] > order[node]]
+        for user in later:
+            user.replace_input_with(changed, node)
+
+
+def _in_place(node: fx.Node, model: nn.Module) -> bool:
+    if node.op == "call_module":
+        return bool(getattr(model.get_submodule(node.target), "inplace", False))
+    if node.op == "call_function":
+        name = getattr(node.target, "__name__", "")
+        called = name.endswith("_") and not name.endswith("__")
+        return called or name in _IN_PLACE_OPERATORS or bool(node.kwargs.get("inplace"))
+    return node.op == "call_method" and node.target.endswith("_")
+
+
+_IN_PLACE_OPERATORS = ("iadd", "isub", "imul", "itruediv")
