@@ -66,7 +66,7 @@ METHODS: dict[str, Method] = {
     ),
     "voxel_occlusion": Method(
         "voxplain.relevance.occlusion",
-        "change of the probability when a small cube around the voxel is set to 0 (Yang et al. 2018)",
+        "change of the probability when a small cube at the voxel is set to 0 (Yang et al. 2018)",
         options={
             "size": "edge of the cube in voxels",
             "mask": "[x, y, z] bool; the voxels to do it for",

@@ -1,13 +1,13 @@
 """A network's answers to many occluded copies of one scan, by recomputing only what changes.
 
 The activations of the whole scan are computed once and kept. An occlusion changes a box of every
-feature map, small where the occlusion is small; only the boxes are computed, layer by layer, for many
-occlusions at a time (:mod:`voxplain.relevance.layers`). Where a layer needs the whole map (a dense
-one) or is not known, the change is added to the kept map, and from there on the network computes in
-full, as it is.
+feature map, small where the occlusion is small; only the boxes are computed, layer by layer, for
+many occlusions at a time (:mod:`voxplain.relevance.layers`). Where a layer needs the whole map (a
+dense one) or is not known, the change is added to the kept map, and from there on the network
+computes in full, as it is.
 
-The numbers are those of full forward passes but for rounding. Which layer follows which is read from
-the network by :mod:`torch.fx`, so it need not be one of ours.
+The numbers are those of full forward passes but for rounding. Which layer follows which is read
+from the network by :mod:`torch.fx`, so it need not be one of ours.
 """
 
 from __future__ import annotations
@@ -35,12 +35,13 @@ from voxplain.relevance.layers import (
     Mean,
     Pointwise,
     Window,
-    layer_of,
+    add_to_whole,
     place,
 )
 from voxplain.relevance.regions import Regions
+from voxplain.relevance.tracing import follow_in_place, layer_of
 
-# Regions whose boxes are worked out at once: the boxes of a scan's every voxel would take gigabytes.
+# Regions whose boxes are worked out at once: those of a scan's every voxel would take gigabytes.
 _REGIONS_AT_ONCE = 65536
 # Regions share a batch, whose boxes are all of one size, as long as that makes no more than this
 # much of the work they would be by themselves.
@@ -95,7 +96,7 @@ class IncrementalNetwork:
             raise NotLocalError(
                 f"torch.fx cannot trace it: {told[0] if told else error!r}"
             ) from error
-        _follow_in_place(graph, model)
+        follow_in_place(graph, model)
         self._input = next(node for node in graph.nodes if node.op == "placeholder")
         self._output = next(node for node in graph.nodes if node.op == "output").args[0]
         self._same: dict[fx.Node, fx.Node] = {}
@@ -146,6 +147,8 @@ class IncrementalNetwork:
             layer.rectified = True
             layer.sources = before.sources
             del self._layers[before.node]
+        elif isinstance(layer, Pointwise) and before.sources == [self._input]:
+            layer.first = before if isinstance(before, Convolution) else None
 
     def _name(self, node: fx.Node) -> str:
         if node.op == "call_module":
@@ -166,6 +169,9 @@ class IncrementalNetwork:
         self._maps: dict[fx.Node, Tensor] = {}  # whole maps that the rest of the network reads
         in_order = [*self._layers.values(), *self._means.values()]
         read = {s for step in self._rest for s in step.sources} | {self._output}
+        # Maps whose changes must end at the map's borders.
+        self._bordered = {s for la in in_order if la.needs_borders for s in la.sources} | read
+        recomputed = [layer.first for layer in in_order if isinstance(layer, Pointwise)]
         pending = Counter(source for layer in in_order for source in layer.sources)
         values: dict[fx.Node, Any] = {self._input: batch}
         self._kept.add("scan", batch)
@@ -176,6 +182,8 @@ class IncrementalNetwork:
             output = values[layer.node] = layer.whole(*inputs)
             self._shapes[layer.node] = layer.shape = np.array(output.shape[2:])
             self._channels[layer.node] = output.shape[1]
+            if isinstance(layer, Convolution) and layer in recomputed:
+                layer.keep_input(self._kept, batch)
             layer.keep(self._kept, inputs, output)
             if layer.node in read:
                 # As the network's own code finds it: contiguous, and free to be written to.
@@ -262,6 +270,27 @@ class IncrementalNetwork:
                     progress(len(members))
         return found
 
+    def multiply_adds(self, regions: Regions) -> np.ndarray:
+        """What the convolutions of each region take at the least, ``[regions]``.
+
+        Every changed voxel of a layer's input goes into each of its kernel's places, or every
+        changed voxel of its output sums over all of them: whichever is less.
+        """
+        boxes = self._boxes(regions)
+        total = np.zeros(len(regions))
+        for node, layer in self._layers.items():
+            if isinstance(layer, Convolution):
+                start, stop = boxes[layer.sources[0]]
+                read = (stop - start).prod(axis=1) / layer.stride.prod()
+                start, stop = boxes[node]
+                total += np.minimum(read, (stop - start).prod(axis=1)) * layer.weight.numel()
+        return total
+
+    def multiply_adds_in_full(self) -> int:
+        """What the convolutions of one full forward pass take, those of the rest left out."""
+        layers = [layer for layer in self._layers.values() if isinstance(layer, Convolution)]
+        return sum(int(layer.shape.prod()) * layer.weight.numel() for layer in layers)
+
     def _boxes(self, regions: Regions) -> Boxes:
         """Where each region changes each map: starts and stops, ``[regions, 3]``."""
         boxes = {self._input: (regions.start, regions.stop)}
@@ -272,72 +301,71 @@ class IncrementalNetwork:
     def _batches(self, boxes: Boxes, budget: float, workers: int) -> Iterator[np.ndarray]:
         """Regions that are computed together, by their numbers.
 
-        All boxes of a batch have the size of the largest, so regions of like boxes belong together;
-        and boxes are placed faster where they lie in the same way against a layer's windows.
+        All boxes of a batch get the size of the largest, so regions with boxes of like sizes belong
+        together; and those that lie alike against the windows of the layers, since they are placed
+        at a stroke.
         """
-        nodes = list(boxes)
         sizes = np.stack([stop - start for start, stop in boxes.values()], axis=1)  # [n, maps, 3]
-        ways = np.stack(
-            [
-                boxes[layer.sources[0]][0] - layer.frame_start(boxes[layer.node][0])
-                for layer in self._layers.values()
-                if isinstance(layer, Window)
-            ]
-            or [np.zeros_like(boxes[self._input][0])],
-            axis=1,
+        offsets = [
+            boxes[layer.sources[0]][0] - layer.frame_start(boxes[node][0])
+            for node, layer in self._layers.items()
+            if isinstance(layer, Window)
+        ]
+        ways = np.stack(offsets or [boxes[self._input][0]], axis=1)
+        # One number for each combination: sorted far faster than rows.
+        mixer = np.random.default_rng(0).integers(1 << 62, size=sizes[0].size)
+        of_way = [(ways[:, :, axis] * mixer[: ways.shape[1]]).sum(axis=1) for axis in range(3)]
+        of_size = (sizes.reshape(len(sizes), -1) * mixer).sum(axis=1)
+        _, one, kind = np.unique(of_size, return_index=True, return_inverse=True)
+        members = np.split(
+            np.argsort(kind.ravel(), kind="stable"), np.bincount(kind.ravel()).cumsum()
         )
-        mixer = np.random.default_rng(0).integers(1 << 62, size=max(sizes.shape[1] * 3, 1))
-        of_way = [(ways[:, :, axis] * mixer[: ways.shape[1]]).sum(1) for axis in range(3)]
-        of_size = (sizes.reshape(len(sizes), -1) * mixer).sum(1)
-        _, one, group = np.unique(of_size, return_index=True, return_inverse=True)
-        group = group.ravel()
-        members = np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))[:-1])
-        work = self._work(nodes, sizes[one])
 
-        def cut(groups: list[int], largest: np.ndarray) -> Iterator[np.ndarray]:
-            chosen = np.concatenate([members[number] for number in groups])
+        def cut(kinds: list[int], largest: np.ndarray) -> Iterator[np.ndarray]:
+            chosen = np.concatenate([members[number] for number in kinds])
             chosen = chosen[np.lexsort([way[chosen] for way in reversed(of_way)])]
-            most = max(1, int(budget // self._bytes(nodes, largest)))
-            parts = -(-len(chosen) // most)
+            parts = -(-len(chosen) // max(1, int(budget // self._bytes(largest))))
             if len(chosen) >= 8 * workers:  # enough for every thread to have some of them
                 parts = -(-parts // workers) * workers
-            yield from np.array_split(chosen, parts)
+            yield from np.array_split(chosen, min(parts, len(chosen)))
 
-        groups: list[int] = []
+        work = self._work(sizes[one])
+        together: list[int] = []
+        largest, alone, count = sizes[one[0]], 0.0, 0
         for number in np.argsort(-work, kind="stable").tolist():
-            count = len(members[number])
-            if groups:
-                joint = np.maximum(largest, sizes[one[number]])
-                alone = own + work[number] * count
-                if self._work(nodes, joint[None])[0] * (total + count) <= _MOST_EXTRA_WORK * alone:
-                    groups.append(number)
-                    largest, own, total = joint, alone, total + count
-                    continue
-                yield from cut(groups, largest)
-            groups, largest = [number], sizes[one[number]]
-            own, total = work[number] * count, count
-        if groups:
-            yield from cut(groups, largest)
+            joint = np.maximum(largest, sizes[one[number]])
+            joint_count = count + len(members[number])
+            joint_alone = alone + work[number] * len(members[number])
+            if self._work(joint[None])[0] * joint_count > _MOST_EXTRA_WORK * joint_alone:
+                if together:
+                    yield from cut(together, largest)
+                together, joint = [], sizes[one[number]]
+                joint_count, joint_alone = joint_count - count, joint_alone - alone
+            together.append(number)
+            largest, alone, count = joint, joint_alone, joint_count
+        yield from cut(together, largest)
 
-    def _work(self, nodes: list[fx.Node], sizes: np.ndarray) -> np.ndarray:
+    def _work(self, sizes: np.ndarray) -> np.ndarray:
         """Multiply-adds, about, for boxes of these sizes ``[n, maps, 3]``; ``[n]``."""
         voxels = sizes.prod(axis=2).astype(float)
         total = voxels[:, 0].copy()
-        for place, node in enumerate(nodes[1:], start=1):
-            layer = self._layers[node]
-            if isinstance(layer, Convolution):
-                total += voxels[:, place] * layer.weight.numel()
-            else:
-                total += voxels[:, place] * self._channels[node]
+        for number, (node, layer) in enumerate(self._layers.items(), start=1):
+            convolves = isinstance(layer, Convolution)
+            total += voxels[:, number] * (
+                layer.weight.numel() if convolves else self._channels[node]
+            )
         return total
 
-    def _bytes(self, nodes: list[fx.Node], sizes: np.ndarray) -> float:
+    def _bytes(self, sizes: np.ndarray) -> float:
         """Memory for one region whose boxes have these sizes ``[maps, 3]``."""
-        place = {node: number for number, node in enumerate(nodes)}
-        boxes = {node: sizes[place[node]].prod() * self._channels[node] for node in nodes}
+        nodes = [self._input, *self._layers]
+        boxes = {
+            node: size.prod() * self._channels[node]
+            for node, size in zip(nodes, sizes, strict=True)
+        }
         most = boxes[self._input]
-        for node, layer in self._layers.items():
-            frame = layer.frame(sizes[place[node]]).prod() * self._channels[layer.sources[0]]
+        for (node, layer), size in zip(self._layers.items(), sizes[1:], strict=True):
+            frame = layer.frame(size).prod() * self._channels[layer.sources[0]]
             most = max(most, 2 * frame + 3 * boxes[node])
         rest = sum(step.elements for step in self._rest)
         rest += sum(value.numel() for value in self._maps.values())
@@ -362,9 +390,7 @@ class IncrementalNetwork:
         def hand_on(node: fx.Node) -> None:
             """What else reads a change: whole maps and means. Forget it where nothing does."""
             if node in self._maps:
-                size = self._shapes[node]
-                changed = place(blocks[node], np.zeros_like(start), size)
-                maps[node] = (self._maps[node] + changed).contiguous()
+                maps[node] = add_to_whole(self._maps[node], blocks[node])
             if not pending[node]:
                 blocks.pop(node)
 
@@ -372,8 +398,10 @@ class IncrementalNetwork:
         for node, layer in self._layers.items():
             of_sources = [blocks[source] for source in layer.sources]
             its_start, its_size = common(node)
-            change = layer.carry(of_sources, its_start, its_size, self._kept)
-            blocks[node] = Block(change, its_start)
+            block = layer.carry(of_sources, its_start, its_size, self._kept)
+            if node in self._bordered and block.sticks_out(layer.shape):
+                block = Block(place(block, its_start, its_size), its_start)
+            blocks[node] = block
             for source in layer.sources:
                 pending[source] -= 1
                 if not pending[source]:
@@ -418,31 +446,3 @@ def _in_threads(workers: int) -> Iterator[Callable]:
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(before)
-
-
-def _follow_in_place(graph: fx.Graph, model: nn.Module) -> None:
-    """Let what reads a map after it was changed in place read the changed one.
-
-    The layers here write nothing in place, so a map and what became of it are two.
-    """
-    order = {node: place for place, node in enumerate(graph.nodes)}
-    for node in list(graph.nodes):
-        if not node.args or not isinstance(node.args[0], fx.Node) or not _in_place(node, model):
-            continue
-        changed = node.args[0]
-        later = [user for user in changed.users if order[user] > order[node]]
-        for user in later:
-            user.replace_input_with(changed, node)
-
-
-def _in_place(node: fx.Node, model: nn.Module) -> bool:
-    if node.op == "call_module":
-        return bool(getattr(model.get_submodule(node.target), "inplace", False))
-    if node.op == "call_function":
-        name = getattr(node.target, "__name__", "")
-        called = name.endswith("_") and not name.endswith("__")
-        return called or name in _IN_PLACE_OPERATORS or bool(node.kwargs.get("inplace"))
-    return node.op == "call_method" and node.target.endswith("_")
-
-
-_IN_PLACE_OPERATORS = ("iadd", "isub", "imul", "itruediv")

@@ -5,20 +5,18 @@ A *change* is what an occlusion adds to the activations of the whole scan: 0 but
 - A linear layer maps the change of its input to that of its output, whatever the whole scan is.
 - Another layer is computed twice on the box, with the change and without it.
 
-:func:`layer_of` finds a layer for a node of a traced network.
+:mod:`voxplain.relevance.tracing` finds them in a network.
 """
 
 from __future__ import annotations
 
-import copy
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 from torch.nn import functional
 
 LAST = torch.channels_last_3d
@@ -33,11 +31,17 @@ class Block:
     change
         ``[batch, channel, x, y, z]``: occluded minus whole; it is 0 outside the box.
     start
-        ``[batch, 3]`` int64, first voxel of each box.
+        ``[batch, 3]`` int64, first voxel of each box. A box may reach beyond the borders of its
+        map; what stands there means nothing.
     """
 
     change: Tensor
     start: np.ndarray
+
+    def sticks_out(self, shape: np.ndarray) -> bool:
+        """Whether a box reaches beyond the borders of a map."""
+        behind = self.start + self.change.shape[2:]
+        return bool((self.start < 0).any() or (behind > shape).any())
 
 
 class Kept:
@@ -63,8 +67,8 @@ class Kept:
     def gather(self, key: Any, start: np.ndarray, size: Sequence[int]) -> Tensor:
         """Boxes ``[batch, channel, *size]`` of a kept map, channels last in memory.
 
-        A row along z is one piece of memory, so boxes are looked up as rows of a table in which rows
-        overlap: several times as fast as one slice after the other.
+        A row along z is one piece of memory, so boxes are looked up as rows of a table in which
+        rows overlap: several times as fast as one slice after the other.
         """
         kept, before = self._maps[key]
         nx, ny, nz, channels = kept.shape
@@ -96,6 +100,9 @@ class Layer:
     sources: list[fx.Node]
     shape: np.ndarray = field(init=False)
 
+    # Whether it takes all around a change for 0, beyond the map's borders too.
+    needs_borders = False
+
     def whole(self, *inputs: Tensor) -> Tensor:
         """Its output for a whole scan ``[1, channel, x, y, z]``."""
         raise NotImplementedError
@@ -104,15 +111,19 @@ class Layer:
         """Keep what :meth:`carry` reads of a whole scan."""
 
     def grow(self, boxes: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-        """Starts and stops ``[batch, 3]`` of what changes in the output, from those of its inputs."""
+        """Starts and stops ``[batch, 3]`` of what changes in the output, from its inputs' ones."""
         return boxes[0]
 
     def frame(self, size: np.ndarray) -> np.ndarray:
         """Edges of the box of its input that a box of its output is computed from."""
         return size
 
-    def carry(self, blocks: list[Block], start: np.ndarray, size: np.ndarray, kept: Kept) -> Tensor:
-        """Change of boxes of the output ``[batch, channel, *size]``, from those of its inputs."""
+    def carry(self, blocks: list[Block], start: np.ndarray, size: np.ndarray, kept: Kept) -> Block:
+        """Change of the output, from those of its inputs.
+
+        Of boxes with that start ``[batch, 3]`` and size, in which all that changes lies; or of
+        larger ones.
+        """
         raise NotImplementedError
 
 
@@ -163,6 +174,7 @@ class Convolution(Window):
     bias: Tensor | None
     groups: int
     padding_behind: np.ndarray
+    needs_borders = True
 
     def whole(self, *inputs: Tensor) -> Tensor:
         scan, padding = inputs[0], self.padding.tolist()
@@ -171,24 +183,33 @@ class Convolution(Window):
         weight = self.weight.contiguous(memory_format=LAST)
         return self._convolve(scan, weight, self.bias, padding)
 
-    def carry(self, blocks: list[Block], start: np.ndarray, size: np.ndarray, kept: Kept) -> Tensor:
+    def carry(self, blocks: list[Block], start: np.ndarray, size: np.ndarray, kept: Kept) -> Block:
         change, frame = blocks[0].change, self.frame(size)
         offset = blocks[0].start - self.frame_start(start)
         before, behind = offset[0], frame - offset[0] - change.shape[2:]
         alike = (offset == offset[0]).all()
         if not alike and (self.stride == 1).all():
             # All that the change reaches, beyond the map's borders too: the same for all.
-            before = behind = self.dilation * (self.kernel - 1)
-            reached = Block(self._pad_and_convolve(change, before, behind), blocks[0].start)
-            reached.start = reached.start + self.padding - before
-            return place(reached, start, size)
+            reach = self.dilation * (self.kernel - 1)
+            reached = self._pad_and_convolve(change, reach, reach)
+            return Block(reached, blocks[0].start + self.padding - reach)
         if not alike:
             change, before, behind = (
                 place(blocks[0], self.frame_start(start), frame),
                 [0] * 3,
                 [0] * 3,
             )
-        return self._pad_and_convolve(change, before, behind)
+        return Block(self._pad_and_convolve(change, before, behind), start)
+
+    def keep_input(self, kept: Kept, scan: Tensor) -> None:
+        """Keep its input instead of its output, for :meth:`of_whole`."""
+        behind = self.frame(self.shape) - self.padding - np.array(scan.shape[2:])
+        kept.add((self, "in"), scan, self.padding, behind.clip(min=0))
+
+    def of_whole(self, start: np.ndarray, size: np.ndarray, kept: Kept) -> Tensor:
+        """Its output for the whole scan on boxes ``[batch, channel, *size]``, computed again."""
+        values = kept.gather((self, "in"), self.frame_start(start), self.frame(size))
+        return self._convolve(values, self.weight.clone(memory_format=LAST), self.bias, 0)
 
     def _pad_and_convolve(self, change: Tensor, before: Any, behind: Any) -> Tensor:
         if self.weight.shape[1] < 4:
@@ -235,11 +256,12 @@ class MaxPool(Window):
         kept.add((self, "in"), inputs[0], self.padding, behind.clip(min=0), -torch.inf)
         kept.add((self, "out"), output)
 
-    def carry(self, blocks: list[Block], start: np.ndarray, size: np.ndarray, kept: Kept) -> Tensor:
+    def carry(self, blocks: list[Block], start: np.ndarray, size: np.ndarray, kept: Kept) -> Block:
         frame_start = self.frame_start(start)
         values = kept.gather((self, "in"), frame_start, self.frame(size))
         add_at(values, blocks[0].change, blocks[0].start - frame_start)
-        return self._pool(values, 0, False).sub_(kept.gather((self, "out"), start, size))
+        pooled = self._pool(values, 0, False).sub_(kept.gather((self, "out"), start, size))
+        return Block(pooled, start)
 
     def _pool(self, values: Tensor, padding: Any, ceil_mode: bool) -> Tensor:
         kernel, stride = self.kernel.tolist(), self.stride.tolist()
@@ -252,11 +274,14 @@ class MaxPool(Window):
 class AveragePool(Window):
     """Mean of a window, padded zeros counted."""
 
+    needs_borders = True
+
     def whole(self, *inputs: Tensor) -> Tensor:
         return self._pool(inputs[0], self.padding.tolist())
 
-    def carry(self, blocks: list[Block], start: np.ndarray, size: np.ndarray, kept: Kept) -> Tensor:
-        return self._pool(place(blocks[0], self.frame_start(start), self.frame(size)), 0)
+    def carry(self, blocks: list[Block], start: np.ndarray, size: np.ndarray, kept: Kept) -> Block:
+        placed = place(blocks[0], self.frame_start(start), self.frame(size))
+        return Block(self._pool(placed, 0), start)
 
     def _pool(self, values: Tensor, padding: Any) -> Tensor:
         return functional.avg_pool3d(values, self.kernel.tolist(), self.stride.tolist(), padding)
@@ -264,22 +289,38 @@ class AveragePool(Window):
 
 @dataclass(eq=False)
 class Pointwise(Layer):
-    """A function of each voxel by itself."""
+    """A function of each voxel by itself.
+
+    Attributes
+    ----------
+    function
+        From a tensor to one of its shape.
+    is_relu
+        Whether it is a ReLU.
+    first
+        The convolution before it, where that reads the scan itself. Of one channel it is computed
+        again sooner than its many are kept: the largest maps of all.
+    """
 
     function: Callable[[Tensor], Tensor]
     is_relu: bool
+    first: Convolution | None = None
 
     def whole(self, *inputs: Tensor) -> Tensor:
         return self.function(inputs[0])
 
     def keep(self, kept: Kept, inputs: list[Tensor], output: Tensor) -> None:
-        kept.add((self, "in"), inputs[0])
+        if self.first is None:
+            kept.add((self, "in"), inputs[0])
 
-    def carry(self, blocks: list[Block], start: np.ndarray, size: np.ndarray, kept: Kept) -> Tensor:
-        values = kept.gather((self, "in"), start, size)
+    def carry(self, blocks: list[Block], start: np.ndarray, size: np.ndarray, kept: Kept) -> Block:
+        if self.first is None:
+            values = kept.gather((self, "in"), start, size)
+        else:
+            values = self.first.of_whole(start, size, kept)
         before = self.function(values)
         add_at(values, blocks[0].change, blocks[0].start - start)
-        return self.function(values).sub_(before)
+        return Block(self.function(values).sub_(before), start)
 
 
 @dataclass(eq=False)
@@ -292,8 +333,8 @@ class BatchNorm(Layer):
     def whole(self, *inputs: Tensor) -> Tensor:
         return inputs[0] * self.factor.view(1, -1, 1, 1, 1) + self.shift.view(1, -1, 1, 1, 1)
 
-    def carry(self, blocks: list[Block], start: np.ndarray, size: np.ndarray, kept: Kept) -> Tensor:
-        return place(blocks[0], start, size) * self.factor.view(1, -1, 1, 1, 1)
+    def carry(self, blocks: list[Block], start: np.ndarray, size: np.ndarray, kept: Kept) -> Block:
+        return Block(blocks[0].change * self.factor.view(1, -1, 1, 1, 1), blocks[0].start)
 
 
 @dataclass(eq=False)
@@ -313,12 +354,12 @@ class Join(Layer):
         starts, stops = zip(*boxes, strict=True)
         return np.minimum.reduce(starts), np.maximum.reduce(stops)
 
-    def carry(self, blocks: list[Block], start: np.ndarray, size: np.ndarray, kept: Kept) -> Tensor:
+    def carry(self, blocks: list[Block], start: np.ndarray, size: np.ndarray, kept: Kept) -> Block:
         if self.signs is not None:
             joined = place(blocks[0], start, size).clone()
             add_at(joined, blocks[1].change, blocks[1].start - start, self.signs[1])
-            return joined
-        return torch.cat([place(block, start, size) for block in blocks], dim=1)
+            return Block(joined, start)
+        return Block(torch.cat([place(block, start, size) for block in blocks], dim=1), start)
 
 
 @dataclass(eq=False)
@@ -326,6 +367,7 @@ class Mean(Layer):
     """Mean of each channel over the whole map; what follows has no map any more."""
 
     keepdim: bool
+    needs_borders = True
 
     def whole(self, *inputs: Tensor) -> Tensor:
         return inputs[0].mean(dim=(2, 3, 4), keepdim=self.keepdim)
@@ -356,6 +398,23 @@ def place(block: Block, start: np.ndarray, size: Sequence[int]) -> Tensor:
     return placed
 
 
+def add_to_whole(whole: Tensor, block: Block) -> Tensor:
+    """A whole map ``[1, channel, x, y, z]`` with each change of a batch added to it."""
+    changed = whole.expand(len(block.start), *whole.shape[1:])
+    changed = changed.clone(memory_format=torch.contiguous_format)
+    batch, channels, nx, ny, nz = changed.shape
+    _, _, x, y, z = block.change.shape
+    device = changed.device
+    start = torch.from_numpy(block.start).to(device)
+    # Where each voxel of the boxes lies among those of its map: boxes lie all in different ways.
+    at = torch.arange(channels, device=device)[:, None] * nx + torch.arange(x, device=device)
+    at = (at + start[:, 0, None, None])[..., None] * ny + torch.arange(y, device=device)
+    at = (at + start[:, 1, None, None, None])[..., None] * nz + torch.arange(z, device=device)
+    at = (at + start[:, 2, None, None, None, None]).view(batch, -1)
+    changed.view(batch, -1).scatter_add_(1, at, block.change.reshape(batch, -1))
+    return changed
+
+
 def add_at(frame: Tensor, change: Tensor, offset: np.ndarray, sign: int = 1) -> None:
     """Add changes to boxes, in place; what lies outside a box is left out.
 
@@ -377,206 +436,3 @@ def add_at(frame: Tensor, change: Tensor, offset: np.ndarray, sign: int = 1) -> 
             of = [slice(a, b) for a, b in zip(low - way, high - way, strict=True)]
             some = slice(first, last), slice(None)
             frame[(*some, *to)].add_(change[(*some, *of)], alpha=sign)
-
-
-# --- from nodes to layers
-
-_POINTWISE_MODULES = (
-    nn.ReLU,
-    nn.ReLU6,
-    nn.LeakyReLU,
-    nn.PReLU,
-    nn.ELU,
-    nn.SELU,
-    nn.CELU,
-    nn.GELU,
-    nn.SiLU,
-    nn.Mish,
-    nn.Sigmoid,
-    nn.LogSigmoid,
-    nn.Hardsigmoid,
-    nn.Hardswish,
-    nn.Hardtanh,
-    nn.Tanh,
-    nn.Softplus,
-    nn.Softsign,
-)
-_RELUS = (nn.ReLU, torch.relu, torch.relu_, functional.relu, functional.relu_, "relu", "relu_")
-# In-place ones stand for those that are not: the engine reads a map again after the function.
-_POINTWISE = {
-    torch.relu: torch.relu,
-    torch.relu_: torch.relu,
-    torch.sigmoid: torch.sigmoid,
-    torch.tanh: torch.tanh,
-    functional.relu: torch.relu,
-    functional.relu_: torch.relu,
-    functional.relu6: functional.relu6,
-    functional.leaky_relu: functional.leaky_relu,
-    functional.elu: functional.elu,
-    functional.selu: functional.selu,
-    functional.gelu: functional.gelu,
-    functional.silu: functional.silu,
-    functional.mish: functional.mish,
-    functional.softplus: functional.softplus,
-    functional.hardswish: functional.hardswish,
-    functional.hardtanh: functional.hardtanh,
-    "relu": torch.relu,
-    "relu_": torch.relu,
-    "sigmoid": torch.sigmoid,
-    "tanh": torch.tanh,
-}
-_SUMS = {
-    operator.add: 1,
-    operator.iadd: 1,
-    torch.add: 1,
-    "add": 1,
-    "add_": 1,
-    operator.sub: -1,
-    operator.isub: -1,
-    torch.sub: -1,
-    "sub": -1,
-    "sub_": -1,
-}
-_POOLS = {
-    functional.max_pool3d: (
-        nn.MaxPool3d,
-        ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices"),
-    ),
-    functional.avg_pool3d: (
-        nn.AvgPool3d,
-        (
-            "kernel_size",
-            "stride",
-            "padding",
-            "ceil_mode",
-            "count_include_pad",
-            "divisor_override",
-        ),
-    ),
-}
-_NOTHING = (nn.Identity, nn.Dropout, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
-
-
-def layer_of(node: fx.Node, model: nn.Module, sources: list[fx.Node]) -> Layer | str | None:
-    """The layer of a node all of whose inputs are maps.
-
-    Parameters
-    ----------
-    sources
-        Its inputs, in their order.
-
-    Returns
-    -------
-    None for a node that needs the whole map or is not known; ``"same"`` for one that changes nothing
-    in eval mode.
-    """
-    if node.op == "call_module":
-        module = model.get_submodule(node.target)
-        plain = len(node.args) == 1 and not node.kwargs
-        if not plain or module._forward_hooks or module._forward_pre_hooks:
-            return None
-        return _layer_of_module(module, node, sources)
-    if node.op not in ("call_function", "call_method"):
-        return None
-    return _layer_of_call(node, sources)
-
-
-def _layer_of_module(module: nn.Module, node: fx.Node, sources: list[fx.Node]) -> Any:
-    # A subclass may do anything in its forward: only the classes themselves are known.
-    kind = type(module)
-    if kind in _NOTHING:
-        return "same"
-    if kind in _POINTWISE_MODULES:
-        function = copy.copy(module)
-        if hasattr(function, "inplace"):
-            function.inplace = False
-        return Pointwise(node, sources, function, kind is nn.ReLU)
-    if kind is nn.Conv3d and module.padding_mode == "zeros":
-        return _convolution(module, node, sources)
-    if kind is nn.BatchNorm3d and module.running_mean is not None:
-        factor, shift = _norm(module)
-        return BatchNorm(node, sources, factor, shift)
-    if kind is nn.MaxPool3d and not module.return_indices:
-        stride = module.kernel_size if module.stride is None else module.stride
-        of_axes = map(_triple, (module.kernel_size, stride, module.dilation, module.padding))
-        return MaxPool(node, sources, *of_axes, module.ceil_mode)
-    if kind is nn.AvgPool3d and not module.ceil_mode and module.divisor_override is None:
-        padding = _triple(module.padding)
-        if module.count_include_pad or not padding.any():
-            stride = module.kernel_size if module.stride is None else module.stride
-            kernel = _triple(module.kernel_size)
-            return AveragePool(node, sources, kernel, _triple(stride), _triple(1), padding)
-    if kind is nn.AdaptiveAvgPool3d and module.output_size in (1, (1, 1, 1)):
-        return Mean(node, sources, keepdim=True)
-    return None
-
-
-def _layer_of_call(node: fx.Node, sources: list[fx.Node]) -> Any:
-    target, args, kwargs = node.target, node.args, dict(node.kwargs)
-    if target in _POINTWISE and len(sources) == 1 and len(args) == 1:
-        kwargs.pop("inplace", None)
-        function = _POINTWISE[target]
-        partial = (lambda values: function(values, **kwargs)) if kwargs else function
-        return Pointwise(node, sources, partial, target in _RELUS)
-    if target in _SUMS and len(args) == 2 and not kwargs:
-        # x + x has one source; a sum with a number or a parameter has other arguments.
-        if all(isinstance(arg, fx.Node) for arg in args) and len(sources) == 2:
-            return Join(node, sources, (1, _SUMS[target]))
-        return None
-    if target is torch.cat and len(sources) == len(args[0]):
-        axis = args[1] if len(args) > 1 else kwargs.get("dim", 0)
-        return Join(node, sources, None) if axis in (1, -4) else None
-    if target in _POOLS and len(sources) == 1 and not isinstance(args[0], tuple):
-        kind, names = _POOLS[target]
-        module = kind(**dict(zip(names, args[1:], strict=False)), **kwargs)
-        return _layer_of_module(module, node, sources)
-    if target is functional.dropout and len(sources) == 1:
-        return None if kwargs.get("training", True) else "same"
-    if target in (torch.mean, "mean") and len(sources) == 1:
-        axes = args[1] if len(args) > 1 else kwargs.pop("dim", None)
-        keepdim = args[2] if len(args) > 2 else kwargs.pop("keepdim", False)
-        axes = {axis % 5 for axis in axes} if isinstance(axes, (tuple, list)) else None
-        return Mean(node, sources, bool(keepdim)) if axes == {2, 3, 4} and not kwargs else None
-    if target is functional.adaptive_avg_pool3d and len(sources) == 1:
-        size = args[1] if len(args) > 1 else kwargs.get("output_size")
-        return Mean(node, sources, keepdim=True) if size in (1, (1, 1, 1), [1, 1, 1]) else None
-    return None
-
-
-def _convolution(module: nn.Conv3d, node: fx.Node, sources: list[fx.Node]) -> Convolution:
-    kernel, dilation = _triple(module.kernel_size), _triple(module.dilation)
-    if module.padding == "same":
-        total = dilation * (kernel - 1)
-        before, behind = total // 2, total - total // 2
-    else:
-        before = behind = _triple(0 if module.padding == "valid" else module.padding)
-    bias = None if module.bias is None else module.bias.detach()
-    return Convolution(
-        node,
-        sources,
-        kernel,
-        _triple(module.stride),
-        dilation,
-        before,
-        module.weight.detach(),
-        bias,
-        module.groups,
-        behind,
-    )
-
-
-def _norm(module: nn.BatchNorm3d) -> tuple[Tensor, Tensor]:
-    """Factor and shift of each channel; in float64, rounded once."""
-    mean, variance = module.running_mean.double(), module.running_var.double()
-    factor = (variance + module.eps).rsqrt()
-    if module.weight is not None:
-        factor = factor * module.weight.detach().double()
-    shift = -mean * factor
-    if module.bias is not None:
-        shift = shift + module.bias.detach().double()
-    dtype = module.running_mean.dtype
-    return factor.to(dtype), shift.to(dtype)
-
-
-def _triple(value: int | Sequence[int]) -> np.ndarray:
-    return np.array([value] * 3 if isinstance(value, int) else list(value), np.int64)

@@ -23,10 +23,10 @@ SPREADS = ("nearest", "average")
 _MEMORY_MB = {"cpu": 64, "cuda": 4000}
 # Voxels that are sent through the network at once where all is computed in full: one scan at 1 mm.
 _VOXELS_A_BATCH = 8_600_000
-# Edge in voxels from which on regions are cut to where the scan is not 0; smaller ones gain less than
-# the search takes.
+# Edge in voxels from which on regions are cut to where the scan is not 0; smaller ones gain less
+# than the search takes.
 _WORTH_TRIMMING = 12
-# Largest difference of a probability between the engine and a full forward pass, of one region, with
+# Largest difference of a probability between the engine and a full forward pass of one region with
 # which the engine is trusted; rounding makes 1e-7 in float32.
 _TRUSTED = 1e-5
 

@@ -82,7 +82,7 @@ class Regions:
         return self.labels[box] == self.values[number]
 
     def unique(self) -> tuple[Regions, np.ndarray]:
-        """The regions without those that occur twice, and the number of each one in what is left."""
+        """The regions, each once, and for each of all its number among them."""
         values = () if self.values is None else (self.values[:, None],)
         rows = np.ascontiguousarray(np.concatenate([self.start, self.stop, *values], axis=1))
         # As one item each, which are sorted ten times as fast as rows.
