@@ -180,7 +180,7 @@ class Convolution(Window):
         scan, padding = inputs[0], self.padding.tolist()
         if (self.padding != self.padding_behind).any():
             scan, padding = functional.pad(scan, pads(self.padding, self.padding_behind)), 0
-        weight = self.weight.contiguous(memory_format=LAST)
+        weight = self.weight.clone(memory_format=LAST)  # of one channel too: strides count
         return self._convolve(scan, weight, self.bias, padding)
 
     def carry(self, blocks: list[Block], start: np.ndarray, size: np.ndarray, kept: Kept) -> Block:
