@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import itertools
 import json
 import os
 import platform
@@ -24,14 +23,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from pipeline.estimate import AREAS, COSTS, GRADIENT, INTERMEDIATE
+from pipeline.estimate import AREAS, COSTS, GRADIENT, INTERMEDIATE, count_passes
 from voxplain.anatomy.template import make_template
-from voxplain.relevance.occlusion import cube_at
+from voxplain.relevance.regions import Regions
 
 CONFIG = ROOT / "benchmarks/costs.yaml"
 PEAK = re.compile(r"peak memory (\d+) MB, of its largest child process (\d+) MB")
@@ -90,10 +90,11 @@ def units_of(rule: str, folder: Path, jobs: int) -> float:
     if rule == "explain_scans":
         _, mask, _ = make_template("packaged", settings["resolution_mm"])
         size, stride = settings["occlusion"]["size_mm"], settings["occlusion"]["stride_mm"]
-        centres = itertools.product(*(range(0, n, stride) for n in mask.shape))
-        cubes = sum(mask[cube_at(centre, size, mask.shape)].any() for centre in centres)
-        passes = {"occlusion": int(cubes), "area_occlusion": AREAS}
-        return sum(passes.get(path.parents[2].name, GRADIENT) for path in maps)
+        centres = np.stack(np.meshgrid(*(range(0, n, stride) for n in mask.shape)), axis=-1)
+        cubes = Regions.cubes(centres, size, mask.shape).touching(mask)
+        regions = {"occlusion": cubes.sum(), "area_occlusion": AREAS, "voxel_occlusion": mask.sum()}
+        passes = count_passes(regions)
+        return sum(passes[path.parents[2].name] for path in maps)
     return jobs
 
 

@@ -411,7 +411,7 @@ def maps_of_method(wildcards):
 
 def relevance_settings(wildcards):
     """What a method's heatmaps depend on beside the network."""
-    own = {"occlusion": ["occlusion"]}.get(wildcards.method, [])
+    own = [wildcards.method] if wildcards.method in config else []
     settings = {"target": config["heatmaps"]["target"]}
     return sort_keys({**settings, **settings_of("classes", *own)})
 

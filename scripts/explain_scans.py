@@ -39,6 +39,8 @@ with job(snakemake):
             "spread": cube["spread"],
             "mask": statistics.mask,
         }
+    elif method == "voxel_occlusion":
+        options = {"size": settings["voxel_occlusion"]["size_voxels"], "mask": statistics.mask}
     elif method == "area_occlusion":
         options = {"labels": read_array(snakemake.input.labels[0], np.uint8)[0]}
 

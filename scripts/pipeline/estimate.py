@@ -45,8 +45,19 @@ CORES_PER_GPU = 100
 GROUP_SIZE = 10  # of profiles/slurm
 # A gradient takes a forward pass and a backward one, which is twice as long.
 GRADIENT = 3
-# The template, at 1 mm: its grid, and the box of its brain in it.
+# Forward passes that one region of an occlusion takes, where only what it changes is recomputed: of
+# rieke at 1 mm, with the regions of the default settings (`benchmarks/occlusion.py` measures them).
+PASSES_OF_REGION = {
+    "occlusion": 1 / 150,
+    "area_occlusion": 1 / 6,
+    "voxel_occlusion": 1 / 1500,
+}
+# What an occlusion takes before its first region: the scan's probability, its activations, and one
+# region in full for a check.
+PASSES_OF_START = 3
+# The template, at 1 mm: its grid, its brain's voxels, and the brain's box.
 GRID = (193, 229, 193)
+BRAIN_VOXELS = 1_886_574
 BRAIN = ((24, 169), (24, 206), (6, 161))
 AREAS = 116  # of AAL
 
@@ -135,14 +146,31 @@ def count_cubes(size_mm: float, stride_mm: float, resolution_mm: float) -> int:
     return sum(bisect_right(far[2], 1 - x - y) for x in far[0] for y in far[1])
 
 
-def count_passes(settings: Mapping[str, Any]) -> dict[str, int]:
-    """Forward passes through the network that a heatmap of one scan takes, by method."""
-    cube = settings["occlusion"]
+def count_regions(settings: Mapping[str, Any]) -> dict[str, int]:
+    """Regions that a method occludes in one scan."""
+    cube, resolution_mm = settings["occlusion"], settings["resolution_mm"]
+    return {
+        "occlusion": count_cubes(cube["size_mm"], cube["stride_mm"], resolution_mm),
+        "area_occlusion": AREAS,
+        "voxel_occlusion": round(BRAIN_VOXELS / resolution_mm**3),
+    }
+
+
+def count_passes(regions: Mapping[str, int]) -> dict[str, float]:
+    """Forward passes through the network that a heatmap of one scan takes, by method.
+
+    Parameters
+    ----------
+    regions
+        Method to number of regions, as :func:`count_regions` gives them.
+    """
     return {
         "sensitivity": GRADIENT,
         "guided_backprop": GRADIENT,
-        "occlusion": count_cubes(cube["size_mm"], cube["stride_mm"], settings["resolution_mm"]),
-        "area_occlusion": AREAS,
+        **{
+            method: PASSES_OF_START + count * PASSES_OF_REGION[method]
+            for method, count in regions.items()
+        },
     }
 
 
@@ -173,7 +201,7 @@ def count_work(cohort: CohortSize, settings: Mapping[str, Any]) -> Iterator[tupl
     heatmaps = settings["heatmaps"]
     methods, size = heatmaps["methods"], heatmaps["chunk_size"]
     scans, chunks = sum(cohort.explained), sum(math.ceil(n / size) for n in cohort.explained)
-    passes, maps = count_passes(settings), seeds * scans * len(methods)
+    passes, maps = count_passes(count_regions(settings)), seeds * scans * len(methods)
     yield (
         "explain_scans",
         Work(

@@ -1,19 +1,23 @@
 """The estimate's own arithmetic; that it counts as Snakemake does, see tests/workflow."""
 
-import itertools
 import re
 
+import numpy as np
 import pytest
 
 from pipeline.estimate import (
     AREAS,
     BRAIN,
+    BRAIN_VOXELS,
+    GRADIENT,
     GRID,
     INTERMEDIATE,
+    PASSES_OF_START,
     CohortSize,
     Row,
     count_cubes,
     count_passes,
+    count_regions,
     count_submissions,
     count_work,
     describe_estimate,
@@ -23,7 +27,7 @@ from pipeline.estimate import (
 from voxplain.anatomy.template import make_template
 from voxplain.atlas import read_aal
 from voxplain.relevance import METHODS
-from voxplain.relevance.occlusion import cube_at
+from voxplain.relevance.regions import Regions
 
 PAPER = CohortSize(
     scans=969,
@@ -58,23 +62,45 @@ def test_the_template_is_what_the_estimate_takes_it_for():
     for axis, (start, end) in enumerate(BRAIN):
         filled = mask.any(axis=tuple(a for a in range(3) if a != axis)).nonzero()[0]
         assert (filled[0], filled[-1] + 1) == (start, end)
+    assert mask.sum() == BRAIN_VOXELS
     assert len(read_aal().names) == AREAS
+
+
+@pytest.mark.parametrize("resolution", [2, 3, 4])
+def test_a_coarser_brain_has_as_many_fewer_voxels(resolution):
+    _, mask, _ = make_template("packaged", resolution)
+    found = count_regions(settings(resolution_mm=resolution))["voxel_occlusion"]
+    assert found == pytest.approx(mask.sum(), rel=0.01)
 
 
 @pytest.mark.parametrize(("resolution", "size", "stride"), [(2, 40, 12), (4, 40, 40), (4, 12, 4)])
 def test_cubes_are_counted_to_a_fourth_and_never_too_few(resolution, size, stride):
     _, mask, _ = make_template("packaged", resolution)
     edge, step = round(size / resolution), round(stride / resolution)
-    centres = itertools.product(*(range(0, n, step) for n in mask.shape))
-    true = sum(mask[cube_at(centre, edge, mask.shape)].any() for centre in centres)
+    centres = np.stack(np.meshgrid(*(range(0, n, step) for n in mask.shape)), axis=-1)
+    true = Regions.cubes(centres, edge, mask.shape).touching(mask).sum()
     assert true <= count_cubes(size, stride, resolution) < 1.25 * true
 
 
 def test_every_method_and_transform_has_a_cost():
     from voxplain.anatomy.register import TRANSFORMS
 
-    assert count_passes(settings()).keys() == METHODS.keys()
     assert read_costs()["transforms"].keys() == TRANSFORMS.keys()
+    passes = count_passes(count_regions(settings()))
+    assert passes.keys() == METHODS.keys()
+    assert passes["sensitivity"] == passes["guided_backprop"] == GRADIENT
+    # Many regions take fewer passes than regions, and more than what they begin with.
+    for method, regions in count_regions(settings()).items():
+        assert PASSES_OF_START < passes[method] < regions
+
+
+def test_a_region_more_costs_the_same_wherever_it_is_counted():
+    none, one, many = (
+        count_passes(dict.fromkeys(count_regions(settings()), count)) for count in (0, 1, 100)
+    )
+    for method in count_regions(settings()):
+        assert none[method] == PASSES_OF_START
+        assert many[method] - none[method] == pytest.approx(100 * (one[method] - none[method]))
 
 
 def test_work_grows_with_what_it_is_done_for():

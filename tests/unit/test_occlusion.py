@@ -1,56 +1,53 @@
-import itertools
-
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 from voxplain.faults import SetupFault
-from voxplain.relevance.occlusion import (
-    Region,
-    area_occlusion,
-    area_regions,
-    cube_at,
-    occlude,
-    occlusion,
-)
+from voxplain.relevance.occlusion import area_occlusion, occlude, occlusion, voxel_occlusion
+from voxplain.relevance.regions import Regions
 
 SHAPE = (7, 6, 5)
 CLASSES = 3
 CUBES = [(1, 1), (2, 1), (3, 1), (3, 2), (4, 2), (4, 3), (5, 4), (2, 4), (1, 3), (9, 3), (30, 9)]
 
 
+def network():
+    torch.manual_seed(2)
+    layers = [nn.Conv3d(1, 4, 3, padding=1), nn.BatchNorm3d(4), nn.ReLU(), nn.MaxPool3d(2)]
+    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(4 * 3 * 3 * 2, CLASSES))
+    nn.init.normal_(model[1].running_mean, std=0.3)
+    return model.double().eval()
+
+
 class Watched(nn.Module):
-    """A network that remembers every scan it was given."""
+    """The same, but it remembers every scan it was given, and so cannot be traced."""
 
     def __init__(self):
         super().__init__()
-        torch.manual_seed(2)
-        self.layers = nn.Sequential(
-            nn.Conv3d(1, 4, 3, padding=1),
-            nn.BatchNorm3d(4),
-            nn.ReLU(),
-            nn.MaxPool3d(2),
-            nn.Flatten(),
-            nn.Linear(4 * 3 * 3 * 2, CLASSES),
-        )
-        nn.init.normal_(self.layers[1].running_mean, std=0.3)
+        self.layers = network()
         self.batches = []
 
     def forward(self, scans):
-        self.batches.append(scans.detach().numpy().copy()[:, 0])
+        assert torch.isfinite(scans).all()  # what torch.fx stumbles over
+        self.batches.append(scans.numpy().copy()[:, 0])
         return self.layers(scans)
 
     @property
     def given(self):
-        return np.concatenate(self.batches)
+        """Every scan but the first, which was for the check of the engine."""
+        return np.concatenate(self.batches[1:])
+
+
+@pytest.fixture(params=["by parts", "in full"])
+def model(request):
+    """A network that goes by parts, and one that is run in full for every region."""
+    return network() if request.param == "by parts" else Watched().eval()
 
 
 @pytest.fixture
-def model():
-    return Watched().double().eval()
+def watched():
+    return Watched().eval()
 
 
 @pytest.fixture
@@ -58,15 +55,12 @@ def scan():
     return np.random.default_rng(3).normal(size=SHAPE)
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:every occlusion is a full forward:RuntimeWarning")
+
+
 def probabilities(model, scan):
     with torch.no_grad():
         return torch.softmax(model(torch.tensor(scan)[None, None]), dim=1)[0].numpy()
-
-
-def drop_without(model, scan, where, target):
-    """How the target's probability falls when the voxels of a mask are 0; 0 where it rises."""
-    drop = probabilities(model, scan) - probabilities(model, np.where(where, 0, scan))
-    return max(drop[target], 0.0)
 
 
 def covered(point, size):
@@ -82,27 +76,39 @@ def grid_points(stride):
     return [p for p in np.ndindex(*SHAPE) if all(i % stride == 0 for i in p)]
 
 
+def cubes(size, stride):
+    return Regions.cubes(np.array(grid_points(stride)), size, SHAPE)
+
+
+def drops_of_classes(model, scan, masks):
+    """How each class's probability falls when the voxels of each mask are 0."""
+    with torch.no_grad():
+        logits = model(torch.tensor(np.where(masks, 0, scan))[:, None])
+    return probabilities(model, scan) - torch.softmax(logits, dim=1).numpy()
+
+
+def drops_without(model, scan, masks, target):
+    """The same of the target, 0 where its probability rises."""
+    return drops_of_classes(model, scan, masks)[:, target].clip(min=0)
+
+
 def nearest_by_hand(model, scan, target, size, stride):
     # argmin takes the first of equals, so that among equally near points the higher ones win.
-    points = grid_points(stride)[::-1]
-    drops = [drop_without(model, scan, covered(point, size), target) for point in points]
+    points = np.array(grid_points(stride)[::-1])
+    drops = drops_without(model, scan, [covered(point, size) for point in points], target)
     heatmap = np.zeros(SHAPE)
     for voxel in np.ndindex(*SHAPE):
-        away = [sum((a - b) ** 2 for a, b in zip(voxel, p, strict=True)) for p in points]
-        heatmap[voxel] = drops[int(np.argmin(away))]
+        heatmap[voxel] = drops[np.argmin(((points - voxel) ** 2).sum(axis=1))]
     return heatmap
 
 
 def average_by_hand(model, scan, target, size, stride):
-    found = {voxel: [] for voxel in np.ndindex(*SHAPE)}
-    for point in grid_points(stride):
-        where = covered(point, size)
-        drop = drop_without(model, scan, where, target)
-        for voxel in zip(*np.nonzero(where), strict=True):
-            found[tuple(int(i) for i in voxel)].append(drop)
+    masks = np.array([covered(point, size) for point in grid_points(stride)])
+    drops = drops_without(model, scan, masks, target)
     heatmap = np.zeros(SHAPE)
-    for voxel, drops in found.items():
-        heatmap[voxel] = np.mean(drops) if drops else 0
+    for voxel in np.ndindex(*SHAPE):
+        over = masks[(slice(None), *voxel)]
+        heatmap[voxel] = drops[over].mean() if over.any() else 0
     return heatmap
 
 
@@ -141,28 +147,21 @@ def test_the_drop_of_the_nearest_cube_is_the_default(model, scan):
 
 def test_a_voxel_halfway_between_two_cubes_takes_the_higher_ones_drop(model, scan):
     found = occlusion(model, scan, 0, 1, 2)
-    drops = {p: drop_without(model, scan, covered(p, 1), 0) for p in grid_points(2)}
+    points = grid_points(2)
+    drops = drops_without(model, scan, [covered(point, 1) for point in points], 0)
+    drops = dict(zip(points, drops, strict=True))
     assert found[1, 0, 0] == pytest.approx(drops[2, 0, 0])
     assert found[1, 1, 1] == pytest.approx(drops[2, 2, 2])
     assert found[6, 5, 0] == pytest.approx(drops[6, 4, 0])  # beyond the last there is none
     assert len({drops[0, 0, 0], drops[2, 0, 0], drops[2, 2, 2]}) > 1
 
 
-def test_every_cube_is_tried_once_and_holds_nought_while_the_rest_stays(model, scan):
-    occlusion(model, scan, 0, 3, 2)
-    whole, occluded = model.given[0], model.given[1:]
+def test_every_cube_is_tried_once_and_holds_nought_while_the_rest_stays(watched, scan):
+    occlusion(watched, scan, 0, 3, 2)
+    whole, occluded = watched.given[0], watched.given[1:]
     np.testing.assert_array_equal(whole, scan)
     expected = [np.where(covered(point, 3), 0, scan) for point in grid_points(2)]
     np.testing.assert_array_equal(occluded, expected)
-
-
-@pytest.mark.parametrize(
-    ("centre", "size", "first", "last"),
-    [(4, 3, 3, 5), (4, 4, 2, 5), (4, 1, 4, 4), (4, 2, 3, 4), (0, 3, 0, 1), (9, 4, 7, 9)],
-)
-def test_a_cube_lies_around_its_centre_and_is_cut_at_the_borders(centre, size, first, last):
-    expected = slice(first, last + 1)
-    assert cube_at((centre,) * 3, size, (10, 10, 10)) == (expected,) * 3
 
 
 def test_relevance_lies_where_the_network_looks():
@@ -180,34 +179,33 @@ def test_relevance_lies_where_the_network_looks():
     assert occlusion(model, scan, 1, 1, 1).max() == 0  # whose probability rises
 
 
-# --- the batch size, which changes only the speed -------------------------------------------------
+# --- memory, which changes only the speed ---------------------------------------------------------
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 7, 1000])
-def test_the_drops_do_not_depend_on_the_batch_size(model, scan, batch_size):
-    regions = [Region(cube_at(point, 3, SHAPE)) for point in grid_points(2)]
-    expected = occlude(model, scan, regions, batch_size=5)
-    model.batches.clear()
-    found = occlude(model, scan, regions, batch_size=batch_size)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)
-    sizes = [len(batch) for batch in model.batches[1:]]
-    assert max(sizes) == min(batch_size, len(regions))
-    assert sum(sizes) == len(regions)
-
-
-@pytest.mark.parametrize("batch_size", [1, 3, 1000])
-def test_the_heatmaps_do_not_depend_on_the_batch_size(model, scan, batch_size):
-    labels = np.arange(np.prod(SHAPE)).reshape(SHAPE) % 6
-    for options in ({"size": 3, "stride": 2}, {"size": 4, "stride": 3, "spread": "average"}):
-        expected = occlusion(model, scan, 0, **options)
-        found = occlusion(model, scan, 0, **options, batch_size=batch_size)
+@pytest.mark.parametrize("memory_mb", [0, 0.01, 1, 1000])
+def test_the_heatmaps_do_not_depend_on_the_memory(scan, memory_mb):
+    model, labels = network(), np.arange(np.prod(SHAPE)).reshape(SHAPE) % 6
+    for function, options in (
+        (occlusion, {"size": 3, "stride": 2}),
+        (occlusion, {"size": 4, "stride": 3, "spread": "average"}),
+        (area_occlusion, {"labels": labels}),
+        (voxel_occlusion, {"size": 2}),
+    ):
+        expected = function(model, scan, 0, **options)
+        found = function(model, scan, 0, **options, memory_mb=memory_mb)
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-10)
-    np.testing.assert_allclose(
-        area_occlusion(model, scan, 0, labels, batch_size=batch_size),
-        area_occlusion(model, scan, 0, labels),
-        rtol=1e-6,
-        atol=1e-10,
-    )
+
+
+@pytest.mark.parametrize("voxels", [1, 3 * 7 * 6 * 5, 10**9])
+def test_in_full_the_drops_do_not_depend_on_the_scans_at_once(monkeypatch, watched, scan, voxels):
+    expected = occlude(watched, scan, cubes(3, 2))
+    watched.batches.clear()
+    monkeypatch.setattr("voxplain.relevance.occlusion._VOXELS_A_BATCH", voxels)
+    found = occlude(watched, scan, cubes(3, 2))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)
+    sizes = [len(batch) for batch in watched.batches[2:]]
+    assert max(sizes) == {1: 1, 630: 3}.get(voxels, 36)
+    assert sum(sizes) == 36
 
 
 # --- the mask, which only spares work -------------------------------------------------------------
@@ -221,16 +219,25 @@ def test_a_mask_beside_which_the_scan_is_nought_changes_nothing(model, scan, siz
     scan = np.where(mask, scan, 0)
     highest = 0
     for target in range(CLASSES):
-        model.batches.clear()
         expected = occlusion(model, scan, target, size, stride, spread=spread)
-        tried = len(model.given)
-        model.batches.clear()
         found = occlusion(model, scan, target, size, stride, spread=spread, mask=mask)
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-12)
         highest = max(highest, found.max())
     assert highest > 0
-    cubes = [covered(point, size) for point in grid_points(stride)]
-    assert len(model.given) == 1 + sum((cube & mask).any() for cube in cubes) < tried
+
+
+@pytest.mark.parametrize(("size", "stride"), [(1, 1), (3, 2), (2, 3), (4, 3)])
+def test_cubes_beside_the_mask_or_where_the_scan_is_nought_are_not_tried(
+    watched, scan, size, stride
+):
+    mask, filled = np.zeros(SHAPE, bool), np.zeros(SHAPE, bool)
+    mask[2:5, :3, 2:] = True
+    filled[3:, 2:, :3] = True
+    occlusion(watched, np.where(filled, scan, 0), 0, size, stride, mask=mask)
+    covers = [covered(point, size) for point in grid_points(stride)]
+    tried = [cube for cube in covers if (cube & mask).any() and (cube & filled).any()]
+    assert len(watched.given) == 1 + len(tried)
+    assert len(tried) <= sum((cube & mask).any() for cube in covers) < len(covers)
 
 
 def test_a_mask_takes_away_the_cubes_beside_it_and_no_others(model, scan):
@@ -253,31 +260,101 @@ def test_with_an_empty_mask_the_heatmap_is_nought(model, scan, spread):
 
 def test_the_drops_are_those_of_every_class_signed_and_add_up_to_nought(model, scan):
     points = grid_points(2)
-    found = occlude(model, scan, [Region(cube_at(point, 3, SHAPE)) for point in points])
+    found = occlude(model, scan, cubes(3, 2))
     assert found.shape == (len(points), CLASSES)
     assert found.dtype == np.float64
-    expected = [
-        probabilities(model, scan) - probabilities(model, np.where(covered(point, 3), 0, scan))
-        for point in points
-    ]
+    expected = drops_of_classes(model, scan, [covered(point, 3) for point in points])
     np.testing.assert_allclose(found, expected, atol=1e-12)
     np.testing.assert_allclose(found.sum(axis=1), 0, atol=1e-12)
     assert (found > 1e-3).any() and (found < -1e-3).any()
 
 
-def test_in_a_region_only_the_voxels_inside_become_nought(model, scan):
-    inside = np.random.default_rng(0).random((3, 2, 4)) > 0.5
-    box = (slice(1, 4), slice(2, 4), slice(0, 4))
-    occlude(model, scan, [Region(box, inside), Region(box)])
-    where = np.zeros(SHAPE, bool)
-    where[box] = inside
-    np.testing.assert_array_equal(model.given[1], np.where(where, 0, scan))
-    where[box] = True
-    np.testing.assert_array_equal(model.given[2], np.where(where, 0, scan))
+def test_in_a_segment_only_its_own_voxels_become_nought(watched, scan):
+    labels = np.random.default_rng(0).integers(0, 3, SHAPE)
+    occlude(watched, scan, Regions.segments(labels, [2, 1]))
+    expected = [scan, np.where(labels == 2, 0, scan), np.where(labels == 1, 0, scan)]
+    np.testing.assert_array_equal(watched.given, expected)
 
 
 def test_without_a_region_there_is_no_drop(model, scan):
-    assert occlude(model, scan, []).shape == (0, CLASSES)
+    assert occlude(model, scan, cubes(3, 2)[:0]).shape == (0, CLASSES)
+
+
+def test_a_region_where_the_scan_is_nought_is_no_drop_and_is_not_tried(watched, scan):
+    found = occlude(watched, 0 * scan, cubes(3, 2))
+    np.testing.assert_array_equal(found, np.zeros((36, CLASSES)))
+    assert {len(batch) for batch in watched.batches} == {1}
+    assert (watched.given == 0).all()
+
+
+@pytest.mark.parametrize("segments", [False, True])
+@pytest.mark.parametrize("watched", [False, True])
+def test_of_large_regions_that_hold_the_same_of_the_scan_one_is_tried(segments, watched):
+    """The scan is not 0 in a ball; cubes and segments reach far beyond it."""
+    shape, seen = (30, 28, 29), []
+    torch.manual_seed(0)
+    layers = [nn.Conv3d(1, 3, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten()]
+    model = nn.Sequential(*layers, nn.Linear(3, CLASSES)).double().eval()
+    if watched:
+        model.register_forward_hook(lambda module, given, logits: seen.append(len(logits)))
+    away = np.linalg.norm(np.indices(shape) - np.reshape([14, 13, 16], (3, 1, 1, 1)), axis=0)
+    scan = np.where(away < 6, np.random.default_rng(1).normal(size=shape) + 1, 0)
+    if segments:
+        labels = np.ones(shape, int)
+        labels[:, :, 18:], labels[0, 0, 0] = 2, 3
+        regions = Regions.segments(labels)
+        parts = [labels == value for value in (1, 2, 3)]
+    else:
+        points = np.stack(np.meshgrid(*[range(0, n, 5) for n in shape], indexing="ij"), -1)
+        regions, parts = Regions.cubes(points, 14, shape), []
+        for box in regions.boxes():
+            parts.append(np.zeros(shape, bool))
+            parts[-1][box] = True
+    expected = drops_of_classes(model, scan, parts)
+    seen.clear()
+    np.testing.assert_allclose(occlude(model, scan, regions), expected, rtol=0, atol=1e-12)
+    assert np.abs(expected).max() > 1e-3
+    if watched:
+        boxes = {
+            tuple((axis.min(), axis.max()) for axis in np.nonzero(part & (scan != 0)))
+            for part in parts
+            if (part & (scan != 0)).any()
+        }
+        assert sum(seen) == 2 + len(boxes)  # the check, the whole scan
+        assert len(boxes) < len(parts) / 1.4
+
+
+# --- voxels ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", range(CLASSES))
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_voxel_occlusion_is_the_change_by_a_cube_around_each_voxel(model, scan, target, size):
+    masks = np.array([covered(voxel, size) for voxel in np.ndindex(*SHAPE)])
+    changes = drops_of_classes(model, scan, masks)[:, target]
+    assert changes.min() < 0 < changes.max()
+    expected = np.abs(changes).reshape(SHAPE)
+    close(voxel_occlusion(model, scan, target, size), expected)
+
+
+def test_voxel_occlusion_takes_cubes_of_seven_unless_told_otherwise(scan):
+    found = voxel_occlusion(network(), scan, 0)
+    np.testing.assert_array_equal(found, voxel_occlusion(network(), scan, 0, 7))
+    assert not np.allclose(found, voxel_occlusion(network(), scan, 0, 5), rtol=1e-3)
+
+
+def test_with_a_mask_voxel_occlusion_is_done_for_its_voxels_only(watched, scan):
+    mask = np.zeros(SHAPE, bool)
+    mask[2:5, :3, 2:] = True
+    whole = voxel_occlusion(watched, scan, 1, 3)
+    watched.batches.clear()
+    found = voxel_occlusion(watched, scan, 1, 3, mask=mask)
+    np.testing.assert_allclose(found, np.where(mask, whole, 0), rtol=1e-6, atol=1e-12)
+    assert found.max() > 0
+    assert len(watched.given) == 1 + mask.sum()
+    np.testing.assert_array_equal(
+        voxel_occlusion(watched, scan, 1, 3, mask=np.zeros(SHAPE, bool)), np.zeros(SHAPE)
+    )
 
 
 # --- areas ----------------------------------------------------------------------------------------
@@ -286,7 +363,7 @@ def test_without_a_region_there_is_no_drop(model, scan):
 def areas_by_hand(model, scan, target, labels):
     heatmap = np.zeros(SHAPE)
     for value in set(labels.ravel().tolist()) - {0}:
-        heatmap[labels == value] = drop_without(model, scan, labels == value, target)
+        (heatmap[labels == value],) = drops_without(model, scan, [labels == value], target)
     return heatmap
 
 
@@ -300,14 +377,14 @@ def test_area_occlusion_is_each_area_taken_out_by_hand(model, scan, target, kind
     assert (found[labels == 0] == 0).all()
 
 
-def test_an_area_in_two_far_pieces_is_taken_out_at_once_and_nothing_between(model, scan):
+def test_an_area_in_two_far_pieces_is_taken_out_at_once_and_nothing_between(watched, scan):
     labels = np.zeros(SHAPE, np.uint8)
     labels[0, 0, 0] = labels[6, 5, 4] = 3
     labels[2:5, 2:4, 1:4] = 8
-    area_occlusion(model, scan, 0, labels)
-    np.testing.assert_array_equal(model.given[1], np.where(labels == 3, 0, scan))
-    np.testing.assert_array_equal(model.given[2], np.where(labels == 8, 0, scan))
-    assert len(model.given) == 3
+    area_occlusion(watched, scan, 0, labels)
+    np.testing.assert_array_equal(watched.given[1], np.where(labels == 3, 0, scan))
+    np.testing.assert_array_equal(watched.given[2], np.where(labels == 8, 0, scan))
+    assert len(watched.given) == 3
 
 
 def test_without_an_area_the_heatmap_is_nought(model, scan):
@@ -315,28 +392,16 @@ def test_without_an_area_the_heatmap_is_nought(model, scan):
     np.testing.assert_array_equal(found, np.zeros(SHAPE))
 
 
-@given(voxels=st.lists(st.tuples(*(st.integers(0, n - 1) for n in SHAPE)), min_size=1, max_size=6))
-def test_an_areas_box_holds_its_voxels_and_is_no_larger_than_it_must_be(voxels):
-    labels = np.zeros(SHAPE, np.uint8)
-    labels[tuple(np.transpose(voxels))] = 9
-    (region,) = area_regions(labels, [9])
-    for axis, side in enumerate(region.box):
-        places = [voxel[axis] for voxel in voxels]
-        assert (side.start, side.stop) == (min(places), max(places) + 1)
-    where = np.zeros(SHAPE, bool)
-    where[region.box] = region.inside
-    np.testing.assert_array_equal(where, labels == 9)
-
-
 # --- what is refused ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(7, 6, 4), (7, 6), (1, 6, 5), (8, 6, 5)])
 def test_labels_or_a_mask_on_another_grid_are_refused(model, scan, shape):
-    with pytest.raises(ValueError, match="do not lie on the scan's grid"):
+    with pytest.raises(ValueError, match=r"labels .* on the scan's grid"):
         area_occlusion(model, scan, 0, np.ones(shape, np.uint8))
-    with pytest.raises(ValueError, match="does not lie on the scan's grid"):
-        occlusion(model, scan, 0, 3, 2, mask=np.ones(shape, bool))
+    for method, options in ((occlusion, {"size": 3, "stride": 2}), (voxel_occlusion, {})):
+        with pytest.raises(ValueError, match=r"mask .* on the scan's grid"):
+            method(model, scan, 0, **options, mask=np.ones(shape, bool))
 
 
 def test_a_spread_that_there_is_not_is_refused_with_those_there_are(model, scan):
@@ -344,12 +409,20 @@ def test_a_spread_that_there_is_not_is_refused_with_those_there_are(model, scan)
         occlusion(model, scan, 0, 3, 2, spread="mean")
 
 
-def test_a_stride_of_nought_is_refused(model, scan):
-    with pytest.raises(ValueError, match="must not be zero"):
+def test_a_cube_or_a_stride_of_nought_is_refused(model, scan):
+    with pytest.raises(ValueError, match="stride is at least 1, not 0"):
         occlusion(model, scan, 0, 3, 0)
+    for method, options in ((occlusion, {"stride": 2}), (voxel_occlusion, {})):
+        with pytest.raises(ValueError, match="edge is at least one voxel, not 0"):
+            method(model, scan, 0, size=0, **options)
 
 
 def test_a_network_in_training_mode_is_refused(model, scan):
-    regions = [Region(cube_at(p, 1, SHAPE)) for p in itertools.islice(np.ndindex(*SHAPE), 2)]
     with pytest.raises(SetupFault, match="training mode"):
-        occlude(model.train(), scan, regions)
+        occlude(model.train(), scan, cubes(1, 3))
+
+
+def test_a_batch_norm_that_knows_its_batch_only_is_refused(scan):
+    model = nn.Sequential(nn.BatchNorm3d(1, track_running_stats=False), *network()).eval()
+    with pytest.raises(SetupFault, match="batch norm without running statistics"):
+        occlude(model, scan, cubes(1, 3))

@@ -16,7 +16,11 @@ from voxplain.relevance import METHODS, choose_target, explain, find_method
 CLASSES = ("AD", "MCI", "CN")
 SHAPE = (6, 5, 7)
 LABELS = np.arange(6 * 5 * 7).reshape(SHAPE) // 30
-OPTIONS = {"occlusion": {"size": 3, "stride": 2}, "area_occlusion": {"labels": LABELS}}
+OPTIONS = {
+    "occlusion": {"size": 3, "stride": 2},
+    "voxel_occlusion": {"size": 2},
+    "area_occlusion": {"labels": LABELS},
+}
 
 
 def network(seed=0):
@@ -60,8 +64,9 @@ def test_a_method_documents_exactly_the_options_it_takes(name):
     assert all(METHODS[name].options.values())
 
 
-def test_the_four_methods_of_the_paper_are_there_and_explain_the_probability():
-    assert list(METHODS) == ["sensitivity", "guided_backprop", "occlusion", "area_occlusion"]
+def test_the_four_methods_of_the_paper_and_voxel_occlusion_explain_the_probability():
+    of_the_paper = {"sensitivity", "guided_backprop", "occlusion", "area_occlusion"}
+    assert METHODS.keys() == of_the_paper | {"voxel_occlusion"}
     assert {method.explains for method in METHODS.values()} == {"probability"}
 
 
@@ -112,7 +117,8 @@ def test_the_scan_may_be_a_tensor_or_a_flipped_array_of_any_number_type(name, sc
     model = network()
     expected = of(name, model, scan)
     flipped = np.ascontiguousarray(scan[::-1])[::-1]
-    for same in (torch.from_numpy(scan), scan.astype(np.float64), flipped):
+    turned = torch.from_numpy(np.ascontiguousarray(scan.T)).permute(2, 1, 0)
+    for same in (torch.from_numpy(scan), scan.astype(np.float64), flipped, turned):
         np.testing.assert_array_equal(of(name, model, same), expected)
 
 
@@ -140,7 +146,7 @@ def test_a_network_that_is_or_whose_part_is_in_training_mode_is_refused(name, pa
         of(name, model, scan)
 
 
-@pytest.mark.parametrize("name", ["sensitivity", "guided_backprop", "occlusion"])
+@pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("shape", [(6, 5), (1, 6, 5, 7), (1, 1, 6, 5, 7)])
 def test_a_scan_without_exactly_three_axes_is_refused(name, shape):
     with pytest.raises(ValueError, match="three axes"):

@@ -3,6 +3,7 @@
 import copy
 import os
 import random
+import re
 import shutil
 import time
 
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from pipeline.estimate import SCAN_CHAIN
+from voxplain.relevance import METHODS
 from workflow.conftest import ROOT, TINY, snakemake
 
 COMPARE = {"compare_methods"}
@@ -76,6 +78,7 @@ TABLE = {
     "occlusion.size_mm": (20, EXPLAIN),
     "occlusion.stride_mm": (20, EXPLAIN),
     "occlusion.spread": ("average", EXPLAIN),
+    "voxel_occlusion.size_voxels": (5, set()),  # not among the methods here
     "areas.placement": ("as_published", {"make_atlas"} | EXPLAIN),
     "areas.share_of": ("atlas", AVERAGE),
     "areas.top": (5, COMPARE),
@@ -173,6 +176,19 @@ def test_one_occlusion_size_touches_one_method_and_no_training(tiny_run):
     run = snakemake(tiny_run, "-n", config=changed("occlusion.size_mm", 20))
     assert run.jobs["explain_scans"] == run.jobs["average_heatmaps"] == 1
     assert "method=occlusion" in run.said
+
+
+def test_one_method_more_is_explained_alone(tiny_run):
+    methods = {"methods": [*METHODS]}
+    assert "voxel_occlusion" in methods["methods"]
+    sizes = []
+    for size in (7, 5):
+        config = {**TINY, "heatmaps": methods, "voxel_occlusion": {"size_voxels": size}}
+        run = snakemake(tiny_run, "-n", config=config)
+        assert run.rules == EXPLAIN
+        assert run.jobs["explain_scans"] == run.jobs["average_heatmaps"] == 1
+        sizes += re.findall(r"method=(\w+)", run.said)
+    assert set(sizes) == {"voxel_occlusion"}
 
 
 def test_one_methods_module_reruns_its_own_methods_only(finished, checkout):

@@ -39,7 +39,7 @@ from voxplain.relevance.layers import (
     place,
 )
 from voxplain.relevance.regions import Regions
-from voxplain.relevance.tracing import follow_in_place, layer_of
+from voxplain.relevance.tracing import drop_nothing, follow_in_place, layer_of
 
 # Regions whose boxes are worked out at once: those of a scan's every voxel would take gigabytes.
 _REGIONS_AT_ONCE = 65536
@@ -89,6 +89,8 @@ class IncrementalNetwork:
 
     def __init__(self, model: nn.Module, batch: Tensor) -> None:
         self._model = model
+        if model._forward_hooks or model._forward_pre_hooks:
+            raise NotLocalError("it has hooks, which torch.fx does not see")
         try:
             graph = fx.Tracer().trace(model)
         except Exception as error:  # it runs the network's own code: anything may be raised
@@ -96,10 +98,10 @@ class IncrementalNetwork:
             raise NotLocalError(
                 f"torch.fx cannot trace it: {told[0] if told else error!r}"
             ) from error
+        drop_nothing(graph, model)
         follow_in_place(graph, model)
         self._input = next(node for node in graph.nodes if node.op == "placeholder")
         self._output = next(node for node in graph.nodes if node.op == "output").args[0]
-        self._same: dict[fx.Node, fx.Node] = {}
         self._layers: dict[fx.Node, Layer] = {}
         self._means: dict[fx.Node, Mean] = {}
         self._rest: list[_InFull] = []
@@ -115,28 +117,26 @@ class IncrementalNetwork:
         for node in graph.nodes:
             if node.op in ("placeholder", "output"):
                 continue
-            sources = [self._same.get(source, source) for source in node.all_input_nodes]
-            local = sources and all(s is self._input or s in self._layers for s in sources)
-            layer = layer_of(node, self._model, sources) if local else None
+            sources = node.all_input_nodes
+            maps = [source is self._input or source in self._layers for source in sources]
+            layer = layer_of(node, self._model, sources) if maps and all(maps) else None
             if layer is None:
-                if local and self.in_full is None:
+                if any(maps) and self.in_full is None and not _asks_shape(node):
                     self.in_full = self._name(node)
                 self._rest.append(_InFull(node, sources))
-            elif layer == "same":
-                self._same[node] = sources[0]
             elif isinstance(layer, Mean):
                 self._means[node] = layer
             else:
                 self._layers[node] = layer
-                self._merge(layer, node.all_input_nodes[0])
+                self._merge(layer)
 
-    def _merge(self, layer: Layer, source: fx.Node) -> None:
+    def _merge(self, layer: Layer) -> None:
         """Let a convolution do the batch norm behind it, a pooling the ReLU before it.
 
         Only where nothing else reads what is between the two.
         """
         before = self._layers.get(layer.sources[0])
-        if before is None or len(source.users) > 1 or len(before.node.users) > 1:
+        if before is None or len(before.node.users) > 1:
             return
         if isinstance(layer, BatchNorm) and isinstance(before, Convolution):
             before.absorb(layer)
@@ -206,7 +206,6 @@ class IncrementalNetwork:
         found = dict(values)
 
         def at(node: fx.Node) -> Any:
-            node = self._same.get(node, node)
             if node not in found and node.op == "placeholder":
                 return node.args[0] if node.args else None  # an argument of forward left out
             return found[node]
@@ -409,8 +408,9 @@ class IncrementalNetwork:
             hand_on(node)
         for node, layer in self._means.items():
             source = layer.sources[0]
-            voxels = int(self._shapes[source].prod())
-            maps[node] = self._maps[node] + layer.of_change(blocks[source], voxels)
+            if node in self._maps:
+                voxels = int(self._shapes[source].prod())
+                maps[node] = self._maps[node] + layer.of_change(blocks[source], voxels)
         return self._run_rest(maps)[self._output]
 
     def _change_of_scan(self, regions: Regions, start: np.ndarray, size: np.ndarray) -> Tensor:
@@ -446,3 +446,10 @@ def _in_threads(workers: int) -> Iterator[Callable]:
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(before)
+
+
+def _asks_shape(node: fx.Node) -> bool:
+    """Whether a node reads a map's shape or type, none of its voxels."""
+    if node.target is getattr:
+        return node.args[1] in ("shape", "ndim", "dtype", "device")
+    return node.op == "call_method" and node.target in ("size", "dim")

@@ -42,6 +42,8 @@ class Regions:
 
         An even cube has one voxel more before its centre than behind it.
         """
+        if size < 1:
+            raise ValueError(f"a cube's edge is at least one voxel, not {size}")
         start = np.asarray(centres, np.int64).reshape(-1, 3) - size // 2
         return cls(start.clip(min=0), np.minimum(start + size, shape))
 

@@ -100,7 +100,21 @@ _NOTHING = (nn.Identity, nn.Dropout, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAl
 _IN_PLACE_OPERATORS = ("iadd", "isub", "imul", "itruediv")
 
 
-def layer_of(node: fx.Node, model: nn.Module, sources: list[fx.Node]) -> Layer | str | None:
+def _changes_nothing(node: fx.Node, model: nn.Module) -> bool:
+    """Whether a node hands on its input, the very same tensor, in eval mode."""
+    if node.op == "call_module":
+        module = model.get_submodule(node.target)
+        return type(module) in _NOTHING and _is_plain(node, module)
+    return node.target is functional.dropout and not node.kwargs.get("training", True)
+
+
+def _is_plain(node: fx.Node, module: nn.Module) -> bool:
+    """Whether a module is called with one input, and nothing is hooked to it."""
+    hooked = module._forward_hooks or module._forward_pre_hooks
+    return len(node.args) == 1 and not node.kwargs and not hooked
+
+
+def layer_of(node: fx.Node, model: nn.Module, sources: list[fx.Node]) -> Layer | None:
     """The layer of a node all of whose inputs are maps.
 
     Parameters
@@ -110,16 +124,13 @@ def layer_of(node: fx.Node, model: nn.Module, sources: list[fx.Node]) -> Layer |
 
     Returns
     -------
-    None for a node that needs the whole map or is not known; ``"same"`` for one that changes
-    nothing in eval mode.
+    None for a node that needs the whole map or is not known.
     """
     if node.op == "call_module":
         module = model.get_submodule(node.target)
-        plain = len(node.args) == 1 and not node.kwargs
-        if not plain or module._forward_hooks or module._forward_pre_hooks:
-            return None
-        return _layer_of_module(module, node, sources)
-    if node.op not in ("call_function", "call_method"):
+        return _layer_of_module(module, node, sources) if _is_plain(node, module) else None
+    # An input given by its keyword is rare: not known.
+    if node.op not in ("call_function", "call_method") or not node.args:
         return None
     return _layer_of_call(node, sources)
 
@@ -127,8 +138,6 @@ def layer_of(node: fx.Node, model: nn.Module, sources: list[fx.Node]) -> Layer |
 def _layer_of_module(module: nn.Module, node: fx.Node, sources: list[fx.Node]) -> Any:
     # A subclass may do anything in its forward: only the classes themselves are known.
     kind = type(module)
-    if kind in _NOTHING:
-        return "same"
     if kind in _POINTWISE_MODULES:
         function = copy.copy(module)
         if hasattr(function, "inplace"):
@@ -173,8 +182,6 @@ def _layer_of_call(node: fx.Node, sources: list[fx.Node]) -> Any:
         kind, names = _POOLS[target]
         module = kind(**dict(zip(names, args[1:], strict=False)), **kwargs)
         return _layer_of_module(module, node, sources)
-    if target is functional.dropout and len(sources) == 1:
-        return None if kwargs.get("training", True) else "same"
     if target in (torch.mean, "mean") and len(sources) == 1:
         axes = args[1] if len(args) > 1 else kwargs.pop("dim", None)
         keepdim = args[2] if len(args) > 2 else kwargs.pop("keepdim", False)
@@ -223,6 +230,14 @@ def _norm(module: nn.BatchNorm3d) -> tuple[Tensor, Tensor]:
 
 def _triple(value: int | Sequence[int]) -> np.ndarray:
     return np.array([value] * 3 if isinstance(value, int) else list(value), np.int64)
+
+
+def drop_nothing(graph: fx.Graph, model: nn.Module) -> None:
+    """Take out what changes nothing, so that a map has one node, however it is handed on."""
+    for node in list(graph.nodes):
+        if _changes_nothing(node, model):
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
 
 
 def follow_in_place(graph: fx.Graph, model: nn.Module) -> None:
