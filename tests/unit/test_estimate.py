@@ -111,7 +111,7 @@ def test_work_grows_with_what_it_is_done_for():
     assert once["train_network"].jobs == 6
     assert twice["train_network"].jobs == 12
     assert twice["train_network"].units == 4 * once["train_network"].units
-    assert twice["explain_scans"].jobs == 2 * once["explain_scans"].jobs == 2 * 4 * 7
+    assert twice["explain_scans"].jobs == 2 * once["explain_scans"].jobs == 2 * len(METHODS) * 7
     assert twice["fit_statistics"] == once["fit_statistics"]
 
 

@@ -675,10 +675,10 @@ def test_networks_of_the_literature_in_both_precisions(known, cut):
     if cut == "areas":
         labels = np.zeros(shape, int)
         x, y, z = np.indices(shape)[:, 4:-4, 4:-4, 4:-4]
-        labels[4:-4, 4:-4, 4:-4] = 1 + x // 9 + 5 * ((y + x // 3) // 9) + 25 * (z // 11)
+        labels[4:-4, 4:-4, 4:-4] = 1 + x // 12 + 4 * ((y + x // 3) // 14) + 16 * (z // 16)
         regions = Regions.segments(labels)
     else:
-        size, stride = (13, 9) if cut == "cubes" else (3, 10)
+        size, stride = (13, 12) if cut == "cubes" else (3, 10)
         regions = cubes(shape, size, stride, first=2)
     expected = drops_in_full(model, scan, regions)
     assert np.abs(expected).max() > (1e-4 if cut == "small cubes" else 1e-2)

@@ -14,6 +14,8 @@ import pytest
 import yaml
 from filelock import FileLock
 
+from voxplain.relevance import METHODS
+
 ROOT = Path(__file__).resolve().parents[2]
 
 TINY = {
@@ -36,7 +38,9 @@ TINY = {
     "skull": {"tool": "deepbet"},
     "splits": {"folds": 2, "fixed_test_patients": 1},
     "training": {"epochs": 2},
+    "heatmaps": {"methods": list(METHODS)},
     "occlusion": {"stride_mm": 40},
+    "voxel_occlusion": {"size_voxels": 5},
     "device": "cpu",
 }
 

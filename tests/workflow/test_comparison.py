@@ -86,22 +86,51 @@ def test_the_cross_validation_has_its_folds_their_mean_and_the_pooled_figure(tin
     assert set(rows["model"]) == {LABEL}
 
 
-def test_a_stored_network_gives_the_predictions_beside_it(tiny_run):
-    folder = tiny_run / FIXED
-    stored = torch.load(folder / "model.pt", weights_only=True)
+def stored_network(tiny_run):
+    """The network of the fixed split, and a function from an image to the scan that it is given."""
+    stored = torch.load(tiny_run / FIXED / "model.pt", weights_only=True)
     model = build_model(stored["model"], stored["grid_shape"], 2, **stored["options"])
     model.load_state_dict(stored["state_dict"])
-    model.eval()
     place = tiny_run / f"{TASK}/splits"
     mean, sd = (nib.load(place / f"fixed_{part}.nii.gz").get_fdata() for part in ("mean", "sd"))
     mask = nib.load(next(tiny_run.glob("results/template/*desc-brain_mask.nii.gz"))).get_fdata() > 0
     scans = read_scans(tiny_run)
-    for row in table(folder / "predictions.tsv").itertuples():
-        raw = nib.load(tiny_run / "results/tiny" / scans[row.image]["preprocessed"]).get_fdata()
-        scan = np.where(mask, (raw - mean) / sd, 0).astype(np.float32)
-        with torch.no_grad():
-            found = torch.softmax(model(torch.from_numpy(scan)[None, None]), 1)[0, 0]
-        assert float(found) == pytest.approx(row.probability_AD, abs=1e-4)
+
+    def scan_of(image):
+        raw = nib.load(tiny_run / "results/tiny" / scans[image]["preprocessed"]).get_fdata()
+        return np.where(mask, (raw - mean) / sd, 0).astype(np.float32)
+
+    return model.eval(), scan_of, mask
+
+
+def probability_of_ad(model, scan):
+    with torch.no_grad():
+        return float(torch.softmax(model(torch.from_numpy(scan)[None, None]).double(), 1)[0, 0])
+
+
+def test_a_stored_network_gives_the_predictions_beside_it(tiny_run):
+    model, scan_of, _ = stored_network(tiny_run)
+    for row in table(tiny_run / FIXED / "predictions.tsv").itertuples():
+        found = probability_of_ad(model, scan_of(row.image))
+        assert found == pytest.approx(row.probability_AD, abs=1e-4)
+
+
+def test_voxel_occlusion_is_the_change_by_a_cube_around_the_voxel(tiny_run):
+    """By full forward passes, in the middle and at the surface of the brain."""
+    model, scan_of, mask = stored_network(tiny_run)
+    places = np.argwhere(mask)[:: mask.sum() // 12]
+    half = TINY["voxel_occlusion"]["size_voxels"] // 2
+    largest = 0
+    for path in (tiny_run / FIXED / "voxel_occlusion").glob("scans/*/*.json"):
+        scan = scan_of(json.loads(path.read_text())["Image"])
+        heatmap = nib.load(path.with_suffix(".nii.gz")).get_fdata()
+        for place in places:
+            occluded = scan.copy()
+            occluded[tuple(slice(at - half, at + half + 1) for at in place)] = 0
+            change = probability_of_ad(model, scan) - probability_of_ad(model, occluded)
+            assert heatmap[tuple(place)] == pytest.approx(abs(change), abs=1e-6)
+        largest = max(largest, heatmap.max())
+    assert largest > 1e-5
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -18,7 +18,6 @@ CONFIGS = {
     "heatmaps of all splits": changed("heatmaps.splits", "all"),
     "one scan a chunk": changed("heatmaps.chunk_size", 1),
     "two methods": changed("heatmaps.methods", ["sensitivity", "occlusion"]),
-    "voxel occlusion": changed("heatmaps.methods", ["sensitivity", "voxel_occlusion"]),
     "three classes": changed("classes", ["AD", "NC", "MCI"]),
     "one class": changed("classes", ["AD"]),
     "more visits": changed(f"{SIMULATION}.visits", {"sc": 1.0, "m12": 1.0}),
