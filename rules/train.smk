@@ -25,7 +25,7 @@ rule train_network:
     resources:
         gpu=GPUS,
         device=config["device"],
-        mem_mb=voxels_times(14000, least_mb=3000),
+        mem_mb=voxels_times(8000, least_mb=3000),
         runtime=growing(720),
     params:
         settings=training_settings,
