@@ -111,7 +111,8 @@ def measure_data(
         for workers in (0, os.cpu_count() or 1)
     }
     scans = Scans([path.with_suffix(".npy") for path in paths], [0] * len(paths), told)
-    batches = Batches(scans, device, BATCH, CroppedNetwork(nn.Identity(), told.brain).window)
+    network = CroppedNetwork(build_model("rieke", told.grid.shape, 2), told.brain)
+    batches = Batches(scans, device, BATCH, network.window)
     sides = {
         name: lambda loader=loader: exhaust(batch.to(device) for batch in loader)
         for name, loader in loaders.items()

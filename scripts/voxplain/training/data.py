@@ -155,10 +155,14 @@ class Batches:
         self, part: list[int], codes: Sequence[torch.Tensor] | torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Normalise scans into the buffer; outside the brain it stays 0."""
-        for row, own, number in zip(self._buffer, codes, part, strict=False):
-            scan, target = self._scans.stored[number], row.view(-1)
-            split = own.to(self._device).split(len(self._chunks[0][0]))
-            for piece, (mean, sd, places) in zip(split, self._chunks, strict=True):
-                values = piece.to(torch.float32).mul_(float(scan.step)).add_(float(scan.level))
+        size, scans = len(self._chunks[0][0]), [self._scans.stored[number] for number in part]
+        rows = [
+            (own.to(self._device).split(size), float(scan.step), float(scan.level), row.view(-1))
+            for own, scan, row in zip(codes, scans, self._buffer, strict=False)
+        ]
+        # Chunk by chunk, since mean, SD and places are most of what is read.
+        for turn, (mean, sd, places) in enumerate(self._chunks):
+            for split, step, level, target in rows:
+                values = split[turn].to(torch.float32).mul_(step).add_(level)
                 target.scatter_(0, places, values.sub_(mean).div_(sd))
         return self._buffer[: len(part)], self._labels[part]
