@@ -232,6 +232,8 @@ RUN = "results/{cohort}/{task}/{model}/{split}/seed-{seed}"
 CHUNK = f"{RUN}/{{method}}/scans/chunk-{{chunk}}"
 ATLAS = f"results/template/tpl-{SPACE}_atlas-AAL_dseg"
 PREPROCESSED = scan_file(f"space-{SPACE}_desc-preproc_T1w.nii.gz")
+# What is trained on and explained: its brain voxels in 16 bits.
+STORED = scan_file(f"space-{SPACE}_desc-preproc_T1w.npy")
 
 
 def split_log(rule, *further):
@@ -369,7 +371,7 @@ def members_of_split(wildcards):
     rows = []
     for image in (*split.train, *split.test):
         scan = scans[image]
-        volume = PREPROCESSED.format(**entities_of(wildcards.cohort, scan))
+        volume = STORED.format(**entities_of(wildcards.cohort, scan))
         rows.append([image, patient_of(scan), scan.group, split.side(image), volume])
     return rows
 
@@ -400,7 +402,7 @@ def images_of_chunk(wildcards):
 
 def volumes_of_chunk(wildcards):
     """Their volumes."""
-    return of_images(PREPROCESSED, wildcards.cohort, images_of_chunk(wildcards))
+    return of_images(STORED, wildcards.cohort, images_of_chunk(wildcards))
 
 
 def maps_of_method(wildcards):

@@ -106,8 +106,10 @@ rule register_to_template:
         sidecar=scan_file("desc-corrected_T1w.json"),
         mask=scan_file("desc-brain_mask.nii.gz"),
         template=f"{TEMPLATE}_T1w.nii.gz",
+        template_mask=f"{TEMPLATE}_mask.nii.gz",
     output:
         brain=scan_file(f"space-{SPACE}_desc-preproc_T1w.nii.gz"),
+        voxels=STORED,
         sidecar=scan_file(f"space-{SPACE}_desc-preproc_T1w.json"),
         mask=scan_file(f"space-{SPACE}_desc-brain_mask.nii.gz"),
         transform=intermediate(f"from-T1w_to-{SPACE}_mode-image_xfm.h5"),

@@ -72,7 +72,7 @@ rule fit_statistics:
     """Fit the voxelwise mean and SD on the training scans of a split, and on nothing else."""
     input:
         members=f"{SPLIT}_members.tsv",
-        volumes=scans_of_split(PREPROCESSED, "train"),
+        volumes=scans_of_split(STORED, "train"),
         mask=f"{TEMPLATE}_mask.nii.gz",
     output:
         mean=f"{SPLIT}_mean.nii.gz",

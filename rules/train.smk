@@ -5,7 +5,7 @@ rule train_network:
     """Train a network on one side of a split and test it on the other."""
     input:
         members=f"{SPLIT}_members.tsv",
-        volumes=scans_of_split(PREPROCESSED, "train", "test"),
+        volumes=scans_of_split(STORED, "train", "test"),
         mean=f"{SPLIT}_mean.nii.gz",
         sd=f"{SPLIT}_sd.nii.gz",
         statistics=f"{SPLIT}_statistics.json",
@@ -25,7 +25,7 @@ rule train_network:
     resources:
         gpu=GPUS,
         device=config["device"],
-        mem_mb=voxels_times(14000, least_mb=3000),
+        mem_mb=voxels_times(8000, least_mb=3000),
         runtime=growing(720),
     params:
         settings=training_settings,

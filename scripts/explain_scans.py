@@ -12,8 +12,9 @@ with job(snakemake):
 
     from voxplain.models import build_model
     from voxplain.relevance import choose_target, explain, find_method
+    from voxplain.store import open_scan
     from voxplain.training.device import choose_device
-    from voxplain.training.statistics import read_scan, read_statistics
+    from voxplain.training.statistics import read_statistics
     from voxplain.volumes import read_array, write_array
 
     torch.set_num_threads(snakemake.threads)
@@ -50,7 +51,7 @@ with job(snakemake):
     images = [image for image in snakemake.params.images if image in members.index]
     for number, image in enumerate(images, start=1):
         member = members.loc[image]
-        scan = statistics.normalise(read_scan(member["path"], grid))
+        scan = statistics.normalise(open_scan(member["path"], statistics.brain))
         with torch.no_grad():
             batch = torch.from_numpy(scan)[None, None].to(device)
             probabilities = torch.softmax(model(batch).double(), dim=1)[0].cpu().numpy()
@@ -60,7 +61,7 @@ with job(snakemake):
         heatmap = np.where(statistics.mask, heatmap, 0)
         # BIDS allows letters and digits only: desc-guidedBackprop.
         label = re.sub("_(.)", lambda found: found.group(1).upper(), method)
-        name = Path(member["path"]).name.replace("desc-preproc_T1w.nii.gz", f"desc-{label}")
+        name = Path(member["path"]).name.replace("desc-preproc_T1w.npy", f"desc-{label}")
         write_array(folder / f"{name}_relevance.nii.gz", heatmap, grid)
         write_sidecar(
             folder / f"{name}_relevance.json",

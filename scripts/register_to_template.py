@@ -9,7 +9,8 @@ with scan_job(snakemake, "register"):
 
     from voxplain.anatomy.register import TRANSFORMS, register_to_template
     from voxplain.atlas import TEMPLATE_NAME
-    from voxplain.volumes import write_array
+    from voxplain.store import Brain, write_scan
+    from voxplain.volumes import read_array, write_array
 
     before = read_sidecar(snakemake.input.sidecar)
     settings = snakemake.params.settings
@@ -23,6 +24,8 @@ with scan_job(snakemake, "register"):
     )
     write_array(snakemake.output.brain, registered.brain, registered.grid)
     write_array(snakemake.output.mask, registered.mask, registered.grid, np.uint8)
+    template_mask, _ = read_array(snakemake.input.template_mask, np.uint8)
+    write_scan(snakemake.output.voxels, registered.brain, Brain(template_mask > 0))
     write_sidecar(
         snakemake.output.sidecar,
         {

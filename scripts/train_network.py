@@ -13,7 +13,7 @@ with job(snakemake):
     from voxplain.cohort.leakage import Member, check_fitted_on
     from voxplain.models import build_model, describe_model
     from voxplain.training.checkpoints import checkpoint_path, remove_checkpoints
-    from voxplain.training.data import ScanDataset
+    from voxplain.training.data import Scans
     from voxplain.training.device import choose_device
     from voxplain.training.loop import Epoch, predict, seed_everything, train
     from voxplain.training.metrics import measure, per_patient, predictions_table
@@ -34,11 +34,11 @@ with job(snakemake):
     )
     statistics = read_statistics(snakemake.input.mean, snakemake.input.sd, snakemake.input.mask)
 
-    def scans_of(side: str) -> tuple[pd.DataFrame, ScanDataset]:
+    def scans_of(side: str) -> tuple[pd.DataFrame, Scans]:
         """The members on a side of the split, and their scans."""
         rows = members[members["side"] == side]
         labels = [classes.index(group) for group in rows["class"]]
-        return rows, ScanDataset(list(rows["path"]), labels, statistics)
+        return rows, Scans(list(rows["path"]), labels, statistics)
 
     _, train_scans = scans_of("train")
     test_rows, test_scans = scans_of("test")
@@ -70,7 +70,8 @@ with job(snakemake):
         learning_rate=training["learning_rate"],
         seed=seed,
         device=device,
-        workers=snakemake.threads - 1,
+        precision=training["precision"],
+        deterministic=training["deterministic"],
         checkpoint=checkpoint,
         report=report,
     )

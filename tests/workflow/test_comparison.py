@@ -12,6 +12,7 @@ import torch
 
 from voxplain.models import build_model
 from voxplain.relevance import METHODS
+from voxplain.store import Brain, write_scan
 from workflow.conftest import TINY, snakemake
 from workflow.test_tiny_run import read_scans
 
@@ -362,11 +363,10 @@ def test_scans_can_be_preprocessed_that_could_not_be_trained_on(tiny_run):
     assert "Nothing to be done" in run.said
 
 
-def test_a_volume_on_another_grid_is_named(finished):
+def test_a_scan_of_another_grid_is_named(finished):
     """As left behind by a run at another resolution, and kept by hand."""
-    volume = next(finished.glob("results/tiny/derivatives/sub-*/**/*desc-preproc_T1w.nii.gz"))
-    image = nib.load(volume)
-    nib.save(nib.Nifti1Image(image.get_fdata()[1:], image.affine), volume)
+    stored = next(finished.glob("results/tiny/derivatives/sub-*/**/*desc-preproc_T1w.npy"))
+    write_scan(stored, np.ones((48, 58, 49)), Brain(np.ones((48, 58, 49), bool)))
     run = snakemake(
         finished,
         f"{TASK}/rieke/cross_validation.tsv",
@@ -379,7 +379,7 @@ def test_a_volume_on_another_grid_is_named(finished):
         config=TINY,
     )
     assert run.status != 0
-    assert f"{volume.name} lies on another grid (48x58x49 voxels" in run.said
+    assert f"{stored.name} was stored for another brain mask (136,416 voxels" in run.said
     assert "Traceback" not in run.said
 
 

@@ -10,6 +10,7 @@ import pydicom
 import yaml
 
 from voxplain.cohort.fates import COLUMNS
+from voxplain.store import Brain, open_scan
 from workflow.conftest import ROOT, TINY, snakemake
 
 DERIVATIVES = "results/tiny/derivatives"
@@ -44,6 +45,17 @@ def test_the_brains_lie_on_the_template_grid_and_match_it(tiny_run):
         assert float(row["overlap"]) > 0.95
         assert float(row["similarity"]) > 0.7
         assert 1500 < float(row["brain_volume_ml"]) < 2300
+
+
+def test_the_brains_are_stored_in_sixteen_bits(tiny_run):
+    template = tiny_run / "results/template/tpl-MNI152NLin2009cAsym_desc-brain_mask.nii.gz"
+    brain = Brain(nib.load(template).get_fdata() > 0)
+    stored = sorted(tiny_run.glob(f"{DERIVATIVES}/sub-*/ses-SC/anat/*desc-preproc_T1w.npy"))
+    assert len(stored) == 6
+    for path in stored:
+        volume = nib.load(path.with_suffix(".nii.gz")).get_fdata()
+        scan = open_scan(path, brain)
+        np.testing.assert_allclose(scan.values(), volume[brain.mask], atol=1e-4)
 
 
 def test_sidecars_say_how_each_scan_was_made(tiny_run):

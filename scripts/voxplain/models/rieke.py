@@ -43,6 +43,11 @@ class Rieke(nn.Module):
             nn.Linear(64, n_classes),
         )
 
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The layers, in the order in which `forward` runs them."""
+        return [*self.features, *self.classifier]
+
     def forward(self, scans: Tensor) -> Tensor:
         """Logits ``[batch, n_classes]`` of scans ``[batch, 1, x, y, z]``."""
         return self.classifier(self.features(scans))

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from voxplain.faults import SetupFault
-from voxplain.training.data import ScanDataset, batches
+from voxplain.training.cropped import CroppedNetwork
+from voxplain.training.data import Batches, Scans
 
 
 @dataclass(frozen=True)
@@ -50,21 +51,36 @@ def seed_everything(seed: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed(own)
 
 
+def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
+    """The type that convolutions and products compute in, for ``auto`` or a type's name.
+
+    ``auto`` is bfloat16 on a GPU, float32 elsewhere. Weights, sums over voxels and what batch norm,
+    loss and Adam compute stay float32.
+    """
+    if wanted == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return {"bfloat16": torch.bfloat16, "float32": torch.float32}[wanted]
+
+
 def train(
     model: nn.Module,
-    training: ScanDataset,
-    testing: ScanDataset,
+    training: Scans,
+    testing: Scans,
     *,
     epochs: int,
     batch_size: int,
     learning_rate: float,
     seed: int,
     device: torch.device,
-    workers: int = 0,
+    precision: str = "auto",
+    deterministic: bool = True,
     checkpoint: Path | None = None,
     report: Callable[[Epoch], None] = lambda epoch: None,
 ) -> list[Epoch]:
     """Train a network in place: Adam, cross-entropy without class weights, no early stopping.
+
+    Scans are 0 outside the brain, and this background is computed once for all, see
+    :class:`voxplain.training.cropped.CroppedNetwork`.
 
     Parameters
     ----------
@@ -76,8 +92,11 @@ def train(
         Rieke et al. 2018: 20, 5, 1e-4.
     seed
         Of the scans' order and of dropout; the weights are the caller's to initialise.
-    workers
-        Processes that read scans ahead.
+    precision
+        See :func:`choose_precision`. Testing is done in float32 always.
+    deterministic
+        Whether cuDNN takes only kernels that give the same sums in every run; on a CPU there are no
+        others.
     checkpoint
         File for the state after each epoch; if it is there, training goes on from it. Its name must
         stand for everything that made the state.
@@ -94,10 +113,15 @@ def train(
         The loss or a probability is no finite number any more.
     """
     model.to(device)
-    # Kernels that give the same sums in every run, where there is a choice (cuDNN).
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
-    optimiser = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.backends.cudnn.deterministic = deterministic
+    # Left to itself cuDNN rounds what a convolution in float32 multiplies to ten bits.
+    torch.backends.cudnn.allow_tf32 = False
+    kind = choose_precision(precision, device)
+    network = CroppedNetwork(model, training.statistics.brain)
+    batches = Batches(training, device, batch_size, network.window)
+    held_out = Batches(testing, device, batch_size, network.window)
+    optimiser = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
     history: list[Epoch] = []
     if checkpoint is not None and checkpoint.is_file():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
@@ -107,23 +131,26 @@ def train(
         print(f"going on after epoch {len(history)} of {epochs} ({checkpoint.name})", flush=True)
     for number in range(len(history) + 1, epochs + 1):
         began = time.perf_counter()
-        order = seed_everything(seed, number)
+        order = torch.randperm(len(training), generator=seed_everything(seed, number))
         model.train()
-        loss_sum = correct = 0.0
-        for scans, labels in batches(training, batch_size, workers, order):
-            scans, labels = scans.to(device, non_blocking=True), labels.to(device)
+        # Summed where they are: asking a GPU for a number at every step would make it wait.
+        loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+        correct = torch.zeros((), dtype=torch.int64, device=device)
+        for scans, labels in batches.in_order(order.tolist()):
             optimiser.zero_grad(set_to_none=True)
-            logits = model(scans)
-            loss = nn.functional.cross_entropy(logits, labels)
+            with torch.autocast(device.type, kind, enabled=kind != torch.float32):
+                logits = network(scans)
+            loss = nn.functional.cross_entropy(logits.float(), labels)
             loss.backward()
             optimiser.step()
-            loss_sum += loss.item() * len(labels)
-            correct += (logits.argmax(1) == labels).sum().item()
-        if not np.isfinite(loss_sum):
+            loss_sum += loss.detach() * len(labels)
+            correct += (logits.argmax(1) == labels).sum()
+        if not torch.isfinite(loss_sum):
             raise SetupFault(
-                f"the training loss is {loss_sum} in epoch {number}; lower training.learning_rate"
+                f"the training loss is {loss_sum.item()} in epoch {number}; lower "
+                "training.learning_rate"
             )
-        probabilities = predict(model, testing, device, batch_size, workers)
+        probabilities = _probabilities(network, held_out)
         # The loss above is that before each step: the last one may have broken the weights.
         if not np.isfinite(probabilities).all():
             raise SetupFault(
@@ -135,8 +162,8 @@ def train(
         history.append(
             Epoch(
                 epoch=number,
-                train_loss=loss_sum / len(training),
-                train_accuracy=correct / len(training),
+                train_loss=loss_sum.item() / len(training),
+                train_accuracy=correct.item() / len(training),
                 test_loss=float(-np.log(likelihood).mean()),
                 test_accuracy=float((probabilities.argmax(1) == truth).mean()),
                 seconds=round(time.perf_counter() - began, 3),
@@ -161,18 +188,19 @@ def _save(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, histor
     os.replace(partial, path)
 
 
-@torch.no_grad()
 def predict(
-    model: nn.Module,
-    scans: ScanDataset,
-    device: torch.device,
-    batch_size: int = 5,
-    workers: int = 0,
+    model: nn.Module, scans: Scans, device: torch.device, batch_size: int = 5
 ) -> np.ndarray:
-    """Class probabilities of scans, ``[scans, classes]`` float64, in eval mode."""
-    model.eval()
+    """Class probabilities of scans, ``[scans, classes]`` float64, in eval mode and float32."""
+    network = CroppedNetwork(model, scans.statistics.brain)
+    return _probabilities(network, Batches(scans, device, batch_size, network.window))
+
+
+@torch.no_grad()
+def _probabilities(network: CroppedNetwork, batches: Batches) -> np.ndarray:
+    network.model.eval()
     found = [
-        torch.softmax(model(batch.to(device)).double(), dim=1).cpu().numpy()
-        for batch, _ in batches(scans, batch_size, workers)
+        torch.softmax(network(scans).double(), dim=1)
+        for scans, _ in batches.in_order(range(len(batches)))
     ]
-    return np.concatenate(found)
+    return torch.cat(found).cpu().numpy()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from voxplain.faults import DataFault, SetupFault
+from voxplain.store import Brain, StoredScan, open_scan
 from voxplain.volumes import Grid, read_array
 
 
@@ -20,7 +22,8 @@ class VoxelStatistics:
     ----------
     mean, sd
         ``[x, y, z]`` float32 over the training scans, in the units of the intensity scale; the SD
-        is the population's (divided by n) and has its floor already.
+        is the population's (divided by n) and has its floor already. Outside the mask they are 0
+        and the floor.
     mask
         ``[x, y, z]`` bool, the template's brain. Outside it a normalised scan is 0.
     grid
@@ -32,24 +35,88 @@ class VoxelStatistics:
     mask: np.ndarray
     grid: Grid
 
-    def normalise(self, volume: np.ndarray) -> np.ndarray:
+    @cached_property
+    def brain(self) -> Brain:
+        """The voxels that stored scans must have."""
+        return Brain(self.mask)
+
+    def normalise(self, scan: StoredScan) -> np.ndarray:
         """Each voxel minus its mean over its SD, ``[x, y, z]`` float32, 0 outside the mask."""
-        return np.where(self.mask, (volume - self.mean) / self.sd, 0).astype(np.float32)
+        places = self.brain.places
+        volume = np.zeros(self.mask.shape, np.float32)
+        values = (scan.values() - self.mean.reshape(-1)[places]) / self.sd.reshape(-1)[places]
+        volume.reshape(-1)[places] = values
+        return volume
 
 
-def read_scan(path: str | Path, grid: Grid) -> np.ndarray:
-    """Read one preprocessed volume ``[x, y, z]`` float32 and see that it lies on the grid.
+def fit_statistics(
+    paths: Iterable[str | Path], mask: np.ndarray, grid: Grid, sd_floor: float
+) -> VoxelStatistics:
+    """Mean and SD of every voxel of the brain over scans that are read one at a time.
+
+    Welford's algorithm (Technometrics 4, 1962) in float64: memory does not grow with the number of
+    scans, and nothing cancels as in a sum of squares.
+
+    Parameters
+    ----------
+    paths
+        Stored training scans, see :mod:`voxplain.store`.
+    mask
+        ``[x, y, z]`` bool, the template's brain.
+    sd_floor
+        Least SD of a voxel, as a fraction of the median SD inside the mask: where the training
+        scans hardly differ, a test scan that does would otherwise be many SDs away (the published
+        code of Rieke et al. adds 1e-10 to the SD, and such voxels explode).
 
     Raises
     ------
     DataFault
-        It cannot be read, lies on another grid, or has voxels that are no finite number.
+        As :func:`voxplain.store.open_scan`.
+    SetupFault
+        There are fewer than two scans, or they do not differ anywhere.
     """
+    brain = Brain(mask)
+    count = 0
+    mean, squares = np.zeros(len(brain.places)), np.zeros(len(brain.places))
+    for path in paths:
+        values = open_scan(path, brain).values()
+        count += 1
+        step = values - mean
+        mean += step / count
+        squares += step * (values - mean)
+    if count < 2:
+        raise SetupFault(f"voxel statistics need at least two training scans, there are {count}")
+    sd = np.sqrt(squares / count)
+    floor = sd_floor * float(np.median(sd))
+    if floor <= 0:
+        raise SetupFault(
+            "the training scans do not differ from each other in most voxels of the brain; "
+            "are they copies of one scan?"
+        )
+    volumes = np.zeros(grid.shape, np.float32), np.full(grid.shape, floor, np.float32)
+    for volume, values in zip(volumes, (mean, np.maximum(sd, floor)), strict=True):
+        volume[mask] = values
+    return VoxelStatistics(*volumes, mask, grid)
+
+
+def read_statistics(mean: str | Path, sd: str | Path, mask: str | Path) -> VoxelStatistics:
+    """Read the statistics of a split from the volumes they were written to.
+
+    Raises
+    ------
+    DataFault
+        One of them cannot be read, lies on another grid, or has voxels that are no finite number.
+    """
+    inside, grid = read_array(mask, np.uint8)
+    return VoxelStatistics(_read_on(mean, grid), _read_on(sd, grid), inside > 0, grid)
+
+
+def _read_on(path: str | Path, grid: Grid) -> np.ndarray:
     volume, its_grid = read_array(path)
     if not its_grid.matches(grid):
         raise DataFault(
             f"volume {path} lies on another grid ({_told(its_grid)}), expected {_told(grid)}",
-            "delete it and run again, so that it is registered to this run's template",
+            "delete it and run again",
         )
     if not np.isfinite(volume).all():
         raise DataFault(
@@ -63,64 +130,3 @@ def _told(grid: Grid) -> str:
     size = "x".join(f"{edge:g}" for edge in grid.voxel_size)
     origin = ", ".join(f"{x:g}" for x in grid.matrix[:3, 3])
     return f"{voxels} voxels of {size} mm from ({origin})"
-
-
-def fit_statistics(
-    paths: Iterable[str | Path], mask: np.ndarray, grid: Grid, sd_floor: float
-) -> VoxelStatistics:
-    """Mean and SD of every voxel over scans that are read one at a time.
-
-    Welford's algorithm (Technometrics 4, 1962) in float64: memory does not grow with the number of
-    scans, and nothing cancels as in a sum of squares.
-
-    Parameters
-    ----------
-    paths
-        Volumes of the training scans.
-    mask
-        ``[x, y, z]`` bool, the template's brain.
-    sd_floor
-        Least SD of a voxel, as a fraction of the median SD inside the mask: where the training
-        scans hardly differ, a test scan that does would otherwise be many SDs away (the published
-        code of Rieke et al. adds 1e-10 to the SD, and such voxels explode).
-
-    Raises
-    ------
-    DataFault
-        As :func:`read_scan`.
-    SetupFault
-        There are fewer than two scans, or they do not differ anywhere.
-    """
-    count = 0
-    mean = np.zeros(grid.shape)
-    squares = np.zeros(grid.shape)
-    for path in paths:
-        volume = read_scan(path, grid)
-        count += 1
-        step = volume - mean
-        mean += step / count
-        squares += step * (volume - mean)
-    if count < 2:
-        raise SetupFault(f"voxel statistics need at least two training scans, there are {count}")
-    sd = np.sqrt(squares / count)
-    floor = sd_floor * float(np.median(sd[mask]))
-    if floor <= 0:
-        raise SetupFault(
-            "the training scans do not differ from each other in most voxels of the brain; "
-            "are they copies of one scan?"
-        )
-    return VoxelStatistics(
-        mean.astype(np.float32), np.maximum(sd, floor).astype(np.float32), mask, grid
-    )
-
-
-def read_statistics(mean: str | Path, sd: str | Path, mask: str | Path) -> VoxelStatistics:
-    """Read the statistics of a split from the volumes they were written to.
-
-    Raises
-    ------
-    DataFault
-        One of them cannot be read or lies on another grid.
-    """
-    inside, grid = read_array(mask, np.uint8)
-    return VoxelStatistics(read_scan(mean, grid), read_scan(sd, grid), inside > 0, grid)
