@@ -48,9 +48,9 @@ GRADIENT = 3
 # Forward passes that one region of an occlusion takes, where only what it changes is recomputed: of
 # rieke at 1 mm, with the regions of the default settings (`benchmarks/occlusion.py` measures them).
 PASSES_OF_REGION = {
-    "occlusion": 1 / 150,
-    "area_occlusion": 1 / 6,
-    "voxel_occlusion": 1 / 1500,
+    "occlusion": 1 / 280,
+    "area_occlusion": 1 / 150,
+    "voxel_occlusion": 1 / 4800,
 }
 # What an occlusion takes before its first region: the scan's probability, its activations, and one
 # region in full for a check.
