@@ -558,7 +558,7 @@ if ON_CLUSTER:
 GPUS = 0 if config["device"] == "cpu" else 1
 # Three to five times what a slow core takes at 1 mm. A group asks for the sum over all its jobs, and
 # many sites allow a day.
-REGISTRATION_MINUTES = {"affine": 10, "syn_quick": 20, "syn": 240}[
+REGISTRATION_MINUTES = {"affine": 10, "syn_fast": 10, "syn_quick": 20, "syn": 240}[
     config["registration"]["transform"]
 ]
 

@@ -34,6 +34,7 @@ with scan_job(snakemake, "register"):
             "ResolutionMm": settings["resolution_mm"],
             "RegistrationTool": "antspyx",
             "RegistrationToolVersion": version("antspyx"),
+            "RegistrationMethod": settings["transform"],
             "RegistrationTransform": TRANSFORMS[settings["transform"]],
             "RegistrationSeed": settings["seed"],
         },

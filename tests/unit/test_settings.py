@@ -210,7 +210,7 @@ REFUSED = {
     ),
     "not in the list of words": (
         config(registration={"transform": "rigid"}),
-        ("registration.transform is 'rigid'", "syn_quick, syn, affine"),
+        ("registration.transform is 'rigid'", "syn_quick, syn_fast, syn, affine"),
     ),
     "unknown class": (config(classes=["AD", "XX"]), ("classes.1 is 'XX'", "AD, NC, MCI")),
     "no class": (config(classes=[]), ("classes is []", "at least 1 items")),

@@ -65,6 +65,7 @@ def test_sidecars_say_how_each_scan_was_made(tiny_run):
         told = json.loads(path.read_text())
         assert told["SpatialReference"] == "MNI152NLin2009cAsym"
         assert told["ResolutionMm"] == 4
+        assert told["RegistrationMethod"] == "syn_quick"
         assert told["RegistrationTransform"] == "antsRegistrationSyNQuick[s]"
         assert told["BiasFieldCorrection"] == "N4"
         mask = json.loads(next(path.parent.glob("*_acq-*_desc-brain_mask.json")).read_text())
