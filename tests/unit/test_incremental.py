@@ -375,6 +375,9 @@ FUNCTIONS = {
     "reshape": lambda net, x: net.first(x).reshape(x.shape[0], -1),
     "a sum with itself": lambda net, x: (lambda maps: maps + maps)(net.first(x)),
     "a number added": lambda net, x: net.second(net.first(x) + 1),
+    "a tensor of its own": lambda net, x: net.second(
+        net.first(x) + torch.ones(1, dtype=torch.float64)
+    ),
     "a parameter": lambda net, x: net.second(net.first(x) * net.factor),
     "keywords": lambda net, x: functional.avg_pool3d(
         input=torch.cat(tensors=[net.first(x), x], dim=1), kernel_size=2
@@ -402,6 +405,7 @@ IN_FULL = {
     "reshape": "reshape",
     "a sum with itself": "add",
     "a number added": "add",
+    "a tensor of its own": "add",
     "a parameter": "mul",
     "keywords": "cat",
 }
@@ -410,8 +414,10 @@ IN_FULL = {
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_and_methods(name):
     model = ready(Written(FUNCTIONS[name]))
+    before = set(vars(model))
     network = assert_exact(model, random_scan(SHAPE), cubes(SHAPE, 3, stride=2))
     assert network.in_full == IN_FULL.get(name, "flatten")
+    assert set(vars(model)) == before
 
 
 def test_the_whole_maps_of_a_dense_layer_are_left_as_they_are():

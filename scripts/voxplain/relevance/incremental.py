@@ -91,6 +91,7 @@ class IncrementalNetwork:
         self._model = model
         if model._forward_hooks or model._forward_pre_hooks:
             raise NotLocalError("it has hooks, which torch.fx does not see")
+        own = set(vars(model))
         try:
             graph = fx.Tracer().trace(model)
         except Exception as error:  # it runs the network's own code: anything may be raised
@@ -98,6 +99,11 @@ class IncrementalNetwork:
             raise NotLocalError(
                 f"torch.fx cannot trace it: {told[0] if told else error!r}"
             ) from error
+        finally:
+            # Tensors that forward makes by itself: torch.fx leaves them in the network.
+            self._constants = {name: vars(model)[name] for name in set(vars(model)) - own}
+            for name in self._constants:
+                delattr(model, name)
         drop_nothing(graph, model)
         follow_in_place(graph, model)
         self._input = next(node for node in graph.nodes if node.op == "placeholder")
@@ -219,6 +225,8 @@ class IncrementalNetwork:
                 found[node] = node.target(*args, **kwargs)
             elif node.op == "call_method":
                 found[node] = getattr(args[0], node.target)(*args[1:], **kwargs)
+            elif node.target in self._constants:
+                found[node] = self._constants[node.target]
             else:
                 found[node] = operator.attrgetter(node.target)(self._model)
         return found
