@@ -15,7 +15,13 @@ with job(snakemake):
     from voxplain.training.checkpoints import checkpoint_path, remove_checkpoints
     from voxplain.training.data import Scans
     from voxplain.training.device import choose_device
-    from voxplain.training.loop import Epoch, predict, seed_everything, train
+    from voxplain.training.loop import (
+        Epoch,
+        choose_precision,
+        predict,
+        seed_everything,
+        train,
+    )
     from voxplain.training.metrics import measure, per_patient, predictions_table
     from voxplain.training.statistics import read_statistics
 
@@ -57,7 +63,8 @@ with job(snakemake):
         print(f"epoch {epoch.epoch} of {training['epochs']}: {told}", flush=True)
 
     # Everything that makes the weights, by value: what was trained on shows in the statistics.
-    made_by = [settings, seed, snakemake.params.code, members.to_csv()]
+    precision = str(choose_precision(training["precision"], device)).removeprefix("torch.")
+    made_by = [settings, seed, snakemake.params.code, members.to_csv(), precision]
     volumes = [snakemake.input.mean, snakemake.input.sd]
     output = Path(snakemake.output.model)
     checkpoint = checkpoint_path(output.parent, made_by, volumes)
@@ -70,7 +77,7 @@ with job(snakemake):
         learning_rate=training["learning_rate"],
         seed=seed,
         device=device,
-        precision=training["precision"],
+        precision=precision,
         deterministic=training["deterministic"],
         checkpoint=checkpoint,
         report=report,
@@ -101,6 +108,7 @@ with job(snakemake):
             "trained_on": fitted_on,
             "versions": {"voxplain": snakemake.params.version, "torch": str(torch.__version__)},
             "device": str(device),
+            "precision": precision,
         },
         output,
     )

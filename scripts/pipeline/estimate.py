@@ -52,9 +52,9 @@ PASSES_OF_REGION = {
     "area_occlusion": 1 / 150,
     "voxel_occlusion": 1 / 4800,
 }
-# What an occlusion takes before its first region: the scan's probability, its activations, and one
-# region in full for a check.
-PASSES_OF_START = 3
+# What an occlusion takes before its first region: the scan's probability, its activations, and for
+# a check the scan and one region in full.
+PASSES_OF_START = 4
 # The template, at 1 mm: its grid, its brain's voxels, and the brain's box.
 GRID = (193, 229, 193)
 BRAIN_VOXELS = 1_886_574

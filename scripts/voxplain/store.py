@@ -8,7 +8,7 @@ numpy reads it::
 
 ``voxels`` are the voxels of the template's brain mask in C order of ``[x, y, z]``. The steps are
 equal, so that no voxel is further from its value than half a step: the scan's range / 131,068
-(float16 has steps of range / 1,024 and more where scans are brightest).
+(float16 has steps of up to range / 1,024 where scans are brightest).
 """
 
 from __future__ import annotations

@@ -233,3 +233,55 @@ def test_what_is_kept_for_the_gradient_belongs_to_the_box():
     volumes = [shape for shape in kept if len(shape) == 5]
     assert volumes
     assert max(max(shape[2:]) for shape in volumes) == 10
+
+
+class Backwards(nn.Sequential):
+    def forward(self, scans):
+        return super().forward(-scans)
+
+
+class Listed(nn.Module):
+    """A network with an attribute that happens to be called layers."""
+
+    def __init__(self, blocks, head):
+        super().__init__()
+        self.layers, self.head = blocks, head
+
+    def forward(self, scans):
+        return self.head(self.layers(scans).relu())
+
+
+def twice(module, given, found):
+    return 2 * found
+
+
+def hooked(model, *which):
+    for place in which:
+        model[place].register_forward_hook(twice)
+    if not which:
+        model.register_forward_hook(twice)
+    return model
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: Backwards(*model),
+        lambda model: Listed(model[:-1], model[-1]),
+        lambda model: hooked(model),
+        lambda model: hooked(model, 0),
+        lambda model: hooked(model, 2),
+        lambda model: hooked(model, 4),
+    ],
+)
+def test_what_forward_does_beside_its_layers_is_not_lost(change):
+    shape = (12, 11, 13)
+    brain = brain_in(shape, ((4, 8), (3, 7), (5, 9)))
+    blocks = blocks_of((2, 1), (3, 2))
+    with torch.no_grad():
+        count = nn.Sequential(*blocks)(torch.zeros(2, 1, *shape)).flatten(1).shape[1]
+    model = change(spread(nn.Sequential(*blocks, nn.Flatten(), nn.Linear(count, 2)))).eval()
+    scans = scans_of(brain)
+    network = CroppedNetwork(model, brain)
+    expected = model(scans)
+    torch.testing.assert_close(network(shown(scans, network)), expected, rtol=1e-9, atol=1e-9)

@@ -594,6 +594,101 @@ def test_an_engine_that_is_wrong_is_not_trusted(monkeypatch):
     np.testing.assert_allclose(found, drops_in_full(model, scan, regions), rtol=0, atol=1e-12)
 
 
+def test_an_engine_that_is_wrong_is_not_trusted_where_the_probability_is_saturated(monkeypatch):
+    right = Convolution.carry
+
+    def wrong(*given):
+        block = right(*given)
+        return Block(block.change * 1.1, block.start)
+
+    monkeypatch.setattr(Convolution, "carry", wrong)
+    model, scan = classifier(*SMALL["two, strided"]), random_scan(SHAPE)
+    with torch.no_grad():
+        model[-1].bias[0] += 25
+    with pytest.warns(RuntimeWarning, match="a check failed"):
+        found = occlude(model, scan[0, 0], cubes(SHAPE, 3, stride=2))
+    assert np.abs(found).max() < 1e-6
+
+
+class Headed(nn.Module):
+    """A convolution, and what a test makes of its maps."""
+
+    def __init__(self, head):
+        super().__init__()
+        self.conv = nn.Conv3d(1, 4, 3, padding=1)
+        self.head, self.dense = head, nn.LazyLinear(CLASSES)
+
+    def forward(self, scans, mask=None):
+        return self.dense(self.head(self, scans, mask).flatten(1))
+
+
+def masked(net, scans, mask):
+    return net.conv(scans) * mask if mask is not None else net.conv(scans)
+
+
+ODD = {
+    "a sum of one channel and four": (
+        lambda net, scans, mask: scans + net.conv(scans),
+        "sums maps of different shapes, 1x6x7x5 and 4x6x7x5",
+    ),
+    "a sum of a mean and its map": (
+        lambda net, scans, mask: (lambda maps: maps - functional.avg_pool3d(maps, (6, 7, 5)))(
+            net.conv(scans)
+        ),
+        "sums maps of different shapes",
+    ),
+    "an argument left out": (masked, r"it fails by parts \(TypeError"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_what_only_fails_by_parts_is_run_in_full(name):
+    head, reason = ODD[name]
+    shape = (6, 7, 5)
+    model, scan = Headed(head).double().eval(), random_scan(shape)
+    with torch.no_grad():
+        model(scan)
+    regions = cubes(shape, 3, stride=2)
+    with pytest.warns(RuntimeWarning, match=reason):
+        found = occlude(ready(model), scan[0, 0], regions)
+    np.testing.assert_allclose(found, drops_in_full(model, scan, regions), rtol=0, atol=1e-12)
+
+
+def test_a_network_that_writes_to_its_input_leaves_the_scan_alone():
+    shape = (6, 7, 5)
+    model = Headed(lambda net, scans, mask: net.conv(scans.sub_(0.5).mul_(2)))
+    scan = random_scan(shape)
+    model = model.double().eval()
+    with torch.no_grad():
+        model(scan.clone())
+    ready(model)
+    given, regions = scan[0, 0].clone(), cubes(shape, 3, stride=2)
+    with pytest.warns(RuntimeWarning, match="full forward pass"):
+        found = occlude(model, given, regions)
+    torch.testing.assert_close(given, scan[0, 0], rtol=0, atol=0)
+    whole = torch.softmax(model(scan.clone()), 1)
+    occluded = [
+        torch.softmax(model(torch.where(inside, 0, scan)), 1) for inside in insides(regions, shape)
+    ]
+    expected = (whole - torch.cat(occluded)).detach().numpy()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+
+
+def insides(regions, shape):
+    for box in regions.boxes():
+        inside = torch.zeros(1, 1, *shape, dtype=torch.bool)
+        inside[(0, 0, *box)] = True
+        yield inside
+
+
+def test_autocast_around_it_changes_nothing():
+    model, scan = classifier(*SMALL["two, strided"]), random_scan(SHAPE)
+    regions = cubes(SHAPE, 3, stride=2)
+    expected = occlude(model, scan[0, 0], regions)
+    with torch.autocast("cpu", torch.bfloat16):
+        np.testing.assert_array_equal(occlude(model, scan[0, 0], regions), expected)
+
+
 def test_a_network_that_cannot_be_traced_is_refused_by_the_engine():
     with pytest.raises(NotLocalError, match=r"torch\.fx cannot trace it"):
         IncrementalNetwork(ready(Brightened()), random_scan(SHAPE))

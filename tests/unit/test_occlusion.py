@@ -426,3 +426,10 @@ def test_a_batch_norm_that_knows_its_batch_only_is_refused(scan):
     model = nn.Sequential(nn.BatchNorm3d(1, track_running_stats=False), *network()).eval()
     with pytest.raises(SetupFault, match="batch norm without running statistics"):
         occlude(model, scan, cubes(1, 3))
+
+
+@pytest.mark.parametrize("labels", [-np.ones(SHAPE, int), np.full(SHAPE, 1.5)])
+def test_labels_that_are_none_are_refused(scan, labels):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(7 * 6 * 5, 2)).double().eval()
+    with pytest.raises(ValueError, match="labels are whole numbers from 0 on"):
+        area_occlusion(model, scan, 0, labels)

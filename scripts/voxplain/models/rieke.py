@@ -44,7 +44,7 @@ class Rieke(nn.Module):
         )
 
     @property
-    def layers(self) -> list[nn.Module]:
+    def layers_in_order(self) -> list[nn.Module]:
         """The layers, in the order in which `forward` runs them."""
         return [*self.features, *self.classifier]
 

@@ -33,6 +33,7 @@ from voxplain.relevance.layers import (
     Layer,
     MaxPool,
     Mean,
+    NotLocalError,
     Pointwise,
     Window,
     add_to_whole,
@@ -46,10 +47,6 @@ _REGIONS_AT_ONCE = 65536
 # Regions share a batch, whose boxes are all of one size, as long as that makes no more than this
 # much of the work they would be by themselves.
 _MOST_EXTRA_WORK = 1.25
-
-
-class NotLocalError(Exception):
-    """A network none of whose layers can be recomputed in parts; says why."""
 
 
 @dataclass(eq=False)
@@ -84,7 +81,8 @@ class IncrementalNetwork:
     Raises
     ------
     NotLocalError
-        The network cannot be traced, or its first layer is not known.
+        The network cannot be traced, its first layer is not known, or it sums maps of different
+        shapes.
     """
 
     def __init__(self, model: nn.Module, batch: Tensor) -> None:
@@ -174,7 +172,9 @@ class IncrementalNetwork:
         self._kept = Kept()
         self._maps: dict[fx.Node, Tensor] = {}  # whole maps that the rest of the network reads
         in_order = [*self._layers.values(), *self._means.values()]
-        read = {s for step in self._rest for s in step.sources} | {self._output}
+        read, asked = {self._output}, set()
+        for step in self._rest:
+            (asked if _asks_shape(step.node) else read).update(step.sources)
         # Maps whose changes must end at the map's borders.
         self._bordered = {s for la in in_order if la.needs_borders for s in la.sources} | read
         recomputed = [layer.first for layer in in_order if isinstance(layer, Pointwise)]
@@ -201,7 +201,14 @@ class IncrementalNetwork:
                     del values[source]
         if self._input in read:
             self._maps[self._input] = batch
-        found = self._run_rest({node: value.clone() for node, value in self._maps.items()})
+        # Where only its shape is asked for, a map need not be made: one number stands for all.
+        self._shown = {
+            node: batch.new_zeros(()).expand(1, self._channels[node], *self._shapes[node].tolist())
+            for node in asked - read
+            if node in self._shapes
+        }
+        maps = {node: value.clone() for node, value in self._maps.items()}
+        found = self._run_rest({**self._shown, **maps})
         for step in self._rest:
             value = found[step.node]
             step.elements = value.numel() if isinstance(value, Tensor) else 0
@@ -240,6 +247,8 @@ class IncrementalNetwork:
         progress: Callable[[int], Any] = lambda count: None,
     ) -> Tensor:
         """What the network says when a region of the scan is 0, ``[regions, classes]``.
+
+        On a CPU torch has one thread meanwhile, and as many batches are at work as it had threads.
 
         Parameters
         ----------
@@ -419,6 +428,8 @@ class IncrementalNetwork:
             if node in self._maps:
                 voxels = int(self._shapes[source].prod())
                 maps[node] = self._maps[node] + layer.of_change(blocks[source], voxels)
+        for node, value in self._shown.items():
+            maps[node] = value.expand(len(members), *value.shape[1:])
         return self._run_rest(maps)[self._output]
 
     def _change_of_scan(self, regions: Regions, start: np.ndarray, size: np.ndarray) -> Tensor:

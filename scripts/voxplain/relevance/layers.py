@@ -44,6 +44,10 @@ class Block:
         return bool((self.start < 0).any() or (behind > shape).any())
 
 
+class NotLocalError(Exception):
+    """A network that cannot be recomputed in parts; says why."""
+
+
 class Kept:
     """Activations of the whole scan, and boxes cut out of them."""
 
@@ -348,6 +352,9 @@ class Join(Layer):
         self.channels = tuple(value.shape[1] for value in inputs)
         if self.signs is None:
             return torch.cat(inputs, dim=1)
+        if inputs[0].shape != inputs[1].shape:
+            shapes = " and ".join("x".join(map(str, value.shape[1:])) for value in inputs)
+            raise NotLocalError(f"it sums maps of different shapes, {shapes} ({self.node.name})")
         return torch.add(*inputs, alpha=self.signs[1])
 
     def grow(self, boxes: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:

@@ -54,9 +54,17 @@ class Regions:
         Parameters
         ----------
         values
-            Labels above 0; without them all that occur, in their order. One that does not occur is
-            an error.
+            Labels above 0; without them all that occur, in their order.
+
+        Raises
+        ------
+        ValueError
+            A label is below 0 or no whole number, or one that is asked for does not occur.
         """
+        given = np.asarray(labels)
+        labels = np.ascontiguousarray(given, np.int32)
+        if (labels != given).any() or labels.min(initial=0) < 0:
+            raise ValueError("labels are whole numbers from 0 on, 0 outside every segment")
         boxes = ndimage.find_objects(labels)
         if values is None:
             values = [place + 1 for place, box in enumerate(boxes) if box is not None]
@@ -67,7 +75,7 @@ class Regions:
         found = [boxes[value - 1] for value in values]
         start = np.array([[axis.start for axis in box] for box in found], np.int64).reshape(-1, 3)
         stop = np.array([[axis.stop for axis in box] for box in found], np.int64).reshape(-1, 3)
-        return cls(start, stop, np.ascontiguousarray(labels, np.int32), values)
+        return cls(start, stop, labels, values)
 
     def boxes(self) -> list[tuple[slice, slice, slice]]:
         """The regions' boxes as slices of a volume."""

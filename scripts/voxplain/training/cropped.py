@@ -68,9 +68,9 @@ class CroppedNetwork:
     """Logits of whole scans, computed from a window around the brain.
 
     Blocks are looked for from a network's first layer on, in :class:`torch.nn.Sequential` and in
-    networks with an attribute ``layers`` that lists their layers in the order in which ``forward``
-    runs them. What is no such block runs as it is. The network's own parameters and running
-    statistics are used and updated.
+    networks with an attribute ``layers_in_order``, all their layers as ``forward`` runs them one
+    after the other. What is no such block runs as it is, and so does a network with hooks. The
+    network's own parameters and running statistics are used and updated.
 
     Parameters
     ----------
@@ -86,9 +86,13 @@ class CroppedNetwork:
     """
 
     def __init__(self, model: nn.Module, brain: Brain) -> None:
-        layers = list(model) if isinstance(model, nn.Sequential) else getattr(model, "layers", None)
+        # A subclass of Sequential may have a forward of its own.
+        in_order = list(model) if type(model) is nn.Sequential else None
+        layers = getattr(model, "layers_in_order", in_order)
         self.model = model
-        self._blocks, self._rest = find_blocks(layers) if layers else ([], [model])
+        self._blocks, self._rest = find_blocks(layers) if layers and _unhooked(model) else ([], [])
+        if not self._blocks:
+            self._rest = [model]
         self._shapes: list[tuple[int, ...]] = [brain.mask.shape]
         self._boxes: list[Window] = [brain.box]
         self._windows: list[Window] = []
@@ -122,10 +126,17 @@ def find_blocks(layers: Sequence[nn.Module]) -> tuple[list[_Block], list[nn.Modu
         convolution, norm, relu = rest[:3]
         if not (_is_valid(convolution) and _is_plain(norm) and type(relu) is nn.ReLU):
             break
+        if not all(map(_unhooked, rest[:4])):
+            break
         pool = _edge_of(rest[3]) if len(rest) > 3 else 1
         blocks.append(_Block(convolution, norm, pool))
         rest = rest[4 if pool > 1 else 3 :]
     return blocks, rest
+
+
+def _unhooked(module: nn.Module) -> bool:
+    """Whether nothing is called beside a module's own forward."""
+    return not (module._forward_hooks or module._forward_pre_hooks)
 
 
 def _is_valid(layer: nn.Module) -> bool:
@@ -191,7 +202,9 @@ def _run(
     weight = layer.weight * sign[:, None, None, None, None]
     wide = weight.contiguous(memory_format=torch.channels_last_3d)
     sums = functional.conv3d(values, wide).contiguous(memory_format=torch.channels_last_3d)
-    bias = 0 if layer.bias is None else layer.bias.detach()
+    bias = 0 if layer.bias is None else layer.bias
+    if layer.bias is not None and norm.training:
+        bias = bias.detach()  # batch norm takes it out again: its gradient is rounding
     with torch.autocast(sums.device.type, enabled=False):
         outside = weight.sum((2, 3, 4)) @ background
         gamma = norm.weight * sign

@@ -10,6 +10,9 @@ from voxplain.faults import SetupFault
 def choose_device(wanted: str) -> torch.device:
     """The device for ``auto`` (a GPU where there is one), ``cpu`` or ``cuda``.
 
+    From then on float32 is float32 there: left to itself cuDNN rounds what a convolution multiplies
+    to ten bits (TF32).
+
     Raises
     ------
     SetupFault
@@ -21,4 +24,5 @@ def choose_device(wanted: str) -> torch.device:
             f"config: device is cuda, but PyTorch {torch.__version__} (built for CUDA {built}) "
             "finds no usable GPU here; allowed here: cpu, auto"
         )
+    torch.backends.cudnn.allow_tf32 = False
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")

@@ -115,8 +115,6 @@ def train(
     model.to(device)
     torch.backends.cudnn.benchmark = not deterministic
     torch.backends.cudnn.deterministic = deterministic
-    # Left to itself cuDNN rounds what a convolution in float32 multiplies to ten bits.
-    torch.backends.cudnn.allow_tf32 = False
     kind = choose_precision(precision, device)
     network = CroppedNetwork(model, training.statistics.brain)
     batches = Batches(training, device, batch_size, network.window)
