@@ -83,7 +83,7 @@ def test_ants_reads_a_file_to_the_place_that_it_gets_from_us(tmp_path):
 def moved(request, template, tmp_path_factory):
     """The template's brain, turned and shifted in space, and registered."""
     movement = np.eye(4)
-    movement[:3, :3] = Rotation.from_euler("xyz", (8, -5, 12), degrees=True).as_matrix()
+    movement[:3, :3] = Rotation.from_euler("xyz", (35, -5, 12), degrees=True).as_matrix()
     movement[:3, 3] = (9, -14, 6)
     grid = grid_of(movement @ template.grid.matrix, template.grid.shape)
     folder = tmp_path_factory.mktemp("moved")

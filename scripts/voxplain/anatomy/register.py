@@ -14,25 +14,19 @@ from voxplain.faults import DataFault
 from voxplain.volumes import Grid, read_array, resample, smooth_for
 
 # The stages of ANTs' own scripts antsRegistrationSyN.sh and antsRegistrationSyNQuick.sh: rigid and
-# affine by mutual information, then SyN (Avants et al. 2008). syn_fast is affine and SyN, as below.
+# affine by mutual information, then SyN (Avants et al. 2008). syn_fast has the same stages.
 TRANSFORMS = {
     "syn_quick": "antsRegistrationSyNQuick[s]",
     "syn": "antsRegistrationSyN[s]",
     "affine": "antsRegistrationSyNQuick[a]",
-    "syn_fast": "SyN",
+    "syn_fast": "SyNRA",
 }
 # Quick SyN iterates down to twice the template's voxel size, and at the template's own not at all.
 # syn_fast works at twice that size from the start, with the same steps, metric and smoothing of the
 # field. Quick SyN spends most of its time on the last of its iterations there, when its metric is
 # flat already, and on rigid and affine stages at that size, which SyN does without
 # (docs/performance.md).
-FAST = {
-    "aff_iterations": (1000, 500, 0),
-    "aff_shrink_factors": (4, 2, 1),
-    "aff_smoothing_sigmas": (2, 1, 0),
-    "aff_random_sampling_rate": 0.25,
-    "reg_iterations": (100, 70, 20),
-}
+FAST = {"aff_random_sampling_rate": 0.25, "reg_iterations": (100, 70, 20)}
 _COARSEST_MM = 4.0  # above, a brain has too few voxels for the first of the levels
 _MARGIN_MM = 10.0  # about the brain; what lies beyond is air, on which half of the time goes
 
