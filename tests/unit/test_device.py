@@ -32,3 +32,9 @@ def test_a_gpu_that_is_not_there_is_refused_in_one_line(monkeypatch, built, told
     assert torch.__version__ in message
     assert f"built for CUDA {told}" in message
     assert message.endswith("allowed here: cpu, auto")
+
+
+def test_float32_is_float32_from_then_on(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    choose_device("cpu")
+    assert not torch.backends.cudnn.allow_tf32

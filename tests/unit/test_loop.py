@@ -449,7 +449,6 @@ def test_the_choice_of_kernels_is_handed_to_cudnn(training, testing, determinist
     trained(training, testing, epochs=1, deterministic=deterministic)
     assert torch.backends.cudnn.deterministic == deterministic
     assert torch.backends.cudnn.benchmark != deterministic
-    assert not torch.backends.cudnn.allow_tf32
 
 
 def test_an_epoch_as_a_dict_is_a_row_of_the_history():
