@@ -29,6 +29,7 @@ include: "rules/split.smk"
 include: "rules/train.smk"
 include: "rules/relevance.smk"
 include: "rules/compare.smk"
+include: "rules/apply.smk"
 include: "rules/estimate.smk"
 
 
@@ -55,6 +56,12 @@ rule preprocessed:
     """Take every scan to template space, whatever share of them fails."""
     input:
         rules_targets("scans"),
+
+
+rule apply:
+    """Predict and explain new scans by networks that are trained already (config: apply)."""
+    input:
+        applied_targets,
 
 
 onstart:

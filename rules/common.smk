@@ -17,14 +17,14 @@ from pipeline.failures import FailureRecorder, describe_failures
 from pipeline.fingerprint import fingerprint
 from pipeline.settings import complete_settings, read_schema
 from pipeline.start import check_folders, clear_stale_lock, forget_run, note_run
-from pipeline.summary import summarise_run
+from pipeline.summary import summarise_networks, summarise_run
 from voxplain import __version__ as VERSION
 from voxplain.cohort.fates import read_fates, summarise
 from voxplain.cohort.plan import plan_cohort
 from voxplain.cohort.scans import find_image_folders, list_scans, read_table
-from voxplain.cohort.splits import FIXED, make_fixed, make_folds, patient_of
+from voxplain.cohort.splits import EXTERNAL, FIXED, make_external, make_fixed, make_folds, patient_of
 from voxplain.faults import SetupFault
-from voxplain.models import MODELS, describe_model
+from voxplain.models import MODELS, find_model
 from voxplain.relevance import METHODS, choose_target
 
 SPACE = "MNI152NLin2009cAsym"
@@ -57,7 +57,8 @@ def load_cohort(name, settings):
         simulation = settings["simulation"]
         keys = ("seed", "groups", "visits", "age", "ageing_per_decade", "progression_per_year")
         plan = plan_cohort(
-            **{key: simulation[key] for key in keys}, heads=list(head_names(simulation))
+            **{key: simulation[key] for key in (*keys, "first_number")},
+            heads=list(head_names(simulation)),
         )
         if not plan:
             raise SetupFault(f"config: cohorts.{name}.simulation.groups has no patients")
@@ -68,32 +69,111 @@ def load_cohort(name, settings):
         plan, table = [], settings["table"]
         rows = read_table(table)
         folders = find_image_folders(settings["images"])
+    # Of new scans nobody knows the diagnosis.
+    tasks = config["tasks"] if takes_part(name) else None
     scans = list_scans(
         rows,
         folders,
-        config["classes"],
+        tasks,
         table,
         settings["columns"],
         settings["diagnosis_words"],
+        **config["progression"],
     )
-    for group in config["classes"]:
-        if not any(scan.group == group and scan.fate is None for scan in scans):
-            raise SetupFault(
-                f"cohort {name} has no scan of class {group} to process (table {table}); "
-                "correct the table, or leave the class out of `classes`"
-            )
+    for classes in tasks or ():
+        usable = [scan for scan in scans if scan.fate is None]
+        for group in classes:
+            if not any(scan.class_in(classes) == group for scan in usable):
+                raise SetupFault(
+                    f"cohort {name} has no scan of class {group} to process (table {table}); "
+                    "correct the table, or leave the class out of `tasks`"
+                )
     return {scan.image: scan for scan in plan}, scans
 
 
-def split_cohort(scans):
-    """Splits of a cohort by name: the folds of its cross-validation, and the fixed one."""
-    if len(config["classes"]) == 1:
+def takes_part(name):
+    """Whether a cohort's scans are trained or tested on, not only preprocessed or applied to."""
+    tested = {pair["test"] for pair in config["splits"]["external"]}
+    return config["cohorts"][name]["train"] or name in tested
+
+
+def methods_of(model=None):
+    """The configured methods that apply to a network; all of them where it is not known."""
+    applies = {name: METHODS[name].models for name in config["heatmaps"]["methods"]}
+    return [n for n, models in applies.items() if model is None or not models or model in models]
+
+
+def check_names():
+    """Refuse names of cohorts and methods that the rest of the configuration does not have."""
+    cohorts, methods = config["cohorts"], config["heatmaps"]["methods"]
+    for place, pair in enumerate(config["splits"]["external"]):
+        for key, name in pair.items():
+            if name not in cohorts:
+                raise SetupFault(
+                    f"config: splits.external.{place}.{key} is {name!r}; allowed: {', '.join(cohorts)}"
+                )
+        if pair["train"] == pair["test"] or not cohorts[pair["train"]]["train"]:
+            raise SetupFault(
+                f"config: splits.external.{place} is {pair}; allowed: two cohorts, the first without "
+                "train: false"
+            )
+    for name in config["apply"]["cohorts"]:
+        if name not in cohorts:
+            raise SetupFault(
+                f"config: apply.cohorts has {name!r}; allowed: {', '.join(cohorts)}"
+            )
+    for method in methods:
+        if not any(method in methods_of(model) for model in config["models"]):
+            raise SetupFault(
+                f"config: heatmaps.methods has {method}, which applies to "
+                f"{', '.join(METHODS[method].models)} only, and none of them is among the models"
+            )
+    chosen = config["summary"]["methods"]
+    for method in [] if chosen == "all" else chosen:
+        if method not in methods or method == "summary":
+            allowed = [other for other in methods if other != "summary"]
+            raise SetupFault(
+                f"config: summary.methods has {method!r}; allowed: the other heatmaps.methods: "
+                f"{', '.join(allowed)}"
+            )
+
+
+def split_cohort(name, classes):
+    """Splits of a cohort for one task, by name: folds, the fixed one, tests on other cohorts."""
+    if len(classes) == 1 or not config["cohorts"][name]["train"]:
         return {}
-    settings = config["splits"]
-    shared = {"scans": scans, "classes": config["classes"], "seed": settings["seed"]}
-    folds = make_folds(**shared, **{key: settings[key] for key in ("folds", "repeats", "stratify")})
-    fixed = make_fixed(**shared, test_patients=settings["fixed_test_patients"])
-    return {split.name: split for split in [*folds, fixed]}
+    settings, scans = config["splits"], list(SCANS[name].values())
+    shared = {"scans": scans, "classes": classes, "seed": settings["seed"]}
+    splits = make_folds(**shared, **{key: settings[key] for key in ("folds", "repeats", "stratify")})
+    splits.append(
+        make_fixed(
+            **shared, test_patients=settings["fixed_test_patients"], draw=settings["fixed_draw"]
+        )
+    )
+    for pair in settings["external"]:
+        if pair["train"] == name:
+            others = list(SCANS[pair["test"]].values())
+            splits.append(make_external(scans, others, classes, pair["test"]))
+    return {split.name: split for split in splits}
+
+
+def check_layers():
+    """Refuse a layer that a network has not, and a batch that cannot hold every class."""
+    layer = config["cam"]["layer"]
+    for model, plan in PLANS.items():
+        wanted = layer.get(model, "auto") if isinstance(layer, dict) else layer
+        if wanted != "auto" and wanted not in plan.layers:
+            raise SetupFault(
+                f"config: cam.layer is {wanted!r}, which {model} has not; allowed: auto, "
+                f"{', '.join(plan.layers)}; one for each network is written {{{model}: ...}}"
+            )
+        settings = config["models"][model]
+        most = max(map(len, config["tasks"]))
+        if settings["every_class"] and settings["batch_size"] < most:
+            raise SetupFault(
+                f"config: models.{model}.batch_size is {settings['batch_size']}, too few for a scan "
+                f"of each of {most} classes; choose {most} or more, or every_class: false"
+            )
 
 
 def check_device():
@@ -125,6 +205,7 @@ try:
     if workflow.is_main_process:
         check_folders()
     config = complete_settings(config, read_schema(SCRIPTS.parent / "schemas/config.schema.yaml"))
+    check_names()
     LOADED = {name: load_cohort(name, settings) for name, settings in config["cohorts"].items()}
 except SetupFault as fault:
     raise WorkflowError(str(fault)) from None
@@ -141,15 +222,26 @@ SCANS = {
 }
 # FSL is not free for everybody: conda brings it only where it may be asked for.
 MAY_USE_FSL = config["skull"]["tool"] != "deepbet"
-TASK = "-".join(config["classes"])
-MODEL = config["model"]["name"]
+TASKS = {"-".join(classes): classes for classes in config["tasks"]}
 GRID_SHAPE = [-(-n // config["resolution_mm"]) for n in TEMPLATE_SHAPE]
+RECIPE = ("optimiser", "learning_rate", "batch_size", "epochs", "every_class")
 try:
-    MODEL_OPTIONS = {key: value for key, value in config["model"].items() if key != "name"}
-    NETWORK = describe_model(MODEL, GRID_SHAPE, **MODEL_OPTIONS)
-    CLASSES = config["classes"]
-    choose_target(config["heatmaps"]["target"], CLASSES, CLASSES[0], [0.0] * len(CLASSES))
-    SPLITS = {name: split_cohort(list(scans.values())) for name, scans in SCANS.items()}
+    # The options of a network's architecture; the others say how it is trained.
+    MODEL_OPTIONS = {
+        name: {key: value for key, value in sorted(settings.items()) if key not in RECIPE}
+        for name, settings in config["models"].items()
+    }
+    PLANS = {
+        name: find_model(name).plan(GRID_SHAPE, **options)
+        for name, options in MODEL_OPTIONS.items()
+    }
+    check_layers()
+    for classes in TASKS.values():
+        choose_target(config["heatmaps"]["target"], classes, classes[0], [0.0] * len(classes))
+    SPLITS = {
+        name: {task: split_cohort(name, classes) for task, classes in TASKS.items()}
+        for name in COHORTS
+    }
     check_device()
 except SetupFault as fault:
     # Scans can be preprocessed that could not be trained on; jobs of such a run read this as well.
@@ -157,7 +249,7 @@ except SetupFault as fault:
     asked = {target for target in SCAN_TARGETS for word in sys.argv if word.endswith(target)}
     if workflow.is_main_process and not asked:
         raise WorkflowError(str(fault)) from None
-    NETWORK, SPLITS = "", {name: {} for name in SCANS}
+    PLANS, SPLITS = {}, {name: {task: {} for task in TASKS} for name in COHORTS}
 
 
 wildcard_constraints:
@@ -169,11 +261,13 @@ wildcard_constraints:
     ptid="[^/]+",
     description="[^/]+",
     moment="[^/]+",
-    task="[A-Z-]+",
+    task="[A-Za-z]+(-[A-Za-z]+)*",
     model="|".join(MODELS),
-    split=r"repeat-\d+_fold-\d+|fixed",
+    split=rf"repeat-\d+_fold-\d+|{FIXED}|{EXTERNAL}-[A-Za-z0-9]+",
     seed=r"\d+",
     method="|".join(METHODS),
+    group="[A-Za-z]+",
+    network="[A-Za-z0-9]+",
     chunk=r"\d+",
 
 
@@ -230,6 +324,11 @@ def of_scans(pattern, cohort):
 SPLIT = "results/{cohort}/{task}/splits/{split}"
 RUN = "results/{cohort}/{task}/{model}/{split}/seed-{seed}"
 CHUNK = f"{RUN}/{{method}}/scans/chunk-{{chunk}}"
+# Methods that look at a network; the summary looks at their maps.
+EXPLAINING = "|".join(method for method in METHODS if method != "summary")
+ALL_MODELS = [model.module for model in MODELS.values()]
+APPLIED = "results/{cohort}/applied/{network}"
+APPLIED_CHUNK = f"{APPLIED}/{{method}}/scans/chunk-{{chunk}}"
 ATLAS = f"results/template/tpl-{SPACE}_atlas-AAL_dseg"
 PREPROCESSED = scan_file(f"space-{SPACE}_desc-preproc_T1w.nii.gz")
 # What is trained on and explained: its brain voxels in 16 bits.
@@ -342,7 +441,7 @@ def rows_of_cohort(wildcards):
     """The cohort's table as far as it is known before processing."""
     rows = []
     for scan in ALL_SCANS[wildcards.cohort]:
-        keys = ("image", "subject", "session", "visit", "date", "diagnosis", "group")
+        keys = ("image", "subject", "session", "visit", "date", "diagnosis", "group", "progression")
         row = {key: getattr(scan, key) for key in (*keys, "sex", "age", "description")}
         if scan.fate is None:
             path = PREPROCESSED.format(**entities_of(wildcards.cohort, scan))
@@ -354,34 +453,73 @@ def rows_of_cohort(wildcards):
     return rows
 
 
+def split_of(wildcards):
+    """The split of a job."""
+    return SPLITS[wildcards.cohort][wildcards.task][wildcards.split]
+
+
+def tested_cohort(wildcards):
+    """The cohort on a split's test side: its own, but in an external test."""
+    return split_of(wildcards).test_cohort or wildcards.cohort
+
+
+def classes_of_task(wildcards):
+    """The classes that a task tells apart, the disease first."""
+    return TASKS[wildcards.task]
+
+
+def network_label(wildcards):
+    """What tables and figures call a network."""
+    return PLANS[wildcards.model].label
+
+
 def scans_of_split(pattern, *sides):
     """Input function: a file of every scan on the given sides of a split."""
 
     def paths(wildcards):
-        split = SPLITS[wildcards.cohort][wildcards.split]
-        images = [image for side in sides for image in getattr(split, side)]
-        return of_images(pattern, wildcards.cohort, images)
+        split = split_of(wildcards)
+        cohorts = {"train": wildcards.cohort, "test": tested_cohort(wildcards)}
+        return [
+            path for side in sides for path in of_images(pattern, cohorts[side], getattr(split, side))
+        ]
 
     return paths
 
 
 def members_of_split(wildcards):
     """Image, patient, class, side and volume of every scan of a split, training side first."""
-    scans, split = SCANS[wildcards.cohort], SPLITS[wildcards.cohort][wildcards.split]
+    split, classes = split_of(wildcards), TASKS[wildcards.task]
+    cohorts = {"train": wildcards.cohort, "test": tested_cohort(wildcards)}
     rows = []
-    for image in (*split.train, *split.test):
-        scan = scans[image]
-        volume = STORED.format(**entities_of(wildcards.cohort, scan))
-        rows.append([image, patient_of(scan), scan.group, split.side(image), volume])
+    for side, cohort in cohorts.items():
+        for image in getattr(split, side):
+            scan = SCANS[cohort][image]
+            volume = STORED.format(**entities_of(cohort, scan))
+            rows.append([image, patient_of(scan), scan.class_in(classes), side, volume])
     return rows
+
+
+def preprocessing_settings():
+    """What a brain in template space depends on, for those who apply a network to others."""
+    keys = ("template", "resolution_mm", "bias_correction", "intensity_scale", "registration")
+    skull = {"tool": config["skull"]["tool"], **skull_settings()}
+    return sort_keys({**settings_of(*keys), "skull": skull})
 
 
 def training_settings(wildcards):
     """How a network is built and trained."""
-    model = {**MODEL_OPTIONS, "name": wildcards.model}
+    settings = config["models"][wildcards.model]
     # The seeds are wildcards: one more is no change of the others.
     training = {key: value for key, value in config["training"].items() if key != "seeds"}
-    return sort_keys({"model": model, "training": training, **settings_of("classes")})
+    return sort_keys(
+        {
+            "model": {"name": wildcards.model, **MODEL_OPTIONS[wildcards.model]},
+            "training": {**training, **{key: settings[key] for key in RECIPE}},
+            "classes": TASKS[wildcards.task],
+            "preprocessing": preprocessing_settings(),
+            "roc_auc": config["evaluation"]["roc_auc"],
+        }
+    )
 
 
 def code_of_training(wildcards):
@@ -389,33 +527,76 @@ def code_of_training(wildcards):
     return code_of("train_network", MODELS[wildcards.model].module)
 
 
-def chunks_of_split(cohort, split):
-    """A split's test scans in chunks, each the work of one job."""
-    images, size = SPLITS[cohort][split].test, config["heatmaps"]["chunk_size"]
+def chunked(images):
+    """Scans in chunks, each the work of one job."""
+    size = config["heatmaps"]["chunk_size"]
     return [images[start : start + size] for start in range(0, len(images), size)]
 
 
 def images_of_chunk(wildcards):
     """The scans that one job explains."""
-    return list(chunks_of_split(wildcards.cohort, wildcards.split)[int(wildcards.chunk) - 1])
+    return list(chunked(split_of(wildcards).test)[int(wildcards.chunk) - 1])
 
 
 def volumes_of_chunk(wildcards):
     """Their volumes."""
-    return of_images(STORED, wildcards.cohort, images_of_chunk(wildcards))
+    return of_images(STORED, tested_cohort(wildcards), images_of_chunk(wildcards))
 
 
 def maps_of_method(wildcards):
     """The heatmaps of all chunks of a split."""
-    chunks = chunks_of_split(wildcards.cohort, wildcards.split)
+    chunks = chunked(split_of(wildcards).test)
     return expand(CHUNK, **wildcards, chunk=range(1, len(chunks) + 1))
+
+
+def in_voxels(edge_mm):
+    """A length in voxels of the template, which are cubes; at least one."""
+    return max(1, round(edge_mm / config["resolution_mm"]))
+
+
+def options_of_method(method, model=None):
+    """What `explain` is asked for, beside masks and labels, which a job reads."""
+    if method == "occlusion":
+        cube = config["occlusion"]
+        size, stride = in_voxels(cube["size_mm"]), in_voxels(cube["stride_mm"])
+        return {"size": size, "spread": cube["spread"], "stride": stride}
+    if method == "voxel_occlusion":
+        cube = config["voxel_occlusion"]
+        return {"size": cube["size_voxels"], "stride": cube["stride_voxels"]}
+    options = dict(config.get(method, {})) if method != "cam" else {}
+    known = METHODS[method].options
+    # A layer's name is checked and completed where the network is known.
+    if "placement" in known:
+        options["placement"] = config["cam"]["placement"]
+    if "layer" in known:
+        layer = config["cam"]["layer"]
+        known_model = model is not None and isinstance(layer, dict)
+        options["layer"] = layer.get(model, "auto") if known_model else layer
+    return sort_keys(options)
 
 
 def relevance_settings(wildcards):
     """What a method's heatmaps depend on beside the network."""
-    own = [wildcards.method] if wildcards.method in config else []
-    settings = {"target": config["heatmaps"]["target"]}
-    return sort_keys({**settings, **settings_of("classes", *own)})
+    return {
+        "classes": TASKS[wildcards.task],
+        "options": options_of_method(wildcards.method, wildcards.model),
+        "target": config["heatmaps"]["target"],
+    }
+
+
+def summarised_methods(wildcards):
+    """The methods whose maps the summary puts together."""
+    chosen = config["summary"]["methods"]
+    return [
+        method
+        for method in methods_of(wildcards.get("model"))
+        if method != "summary" and (chosen == "all" or method in chosen)
+    ]
+
+
+def maps_to_summarise(wildcards):
+    """The heatmaps of a chunk by every method of the summary."""
+    return expand(CHUNK.replace("{method}", "{one}"), **wildcards, one=summarised_methods(wildcards))
 
 
 def atlas_of_method(wildcards):
@@ -434,11 +615,16 @@ def code_of_relevance(wildcards):
     return code_of("explain_scans", *modules)
 
 
+def folds_of(cohort, task):
+    """The splits of a cross-validation."""
+    return [name for name in SPLITS[cohort][task] if name.startswith("repeat-")]
+
+
 def of_folds(pattern):
     """Input function: a file of every fold and seed of a cross-validation."""
 
     def paths(wildcards):
-        folds = [name for name in SPLITS[wildcards.cohort] if name != FIXED]
+        folds = folds_of(wildcards.cohort, wildcards.task)
         return expand(pattern, **wildcards, split=folds, seed=config["training"]["seeds"])
 
     return paths
@@ -448,45 +634,94 @@ def of_splits(pattern):
     """Input function: a file of every split."""
 
     def paths(wildcards):
-        return expand(pattern, **wildcards, split=list(SPLITS[wildcards.cohort]))
+        return expand(pattern, **wildcards, split=list(SPLITS[wildcards.cohort][wildcards.task]))
 
     return paths
 
 
 def of_methods(pattern):
-    """Input function: a file of every method."""
+    """Input function: a file of every method that applies to the network."""
 
     def paths(wildcards):
-        return expand(pattern, **wildcards, method=config["heatmaps"]["methods"])
+        return expand(pattern, **wildcards, method=methods_of(wildcards.model))
 
     return paths
 
 
-def means_of_methods(wildcards):
-    """Average heatmaps, the classes of a method side by side."""
-    return mean_files(wildcards, "nii.gz")
+def new_scans_settings(wildcards):
+    """What the heatmaps of new scans depend on; whose network it is, its file says."""
+    options = options_of_method(wildcards.method)
+    return {"options": options, "target": config["heatmaps"]["target"]}
 
 
-def sidecars_of_methods(wildcards):
-    """What the average heatmaps were made from, in the same order."""
-    return mean_files(wildcards, "json")
+def code_of_new_scans(wildcards):
+    """The code that explains new scans: of which network is not known yet."""
+    return code_of("explain_scans", *ALL_MODELS, METHODS[wildcards.method].module)
 
 
-def mean_files(wildcards, suffix):
-    """A file of every method and class."""
-    return expand(
-        f"{RUN}/{{method}}/mean_{{group}}.{suffix}",
-        **wildcards,
-        method=config["heatmaps"]["methods"],
-        group=config["classes"],
-    )
+def new_maps_of_method(wildcards):
+    """The heatmaps of all chunks of new scans."""
+    numbers = range(1, len(chunked(list(SCANS[wildcards.cohort]))) + 1)
+    return expand(APPLIED_CHUNK, **wildcards, chunk=numbers)
 
 
-def explained_splits(cohort):
+def new_maps_to_summarise(wildcards):
+    """The heatmaps of a chunk of new scans by every method of the summary."""
+    pattern = APPLIED_CHUNK.replace("{method}", "{one}")
+    return expand(pattern, **wildcards, one=summarised_methods(wildcards))
+
+
+def names_of_methods(wildcards):
+    """The methods that apply to the network."""
+    return methods_of(wildcards.model)
+
+
+def of_means(suffix):
+    """Input function: the average heatmaps, or their sidecars, the classes of a method side by side."""
+
+    def paths(wildcards):
+        pattern = f"{RUN}/{{method}}/mean_{{group}}.{suffix}"
+        methods, groups = methods_of(wildcards.model), TASKS[wildcards.task]
+        return expand(pattern, **wildcards, method=methods, group=groups)
+
+    return paths
+
+
+def explained_splits(cohort, task):
     """The splits whose test scans get heatmaps."""
     wanted = config["heatmaps"]["splits"]
+    starts = {"fixed": FIXED, "folds": "repeat-", "external": EXTERNAL, "all": ""}
+    return [name for name in SPLITS[cohort][task] if name.startswith(starts[wanted])]
+
+
+def trained_networks(cohort):
+    """Task, model, split and seed of every network of a cohort."""
     return [
-        name for name in SPLITS[cohort] if wanted == "all" or (name == FIXED) == (wanted == FIXED)
+        {"cohort": cohort, "task": task, "model": model, "split": split, "seed": seed}
+        for task, splits in SPLITS[cohort].items()
+        for model in config["models"]
+        for split in splits
+        for seed in config["training"]["seeds"]
+    ]
+
+
+def all_predictions(wildcards):
+    """The predictions of all networks of the run."""
+    networks = [network for name in COHORTS for network in trained_networks(name)]
+    return [f"{RUN}/predictions.tsv".format(**network) for network in networks]
+
+
+def all_networks(wildcards):
+    """Who made them, in the same order."""
+    return [
+        {
+            **network,
+            "classes": TASKS[network["task"]],
+            "label": PLANS[network["model"]].label,
+            "tested_on": SPLITS[name][network["task"]][network["split"]].test_cohort or name,
+        }
+        for name in COHORTS
+        for network in trained_networks(name)
     ]
 
 
@@ -495,19 +730,55 @@ def cohort_sizes():
     sizes = []
     for name in COHORTS:
         heads = {plan[image].head for image in SCANS[name]} if (plan := PLANNED[name]) else set()
-        splits = SPLITS[name] if len(config["classes"]) > 1 else {}
-        explained = explained_splits(name) if splits else []
+        splits = [split for of_task in SPLITS[name].values() for split in of_task.values()]
+        explained = [
+            len(SPLITS[name][task][split].test)
+            for task in TASKS
+            for split in explained_splits(name, task)
+        ]
         sizes.append(
             {
                 "scans": len(SCANS[name]),
                 "simulated": bool(plan),
                 "packaged_heads": len(heads & {PACKAGED_HEAD}),
                 "own_heads": len(heads - {PACKAGED_HEAD}),
-                "splits": [[len(split.train), len(split.test)] for split in splits.values()],
-                "explained": [len(splits[split].test) for split in explained],
+                "tasks": sum(bool(of_task) for of_task in SPLITS[name].values()),
+                "splits": [[len(split.train), len(split.test)] for split in splits],
+                "explained": explained,
             }
         )
     return sizes
+
+
+# --- new scans ------------------------------------------------------------------------------------
+
+
+def applied_network(wildcards):
+    """A trained network's file. By its absolute path no rule makes it: it is there or it is not."""
+    return str(Path(config["apply"]["networks"][wildcards.network]).absolute())
+
+
+def volumes_of_cohort(wildcards):
+    """The volumes of every processed scan."""
+    return of_scans(STORED, wildcards.cohort)
+
+
+def members_of_cohort(wildcards):
+    """Image, patient, the table's group and volume of every processed scan."""
+    return [
+        [scan.image, patient_of(scan), scan.group, STORED.format(**entities_of(wildcards.cohort, scan))]
+        for scan in SCANS[wildcards.cohort].values()
+    ]
+
+
+def new_images_of_chunk(wildcards):
+    """The new scans that one job explains."""
+    return list(chunked(list(SCANS[wildcards.cohort]))[int(wildcards.chunk) - 1])
+
+
+def new_volumes_of_chunk(wildcards):
+    """Their volumes."""
+    return of_images(STORED, wildcards.cohort, new_images_of_chunk(wildcards))
 
 
 def finished_scans(wildcards):
@@ -544,10 +815,15 @@ def growing(amount):
 
 def most_lost(wildcards):
     """How many scans may be lost in processing under max_failed; as text, since it may be negative."""
-    fates = [scan.fate.status for scan in ALL_SCANS[wildcards.cohort] if scan.fate is not None]
-    gone = fates.count("failed")
-    wanted = gone + len(SCANS[wildcards.cohort])
-    return str(int(config["max_failed"] * wanted + 1e-9) - gone)
+    # The cohort's own gate has no split.
+    test = tested_cohort(wildcards) if "split" in wildcards.keys() else wildcards.cohort
+    left = 0
+    for cohort in {wildcards.cohort, test}:
+        fates = [scan.fate.status for scan in ALL_SCANS[cohort] if scan.fate is not None]
+        gone = fates.count("failed")
+        wanted = gone + len(SCANS[cohort])
+        left += int(config["max_failed"] * wanted + 1e-9) - gone
+    return str(left)
 
 
 # A group of scans that is sent to a cluster works through them one job after another. With one unit of
@@ -578,23 +854,51 @@ def rules_targets(stage):
         return expand("results/{cohort}/scans.tsv", cohort=COHORTS)
     # The table of a simulated cohort belongs to what a run leaves, as it would with real data.
     paths = expand("results/{cohort}/source/scans.csv", cohort=simulated)
+    paths += expand("results/{cohort}/quality_gate.json", cohort=COHORTS)
     for cohort in COHORTS:
-        paths.append(f"results/{cohort}/quality_gate.json")
-        if len(config["classes"]) == 1:
-            continue  # nothing to tell apart: such a cohort is preprocessed
-        paths.append(f"results/{cohort}/{TASK}/splits.tsv")
-        paths.append(f"results/{cohort}/{TASK}/{MODEL}/cross_validation.tsv")
-        shared = {"cohort": cohort, "task": TASK, "model": MODEL}
-        for split in explained_splits(cohort):
-            runs = {**shared, "split": split, "seed": config["training"]["seeds"]}
-            paths += expand(f"{RUN}/distances.tsv", **runs)
-            if config["heatmaps"]["keep_scans"]:
-                paths += expand(
-                    CHUNK,
-                    **runs,
-                    method=config["heatmaps"]["methods"],
-                    chunk=range(1, len(chunks_of_split(cohort, split)) + 1),
-                )
+        for task, splits in SPLITS[cohort].items():
+            if not splits:
+                continue  # one class, or nothing to train on: such a cohort is preprocessed
+            paths.append(f"results/{cohort}/{task}/splits.tsv")
+            for model in config["models"]:
+                paths.append(f"results/{cohort}/{task}/{model}/cross_validation.tsv")
+                paths += heatmap_targets(cohort, task, model)
+    if any(trained_networks(cohort) for cohort in COHORTS):
+        paths.append("results/summary.tsv")
+    return paths
+
+
+def heatmap_targets(cohort, task, model):
+    """The comparison of methods for every explained split and seed, and the kept heatmaps."""
+    paths = []
+    for split in explained_splits(cohort, task):
+        runs = {"cohort": cohort, "task": task, "model": model, "split": split}
+        runs["seed"] = config["training"]["seeds"]
+        paths += expand(f"{RUN}/distances.tsv", **runs)
+        if config["heatmaps"]["keep_scans"]:
+            chunks = chunked(SPLITS[cohort][task][split].test)
+            numbers = range(1, len(chunks) + 1)
+            paths += expand(CHUNK, **runs, method=methods_of(model), chunk=numbers)
+    return paths
+
+
+def applied_targets(wildcards):
+    """Predictions, heatmaps and areas of new scans by networks that are trained already."""
+    told = config["apply"]
+    for key in ("networks", "cohorts"):
+        if not told[key]:
+            raise WorkflowError(f"config: apply.{key} is empty; `snakemake apply` needs it")
+    for name, path in told["networks"].items():
+        if not Path(path).is_file():
+            raise WorkflowError(f"config: apply.networks.{name} is {path}, which does not exist")
+    paths = expand("results/{cohort}/scans.tsv", cohort=told["cohorts"])
+    for cohort in told["cohorts"]:
+        runs = {"cohort": cohort, "network": list(told["networks"])}
+        paths += expand(f"{APPLIED}/predictions.tsv", **runs)
+        runs["method"] = config["heatmaps"]["methods"]
+        numbers = range(1, len(chunked(list(SCANS[cohort]))) + 1)
+        paths += expand(f"{APPLIED}/{{method}}/areas.tsv", **runs)
+        paths += expand(APPLIED_CHUNK, **runs, chunk=numbers)
     return paths
 
 
@@ -628,5 +932,9 @@ def print_summary(since=0):
                 f"  pictures: results/{cohort}/derivatives/sub-*/ses-*/figures/*.png",
                 file=sys.stderr,
             )
-        place = Path(f"results/{cohort}/{TASK}/{MODEL}")
-        print(summarise_run(place, explained_splits(cohort), since), file=sys.stderr)
+        for task in TASKS:
+            for model in config["models"]:
+                place = Path(f"results/{cohort}/{task}/{model}")
+                told = summarise_run(place, explained_splits(cohort, task), since)
+                print(told, file=sys.stderr)
+    print(summarise_networks(Path("results/summary.tsv"), since), file=sys.stderr)

@@ -4,8 +4,8 @@
 rule compare_methods:
     """Compare the methods' average heatmaps by distance and by brain area."""
     input:
-        means=means_of_methods,
-        sidecars=sidecars_of_methods,
+        means=of_means("nii.gz"),
+        sidecars=of_means("json"),
         areas=of_methods(f"{RUN}/{{method}}/areas.tsv"),
         template=f"{TEMPLATE}_T1w.nii.gz",
         mask=f"{TEMPLATE}_mask.nii.gz",
@@ -16,35 +16,35 @@ rule compare_methods:
             f"{RUN}/distances.tsv",
             caption="../report/distances.rst",
             category="Heatmaps",
-            subcategory="{cohort} {task} {split}",
+            subcategory="{cohort} {task} {model} {split}",
             labels={"seed": "{seed}", "what": "distance table"},
         ),
         areas=report(
             f"{RUN}/top_areas.tsv",
             caption="../report/top_areas.rst",
             category="Heatmaps",
-            subcategory="{cohort} {task} {split}",
+            subcategory="{cohort} {task} {model} {split}",
             labels={"seed": "{seed}", "what": "area table"},
         ),
         distances_picture=report(
             f"{RUN}/distances.png",
             caption="../report/distances.rst",
             category="Heatmaps",
-            subcategory="{cohort} {task} {split}",
+            subcategory="{cohort} {task} {model} {split}",
             labels={"seed": "{seed}", "what": "distances"},
         ),
         maps_picture=report(
             f"{RUN}/mean_maps.png",
             caption="../report/mean_maps.rst",
             category="Heatmaps",
-            subcategory="{cohort} {task} {split}",
+            subcategory="{cohort} {task} {model} {split}",
             labels={"seed": "{seed}", "what": "average maps"},
         ),
         areas_picture=report(
             f"{RUN}/area_distribution.png",
             caption="../report/area_distribution.rst",
             category="Heatmaps",
-            subcategory="{cohort} {task} {split}",
+            subcategory="{cohort} {task} {model} {split}",
             labels={"seed": "{seed}", "what": "areas per patient"},
         ),
     log:
@@ -58,9 +58,9 @@ rule compare_methods:
         mem_mb=voxels_times(3000, least_mb=1500),
         runtime=growing(30),
     params:
-        classes=config["classes"],
-        methods=config["heatmaps"]["methods"],
-        network=NETWORK,
+        classes=classes_of_task,
+        methods=names_of_methods,
+        network=network_label,
         settings=settings_of("areas")["areas"],
         code=code_of("compare_methods"),
     script:

@@ -27,13 +27,12 @@ rule make_atlas:
 
 rule explain_scans:
     """Make the heatmaps of some test scans by one method."""
+    wildcard_constraints:
+        method=EXPLAINING,
     input:
         model=f"{RUN}/model.pt",
         members=f"{SPLIT}_members.tsv",
         volumes=volumes_of_chunk,
-        mean=f"{SPLIT}_mean.nii.gz",
-        sd=f"{SPLIT}_sd.nii.gz",
-        mask=f"{TEMPLATE}_mask.nii.gz",
         labels=atlas_of_method,
     output:
         maps=kept_maps(CHUNK),
@@ -57,26 +56,45 @@ rule explain_scans:
         "../scripts/explain_scans.py"
 
 
+rule combine_heatmaps:
+    """Combine the heatmaps of some scans by several methods into one score a voxel."""
+    wildcard_constraints:
+        method="summary",
+    input:
+        maps=maps_to_summarise,
+        mask=f"{TEMPLATE}_mask.nii.gz",
+    output:
+        maps=kept_maps(CHUNK),
+    log:
+        split_log("combine_heatmaps", "{model}", "seed-{seed}", "{method}", "chunk-{chunk}"),
+    benchmark:
+        split_benchmark("combine_heatmaps", "{model}", "seed-{seed}", "{method}", "chunk-{chunk}")
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=voxels_times(3000, least_mb=1000),
+        runtime=growing(60),
+    params:
+        methods=summarised_methods,
+        normalise=config["summary"]["normalise"],
+        code=code_of("combine_heatmaps", "voxplain.relevance.combine"),
+    script:
+        "../scripts/combine_heatmaps.py"
+
+
 rule average_heatmaps:
-    """Average a method's heatmaps over the test scans of each class, and sum them by area."""
+    """Average a method's heatmaps over the test scans of one class."""
     input:
         maps=maps_of_method,
-        members=f"{SPLIT}_members.tsv",
         mask=f"{TEMPLATE}_mask.nii.gz",
-        labels=f"{ATLAS}.nii.gz",
-        names=f"{ATLAS}.tsv",
     output:
-        means=expand(
-            f"{RUN}/{{method}}/mean_{{group}}.nii.gz", group=config["classes"], allow_missing=True
-        ),
-        sidecars=expand(
-            f"{RUN}/{{method}}/mean_{{group}}.json", group=config["classes"], allow_missing=True
-        ),
-        areas=f"{RUN}/{{method}}/areas.tsv",
+        mean=f"{RUN}/{{method}}/mean_{{group}}.nii.gz",
+        sidecar=f"{RUN}/{{method}}/mean_{{group}}.json",
     log:
-        split_log("average_heatmaps", "{model}", "seed-{seed}", "{method}"),
+        split_log("average_heatmaps", "{model}", "seed-{seed}", "{method}", "{group}"),
     benchmark:
-        split_benchmark("average_heatmaps", "{model}", "seed-{seed}", "{method}")
+        split_benchmark("average_heatmaps", "{model}", "seed-{seed}", "{method}", "{group}")
     conda:
         "../envs/report.yaml"
     threads: 1
@@ -84,9 +102,33 @@ rule average_heatmaps:
         mem_mb=voxels_times(2000, least_mb=1000),
         runtime=growing(60),
     params:
-        classes=config["classes"],
-        network=NETWORK,
-        share_of=config["areas"]["share_of"],
+        network=network_label,
         code=code_of("average_heatmaps"),
     script:
         "../scripts/average_heatmaps.py"
+
+
+rule tabulate_areas:
+    """Sum the heatmaps of a method by brain area, scan by scan."""
+    input:
+        maps=maps_of_method,
+        mask=f"{TEMPLATE}_mask.nii.gz",
+        labels=f"{ATLAS}.nii.gz",
+        names=f"{ATLAS}.tsv",
+    output:
+        areas=f"{RUN}/{{method}}/areas.tsv",
+    log:
+        split_log("tabulate_areas", "{model}", "seed-{seed}", "{method}"),
+    benchmark:
+        split_benchmark("tabulate_areas", "{model}", "seed-{seed}", "{method}")
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=voxels_times(2000, least_mb=1000),
+        runtime=growing(60),
+    params:
+        share_of=config["areas"]["share_of"],
+        code=code_of("tabulate_areas"),
+    script:
+        "../scripts/tabulate_areas.py"

@@ -26,7 +26,7 @@ rule audit_split:
         runtime=10,
     params:
         rows=members_of_split,
-        classes=config["classes"],
+        classes=classes_of_task,
         code=code_of("audit_split"),
     script:
         "../scripts/audit_split.py"
@@ -62,7 +62,7 @@ rule report_splits:
         mem_mb=1000,
         runtime=10,
     params:
-        classes=config["classes"],
+        classes=classes_of_task,
         code=code_of("report_splits"),
     script:
         "../scripts/report_splits.py"
@@ -89,7 +89,7 @@ rule fit_statistics:
         mem_mb=voxels_times(2000, least_mb=1000),
         runtime=growing(60),
     params:
-        sd_floor=config["normalisation"]["sd_floor"],
+        settings=settings_of("normalisation")["normalisation"],
         code=code_of("fit_statistics"),
     script:
         "../scripts/fit_statistics.py"

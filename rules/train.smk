@@ -45,25 +45,25 @@ rule evaluate_folds:
             "results/{cohort}/{task}/{model}/cross_validation.tsv",
             caption="../report/cross_validation.rst",
             category="Cross-validation",
-            labels={"cohort": "{cohort}", "task": "{task}", "what": "table"},
+            labels={"cohort": "{cohort}", "task": "{task}", "model": "{model}", "what": "table"},
         ),
         learning=report(
             "results/{cohort}/{task}/{model}/learning_curves.png",
             caption="../report/learning_curves.rst",
             category="Cross-validation",
-            labels={"cohort": "{cohort}", "task": "{task}", "what": "learning curves"},
+            labels={"cohort": "{cohort}", "task": "{task}", "model": "{model}", "what": "learning curves"},
         ),
         roc=report(
             "results/{cohort}/{task}/{model}/roc.png",
             caption="../report/roc.rst",
             category="Cross-validation",
-            labels={"cohort": "{cohort}", "task": "{task}", "what": "ROC curves"},
+            labels={"cohort": "{cohort}", "task": "{task}", "model": "{model}", "what": "ROC curves"},
         ),
         confusion=report(
             "results/{cohort}/{task}/{model}/confusion.png",
             caption="../report/confusion.rst",
             category="Cross-validation",
-            labels={"cohort": "{cohort}", "task": "{task}", "what": "confusion matrices"},
+            labels={"cohort": "{cohort}", "task": "{task}", "model": "{model}", "what": "confusion matrices"},
         ),
     log:
         "logs/evaluate_folds/{cohort}/{task}/{model}.log",
@@ -76,8 +76,44 @@ rule evaluate_folds:
         mem_mb=1500,
         runtime=15,
     params:
-        classes=config["classes"],
-        network=NETWORK,
+        classes=classes_of_task,
+        network=network_label,
+        roc_auc=config["evaluation"]["roc_auc"],
         code=code_of("evaluate_folds"),
     script:
         "../scripts/evaluate_folds.py"
+
+
+rule summarise_networks:
+    """Put all tasks, networks and cohorts into one table and one picture."""
+    input:
+        predictions=all_predictions,
+    output:
+        table=report(
+            "results/summary.tsv",
+            caption="../report/summary.rst",
+            category="Summary",
+            labels={"what": "table"},
+        ),
+        picture=report(
+            "results/summary.png",
+            caption="../report/summary.rst",
+            category="Summary",
+            labels={"what": "ROC AUC"},
+        ),
+    log:
+        "logs/summarise_networks.log",
+    benchmark:
+        "results/benchmarks/summarise_networks.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=15,
+    params:
+        networks=all_networks,
+        roc_auc=config["evaluation"]["roc_auc"],
+        code=code_of("summarise_networks"),
+    script:
+        "../scripts/summarise_networks.py"

@@ -18,7 +18,8 @@ with job(snakemake):
         )
         predictions[repeat, fold, seed] = pd.read_csv(table, sep="\t", dtype={"patient": str})
         histories[f"{repeat} {fold} {seed}"] = pd.read_csv(history, sep="\t")
-    table = cross_validation_table(predictions, params.classes).assign(model=params.network)
+    table = cross_validation_table(predictions, params.classes, params.roc_auc)
+    table = table.assign(model=params.network)
     table.to_csv(output.table, sep="\t", index=False, float_format="%.4f", na_rep="n/a")
     title = f"{snakemake.wildcards.cohort}, {snakemake.wildcards.task}, {params.network}"
     picture_of_learning(output.learning, histories, title)

@@ -23,6 +23,7 @@ with job(snakemake):
         train,
     )
     from voxplain.training.metrics import measure, per_patient, predictions_table
+    from voxplain.training.networks import save_network
     from voxplain.training.statistics import read_statistics
 
     torch.set_num_threads(snakemake.threads)
@@ -75,6 +76,8 @@ with job(snakemake):
         epochs=training["epochs"],
         batch_size=training["batch_size"],
         learning_rate=training["learning_rate"],
+        optimiser=training["optimiser"],
+        every_class=training["every_class"],
         seed=seed,
         device=device,
         precision=precision,
@@ -89,28 +92,27 @@ with job(snakemake):
         "split": snakemake.wildcards.split,
         "seed": seed,
         "classes": classes,
-        "scan": measure(table, classes),
-        "patient": measure(per_patient(table, classes), classes),
+        "scan": measure(table, classes, settings["roc_auc"]),
+        "patient": measure(per_patient(table, classes), classes, settings["roc_auc"]),
         "train_scans": len(train_scans),
         "parameters": sum(p.numel() for p in model.parameters()),
     }
-    torch.save(
-        {
-            "state_dict": {key: value.cpu() for key, value in model.state_dict().items()},
-            "model": name,
-            "options": options,
-            "grid_shape": list(shape),
-            "affine": [list(row) for row in statistics.grid.affine],
-            "classes": classes,
-            "label": label,
-            "training": training,
-            "seed": seed,
-            "trained_on": fitted_on,
-            "versions": {"voxplain": snakemake.params.version, "torch": str(torch.__version__)},
-            "device": str(device),
-            "precision": precision,
-        },
+    save_network(
         output,
+        model,
+        name,
+        options,
+        classes,
+        statistics,
+        label=label,
+        training=training,
+        preprocessing=settings["preprocessing"],
+        seed=seed,
+        trained_on=fitted_on,
+        trained_on_patients=sorted(set(members.loc[members["side"] == "train", "patient"])),
+        versions={"voxplain": snakemake.params.version, "torch": str(torch.__version__)},
+        device=str(device),
+        precision=precision,
     )
     pd.DataFrame(map(asdict, history)).to_csv(snakemake.output.history, sep="\t", index=False)
     table.to_csv(snakemake.output.predictions, sep="\t", index=False, float_format="%.6f")

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from voxplain.relevance import METHODS
+
 COSTS = Path(__file__).with_name("costs.json")
 # Files between a DICOM series and a brain in template space; see keep_intermediates.
 INTERMEDIATE = re.compile(
@@ -36,7 +38,9 @@ ON_GRID = {
     "fit_statistics",
     "train_network",
     "explain_scans",
+    "combine_heatmaps",
     "average_heatmaps",
+    "tabulate_areas",
     "compare_methods",
 }
 GPU_RULES = {"train_network", "explain_scans"}
@@ -45,13 +49,40 @@ CORES_PER_GPU = 100
 GROUP_SIZE = 10  # of profiles/slurm
 # A gradient takes a forward pass and a backward one, which is twice as long.
 GRADIENT = 3
+# A forward pass of each network at 1 mm, in those of rieke, which costs.json was measured with
+# (`benchmarks/methods.py`).
+PASS_OF_MODEL = {
+    "rieke": 1.0,
+    "voxcnn": 2.0,
+    "voxresnet": 15.0,
+    "voxresnet_gap": 15.0,
+    "voxresnet_shallow_gap": 13.0,
+}
+# Training computes the background of rieke's scans once, which saves it half; that of the others not.
+CROPPED = {"rieke": 1.0}
+UNCROPPED = 2.0
+# Passes of a step of the methods that take one gradient or two (`benchmarks/methods.py`).
+PASSES_OF_METHOD = {
+    "sensitivity": GRADIENT,
+    "guided_backprop": GRADIENT,
+    "cam": 1,
+    "grad_cam": 2,
+    "grad_cam_pp": 2,
+    "guided_grad_cam": GRADIENT + 2,
+    "guided_grad_cam_pp": GRADIENT + 2,
+    "lrp": 5,
+    "lrp_grad_cam_pp": 7,
+}
 # Forward passes that one region of an occlusion takes, where only what it changes is recomputed: of
 # rieke at 1 mm, with the regions of the default settings (`benchmarks/occlusion.py` measures them).
 PASSES_OF_REGION = {
     "occlusion": 1 / 280,
     "area_occlusion": 1 / 150,
     "voxel_occlusion": 1 / 4800,
+    "sa_ucm": 1 / 100,
 }
+# A hierarchy's distinct segments, for each of its finest.
+SEGMENTS_OF_HIERARCHY = 2.0
 # What an occlusion takes before its first region: the scan's probability, its activations, and for
 # a check the scan and one region in full.
 PASSES_OF_START = 4
@@ -93,18 +124,21 @@ class CohortSize:
         Whether their DICOM is made first.
     packaged_heads, own_heads
         Heads that a simulation is made from.
+    tasks
+        Those that it is trained for.
     splits
-        Scans to train on and to test on, of each split.
+        Scans to train on and to test on, of each split of each task.
     explained
-        Numbers of test scans of the splits that get heatmaps.
+        Test scans, and classes of the task, of the splits that get heatmaps.
     """
 
     scans: int
     simulated: bool
     packaged_heads: int
     own_heads: int
+    tasks: int
     splits: Sequence[tuple[int, int]]
-    explained: Sequence[int]
+    explained: Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -152,21 +186,27 @@ def count_regions(settings: Mapping[str, Any]) -> dict[str, int]:
     return {
         "occlusion": count_cubes(cube["size_mm"], cube["stride_mm"], resolution_mm),
         "area_occlusion": AREAS,
-        "voxel_occlusion": round(BRAIN_VOXELS / resolution_mm**3),
+        "voxel_occlusion": round(
+            BRAIN_VOXELS / (resolution_mm * settings["voxel_occlusion"]["stride_voxels"]) ** 3
+        ),
+        "sa_ucm": round(SEGMENTS_OF_HIERARCHY * settings["sa_ucm"]["most_segments"]),
     }
 
 
-def count_passes(regions: Mapping[str, int]) -> dict[str, float]:
+def count_passes(regions: Mapping[str, int], settings: Mapping[str, Any]) -> dict[str, float]:
     """Forward passes through the network that a heatmap of one scan takes, by method.
 
     Parameters
     ----------
     regions
         Method to number of regions, as :func:`count_regions` gives them.
+    settings
+        Completed.
     """
     return {
-        "sensitivity": GRADIENT,
-        "guided_backprop": GRADIENT,
+        **PASSES_OF_METHOD,
+        "smoothgrad": GRADIENT * settings["smoothgrad"]["samples"],
+        "integrated_gradients": GRADIENT * settings["integrated_gradients"]["steps"],
         **{
             method: PASSES_OF_START + count * PASSES_OF_REGION[method]
             for method, count in regions.items()
@@ -190,29 +230,52 @@ def count_work(cohort: CohortSize, settings: Mapping[str, Any]) -> Iterator[tupl
     yield "check_scans", Work(1, 1)
     if not cohort.splits:
         return
-    splits, training = len(cohort.splits), settings["training"]
-    seeds, epochs = len(training["seeds"]), training["epochs"]
+    splits, models = len(cohort.splits), settings["models"]
+    seeds = len(settings["training"]["seeds"])
     yield "audit_split", Work(splits, splits)
-    yield "report_splits", Work(1, 1)
+    yield "report_splits", Work(cohort.tasks, cohort.tasks)
     yield "fit_statistics", Work(splits, sum(train for train, _ in cohort.splits))
     steps = sum(GRADIENT * train + test for train, test in cohort.splits)
-    yield "train_network", Work(seeds * splits, seeds * epochs * steps)
-    yield "evaluate_folds", Work(1, 1)
-    heatmaps = settings["heatmaps"]
-    methods, size = heatmaps["methods"], heatmaps["chunk_size"]
-    scans, chunks = sum(cohort.explained), sum(math.ceil(n / size) for n in cohort.explained)
-    passes, maps = count_passes(count_regions(settings)), seeds * scans * len(methods)
-    yield (
-        "explain_scans",
-        Work(
-            jobs=seeds * len(methods) * chunks,
-            units=seeds * scans * sum(passes[method] for method in methods),
-            files=maps,
-        ),
+    passes_of_epochs = sum(
+        PASS_OF_MODEL[name] * CROPPED.get(name, UNCROPPED) * model["epochs"]
+        for name, model in models.items()
     )
-    yield "average_heatmaps", Work(seeds * len(methods) * len(cohort.explained), maps)
-    pairs = seeds * len(cohort.explained)
-    yield "compare_methods", Work(pairs, pairs)
+    yield "train_network", Work(seeds * splits * len(models), seeds * passes_of_epochs * steps)
+    yield "evaluate_folds", Work(cohort.tasks * len(models), cohort.tasks * len(models))
+    yield from count_heatmaps(cohort, settings)
+
+
+def count_heatmaps(
+    cohort: CohortSize, settings: Mapping[str, Any]
+) -> Iterator[tuple[str, Work]]:
+    """The work of one cohort that comes after its networks."""
+    heatmaps, seeds = settings["heatmaps"], len(settings["training"]["seeds"])
+    scans = sum(count for count, _ in cohort.explained)
+    chunks = sum(math.ceil(count / heatmaps["chunk_size"]) for count, _ in cohort.explained)
+    classes = sum(count for _, count in cohort.explained)
+    passes = count_passes(count_regions(settings), settings)
+    for name in settings["models"]:
+        methods = [
+            method
+            for method in heatmaps["methods"]
+            if not METHODS[method].models or name in METHODS[method].models
+        ]
+        looking = [method for method in methods if method != "summary"]
+        units = seeds * scans * sum(passes[method] for method in looking) * PASS_OF_MODEL[name]
+        maps = seeds * scans * len(methods)
+        yield (
+            "explain_scans",
+            Work(
+                jobs=seeds * len(looking) * chunks, units=units, files=seeds * scans * len(looking)
+            ),
+        )
+        if "summary" in methods:
+            yield "combine_heatmaps", Work(seeds * chunks, seeds * scans * len(looking))
+        yield "average_heatmaps", Work(seeds * len(methods) * classes, maps)
+        averages = seeds * len(methods) * len(cohort.explained)
+        yield "tabulate_areas", Work(averages, maps)
+        pairs = seeds * len(cohort.explained)
+        yield "compare_methods", Work(pairs, pairs)
 
 
 def estimate(
@@ -220,10 +283,12 @@ def estimate(
 ) -> list[Row]:
     """What every rule takes, under the completed settings, at costs as in ``costs.json``."""
     explains = any(cohort.explained for cohort in cohorts)
+    trains = any(cohort.splits for cohort in cohorts)
     work: dict[str, list[Work]] = {"make_template": [Work(1, 1)], "make_atlas": [Work(explains, 1)]}
     for cohort in cohorts:
         for rule, share in count_work(cohort, settings):
             work.setdefault(rule, []).append(share)
+    work["summarise_networks"] = [Work(trains, 1)]
     rows = []
     for rule, shares in work.items():
         jobs = sum(share.jobs for share in shares)
@@ -240,7 +305,7 @@ def estimate(
         kept, passing = (files * cost[key] * scale / 1e3 for key in ("kept_mb", "passing_mb"))
         if settings["keep_intermediates"]:
             kept, passing = kept + passing, 0.0
-        if rule == "explain_scans" and not settings["heatmaps"]["keep_scans"]:
+        if rule in ("explain_scans", "combine_heatmaps") and not settings["heatmaps"]["keep_scans"]:
             kept, passing = 0.0, kept
         rows.append(
             Row(

@@ -33,6 +33,23 @@ def summarise_run(place: Path, splits: Iterable[str], since: float = 0) -> str:
     return "\n".join(told)
 
 
+def summarise_networks(path: Path, since: float = 0) -> str:
+    """All tasks, networks and cohorts side by side, where there is more than one of them."""
+    rows = [row for row in _read(path) if row["level"] == "scan"] if _is_new(path, since) else []
+    if len({(row["cohort"], row["tested_on"], row["task"], row["model"]) for row in rows}) < 2:
+        return ""
+    measures = ("accuracy", "balanced_accuracy", "roc_auc")
+    header = ["cohort", "task", "network", "evaluation", *(m.replace("_", " ") for m in measures)]
+    cells = []
+    for row in rows:
+        values = [f"{_number(row[m])} ± {_number(row[f'{m}_sd'])}" for m in measures]
+        same = row["tested_on"] == row["cohort"]
+        cohort = row["cohort"] if same else f"{row['cohort']}, on {row['tested_on']}"
+        cells.append([cohort, row["task"], row["model"], row["evaluation"], *values])
+    told = ["", "All networks, per scan (mean ± SD)", *_aligned([header, *cells])]
+    return "\n".join([*told, f"  table: {path}", f"  picture: {path.with_suffix('.png')}"])
+
+
 def _is_new(path: Path, since: float) -> bool:
     return path.is_file() and path.stat().st_mtime >= since
 

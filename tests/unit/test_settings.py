@@ -95,7 +95,7 @@ def test_the_configs_that_come_with_it_are_complete_without_a_problem(repository
 
 def test_defaults_are_filled_in_at_every_depth(schema):
     settings = complete_settings(config(skull={"bet": {"robust_centre": True}}), schema)
-    assert settings["classes"] == ["AD", "NC"]
+    assert settings["tasks"] == [["AD", "NC"]]
     assert settings["template"] == "packaged"
     assert settings["skull"] == {
         "tool": "auto",
@@ -124,12 +124,12 @@ def test_a_group_that_the_user_names_gets_its_own_defaults_and_no_group_beside(s
 def test_defaults_are_not_shared_between_calls_nor_with_the_schema(schema):
     before = copy.deepcopy(schema)
     first = complete_settings(config(), schema)
-    first["classes"].append("MCI")
+    first["tasks"][0].append("MCI")
     first["skull"]["bet"]["fractional_intensity"] = 0.1
     first["cohorts"]["demo"]["simulation"]["groups"]["AD"]["severity"][0] = 0.0
     first["cohorts"]["demo"]["diagnosis_words"]["AD"] = ["x"]
     second = complete_settings(config(), schema)
-    assert second["classes"] == ["AD", "NC"]
+    assert second["tasks"] == [["AD", "NC"]]
     assert second["skull"]["bet"]["fractional_intensity"] == 0.5
     assert second["cohorts"]["demo"]["simulation"]["groups"]["AD"]["severity"] == [0.7, 1.0]
     assert second["cohorts"]["demo"]["diagnosis_words"] == {}
@@ -170,7 +170,7 @@ REFUSED = {
     ),
     "unknown key that resembles none": (
         config(xyzzy=2),
-        ("unknown key xyzzy;", "allowed: cohorts, classes, template"),
+        ("unknown key xyzzy;", "allowed: cohorts, tasks, progression"),
     ),
     "unknown key deep inside": (
         config(skull={"bet": {"fractional_intensty": 0.4}}),
@@ -212,9 +212,10 @@ REFUSED = {
         config(registration={"transform": "rigid"}),
         ("registration.transform is 'rigid'", "syn_quick, syn_fast, syn, affine"),
     ),
-    "unknown class": (config(classes=["AD", "XX"]), ("classes.1 is 'XX'", "AD, NC, MCI")),
-    "no class": (config(classes=[]), ("classes is []", "at least 1 items")),
-    "class twice": (config(classes=["AD", "AD"]), ("classes is ['AD', 'AD']", "non-unique")),
+    "unknown class": (config(tasks=[["AD", "XX"]]), ("tasks.0.1 is 'XX'", "AD, NC, MCI")),
+    "no task": (config(tasks=[]), ("tasks is []", "at least 1 items")),
+    "no class": (config(tasks=[[]]), ("tasks.0 is []", "at least 1 items")),
+    "class twice": (config(tasks=[["AD", "AD"]]), ("tasks.0 is ['AD', 'AD']", "non-unique")),
     "misspelt area": (
         simulated(atrophy={"areas": ["Hipocampus"]}),
         ("simulation.atrophy.areas.0 is 'Hipocampus'", "Hippocampus, Hippocampus_"),

@@ -77,7 +77,7 @@ def test_metrics_follow_from_the_predictions(tiny_run):
         assert metrics["scan"]["accuracy"] == pytest.approx(right)
         both = predictions["probability_AD"] + predictions["probability_NC"]
         assert np.allclose(both, 1, atol=2e-6)
-        assert len(table(folder / "history.tsv")) == TINY["training"]["epochs"]
+        assert len(table(folder / "history.tsv")) == TINY["models"]["rieke"]["epochs"]
     assert len(list(tiny_run.glob(f"{TASK}/rieke/*/seed-1/metrics.json"))) == 3
 
 
@@ -138,7 +138,7 @@ def test_voxel_occlusion_is_the_change_by_a_cube_around_the_voxel(tiny_run):
     assert largest > 1e-5
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", TINY["heatmaps"]["methods"])
 def test_a_methods_average_is_that_of_its_scans_and_lies_in_the_brain(tiny_run, method):
     folder = tiny_run / FIXED / method
     mask = nib.load(next(tiny_run.glob("results/template/*desc-brain_mask.nii.gz"))).get_fdata() > 0
@@ -157,7 +157,8 @@ def test_a_methods_average_is_that_of_its_scans_and_lies_in_the_brain(tiny_run, 
         assert (mean.get_fdata()[~mask] == 0).all()
         assert (mean.get_fdata() >= 0).all()
         told = json.loads((folder / f"mean_{group}.json").read_text())
-        assert told["Explains"] == ["probability of AD"]
+        explained = METHODS[method].explains
+        assert method == "summary" or told["Explains"] == [f"{explained} of AD"]
         assert told["Model"] == LABEL
 
 
@@ -165,9 +166,10 @@ def test_areas_and_distances_follow_from_the_average_maps(tiny_run):
     folder = tiny_run / FIXED
     rows = table(folder / "distances.tsv")
     assert list(rows.columns[:4]) == ["class", "method_a", "method_b", "distance"]
-    assert len(rows) == 2 * len(METHODS) ** 2
+    methods = TINY["heatmaps"]["methods"]
+    assert len(rows) == 2 * len(methods) ** 2
     maps = {}
-    for method in METHODS:
+    for method in methods:
         mean = nib.load(folder / method / "mean_AD.nii.gz").get_fdata()
         maps[method] = mean / mean.sum() if mean.sum() else None
     for row in rows[rows["class"] == "AD"].itertuples():
@@ -329,8 +331,35 @@ def bad(**settings):
             bad(splits={"folds": 2}),
             "config: splits.fixed_test_patients is 30, but class AD has 3 patients",
         ),
-        (bad(model={"pools": [2, 3, 2, 3]}), "does not fit a grid of 49x58x49 voxels"),
-        (bad(model={"name": "riecke"}), "config: model.name is 'riecke'; allowed: rieke"),
+        (
+            bad(models={"rieke": {"pools": [2, 3, 2, 3]}}),
+            "does not fit a grid of 49x58x49 voxels",
+        ),
+        (bad(models={"riecke": {}}), "config: unknown key models.riecke; did you mean rieke?"),
+        (
+            bad(tasks=[["AD", "NC", "MCI"]], models={"voxcnn": {"batch_size": 2}}),
+            "config: models.voxcnn.batch_size is 2, too few for a scan of each of 3 classes",
+        ),
+        (
+            bad(cam={"layer": "conv9"}),
+            "config: cam.layer is 'conv9', which rieke has not; allowed: auto, features.0",
+        ),
+        (
+            bad(heatmaps={"methods": ["cam"]}),
+            "config: heatmaps.methods has cam, which applies to voxresnet_gap",
+        ),
+        (
+            bad(summary={"methods": ["cam"]}),
+            "config: summary.methods has 'cam'; allowed: the other heatmaps.methods",
+        ),
+        (
+            bad(splits={**TINY["splits"], "external": [{"train": "tiny", "test": "big"}]}),
+            "config: splits.external.0.test is 'big'; allowed: tiny",
+        ),
+        (
+            bad(tasks=[["MCI", "sMCI"]]),
+            "config: tasks",
+        ),
         (
             bad(heatmaps={"methods": ["oclusion"]}),
             "config: heatmaps.methods.0 is 'oclusion'; allowed: sensitivity",
@@ -339,7 +368,7 @@ def bad(**settings):
             bad(heatmaps={"target": "MCI"}),
             "heatmaps.target is 'MCI'; allowed: disease, predicted, true, AD, NC",
         ),
-        (bad(classes=["AD", "ND"]), "config: classes.1 is 'ND'; allowed: AD, NC, MCI"),
+        (bad(tasks=[["AD", "ND"]]), "config: tasks.0.1 is 'ND'; allowed: AD, NC, MCI"),
         (
             bad(device="cuda"),
             "config: device is cuda, but this machine has no NVIDIA driver or no GPU",

@@ -6,6 +6,8 @@ import re
 import pytest
 
 from pipeline.estimate import INTERMEDIATE
+from voxplain.models import MODELS
+from voxplain.relevance import METHODS
 from workflow.conftest import TINY, snakemake
 from workflow.test_rerun import SIMULATION, changed
 
@@ -18,8 +20,13 @@ CONFIGS = {
     "heatmaps of all splits": changed("heatmaps.splits", "all"),
     "one scan a chunk": changed("heatmaps.chunk_size", 1),
     "two methods": changed("heatmaps.methods", ["sensitivity", "occlusion"]),
-    "three classes": changed("classes", ["AD", "NC", "MCI"]),
-    "one class": changed("classes", ["AD"]),
+    "three classes": changed("tasks", [["AD", "NC", "MCI"]]),
+    "two tasks": changed("tasks", [["AD", "NC"], ["AD", "NC", "MCI"]]),
+    "one class": changed("tasks", [["AD"]]),
+    "every network and method": {
+        **changed("models", {name: {} for name in MODELS}),
+        "heatmaps": {"methods": list(METHODS), "splits": "all"},
+    },
     "more visits": changed(f"{SIMULATION}.visits", {"sc": 1.0, "m12": 1.0}),
     "own heads": changed(f"{SIMULATION}.heads", ["head.nii.gz"]),
     "two cohorts": {**TINY, "cohorts": {**TINY["cohorts"], "other": OTHER}},

@@ -50,7 +50,7 @@ def test_real_scans_go_from_the_archives_tree_to_template_space(tmp_path):
     lay_out(tmp_path)
     config = {
         "cohorts": {"real": {"source": "adni", "table": "scans.csv", "images": "ADNI"}},
-        "classes": ["NC"],
+        "tasks": [["NC"]],
         "resolution_mm": 2,
         "skull": {"tool": "deepbet"},
     }
@@ -86,7 +86,7 @@ def test_a_cohort_is_simulated_from_a_users_own_head(tmp_path):
                 },
             }
         },
-        "classes": ["AD"],
+        "tasks": [["AD"]],
         "resolution_mm": 4,
         "skull": {"tool": "deepbet"},
     }

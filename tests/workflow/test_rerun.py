@@ -13,9 +13,11 @@ from pipeline.estimate import SCAN_CHAIN
 from workflow.conftest import ROOT, TINY, snakemake
 
 COMPARE = {"compare_methods"}
-AVERAGE = {"average_heatmaps"} | COMPARE
-EXPLAIN = {"explain_scans"} | AVERAGE
-EVALUATE = {"train_network", "evaluate_folds"}
+AVERAGE = {"average_heatmaps", "tabulate_areas"} | COMPARE
+COMBINE = {"combine_heatmaps"} | AVERAGE
+EXPLAIN = {"explain_scans"} | COMBINE
+SUMMARISE = {"evaluate_folds", "summarise_networks"}
+EVALUATE = {"train_network"} | SUMMARISE
 TRAIN = EVALUATE | EXPLAIN
 FIT = {"fit_statistics"} | TRAIN
 AUDIT = {"audit_split", "report_splits"} | FIT
@@ -34,7 +36,9 @@ FIXED = AUDIT - {"evaluate_folds"}
 # Key, as its place in the schema -> a new value -> the rules that run again.
 SIMULATION = "cohorts.tiny.simulation"
 TABLE = {
-    "classes": (["AD", "NC", "MCI"], SIMULATE),
+    "tasks": ([["AD", "NC", "MCI"]], SIMULATE),
+    "progression.horizon_months": (24, set()),  # no task asks who turns AD
+    "progression.visit": ("any", set()),
     "template": ("templateflow", {"make_template", "make_atlas"} | REGISTER),
     "resolution_mm": (3, {"make_template", "make_atlas"} | REGISTER),
     "skull.tool": ("auto", CHOOSE),
@@ -58,32 +62,50 @@ TABLE = {
     "splits.repeats": (2, FOLDS),
     "splits.stratify": (False, FOLDS),
     "splits.fixed_test_patients": (2, FIXED),
+    "splits.fixed_draw": ("as_published", FIXED),
+    "splits.external": ([], set()),  # with another cohort, see test_all_methods.py
     "splits.seed": (2, AUDIT),
     "normalisation.sd_floor": (0.2, FIT),
-    "model.name": ("rieke", set()),  # there is no other yet
-    "model.pools": ([2, 2, 2, 2], TRAIN),
-    "model.dropout": (0.5, TRAIN),
-    "training.epochs": (3, TRAIN),
-    "training.batch_size": (2, TRAIN),
-    "training.learning_rate": (0.001, TRAIN),
+    "normalisation.fit_on": (3, FIT),
+    "models.rieke.pools": ([2, 2, 2, 2], TRAIN),
+    "models.rieke.dropout": (0.5, TRAIN),
+    "models.rieke.optimiser": ("sgd", TRAIN),
+    "models.rieke.learning_rate": (0.001, TRAIN),
+    "models.rieke.batch_size": (2, TRAIN),
+    "models.rieke.epochs": (3, TRAIN),
+    "models.rieke.every_class": (True, TRAIN),
     "training.precision": ("bfloat16", TRAIN),
     "training.deterministic": (False, TRAIN),
     "training.seeds": ([1, 2], TRAIN),
+    "evaluation.roc_auc": ("hard_labels", TRAIN),
     "device": ("auto", set()),
-    "heatmaps.methods": (["occlusion", "sensitivity"], COMPARE),
+    "heatmaps.methods": (["occlusion", "sensitivity", "summary"], COMBINE),
     "heatmaps.splits": ("all", EXPLAIN),
     "heatmaps.target": ("predicted", EXPLAIN),
     "heatmaps.chunk_size": (1, EXPLAIN),
     "heatmaps.keep_scans": (False, set()),
+    "sa_ucm.levels": (2, EXPLAIN),
+    "sa_ucm.most_segments": (8, EXPLAIN),
+    "cam.layer": ("features.10", EXPLAIN),
+    "cam.placement": ("stretch", EXPLAIN),
+    "smoothgrad.samples": (3, EXPLAIN),
+    "smoothgrad.noise": (0.2, EXPLAIN),
+    "smoothgrad.seed": (1, EXPLAIN),
+    "integrated_gradients.steps": (4, EXPLAIN),
+    "summary.methods": (["sensitivity", "occlusion"], COMBINE),
+    "summary.normalise": ("rank", COMBINE),
     "occlusion.size_mm": (20, EXPLAIN),
     "occlusion.stride_mm": (20, EXPLAIN),
     "occlusion.spread": ("average", EXPLAIN),
     "voxel_occlusion.size_voxels": (3, EXPLAIN),
+    "voxel_occlusion.stride_voxels": (2, EXPLAIN),
     "areas.placement": ("as_published", {"make_atlas"} | EXPLAIN),
     "areas.share_of": ("atlas", AVERAGE),
     "areas.top": (5, COMPARE),
     "areas.least_ml": (1, COMPARE),
     f"{SIMULATION}.seed": (4, COHORT),
+    f"{SIMULATION}.first_number": (100, COHORT),
+    f"{SIMULATION}.groups.AD.converts": (0.5, set()),  # AD is what others turn into
     f"{SIMULATION}.groups.AD.patients": (4, COHORT),
     f"{SIMULATION}.groups.AD.severity": ([0.5, 0.6], SIMULATE),
     f"{SIMULATION}.visits": ({"sc": 1.0, "m12": 1.0}, COHORT),
@@ -107,6 +129,9 @@ TABLE = {
 # Keys that say where a user's own scans are: another source altogether (test_archive.py).
 OTHER_SOURCE = {
     "cohorts",
+    "cohorts.tiny.train",
+    "apply.networks",
+    "apply.cohorts",
     "cohorts.tiny.source",
     "cohorts.tiny.table",
     "cohorts.tiny.images",
@@ -115,6 +140,19 @@ OTHER_SOURCE = {
         f"cohorts.tiny.columns.{name}"
         for name in ("image", "subject", "diagnosis", "visit", "date", "description", "sex", "age")
     ),
+}
+
+
+# All settings of a network reach its training in one param: rieke's stand for those of the others.
+OTHER_NETWORKS = {
+    f"models.{name}.{key}"
+    for name, keys in {
+        "voxcnn": {"pools", "dropout"},
+        "voxresnet": {"pool"},
+        "voxresnet_gap": set(),
+        "voxresnet_shallow_gap": set(),
+    }.items()
+    for key in keys | {"optimiser", "learning_rate", "batch_size", "epochs", "every_class"}
 }
 
 
@@ -163,7 +201,7 @@ def test_every_key_of_the_schema_has_a_row():
         else:
             yield path
 
-    assert set(leaves(schema, "")) == TABLE.keys() | OTHER_SOURCE
+    assert set(leaves(schema, "")) == TABLE.keys() | OTHER_SOURCE | OTHER_NETWORKS
 
 
 def test_one_more_patient_simulates_and_processes_only_that_one(tiny_run):
@@ -177,7 +215,8 @@ def test_one_more_patient_simulates_and_processes_only_that_one(tiny_run):
 )
 def test_one_occlusions_size_touches_one_method_and_no_training(tiny_run, key, value):
     run = snakemake(tiny_run, "-n", config=changed(key, value))
-    assert run.jobs["explain_scans"] == run.jobs["average_heatmaps"] == 1
+    assert run.jobs["explain_scans"] == 1
+    assert run.jobs["average_heatmaps"] == 4, "of both classes, its own and the summary's"
     assert f"method={key.split('.')[0]}" in run.said
 
 
@@ -186,6 +225,19 @@ def test_one_methods_module_reruns_its_own_methods_only(finished, checkout):
     path.write_text(path.read_text() + "\nADDED = 1\n")
     run = snakemake(finished, "-n", root=checkout, config=TINY)
     assert run.jobs["explain_scans"] == 2, "sensitivity and guided_backprop"
+
+
+def test_one_more_network_or_task_trains_only_its_own(tiny_run):
+    config = {**TINY, "models": {**TINY["models"], "voxcnn": {"epochs": 2}}}
+    run = snakemake(tiny_run, "-n", config=config)
+    assert run.jobs["train_network"] == 3
+    assert run.jobs["evaluate_folds"] == 1
+    assert "model=rieke" not in run.said
+    config = {**TINY, "tasks": [["AD", "NC"], ["AD", "MCI"]]}
+    run = snakemake(tiny_run, "-n", config=config)
+    assert run.jobs["train_network"] == 3
+    assert run.jobs["simulate_scan"] == 3
+    assert "task=AD-NC" not in run.said
 
 
 @pytest.mark.parametrize(
@@ -257,6 +309,8 @@ def test_touched_scripts_and_comments_rerun_nothing(finished, checkout):
         ("voxplain/cohort/dicom.py", SIMULATE),
         ("voxplain/cohort/scans.py", {"report_splits"}),
         ("voxplain/relevance/gradient.py", EXPLAIN),
+        ("voxplain/relevance/combine.py", COMBINE),
+        ("voxplain/comparison/models.py", {"summarise_networks"}),
         ("voxplain/models/rieke.py", TRAIN),
         ("voxplain/comparison/distance.py", COMPARE),
         ("voxplain/training/metrics.py", TRAIN),

@@ -215,7 +215,7 @@ def test_a_module_plans_the_same_jobs(planned, other, tmp_path):
 
 
 def test_a_module_runs(other, tmp_path):
-    config = {**TINY, "classes": ["AD"]}
+    config = {**TINY, "tasks": [["AD"]]}
     run = snakemake(tmp_path, "voxplain_converted", root=other, config={"voxplain": config})
     assert run.status == 0, run.said
     assert len(list(tmp_path.glob("results/tiny/derivatives/**/*_T1w.nii.gz"))) == 3

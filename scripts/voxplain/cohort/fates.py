@@ -19,6 +19,7 @@ COLUMNS = (
     "date",
     "diagnosis",
     "group",
+    "progression",
     "sex",
     "age",
     "description",

@@ -1,14 +1,28 @@
-"""The average heatmap of a class."""
+"""The heatmaps of single scans, and the average of a class."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from voxplain.faults import SetupFault
 from voxplain.volumes import Grid, read_array
+
+
+def find_maps(folders: Iterable[str | Path]) -> list[dict[str, Any]]:
+    """The heatmaps in some folders: what stands in the sidecar of each, and its ``path``."""
+    return [
+        {
+            **json.loads(sidecar.read_text(encoding="utf-8")),
+            "path": sidecar.with_suffix(".nii.gz"),
+        }
+        for folder in folders
+        for sidecar in sorted(Path(folder).glob("*_relevance.json"))
+    ]
 
 
 def average_maps(paths: Iterable[str | Path], grid: Grid) -> tuple[np.ndarray, int]:

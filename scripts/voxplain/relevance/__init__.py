@@ -69,6 +69,7 @@ METHODS: dict[str, Method] = {
         "change of the probability when a small cube at the voxel is set to 0 (Yang et al. 2018)",
         options={
             "size": "edge of the cube in voxels",
+            "stride": "distance of the cubes in voxels; 1 lays one around every voxel",
             "mask": "[x, y, z] bool; the voxels to do it for",
             **_MEMORY,
         },
@@ -120,6 +121,11 @@ def choose_target(
     if wanted == "predicted":
         return max(range(len(classes)), key=lambda place: probabilities[place])
     name = true if wanted == "true" else wanted
+    if wanted == "true" and name not in classes:
+        raise SetupFault(
+            f"heatmaps.target is true, but a scan's own class is {true or 'not known'}; allowed here: "
+            f"disease, predicted, {', '.join(classes)}"
+        )
     if name not in classes:
         raise SetupFault(
             f"heatmaps.target is {name!r}; allowed: disease, predicted, true, {', '.join(classes)}"

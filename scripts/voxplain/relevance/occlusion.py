@@ -240,6 +240,7 @@ def voxel_occlusion(
     scan: Tensor | np.ndarray,
     target: int,
     size: int = 7,
+    stride: int = 1,
     mask: np.ndarray | None = None,
     memory_mb: float | None = None,
 ) -> np.ndarray:
@@ -251,6 +252,9 @@ def voxel_occlusion(
     ----------
     size
         Edge of the cube in voxels.
+    stride
+        Distance of the cubes along each axis, in voxels; where it is more than 1, a voxel takes the
+        change of the nearest.
     mask
         ``[x, y, z]`` bool: voxels to do it for, the others are 0. All of them if left out.
     memory_mb
@@ -261,9 +265,20 @@ def voxel_occlusion(
     shape = shape_of(scan)
     _check_grid("mask", mask, shape)
     chosen = np.ones(shape, bool) if mask is None else np.asarray(mask, bool)
-    cubes = Regions.cubes(np.argwhere(chosen), size, shape)
+    if stride < 1:
+        raise ValueError(f"a stride is at least 1, not {stride}")
+    voxels = np.argwhere(chosen)
+    centres = voxels
+    if stride > 1:
+        # The last place along an axis is clipped into the scan; unique, as several voxels share one.
+        nearest = (voxels + stride // 2) // stride * stride
+        centres, number = np.unique(
+            np.minimum(nearest, np.array(shape) - 1), axis=0, return_inverse=True
+        )
+    cubes = Regions.cubes(centres, size, shape)
+    changes = np.abs(occlude(model, scan, cubes, memory_mb, "voxels")[:, target])
     heatmap = np.zeros(shape, np.float32)
-    heatmap[chosen] = np.abs(occlude(model, scan, cubes, memory_mb, "voxels")[:, target])
+    heatmap[chosen] = changes if stride == 1 else changes[number.ravel()]
     return heatmap
 
 

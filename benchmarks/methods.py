@@ -1,0 +1,135 @@
+"""What each method costs: time in forward passes and peak memory, per model, for one scan.
+
+    python benchmarks/methods.py                       # 2 mm, every model and method
+    python benchmarks/methods.py --resolution 1 --models voxresnet --methods sensitivity grad_cam
+    python benchmarks/methods.py --device cuda
+
+Each method runs in a process of its own: a forward pass of the same network, several times, then the
+method; the ratio of the method's time to the median forward pass is what docs/methods.md prints. The
+network has random weights (as many multiplications as a trained one), the scan is noise in the
+template's brain. Prints a table and, as the last line, JSON with ``name``, ``ratios`` (passes by
+``model.method``) and the sizes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+
+import numpy as np
+import torch
+
+from voxplain.anatomy.template import make_template
+from voxplain.atlas import read_aal
+from voxplain.models import MODELS, build_model
+from voxplain.relevance import METHODS, explain
+
+# The defaults of the configuration, in voxels of the grid where they are in mm.
+FORWARDS = 3
+
+
+def options_of(method: str, mask: np.ndarray, labels: np.ndarray, resolution: int) -> dict:
+    """What the workflow asks a method for by default."""
+    options = {"mask": mask} if "mask" in METHODS[method].options else {}
+    if method == "occlusion":
+        options |= {"size": round(40 / resolution), "stride": round(12 / resolution)}
+    if method == "area_occlusion":
+        options["labels"] = labels
+    return options
+
+
+def measure(method: str, name: str, resolution: int, device: str) -> dict[str, float]:
+    """Median seconds of a forward pass, seconds of one heatmap, peak MB; in this process."""
+    _, mask, grid = make_template("packaged", resolution)
+    labels = read_aal().on_grid(grid).labels if method == "area_occlusion" else np.zeros(1)
+    torch.manual_seed(0)
+    noise = np.random.default_rng(0).normal(size=mask.shape)
+    scan = np.where(mask, noise, 0).astype(np.float32)
+    model = build_model(name, mask.shape, 2).to(device).eval()
+    batch = torch.from_numpy(scan)[None, None].to(device)
+
+    def wait() -> None:
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    seconds = []
+    with torch.no_grad():
+        for _ in range(FORWARDS + 1):
+            wait()
+            began = time.perf_counter()
+            model(batch)
+            wait()
+            seconds.append(time.perf_counter() - began)
+    del batch
+    began = time.perf_counter()
+    explain(method, model, scan, 0, **options_of(method, mask, labels, resolution))
+    wait()
+    whole = time.perf_counter() - began
+    if device == "cuda":
+        peak = torch.cuda.max_memory_allocated() / 1e6
+    else:
+        status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        peak = int(next(line for line in status if line.startswith("VmHWM")).split()[1]) / 1e3
+    return {"forward_s": median(seconds[1:]), "seconds": whole, "peak_mb": peak}
+
+
+def main() -> None:
+    """Measure the models and methods that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--resolution", type=int, default=2, choices=[1, 2, 3, 4])
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS))
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--one", action="store_true", help="one model and method, here")
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    if asked.one:
+        told = measure(asked.methods[0], asked.models[0], asked.resolution, asked.device)
+        print(json.dumps(told))
+        return
+    # The summary only combines the others' maps.
+    methods = asked.methods or [method for method in METHODS if method != "summary"]
+    ratios, peaks = {}, {}
+    print(f"{'model':<24}{'method':<24}{'forward s':>10}{'seconds':>10}{'passes':>10}{'MB':>8}")
+    for name in asked.models:
+        for method in methods:
+            if METHODS[method].models and name not in METHODS[method].models:
+                continue
+            command = [sys.executable, __file__, "--one", "--models", name, "--methods", method]
+            command += ["--resolution", str(asked.resolution), "--device", asked.device]
+            command += ["--threads", str(asked.threads)]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            told = json.loads(done.stdout.splitlines()[-1])
+            passes = told["seconds"] / told["forward_s"]
+            ratios[f"{name}.{method}"] = round(passes, 2)
+            peaks[f"{name}.{method}"] = round(told["peak_mb"])
+            print(
+                f"{name:<24}{method:<24}{told['forward_s']:>10.3f}{told['seconds']:>10.2f}"
+                f"{passes:>10.1f}{told['peak_mb']:>8.0f}",
+                flush=True,
+            )
+    print(
+        json.dumps(
+            {
+                "name": "methods",
+                "ratios": ratios,
+                "peak_mb": peaks,
+                "resolution_mm": asked.resolution,
+                "device": asked.device,
+                "threads": asked.threads,
+                "torch": torch.__version__,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""Predict the scans of a cohort by a network that is trained already."""
+
+from pipeline.job import job
+
+with job(snakemake):
+    import json
+    from pathlib import Path
+
+    import pandas as pd
+    import torch
+
+    from voxplain.faults import SetupFault
+    from voxplain.training.data import Scans
+    from voxplain.training.device import choose_device
+    from voxplain.training.loop import predict
+    from voxplain.training.metrics import predictions_table
+    from voxplain.training.networks import load_network
+
+    torch.set_num_threads(snakemake.threads)
+    device = choose_device(snakemake.resources.device)
+    network = load_network(snakemake.input.model, device)
+    then, now = network.told["preprocessing"], snakemake.params.preprocessing
+    for key in sorted(then.keys() | now.keys()):
+        if then.get(key) != now.get(key):
+            raise SetupFault(
+                f"network {snakemake.wildcards.network} was trained on scans preprocessed with "
+                f"{key}: {then.get(key)}, the configuration says {now.get(key)}; a network is right "
+                "for scans that were preprocessed as its own only: set the configuration to the same"
+            )
+
+    rows = []
+    for row, quality in zip(snakemake.params.rows, snakemake.input.quality, strict=True):
+        told = json.loads(Path(quality).read_text(encoding="utf-8"))
+        if told["Fate"]["status"] == "usable":
+            rows.append(row)
+        else:
+            print(f"left out: {row[0]} is {told['Fate']['status']}", flush=True)
+    members = pd.DataFrame(rows, columns=["image", "patient", "class", "path"])
+    if members.empty:
+        raise SetupFault(
+            f"cohort {snakemake.wildcards.cohort} has no usable scan; see its scans.tsv"
+        )
+    known = sorted(set(members["patient"]) & set(network.told["trained_on_patients"]))
+    if known:
+        print(
+            f"the network was trained on scans of {len(known)} of these patients, so that what it says "
+            f"of them is no test: {', '.join(known)}",
+            flush=True,
+        )
+    scans = Scans(list(members["path"]), [0] * len(members), network.statistics)
+    table = predictions_table(members, predict(network.model, scans, device), network.classes)
+    table["trained_on"] = ["yes" if patient in known else "no" for patient in table["patient"]]
+    look = {"sep": "\t", "index": False, "float_format": "%.6f"}
+    members.to_csv(snakemake.output.members, **look)
+    table.to_csv(snakemake.output.predictions, na_rep="n/a", **look)
+    print(f"{network.label}: {len(table)} scans on {device}", flush=True)

@@ -1,0 +1,26 @@
+"""Sum the heatmaps of a method by brain area, scan by scan."""
+
+from pipeline.job import job
+
+with job(snakemake):
+    import numpy as np
+    import pandas as pd
+
+    from voxplain.atlas import read_names
+    from voxplain.comparison.areas import area_rows
+    from voxplain.comparison.averages import find_maps
+    from voxplain.volumes import read_array
+
+    inputs = snakemake.input
+    inside = read_array(inputs.mask, np.uint8)[0] > 0
+    labels, _ = read_array(inputs.labels, np.uint8)
+    names = read_names(inputs.names)
+    columns = ["image", "patient", "class", "area", "voxels", "sum", "share", "density"]
+    tables = [pd.DataFrame(columns=columns)]
+    for told in find_maps(inputs.maps):
+        heatmap, _ = read_array(told["path"])
+        table = area_rows(heatmap, labels, names, inside, snakemake.params.share_of)
+        who = {"image": told["Image"], "patient": told["Patient"], "class": told["Class"]}
+        tables.append(table.assign(**who)[columns])
+    areas = pd.concat(tables[1:] or tables)
+    areas.to_csv(snakemake.output.areas, sep="\t", index=False, float_format="%.6g", na_rep="n/a")
