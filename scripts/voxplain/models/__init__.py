@@ -7,15 +7,44 @@ grid fits; a network's own module is loaded when it is built.
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from voxplain.faults import SetupFault
-from voxplain.models.shapes import plan_rieke
+from voxplain.models.shapes import (
+    Plan,
+    plan_rieke,
+    plan_voxcnn,
+    plan_voxresnet,
+    plan_voxresnet_gap,
+    plan_voxresnet_shallow_gap,
+)
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a paper trains its network; cross-entropy in all of them.
+
+    Attributes
+    ----------
+    optimiser
+        A key of :data:`voxplain.training.loop.OPTIMISERS`.
+    learning_rate, batch_size, epochs
+        Batch size in scans, epochs in passes over the training scans.
+    every_class
+        Whether every batch holds scans of every class.
+    """
+
+    optimiser: str
+    learning_rate: float
+    batch_size: int
+    epochs: int
+    every_class: bool
 
 
 @dataclass(frozen=True)
@@ -30,19 +59,54 @@ class Model:
         One line, with the paper.
     plan
         From a grid's shape and the options to all that depends on them; raises SetupFault where the
-        grid is too small. The plan has a ``label``, the name that tables and figures show.
+        grid is too small. It gives a :class:`voxplain.models.shapes.Plan`.
+    recipe
+        How the paper trains it.
     """
 
     module: str
     description: str
-    plan: Callable[..., Any]
+    plan: Callable[..., Plan]
+    recipe: Recipe
 
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Names of its options."""
+        return tuple(inspect.signature(self.plan).parameters)[1:]
+
+
+_VOXRESNET_RECIPE = Recipe("sgd", 1e-3, batch_size=3, epochs=150, every_class=True)
 
 MODELS: dict[str, Model] = {
     "rieke": Model(
         "voxplain.models.rieke",
         "four convolutions and three dense layers (Rieke et al. 2018)",
         plan_rieke,
+        Recipe("adam", 1e-4, batch_size=5, epochs=20, every_class=False),
+    ),
+    "voxcnn": Model(
+        "voxplain.models.voxcnn",
+        "ten convolutions and three dense layers (Korolev et al. 2017, Yang et al. 2018)",
+        plan_voxcnn,
+        Recipe("adam", 2.7e-5, batch_size=5, epochs=150, every_class=True),
+    ),
+    "voxresnet": Model(
+        "voxplain.models.voxresnet",
+        "six residual blocks and two dense layers (Korolev et al. 2017, Yang et al. 2018)",
+        plan_voxresnet,
+        _VOXRESNET_RECIPE,
+    ),
+    "voxresnet_gap": Model(
+        "voxplain.models.voxresnet",
+        "six residual blocks and global average pooling (Yang et al. 2018)",
+        plan_voxresnet_gap,
+        _VOXRESNET_RECIPE,
+    ),
+    "voxresnet_shallow_gap": Model(
+        "voxplain.models.voxresnet",
+        "two residual blocks and global average pooling (Yang et al. 2018)",
+        plan_voxresnet_shallow_gap,
+        _VOXRESNET_RECIPE,
     ),
 }
 
@@ -60,19 +124,8 @@ def find_model(name: str) -> Model:
     return MODELS[name]
 
 
-def describe_model(name: str, grid_shape: Sequence[int], **options: Any) -> str:
-    """The name that tables and figures show, e.g. ``rieke (pools 2,2,2,1)``.
-
-    Raises
-    ------
-    SetupFault
-        As :func:`build_model`.
-    """
-    return find_model(name).plan(grid_shape, **options).label
-
-
-def build_model(name: str, grid_shape: Sequence[int], n_classes: int, **options: Any) -> nn.Module:
-    """Build a network for scans on a grid.
+def plan_model(name: str, grid_shape: Sequence[int], **options: Any) -> Plan:
+    """What becomes of a grid inside a network: its label, its layers and their shapes.
 
     Parameters
     ----------
@@ -80,21 +133,54 @@ def build_model(name: str, grid_shape: Sequence[int], n_classes: int, **options:
         A key of :data:`MODELS`.
     grid_shape
         Voxels along x, y, z.
-    n_classes
-        Number of outputs.
     options
-        The model's own, see its module.
-
-    Returns
-    -------
-    A network from ``[batch, 1, x, y, z]`` float32 to logits ``[batch, n_classes]``. Every ReLU is a
-    module of its own, as guided backpropagation needs.
+        The model's own, see its plan in :mod:`voxplain.models.shapes`.
 
     Raises
     ------
     SetupFault
-        No model has that name, or the grid is too small for it; the message names both.
+        No model has that name, it has no such option, or the grid is too small for it; the message
+        names both.
     """
     model = find_model(name)
-    plan = model.plan(grid_shape, **options)
-    return importlib.import_module(model.module).build(plan, n_classes)
+    unknown = [option for option in options if option not in model.options]
+    if unknown:
+        known = ", ".join(model.options) or "none"
+        raise SetupFault(f"model {name} has no option {unknown[0]!r}; allowed: {known}")
+    return model.plan(grid_shape, **options)
+
+
+def describe_model(name: str, grid_shape: Sequence[int], **options: Any) -> str:
+    """The name that tables and figures show, e.g. ``rieke (pools 2,2,2,1)``.
+
+    Raises
+    ------
+    SetupFault
+        As :func:`plan_model`.
+    """
+    return plan_model(name, grid_shape, **options).label
+
+
+def build_model(name: str, grid_shape: Sequence[int], n_classes: int, **options: Any) -> nn.Module:
+    """Build a network for scans on a grid.
+
+    Parameters
+    ----------
+    n_classes
+        Number of outputs.
+
+    The other parameters are as :func:`plan_model`.
+
+    Returns
+    -------
+    A network from ``[batch, 1, x, y, z]`` float32 to logits ``[batch, n_classes]``. Every ReLU is a
+    module of its own, as guided backpropagation needs, and so is every sum of two maps; its
+    attribute ``cam_layer`` is the plan's ``last_layer``.
+
+    Raises
+    ------
+    SetupFault
+        As :func:`plan_model`.
+    """
+    plan = plan_model(name, grid_shape, **options)
+    return importlib.import_module(find_model(name).module).build(plan, n_classes)

@@ -42,6 +42,7 @@ class Rieke(nn.Module):
             nn.ReLU(),
             nn.Linear(64, n_classes),
         )
+        self.cam_layer = plan.last_layer
 
     @property
     def layers_in_order(self) -> list[nn.Module]:

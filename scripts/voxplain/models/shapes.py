@@ -7,41 +7,109 @@ from dataclasses import dataclass
 
 from voxplain.faults import SetupFault
 
+Shape = tuple[int, ...]
+# Least voxels along the smallest axis, and the pools from there on; the paper's first.
+PoolTable = tuple[tuple[int, tuple[int, ...]], ...]
+
 RIEKE_CHANNELS = (8, 16, 32, 64)
-RIEKE_POOLS = (2, 3, 2, 3)
-# On grids too coarse for the paper's pools: smallest axis in voxels to pools. 78 is the least that
-# the paper's pools take, and 38 the least that the last row takes (one voxel is left); the second
-# row leaves at least two voxels along the smallest axis. 3 mm (65x77x65) takes the second row, 4 mm
-# (49x58x49) the third.
-REDUCED_POOLS = ((78, RIEKE_POOLS), (62, (2, 2, 2, 2)), (38, (2, 2, 2, 1)))
+# 78 is the least that the paper's pools take, and 38 the least that the last row takes (one voxel
+# is left); the second row leaves at least two voxels along the smallest axis. 3 mm (65x77x65) takes
+# the second row, 4 mm (49x58x49) the third.
+RIEKE_POOLS: PoolTable = ((78, (2, 3, 2, 3)), (62, (2, 2, 2, 2)), (38, (2, 2, 2, 1)))
+
+# Channels and number of the convolutions of each block.
+VOXCNN_BLOCKS = ((8, 2), (16, 2), (32, 3), (64, 3))
+# Each row is the least that leaves a voxel. Two of the three convolutions of a block need room more
+# than they need a pool behind them, so the pools in the middle go first: 2 mm (97x115x97) takes the
+# second row and has 9x13x9 voxels after the last convolution, 3 mm (65x77x65) the third (4x7x4),
+# 4 mm (49x58x49) the fourth (6x11x6). The paper's 110^3 has 3x3x3.
+VOXCNN_POOLS: PoolTable = (
+    (100, (2, 2, 2, 2)),
+    (68, (2, 2, 1, 2)),
+    (56, (2, 1, 2, 2)),
+    (40, (2, 1, 1, 2)),
+)
+
+VOXRESNET_POOL = 7
+VOXRESNET_CHANNELS = (32, 64, 64, 128)
+# Halvings of the grid, each with the layers up to its strided convolution and the residual blocks
+# behind it.
+VOXRESNET_STAGES = (
+    (("conv1c",), (2, 3)),
+    (("bn4", "relu4", "conv4"), (5, 6)),
+    (("bn7", "relu7", "conv7"), (8, 9)),
+)
 
 
 @dataclass(frozen=True)
-class RiekePlan:
+class Plan:
+    """A network on one grid.
+
+    Attributes
+    ----------
+    label
+        Its name in tables and figures; tells the pools where they are not the paper's.
+    layers
+        Every layer whose output is a map, poolings left out, as the network's ``named_modules()``
+        names it, in the order in which they run; with the shape of its output, ``(x, y, z)``.
+    last_layer
+        The last of them: what the last pooling before the dense layers reads.
+    features
+        Inputs of the first dense layer.
+    """
+
+    label: str
+    layers: dict[str, Shape]
+    last_layer: str
+    features: int
+
+
+@dataclass(frozen=True)
+class RiekePlan(Plan):
     """Rieke's network on one grid.
 
     Attributes
     ----------
     pools
         Edge of each of the four poolings.
-    layers
-        Shape after each pooling, ``(x, y, z)``.
-    label
-        Names the pools where they are not the paper's.
     dropout
         Drop probability before the dense layers.
     """
 
     pools: tuple[int, ...]
-    layers: tuple[tuple[int, ...], ...]
-    label: str
     dropout: float
 
-    @property
-    def features(self) -> int:
-        """Inputs of the first dense layer."""
-        x, y, z = self.layers[-1]
-        return RIEKE_CHANNELS[-1] * x * y * z
+
+@dataclass(frozen=True)
+class VoxCNNPlan(Plan):
+    """VoxCNN on one grid.
+
+    Attributes
+    ----------
+    pools
+        Edge of each of the four poolings.
+    dropout
+        Drop probability between the dense layers.
+    """
+
+    pools: tuple[int, ...]
+    dropout: float
+
+
+@dataclass(frozen=True)
+class VoxResNetPlan(Plan):
+    """VoxResNet or one of its variants on one grid.
+
+    Attributes
+    ----------
+    stages
+        How many times the grid is halved: 3, or 1 in the shallow variant.
+    pool
+        Edge of the last max pooling; None where global average pooling takes its place.
+    """
+
+    stages: int
+    pool: int | None
 
 
 def plan_rieke(
@@ -55,35 +123,190 @@ def plan_rieke(
         Voxels along x, y, z.
     pools
         Four edges of poolings, or ``auto``: the paper's 2, 3, 2, 3 where the grid allows, else the
-        row of :data:`REDUCED_POOLS` for its smallest axis.
+        row of :data:`RIEKE_POOLS` for its smallest axis.
     dropout
         Drop probability, 0.8 in the paper.
 
     Raises
     ------
     SetupFault
-        The grid is too small.
+        The grid is too small, or ``pools`` are no four edges.
     """
-    size = "x".join(map(str, grid_shape))
+    pools = _choose_pools("rieke", grid_shape, pools, RIEKE_POOLS)
+    shape, layers, place = tuple(grid_shape), {}, 0
+    for pool in pools:
+        shape = _after_valid(shape)
+        for _ in range(3):  # convolution, batch norm, ReLU
+            layers[f"features.{place}"] = shape
+            place += 1
+        place += pool > 1
+        shape = _after_pool(shape, pool)
+        _check_room("rieke", grid_shape, shape, pools, RIEKE_POOLS)
+    label = _label("rieke", pools, RIEKE_POOLS)
+    return RiekePlan(
+        label, layers, _last(layers), RIEKE_CHANNELS[-1] * _size(shape), pools, dropout
+    )
+
+
+def plan_voxcnn(
+    grid_shape: Sequence[int], pools: str | Sequence[int] = "auto", dropout: float = 0.7
+) -> VoxCNNPlan:
+    """Follow a grid through VoxCNN: four blocks of valid convolutions of 3^3 and a pooling.
+
+    Parameters
+    ----------
+    grid_shape
+        Voxels along x, y, z; 110 along each in the paper.
+    pools
+        Four edges of poolings, or ``auto``: 2, 2, 2, 2 as in the paper where the grid allows, else
+        the row of :data:`VOXCNN_POOLS` for its smallest axis.
+    dropout
+        Drop probability between the dense layers, 0.7 in the paper.
+
+    Raises
+    ------
+    SetupFault
+        The grid is too small, or ``pools`` are no four edges.
+    """
+    pools = _choose_pools("voxcnn", grid_shape, pools, VOXCNN_POOLS)
+    shape, layers = tuple(grid_shape), {}
+    for block, ((_, count), pool) in enumerate(zip(VOXCNN_BLOCKS, pools, strict=True), start=1):
+        for letter in "abc"[:count]:
+            shape = _after_valid(shape)
+            layers.update({f"conv{block}{letter}": shape, f"relu{block}{letter}": shape})
+        shape = _after_pool(shape, pool)
+        _check_room("voxcnn", grid_shape, shape, pools, VOXCNN_POOLS)
+    label = _label("voxcnn", pools, VOXCNN_POOLS)
+    features = VOXCNN_BLOCKS[-1][0] * _size(shape)
+    return VoxCNNPlan(label, layers, _last(layers), features, pools, dropout)
+
+
+def plan_voxresnet(grid_shape: Sequence[int], pool: str | int = "auto") -> VoxResNetPlan:
+    """Follow a grid through VoxResNet: three halvings and a max pooling.
+
+    Parameters
+    ----------
+    grid_shape
+        Voxels along x, y, z; 110 along each in the paper.
+    pool
+        Edge of the max pooling before the dense layers, or ``auto``: the paper's 7, or the smallest
+        axis of the last map where that has fewer voxels (a grid of less than 49).
+
+    Raises
+    ------
+    SetupFault
+        The grid is too small, or ``pool`` is no edge.
+    """
+    layers = _voxresnet_layers("voxresnet", grid_shape, 3)
+    shape = layers[_last(layers)]
+    if pool == "auto":
+        pool = min(VOXRESNET_POOL, *shape)
+    elif not isinstance(pool, int) or pool < 1:
+        raise SetupFault(f"model voxresnet takes a pool of 1 or more, or auto, not {pool!r}")
+    if pool > min(shape):
+        raise SetupFault(
+            f"model voxresnet with pool {pool} does not fit a grid of {_told(grid_shape)} voxels: "
+            f"its last map has {_told(shape)}. Choose a finer resolution_mm or a model.pool of at "
+            f"most {min(shape)}"
+        )
+    label = "voxresnet" if pool == VOXRESNET_POOL else f"voxresnet (pool {pool})"
+    features = VOXRESNET_CHANNELS[-1] * _size(_after_pool(shape, pool))
+    return VoxResNetPlan(label, layers, _last(layers), features, 3, pool)
+
+
+def plan_voxresnet_gap(grid_shape: Sequence[int]) -> VoxResNetPlan:
+    """As :func:`plan_voxresnet`, with global average pooling instead of the max pooling."""
+    return _plan_gap("voxresnet_gap", grid_shape, 3)
+
+
+def plan_voxresnet_shallow_gap(grid_shape: Sequence[int]) -> VoxResNetPlan:
+    """As :func:`plan_voxresnet_gap`, with one halving instead of three."""
+    return _plan_gap("voxresnet_shallow_gap", grid_shape, 1)
+
+
+def _plan_gap(model: str, grid_shape: Sequence[int], stages: int) -> VoxResNetPlan:
+    layers = _voxresnet_layers(model, grid_shape, stages)
+    return VoxResNetPlan(
+        model, layers, _last(layers), VOXRESNET_CHANNELS[stages], stages, pool=None
+    )
+
+
+def _voxresnet_layers(model: str, grid_shape: Sequence[int], stages: int) -> dict[str, Shape]:
+    """The layers of VoxResNet up to the last residual sum of some stages, and their shapes."""
+    # In a map of one voxel there is nothing left to place: two are the least.
+    least = 2**stages + 1
+    if min(grid_shape) < least:
+        raise SetupFault(
+            f"model {model} does not fit a grid of {_told(grid_shape)} voxels: its smallest axis "
+            f"must have at least {least}; choose a finer resolution_mm"
+        )
+    shape = tuple(grid_shape)
+    layers = {f"{kind}1{letter}": shape for letter in "ab" for kind in ("conv", "bn", "relu")}
+    for (*before, strided), blocks in VOXRESNET_STAGES[:stages]:
+        layers.update(dict.fromkeys(before, shape))
+        shape = tuple((n + 1) // 2 for n in shape)
+        layers[strided] = shape
+        for block in blocks:
+            names = ("bn1", "relu1", "conv1", "bn2", "relu2", "conv2", "out")
+            layers.update({f"voxres{block}_{name}": shape for name in names})
+    return layers
+
+
+def _choose_pools(
+    model: str, grid_shape: Sequence[int], pools: str | Sequence[int], table: PoolTable
+) -> tuple[int, ...]:
     if pools == "auto":
-        fitting = [row for least, row in REDUCED_POOLS if min(grid_shape) >= least]
+        fitting = [row for least, row in table if min(grid_shape) >= least]
         if not fitting:
             raise SetupFault(
-                f"model rieke does not fit a grid of {size} voxels: its smallest axis must have at "
-                f"least {REDUCED_POOLS[-1][0]}; choose a finer resolution_mm"
+                f"model {model} does not fit a grid of {_told(grid_shape)} voxels: its smallest "
+                f"axis must have at least {table[-1][0]}; choose a finer resolution_mm"
             )
-        pools = fitting[0]
-    pools = tuple(pools)
-    shape, layers = tuple(grid_shape), []
-    for pool in pools:
-        shape = tuple((n - 2) // pool for n in shape)
-        layers.append(shape)
-        if min(shape) < 1:
-            raise SetupFault(
-                f"model rieke with pools {','.join(map(str, pools))} does not fit a grid of {size} "
-                f"voxels; the paper's pools {','.join(map(str, RIEKE_POOLS))} need at least "
-                f"{REDUCED_POOLS[0][0]} along each axis. Choose a finer resolution_mm or smaller "
-                "model.pools"
-            )
-    label = "rieke" if pools == RIEKE_POOLS else f"rieke (pools {','.join(map(str, pools))})"
-    return RiekePlan(pools, tuple(layers), label, dropout)
+        return fitting[0]
+    edges = () if isinstance(pools, str) else tuple(pools)
+    if len(edges) != 4 or not all(isinstance(edge, int) and edge >= 1 for edge in edges):
+        raise SetupFault(f"model {model} takes four pools of 1 or more, or auto, not {pools!r}")
+    return edges
+
+
+def _check_room(
+    model: str, grid_shape: Sequence[int], shape: Shape, pools: tuple[int, ...], table: PoolTable
+) -> None:
+    """Refuse a grid of which a pooling leaves nothing."""
+    if min(shape) < 1:
+        least, papers = table[0]
+        raise SetupFault(
+            f"model {model} with pools {_listed(pools)} does not fit a grid of "
+            f"{_told(grid_shape)} voxels; the paper's pools {_listed(papers)} need at least "
+            f"{least} along each axis. Choose a finer resolution_mm or smaller model.pools"
+        )
+
+
+def _label(model: str, pools: tuple[int, ...], table: PoolTable) -> str:
+    return model if pools == table[0][1] else f"{model} (pools {_listed(pools)})"
+
+
+def _after_valid(shape: Shape) -> Shape:
+    """Behind a convolution of 3^3 without padding."""
+    return tuple(n - 2 for n in shape)
+
+
+def _after_pool(shape: Shape, edge: int) -> Shape:
+    return tuple(n // edge for n in shape)
+
+
+def _size(shape: Shape) -> int:
+    x, y, z = shape
+    return x * y * z
+
+
+def _last(layers: dict[str, Shape]) -> str:
+    return next(reversed(layers))
+
+
+def _told(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _listed(pools: Sequence[int]) -> str:
+    return ",".join(map(str, pools))

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from voxplain.faults import SetupFault
 from voxplain.store import StoredScan, open_scan
 from voxplain.training.statistics import VoxelStatistics
 
@@ -66,7 +67,7 @@ class Batches:
     device
         Where they go.
     batch_size
-        Scans in a batch; the last of a pass may have fewer.
+        The most scans in a batch.
     window
         First voxel along x, y and z, and the one after the last, of the part of the grid that
         batches show; it must hold the brain. None: the whole grid.
@@ -127,10 +128,23 @@ class Batches:
         return codes
 
     def in_order(self, order: Sequence[int]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Batches of the scans with these numbers: ``[batch, 1, x, y, z]`` float32, and classes."""
-        parts = [
-            list(order[start : start + self._size]) for start in range(0, len(order), self._size)
-        ]
+        """Full batches of the scans with these numbers, the last with what is left.
+
+        Returns
+        -------
+        As :meth:`in_parts`.
+        """
+        return self.in_parts(_cut(order, self._size))
+
+    def in_parts(
+        self, parts: Sequence[Sequence[int]]
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """One batch for each part, of the scans with its numbers.
+
+        Yields
+        ------
+        ``[batch, 1, x, y, z]`` float32, and classes ``[batch]``.
+        """
         if self._resident is not None:
             for part in parts:
                 yield self._expand(part, [self._resident[number] for number in part])
@@ -144,7 +158,7 @@ class Batches:
                     waiting.append(reader.submit(self._read, parts[turn + 1], (turn + 1) % 2))
                 yield self._expand(part, codes)
 
-    def _read(self, part: list[int], turn: int) -> torch.Tensor:
+    def _read(self, part: Sequence[int], turn: int) -> torch.Tensor:
         """Codes of some scans from disk, ``[scans, voxels]``, in one of two staging memories."""
         staging = self._staging[turn]
         for row, number in zip(staging, part, strict=False):
@@ -152,7 +166,7 @@ class Batches:
         return staging[: len(part)]
 
     def _expand(
-        self, part: list[int], codes: Sequence[torch.Tensor] | torch.Tensor
+        self, part: Sequence[int], codes: Sequence[torch.Tensor] | torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Normalise scans into the buffer; outside the brain it stays 0."""
         size, scans = len(self._chunks[0][0]), [self._scans.stored[number] for number in part]
@@ -166,3 +180,98 @@ class Batches:
                 values = split[turn].to(torch.float32).mul_(step).add_(level)
                 target.scatter_(0, places, values.sub_(mean).div_(sd))
         return self._buffer[: len(part)], self._labels[part]
+
+
+def plan_batches(
+    labels: Sequence[int],
+    batch_size: int,
+    generator: torch.Generator,
+    every_class: bool = False,
+) -> list[list[int]]:
+    """Deal the scans of one epoch into batches, none of which has a single scan.
+
+    Without ``every_class`` the scans are shuffled and cut into full batches. Where one scan would
+    be left over, the batch before gives it company; with a batch size of two it has none to give,
+    and the first scan of the epoch is drawn again.
+
+    With ``every_class`` there are as few batches as hold all that is drawn, of sizes that differ by
+    one at most. Each class is shuffled and gives one scan to every batch; a class with fewer scans
+    than there are batches is drawn again, in a new order each time that it is through, until it has
+    given one to each. What the other classes have left is shuffled together and fills the batches.
+    So no scan is left out, none comes twice in a batch, and only those of a class that is rarer
+    than one scan in a batch come more than once in an epoch. (The code of Korolev et al. 2017
+    leaves out scans of the larger class instead.)
+
+    Parameters
+    ----------
+    labels
+        Class index of each scan.
+    batch_size
+        The most scans in a batch, 2 or more.
+    generator
+        Of everything that is drawn.
+    every_class
+        Whether every batch holds at least one scan of each class in ``labels``.
+
+    Returns
+    -------
+    The numbers of each batch's scans, in the order of the batches.
+
+    Raises
+    ------
+    SetupFault
+        The batches are too small for that.
+    """
+    if batch_size < 2:
+        raise SetupFault(
+            f"training.batch_size is {batch_size}, expected 2 or more: batch norm needs several "
+            "scans"
+        )
+    classes = sorted(set(labels))
+    if every_class and len(classes) > 1:
+        return _deal_every_class(labels, classes, batch_size, generator)
+    batches = _cut(_shuffled(range(len(labels)), generator), batch_size)
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        company = batches[-2].pop() if batch_size > 2 else batches[0][0]
+        batches[-1].append(company)
+    return batches
+
+
+def _deal_every_class(
+    labels: Sequence[int], classes: Sequence[int], batch_size: int, generator: torch.Generator
+) -> list[list[int]]:
+    if batch_size < len(classes):
+        raise SetupFault(
+            f"training.batch_size is {batch_size}, but every batch is to hold all of the "
+            f"{len(classes)} classes; choose {len(classes)} or more, or switch every_class off"
+        )
+    members = [[n for n, label in enumerate(labels) if label == each] for each in classes]
+    count = -(-len(labels) // batch_size)
+    while sum(max(len(own), count) for own in members) > count * batch_size:
+        count += 1
+    batches: list[list[int]] = [[] for _ in range(count)]
+    left = []
+    for own in members:
+        drawn: list[int] = []
+        while len(drawn) < count:
+            drawn += _shuffled(own, generator)
+        if len(own) < count:
+            del drawn[count:]
+        for batch, number in zip(batches, drawn, strict=False):
+            batch.append(number)
+        left += drawn[count:]
+    left = _shuffled(left, generator)
+    size, larger = divmod(len(left), count)
+    for place, batch in enumerate(batches):
+        taken = size + (place < larger)
+        batch += left[:taken]
+        left = left[taken:]
+    return batches
+
+
+def _shuffled(numbers: Sequence[int], generator: torch.Generator) -> list[int]:
+    return [numbers[place] for place in torch.randperm(len(numbers), generator=generator).tolist()]
+
+
+def _cut(numbers: Sequence[int], size: int) -> list[list[int]]:
+    return [list(numbers[start : start + size]) for start in range(0, len(numbers), size)]

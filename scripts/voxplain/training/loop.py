@@ -1,4 +1,4 @@
-"""The training loop: Adam on the cross-entropy, an epoch at a time, resumable after any of them."""
+"""The training loop: an epoch at a time, resumable after any of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,14 @@ from torch import nn
 
 from voxplain.faults import SetupFault
 from voxplain.training.cropped import CroppedNetwork
-from voxplain.training.data import Batches, Scans
+from voxplain.training.data import Batches, Scans, plan_batches
+
+# By name; each is made from parameters and a learning rate.
+OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": partial(torch.optim.Adam, fused=True),
+    # With Nesterov's momentum, 0.9 as in Korolev et al. 2017 (the default of Lasagne).
+    "sgd": partial(torch.optim.SGD, momentum=0.9, nesterov=True, fused=True),
+}
 
 
 @dataclass(frozen=True)
@@ -26,7 +34,8 @@ class Epoch:
     epoch
         From 1.
     train_loss, train_accuracy
-        Over the epoch's batches as they were trained on, dropout included.
+        Over the epoch's batches as they were trained on, dropout included; a scan that was drawn
+        twice counts twice.
     test_loss, test_accuracy
         Of the held-out scans after the epoch. Only looked at: nothing is chosen by them.
     seconds
@@ -55,7 +64,7 @@ def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
     """The type that convolutions and products compute in, for ``auto`` or a type's name.
 
     ``auto`` is bfloat16 on a GPU, float32 elsewhere. Weights, sums over voxels and what batch norm,
-    loss and Adam compute stay float32.
+    loss and optimiser compute stay float32.
     """
     if wanted == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
@@ -72,12 +81,14 @@ def train(
     learning_rate: float,
     seed: int,
     device: torch.device,
+    optimiser: str = "adam",
+    every_class: bool = False,
     precision: str = "auto",
     deterministic: bool = True,
     checkpoint: Path | None = None,
     report: Callable[[Epoch], None] = lambda epoch: None,
 ) -> list[Epoch]:
-    """Train a network in place: Adam, cross-entropy without class weights, no early stopping.
+    """Train a network in place: cross-entropy without class weights, no early stopping.
 
     Scans are 0 outside the brain, and this background is computed once for all, see
     :class:`voxplain.training.cropped.CroppedNetwork`.
@@ -89,9 +100,14 @@ def train(
     training, testing
         The testing scans' loss is recorded after every epoch and used for nothing.
     epochs, batch_size, learning_rate
-        Rieke et al. 2018: 20, 5, 1e-4.
+        Rieke et al. 2018: 20, 5, 1e-4. For every paper see :class:`voxplain.models.Recipe`.
     seed
         Of the scans' order and of dropout; the weights are the caller's to initialise.
+    optimiser
+        A key of :data:`OPTIMISERS`: ``adam``, or ``sgd`` with Nesterov's momentum of 0.9.
+    every_class
+        Whether every batch holds scans of every class, see
+        :func:`voxplain.training.data.plan_batches`.
     precision
         See :func:`choose_precision`. Testing is done in float32 always.
     deterministic
@@ -110,8 +126,11 @@ def train(
     Raises
     ------
     SetupFault
-        The loss or a probability is no finite number any more.
+        There is no such optimiser, the batches are too small, or the loss or a probability is no
+        finite number any more.
     """
+    if optimiser not in OPTIMISERS:
+        raise SetupFault(f"there is no optimiser {optimiser!r}; allowed: {', '.join(OPTIMISERS)}")
     model.to(device)
     torch.backends.cudnn.benchmark = not deterministic
     torch.backends.cudnn.deterministic = deterministic
@@ -119,28 +138,30 @@ def train(
     network = CroppedNetwork(model, training.statistics.brain)
     batches = Batches(training, device, batch_size, network.window)
     held_out = Batches(testing, device, batch_size, network.window)
-    optimiser = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
+    stepper = OPTIMISERS[optimiser](model.parameters(), lr=learning_rate)
     history: list[Epoch] = []
     if checkpoint is not None and checkpoint.is_file():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
         model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
+        stepper.load_state_dict(state["optimiser"])
         history = [Epoch(**epoch) for epoch in state["history"]]
         print(f"going on after epoch {len(history)} of {epochs} ({checkpoint.name})", flush=True)
     for number in range(len(history) + 1, epochs + 1):
         began = time.perf_counter()
-        order = torch.randperm(len(training), generator=seed_everything(seed, number))
+        generator = seed_everything(seed, number)
+        parts = plan_batches(training.labels, batch_size, generator, every_class)
+        drawn = sum(map(len, parts))
         model.train()
         # Summed where they are: asking a GPU for a number at every step would make it wait.
         loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         correct = torch.zeros((), dtype=torch.int64, device=device)
-        for scans, labels in batches.in_order(order.tolist()):
-            optimiser.zero_grad(set_to_none=True)
+        for scans, labels in batches.in_parts(parts):
+            stepper.zero_grad(set_to_none=True)
             with torch.autocast(device.type, kind, enabled=kind != torch.float32):
                 logits = network(scans)
             loss = nn.functional.cross_entropy(logits.float(), labels)
             loss.backward()
-            optimiser.step()
+            stepper.step()
             loss_sum += loss.detach() * len(labels)
             correct += (logits.argmax(1) == labels).sum()
         if not torch.isfinite(loss_sum):
@@ -160,8 +181,8 @@ def train(
         history.append(
             Epoch(
                 epoch=number,
-                train_loss=loss_sum.item() / len(training),
-                train_accuracy=correct.item() / len(training),
+                train_loss=loss_sum.item() / drawn,
+                train_accuracy=correct.item() / drawn,
                 test_loss=float(-np.log(likelihood).mean()),
                 test_accuracy=float((probabilities.argmax(1) == truth).mean()),
                 seconds=round(time.perf_counter() - began, 3),
@@ -169,7 +190,7 @@ def train(
         )
         report(history[-1])
         if checkpoint is not None:
-            _save(checkpoint, model, optimiser, history)
+            _save(checkpoint, model, stepper, history)
     model.eval()
     return history
 
