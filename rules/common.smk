@@ -1,6 +1,7 @@
 """Settings, scans, paths and the helpers that rules use. No rule stands here."""
 
 import ctypes
+import dataclasses
 import gc
 import logging
 import sys
@@ -24,7 +25,7 @@ from voxplain.cohort.plan import plan_cohort
 from voxplain.cohort.scans import find_image_folders, list_scans, read_table
 from voxplain.cohort.splits import EXTERNAL, FIXED, make_external, make_fixed, make_folds, patient_of
 from voxplain.faults import SetupFault
-from voxplain.models import MODELS, find_model
+from voxplain.models import MODELS, Recipe, plan_model
 from voxplain.relevance import METHODS, choose_target
 
 SPACE = "MNI152NLin2009cAsym"
@@ -224,7 +225,7 @@ SCANS = {
 MAY_USE_FSL = config["skull"]["tool"] != "deepbet"
 TASKS = {"-".join(classes): classes for classes in config["tasks"]}
 GRID_SHAPE = [-(-n // config["resolution_mm"]) for n in TEMPLATE_SHAPE]
-RECIPE = ("optimiser", "learning_rate", "batch_size", "epochs", "every_class")
+RECIPE = [field.name for field in dataclasses.fields(Recipe)]
 try:
     # The options of a network's architecture; the others say how it is trained.
     MODEL_OPTIONS = {
@@ -232,8 +233,7 @@ try:
         for name, settings in config["models"].items()
     }
     PLANS = {
-        name: find_model(name).plan(GRID_SHAPE, **options)
-        for name, options in MODEL_OPTIONS.items()
+        name: plan_model(name, GRID_SHAPE, **options) for name, options in MODEL_OPTIONS.items()
     }
     check_layers()
     for classes in TASKS.values():

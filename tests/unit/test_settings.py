@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 
 import pytest
 import yaml
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.settings import complete_settings, read_schema
 from voxplain.faults import SetupFault
+from voxplain.models import MODELS
 
 SIMULATED = {"source": "simulated"}
 ADNI = {"source": "adni", "table": "t.csv", "images": "ADNI"}
@@ -105,10 +107,19 @@ def test_defaults_are_filled_in_at_every_depth(schema):
     assert settings["quality"]["min_overlap"] == 0.9
 
 
+def test_networks_are_trained_as_in_their_papers_by_default(schema):
+    for name, model in MODELS.items():
+        settings = complete_settings(config(models={name: {}}), schema)["models"][name]
+        recipe = dataclasses.asdict(model.recipe)
+        assert {key: settings[key] for key in recipe} == recipe
+        assert settings.keys() - recipe.keys() == set(model.options)
+    assert schema["properties"]["models"]["properties"].keys() == MODELS.keys()
+
+
 def test_a_simulated_cohort_gets_a_simulation_and_an_adni_cohort_none(schema):
     settings = complete_settings({"cohorts": {"a": SIMULATED, "b": ADNI}}, schema)
     simulation = settings["cohorts"]["a"]["simulation"]
-    assert simulation["groups"]["AD"] == {"patients": 10, "severity": [0.7, 1.0]}
+    assert simulation["groups"]["AD"] == {"patients": 10, "severity": [0.7, 1.0], "converts": 0}
     assert simulation["scanner"]["voxel_size_mm"] == [0.94, 0.94]
     assert simulation["atrophy"]["max_loss"] == 0.3
     assert "simulation" not in settings["cohorts"]["b"]
@@ -118,7 +129,7 @@ def test_a_simulated_cohort_gets_a_simulation_and_an_adni_cohort_none(schema):
 def test_a_group_that_the_user_names_gets_its_own_defaults_and_no_group_beside(schema):
     settings = complete_settings(simulated(groups={"MCI": {"patients": 3}}), schema)
     groups = settings["cohorts"]["demo"]["simulation"]["groups"]
-    assert groups == {"MCI": {"patients": 3, "severity": [0, 0]}}
+    assert groups == {"MCI": {"patients": 3, "severity": [0, 0], "converts": 0}}
 
 
 def test_defaults_are_not_shared_between_calls_nor_with_the_schema(schema):
@@ -156,7 +167,7 @@ def test_what_is_allowed_is_taken_as_it_is(schema, resolution, fraction, patient
         schema,
     )
     group = settings["cohorts"]["demo"]["simulation"]["groups"]["AD"]
-    assert group == {"patients": patients, "severity": severity}
+    assert group == {"patients": patients, "severity": severity, "converts": 0}
     assert settings["resolution_mm"] == resolution
     assert settings["skull"]["bet"]["fractional_intensity"] == fraction
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from voxplain.faults import SetupFault
-from voxplain.models import build_model, find_model
+from voxplain.models import build_model, plan_model
 from voxplain.training.statistics import VoxelStatistics
 from voxplain.volumes import Grid
 
@@ -110,7 +110,7 @@ def load_network(path: str | Path, device: torch.device | str = "cpu") -> Traine
             f"{path} is no network that voxplain trained ({type(error).__name__}: {error}); give the "
             "file model.pt of a run"
         ) from error
-    plan = find_model(name).plan(shape, **options)
+    plan = plan_model(name, shape, **options)
     model = build_model(name, shape, len(classes), **options)
     model.load_state_dict(weights)
     mask = inside.astype(bool).reshape(shape)
