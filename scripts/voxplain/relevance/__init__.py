@@ -33,14 +33,25 @@ class Method:
         ``probability`` or ``logit`` of the target class.
     options
         Name to what it means.
+    models
+        Which of our models it applies to; empty: all.
     """
 
     module: str
     description: str
     explains: str = "probability"
     options: dict[str, str] = field(default_factory=dict)
+    models: tuple[str, ...] = ()
 
 
+_PLACEMENT = {
+    "placement": "receptive_field puts a voxel of the layer's map where it looks, stretch "
+    "stretches the map over the scan",
+}
+_LAYER = {
+    "layer": "name of the module whose output is read; the last feature map if left out",
+    **_PLACEMENT,
+}
 _MEMORY = {"memory_mb": "for batches of occlusions; by the number of threads if left out"}
 
 METHODS: dict[str, Method] = {
@@ -51,6 +62,52 @@ METHODS: dict[str, Method] = {
     "guided_backprop": Method(
         "voxplain.relevance.gradient",
         "the same, negative gradients set to 0 at every ReLU on the way (Springenberg et al. 2015)",
+    ),
+    "smoothgrad": Method(
+        "voxplain.relevance.gradient",
+        "absolute mean gradient of the probability over noisy copies (Smilkov et al. 2017)",
+        options={
+            "samples": "number of noisy copies",
+            "noise": "standard deviation of the noise, as part of the scan's range",
+            "seed": "of the noise",
+            "mask": "[x, y, z] bool; the voxels that get noise",
+        },
+    ),
+    "integrated_gradients": Method(
+        "voxplain.relevance.gradient",
+        "absolute value of voxel times mean gradient on the way from 0 (Sundararajan et al. 2017)",
+        options={"steps": "number of points on the way"},
+    ),
+    "cam": Method(
+        "voxplain.relevance.cam",
+        "absolute sum of the feature maps by their weights for the class (Zhou et al. 2016)",
+        explains="logit",
+        options=_PLACEMENT,
+        models=("voxresnet_gap", "voxresnet_shallow_gap"),
+    ),
+    "grad_cam": Method(
+        "voxplain.relevance.cam",
+        "positive sum of the feature maps by the logit's mean gradients (Selvaraju et al. 2017)",
+        explains="logit",
+        options=_LAYER,
+    ),
+    "grad_cam_pp": Method(
+        "voxplain.relevance.cam",
+        "Grad-CAM++, of positive gradients by their alphas (Chattopadhay et al. 2018)",
+        explains="logit",
+        options=_LAYER,
+    ),
+    "guided_grad_cam": Method(
+        "voxplain.relevance.cam",
+        "grad_cam times guided backpropagation of the logit (Selvaraju et al. 2017)",
+        explains="logit",
+        options=_LAYER,
+    ),
+    "guided_grad_cam_pp": Method(
+        "voxplain.relevance.cam",
+        "grad_cam_pp times guided backpropagation of the logit (Chattopadhay et al. 2018)",
+        explains="logit",
+        options=_LAYER,
     ),
     "occlusion": Method(
         "voxplain.relevance.occlusion",
@@ -148,7 +205,8 @@ def explain(
     scan
         ``[x, y, z]``, as the network is given it.
     target
-        Index of the class whose probability is explained.
+        Index of the class whose probability or logit is explained; which of the two, the method's
+        entry says.
     options
         The method's own, see :data:`METHODS`.
 

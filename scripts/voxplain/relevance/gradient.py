@@ -2,58 +2,328 @@
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
-from captum.attr import GuidedBackprop, Saliency
-from torch import nn
+from captum.attr import Saliency
+from torch import Tensor, nn
+from tqdm import tqdm
 
 from voxplain.faults import SetupFault
-from voxplain.relevance.inputs import as_input
+from voxplain.relevance.inputs import as_input, differentiating, probability, shape_of
+
+# What torch calls the backward step of an activation that the guided rule does not know.
+_OTHER_RECTIFIERS = {
+    "LeakyReluBackward": "LeakyReLU",
+    "PreluKernelBackward": "PReLU",
+    "RreluWithNoiseBackward": "RReLU",
+    "EluBackward": "ELU or SELU",
+    "CeluBackward": "CELU",
+    "GeluBackward": "GELU",
+    "SiluBackward": "SiLU",
+    "MishBackward": "Mish",
+    "SoftplusBackward": "Softplus",
+    "HardswishBackward": "Hardswish",
+    "HardtanhBackward": "ReLU6 or Hardtanh",
+    "MaximumBackward": "maximum",
+}
+# Those that clip at a bound, and are ReLUs where it is 0, with what holds the bound.
+_BOUNDS = {
+    "ThresholdBackward": "_saved_threshold",
+    "ClampBackward": "_saved_min",
+    "ClampMinBackward": "_saved_min",
+    "ClampMaxBackward": "_saved_max",
+}
 
 
-def sensitivity(model: nn.Module, scan: torch.Tensor | np.ndarray, target: int) -> np.ndarray:
+def sensitivity(model: nn.Module, scan: Tensor | np.ndarray, target: int) -> np.ndarray:
     """|d p(target) / d voxel|, with p the softmax probability.
 
     Simonyan et al. 2014 (arXiv 1312.6034), section 3; Rieke et al. 2018, section 2.3.
 
     Parameters and return value as :func:`voxplain.relevance.explain`.
     """
-    batch = as_input(model, scan).requires_grad_()
-    found = Saliency(_probability(model)).attribute(batch, target=target, abs=True)
-    return _as_map(found)
+    batch = as_input(model, scan)
+    with differentiating(model):
+        return as_map(slope(model, batch, target))
 
 
-def guided_backprop(model: nn.Module, scan: torch.Tensor | np.ndarray, target: int) -> np.ndarray:
+def slope(model: nn.Module, batch: Tensor, target: int) -> Tensor:
+    """Signed d p(target) / d voxel of a scan ``[1, 1, x, y, z]``, shaped as that.
+
+    To be called within :func:`voxplain.relevance.inputs.differentiating`.
+    """
+
+    def forward(scans: Tensor) -> Tensor:
+        # Of a copy: a network may write to its input.
+        return probability(model(scans.clone()), target)[None]
+
+    return Saliency(forward).attribute(batch.detach().requires_grad_(), abs=False)
+
+
+def guided_backprop(model: nn.Module, scan: Tensor | np.ndarray, target: int) -> np.ndarray:
     """The gradient with its negative entries set to 0 at every ReLU of the backward pass.
 
-    Springenberg et al. 2015 (arXiv 1412.6806); absolute value as in Rieke et al. 2018.
+    Springenberg et al. 2015 (arXiv 1412.6806); absolute value as in Rieke et al. 2018. By hand, as
+    captum sets its rule on the tensor that enters a ReLU: where another layer reads that too, its
+    part of the gradient is clipped as well. Gates (sigmoid, tanh) keep their plain gradient.
 
     Parameters and return value as :func:`voxplain.relevance.explain`.
 
     Raises
     ------
     SetupFault
-        The network has no ``nn.ReLU`` module. One that calls ``torch.relu`` has no place for the
-        rule to act: the result would silently be the plain gradient.
+        The network has no ``nn.ReLU`` module, a ReLU that is none (``torch.relu``), another
+        rectifier such as LeakyReLU, for which the paper has no rule, or code that hides its ReLUs:
+        there the result would silently be the plain gradient.
+    """
+    batch = as_input(model, scan).requires_grad_()
+    check_has_relus(model)
+    with differentiating(model), relus_called(model) as relus:
+        score = probability(model(batch.clone()), target)
+        return as_map(guided_slope(score, batch, relus))
+
+
+def check_has_relus(model: nn.Module) -> None:
+    """Refuse a network without any ``nn.ReLU``, before it runs.
+
+    Raises
+    ------
+    SetupFault
+        It has none.
     """
     if not any(isinstance(module, nn.ReLU) for module in model.modules()):
         raise SetupFault(
             "guided_backprop needs the network's ReLUs as nn.ReLU modules, and this one has none; "
             "with torch.relu or functional.relu it would equal sensitivity"
         )
-    batch = as_input(model, scan).requires_grad_()
-    with warnings.catch_warnings():
-        # captum says at every call that it sets hooks on the ReLUs.
-        warnings.filterwarnings("ignore", message="Setting backward hooks on ReLU")
-        found = GuidedBackprop(_probability(model)).attribute(batch, target=target)
-    return _as_map(found.abs())
 
 
-def _probability(model: nn.Module) -> nn.Module:
-    return nn.Sequential(model, nn.Softmax(dim=1)).eval()
+@contextmanager
+def relus_called(model: nn.Module) -> Iterator[dict[Any, str]]:
+    """Backward steps of the ``nn.ReLU`` modules that are called within, with the modules' names.
+
+    Raises
+    ------
+    SetupFault
+        A ReLU runs where no gradient is recorded, or in place on a part of a tensor.
+    """
+    steps: dict[Any, str] = {}
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            if not torch.is_grad_enabled():
+                raise SetupFault(
+                    f"guided_backprop cannot act on the ReLU {name!r}: it runs without gradients "
+                    "(reentrant checkpointing or torch.no_grad); switch that off for explaining"
+                )
+            if not output.requires_grad:
+                return  # nothing of the scan
+            if _kind(output.grad_fn) != "ReluBackward":
+                raise SetupFault(
+                    f"guided_backprop cannot act on the ReLU {name!r}: it works in place on a view "
+                    "of another tensor, or is no plain ReLU; set inplace=False"
+                )
+            steps[output.grad_fn] = name
+
+        return hook
+
+    # First of all hooks: others may replace the output.
+    handles = [
+        module.register_forward_hook(note(name), prepend=True)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ReLU)
+    ]
+    try:
+        yield steps
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
-def _as_map(found: torch.Tensor) -> np.ndarray:
-    return found.detach()[0, 0].float().cpu().numpy()
+def guided_slope(score: Tensor, batch: Tensor, relus: dict[Any, str]) -> Tensor:
+    """Guided gradient of a score by the scan, shaped as the scan; it frees the score's graph.
+
+    Parameters
+    ----------
+    relus
+        From :func:`relus_called`, around the pass that gave the score.
+
+    Raises
+    ------
+    SetupFault
+        As :func:`guided_backprop`.
+    """
+    _check_every_rectifier(score, relus)
+
+    def clip(to_input: tuple[Tensor, ...], to_output: tuple[Tensor, ...]) -> tuple[Tensor]:
+        return (to_input[0].clamp(min=0),)
+
+    for step in relus:
+        step.register_hook(clip)
+    return torch.autograd.grad(score, batch)[0]
+
+
+def _kind(step: Any) -> str:
+    return step.name().removeprefix("torch::autograd::").rstrip("0123456789")
+
+
+def _check_every_rectifier(score: Tensor, relus: dict[Any, str]) -> None:
+    """Refuse a graph with a rectifier that is not among the known ReLUs."""
+    if score.grad_fn is None:
+        raise SetupFault("the network's output does not depend on the scan through any gradient")
+    seen, waiting = {score.grad_fn}, [score.grad_fn]
+    while waiting:
+        step = waiting.pop()
+        if step not in relus:
+            _check_is_no_rectifier(step)
+        following = {before for before, _ in step.next_functions if before is not None} - seen
+        seen |= following
+        waiting.extend(following)
+    if not seen & relus.keys():
+        raise SetupFault(
+            "guided_backprop found no nn.ReLU between the scan and the class's output: "
+            "it would equal sensitivity"
+        )
+
+
+def _check_is_no_rectifier(step: Any) -> None:
+    kind = _kind(step)
+    bound = getattr(step, _BOUNDS[kind], None) if kind in _BOUNDS else None
+    clips = bound is not None and bool((torch.as_tensor(bound) == 0).all())
+    if clips or kind == "ReluBackward":
+        raise SetupFault(
+            "guided_backprop needs every ReLU as an nn.ReLU module, and this network has one as a "
+            f"function too ({step.name()}: torch.relu, functional.relu, clamp or threshold), where "
+            "it would be the plain gradient; make it a module"
+        )
+    if kind in _OTHER_RECTIFIERS:
+        raise SetupFault(
+            f"guided_backprop has a rule for ReLU only, and this network has a "
+            f"{_OTHER_RECTIFIERS[kind]}; choose sensitivity or integrated_gradients"
+        )
+    if kind == "CopySlices" or isinstance(step, torch.autograd.function.BackwardCFunction):
+        raise SetupFault(
+            f"guided_backprop cannot see into {step.name()} (a part of a tensor that is changed in "
+            "place, checkpointing, a compiled network, or an autograd function of its own), which "
+            "may hide a ReLU; write it without for explaining"
+        )
+
+
+def smoothgrad(
+    model: nn.Module,
+    scan: Tensor | np.ndarray,
+    target: int,
+    samples: int = 25,
+    noise: float = 0.1,
+    seed: int = 0,
+    mask: np.ndarray | None = None,
+) -> np.ndarray:
+    """|Mean gradient of the probability| over noisy copies of the scan.
+
+    Smilkov et al. 2017 (arXiv 1706.03825), section 3.1. By hand: captum's NoiseTunnel draws from
+    torch's global generator.
+
+    Parameters
+    ----------
+    samples
+        Number of copies, one of which is in memory at a time.
+    noise
+        SD of the Gaussian noise, as part of the scan's range (inside the mask).
+    seed
+        Of the noise; torch's global generator is left alone.
+    mask
+        ``[x, y, z]`` bool: voxels that get noise. All of them if left out.
+
+    The other parameters and the return value are as :func:`voxplain.relevance.explain`.
+
+    Raises
+    ------
+    SetupFault
+        No sample is asked for, the noise is below 0, or the mask is empty.
+    ValueError
+        The mask is not on the scan's grid.
+    """
+    if samples < 1 or noise < 0:
+        raise SetupFault(
+            f"smoothgrad takes at least 1 sample and noise from 0 on, not {samples} and {noise}"
+        )
+    batch = as_input(model, scan)
+    noisy = torch.ones(shape_of(scan), dtype=torch.bool, device=batch.device)
+    if mask is not None:
+        if mask.shape != shape_of(scan):
+            raise ValueError(f"mask {mask.shape} lies not on the scan's grid {shape_of(scan)}")
+        noisy = torch.as_tensor(np.array(mask, bool)).to(batch.device)
+        if not noisy.any():
+            raise SetupFault("smoothgrad's mask has no voxel")
+    values = batch[0, 0][noisy]
+    sd = noise * (values.max() - values.min()) * noisy
+    draw = torch.Generator(batch.device).manual_seed(seed)
+    total = torch.zeros_like(batch)
+    with differentiating(model):
+        for _ in tqdm(range(samples), desc="smoothgrad", unit="sample", mininterval=5):
+            shift = torch.randn(
+                batch.shape, generator=draw, dtype=batch.dtype, device=batch.device
+            ).mul_(sd)
+            total += slope(model, batch + shift, target)
+    return as_map(total / samples)
+
+
+def integrated_gradients(
+    model: nn.Module, scan: Tensor | np.ndarray, target: int, steps: int = 50
+) -> np.ndarray:
+    """|Voxel times its mean gradient of the probability| on the way from 0 to the scan.
+
+    Sundararajan et al. 2017 (arXiv 1703.01365), equation 1, with the baseline 0, the mean of the
+    training scans.
+
+    Parameters
+    ----------
+    steps
+        Points of the Gauss-Legendre quadrature, one of which is in memory at a time.
+
+    The other parameters and the return value are as :func:`voxplain.relevance.explain`.
+
+    Raises
+    ------
+    SetupFault
+        No step is asked for.
+    """
+    return as_map(signed_integrated_gradients(model, as_input(model, scan), target, steps))
+
+
+def signed_integrated_gradients(model: nn.Module, batch: Tensor, target: int, steps: int) -> Tensor:
+    """Integrated gradients with their signs, shaped as the scan ``[1, 1, x, y, z]``.
+
+    Their sum is p(scan) - p(0), but for the quadrature: to rounding for smooth networks; where
+    ReLUs bend the way, to about 1 % of the largest change at 50 steps.
+
+    Raises
+    ------
+    SetupFault
+        As :func:`integrated_gradients`.
+    """
+    if steps < 1:
+        raise SetupFault(f"integrated_gradients takes at least 1 step, not {steps}")
+    # On [-1, 1], taken to [0, 1].
+    nodes, weights = np.polynomial.legendre.leggauss(steps)
+    total = torch.zeros_like(batch)
+    with differentiating(model):
+        points = tqdm(
+            zip((nodes + 1) / 2, weights / 2, strict=True),
+            total=steps,
+            desc="integrated gradients",
+            unit="step",
+            mininterval=5,
+        )
+        for part, weight in points:
+            total.add_(slope(model, batch * part, target), alpha=weight)
+    return total * batch
+
+
+def as_map(signed: Tensor) -> np.ndarray:
+    """The absolute values of ``[1, 1, x, y, z]`` as a heatmap ``[x, y, z]`` float32."""
+    return signed.detach()[0, 0].abs().float().cpu().numpy()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from voxplain.faults import SetupFault
@@ -45,4 +49,87 @@ def as_input(model: nn.Module, scan: torch.Tensor | np.ndarray) -> torch.Tensor:
     if isinstance(scan, np.ndarray):
         scan = np.ascontiguousarray(scan)  # torch refuses an array with a flipped axis
     parameter = next(model.parameters())
-    return torch.as_tensor(scan).to(parameter.device, parameter.dtype)[None, None]
+    return torch.as_tensor(scan).detach().to(parameter.device, parameter.dtype)[None, None]
+
+
+def logit(logits: Tensor, target: int) -> Tensor:
+    """The target's logit, a scalar.
+
+    Parameters
+    ----------
+    logits
+        ``[1, classes]``.
+
+    Raises
+    ------
+    SetupFault
+        The network gives something else, or has no such class.
+    """
+    check_target(logits, target)
+    return logits[0, target]
+
+
+def probability(logits: Tensor, target: int) -> Tensor:
+    """The target's softmax probability, a scalar; parameters and faults as :func:`logit`."""
+    check_target(logits, target)
+    return torch.softmax(logits, dim=1)[0, target]
+
+
+def check_target(logits: Tensor, target: int) -> None:
+    """Refuse a class that the network does not have; parameters and faults as :func:`logit`."""
+    if logits.ndim != 2 or logits.shape[0] != 1:
+        raise SetupFault(
+            f"the network gives {list(logits.shape)} for one scan; expected logits [1, classes]"
+        )
+    if not 0 <= target < logits.shape[1]:
+        raise SetupFault(
+            f"the target is class {target}, and the network has {logits.shape[1]} classes, "
+            f"0 to {logits.shape[1] - 1}"
+        )
+
+
+@contextmanager
+def differentiating(model: nn.Module) -> Iterator[None]:
+    """Within, gradients by the scan or by feature maps cost as little memory as they can.
+
+    No parameter asks for a gradient, and batch norms in 3D, which have fixed numbers in eval mode,
+    are computed as a product and a sum, which keep none of their input for the backward pass: of
+    a network's first layers at 1 mm each map takes a gigabyte. Sums are exact (no TF32, no
+    autocast). Afterwards the network is as it was.
+    """
+    asking = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    norms = [m for m in model.modules() if type(m) is nn.BatchNorm3d and "forward" not in vars(m)]
+    device = next(model.parameters()).device.type
+    try:
+        for parameter in asking:
+            parameter.requires_grad_(False)
+        for norm in norms:
+            norm.forward = _as_affine(norm)
+        with ExitStack() as stack:
+            stack.enter_context(torch.enable_grad())
+            stack.enter_context(torch.autocast(device, enabled=False))
+            stack.enter_context(
+                torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+            )
+            yield
+    finally:
+        for norm in norms:
+            vars(norm).pop("forward", None)
+        for parameter in asking:
+            parameter.requires_grad_()
+
+
+def _as_affine(norm: nn.BatchNorm3d) -> partial[Tensor]:
+    """What a batch norm does in eval mode; its numbers in float64, rounded once."""
+    factor = (norm.running_var.double() + norm.eps).rsqrt()
+    if norm.weight is not None:
+        factor = factor * norm.weight.detach().double()
+    shift = -norm.running_mean.double() * factor
+    if norm.bias is not None:
+        shift = shift + norm.bias.detach().double()
+    numbers = (number.to(norm.running_mean.dtype).view(-1, 1, 1, 1) for number in (factor, shift))
+    return partial(_scale_and_shift, *numbers)
+
+
+def _scale_and_shift(factor: Tensor, shift: Tensor, maps: Tensor) -> Tensor:
+    return (maps * factor).add_(shift)
