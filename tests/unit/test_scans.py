@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from voxplain.cohort.scans import (
     COLUMN_NAMES,
+    class_in,
     find_columns,
     find_image_folders,
     list_scans,
@@ -22,11 +23,11 @@ def row(image="I1", subject="011_S_0003", group="AD", visit="sc", date="", descr
     return dict(zip(COLUMNS, (image, subject, group, visit, date, description), strict=True))
 
 
-def scans_of(rows, classes=("AD", "NC"), folders=None, columns=None, words=None):
+def scans_of(rows, tasks=(("AD", "NC"),), folders=None, columns=None, words=None, **progression):
     """The scans of a table all of whose images were downloaded."""
     if folders is None:
         folders = {f"I{r['Image ID'].lstrip('ID')}": [f"/data/{r['Image ID']}"] for r in rows}
-    return list_scans(rows, folders, classes, "scans.csv", columns or {}, words or {})
+    return list_scans(rows, folders, tasks, "scans.csv", columns or {}, words or {}, **progression)
 
 
 def only(rows, **more):
@@ -65,7 +66,7 @@ def test_every_known_form_of_a_table_gives_the_same_scans(tmp_path, text):
     path = tmp_path / "scans.csv"
     path.write_text(text)
     folders = {image: [f"/data/{image}"] for image in ("I32237", "I59692", "I31585")}
-    scans = list_scans(read_table(path), folders, ["AD", "NC"], path, {}, {})
+    scans = list_scans(read_table(path), folders, [["AD", "NC"]], path, {}, {})
     told = [(s.image, s.subject, s.session, s.date, s.group, s.folder) for s in scans]
     assert told == [
         ("I32237", "011_S_0003", "SC", "2005-09-01", "AD", "/data/I32237"),
@@ -79,7 +80,7 @@ def test_every_known_form_of_a_table_gives_the_same_scans(tmp_path, text):
 def test_the_search_export_gives_sex_age_visit_and_description_too(tmp_path):
     path = tmp_path / "scans.csv"
     path.write_text(SEARCH_EXPORT)
-    scan = list_scans(read_table(path), {"I32237": "x"}, ["AD"], path, {}, {})[0]
+    scan = list_scans(read_table(path), {"I32237": "x"}, [["AD"]], path, {}, {})[0]
     assert (scan.sex, scan.age, scan.visit) == ("M", "81", "ADNI Screening")
     assert scan.description == "MPR; GradWarp; B1 Correction; N3; Scaled"
     assert scan.subject_label == "011S0003"
@@ -184,7 +185,7 @@ def test_a_column_that_the_user_names_is_taken_even_beside_a_known_name():
 def test_scans_are_read_from_the_columns_that_the_user_names():
     rows = [{"Scan": "77", "Who": "001_S_0001", "State": "CN", "Code": "m06"}]
     columns = {"image": "Scan", "subject": "Who", "diagnosis": "State", "visit": "Code"}
-    (scan,) = list_scans(rows, {"I77": "f"}, ["NC"], "t.csv", columns, {})
+    (scan,) = list_scans(rows, {"I77": "f"}, [["NC"]], "t.csv", columns, {})
     assert (scan.image, scan.subject, scan.group, scan.session) == (
         "I77",
         "001_S_0001",
@@ -217,7 +218,7 @@ def test_an_image_id_stands_with_or_without_its_letter(number, prefix):
     assert scans_of(rows, folders={f"I{number}": ["f"]})[0].image == f"I{number}"
 
 
-@pytest.mark.parametrize("image", ["", "I", "I12a", "S123", "12.0", "I 12"])
+@pytest.mark.parametrize("image", ["I", "I12a", "S123", "12.0", "I 12"])
 def test_an_image_id_that_cannot_be_read_fails_the_scan_naming_it(image):
     fate = only([row(image=image)]).fate
     assert (fate.status, fate.stage) == ("failed", "table")
@@ -339,7 +340,7 @@ def test_a_group_that_does_not_take_part_is_unused_whether_or_not_it_was_downloa
 
 
 def test_a_group_that_takes_part_is_processed():
-    scans = scans_of([row(image="I1", group="MCI"), row(image="I2")], classes=["MCI", "AD"])
+    scans = scans_of([row(image="I1", group="MCI"), row(image="I2")], tasks=[["MCI", "AD"]])
     assert [scan.fate for scan in scans] == [None, None]
 
 
@@ -399,7 +400,7 @@ cells = st.fixed_dictionaries(
 def test_no_row_is_dropped_and_each_has_either_a_folder_or_a_fate(rows, downloaded):
     rows = [*rows, row(image="I999", subject="999_S_0999")]
     folders = {f"I{number}": [f"/data/{number}"] for number in downloaded} | {"I999": ["/data/999"]}
-    scans = list_scans(rows, folders, ["AD", "NC"], "scans.csv", {}, {})
+    scans = list_scans(rows, folders, [["AD", "NC"]], "scans.csv", {}, {})
 
     assert len(scans) == len(rows)
     assert [scan.row for scan in scans] == list(range(2, len(rows) + 2))
@@ -415,6 +416,122 @@ def test_no_row_is_dropped_and_each_has_either_a_folder_or_a_fate(rows, download
             assert scan.fate.status in ("failed", "unused", "duplicate")
             assert scan.fate.reason
             assert scan.fate.remedy or scan.fate.status != "failed"
+
+
+# --- tasks and new scans --------------------------------------------------------------------------
+
+
+def test_a_scan_takes_part_if_any_task_has_its_group():
+    rows = [row(image=f"I{n}", group=word) for n, word in enumerate(("AD", "CN", "LMCI", "EMCI"))]
+    scans = scans_of(rows, tasks=[("AD", "NC"), ("LMCI", "NC")])
+    assert [scan.fate is None for scan in scans] == [True, True, True, False]
+    assert scans[3].fate.reason == "its group EMCI is not among the classes AD, NC, LMCI"
+    assert [class_in(scan, ("AD", "NC")) for scan in scans] == ["AD", "NC", "", ""]
+    assert [class_in(scan, ("LMCI", "NC")) for scan in scans] == ["", "NC", "LMCI", ""]
+
+
+def followed(subject, *visits, image=0):
+    """Rows of a patient, a visit each: month and diagnosis."""
+    return [
+        row(image=f"I{image + n}", subject=subject, visit=f"m{month:02d}", group=word)
+        for n, (month, word) in enumerate(visits)
+    ]
+
+
+CONVERTS = followed("001_S_0001", (0, "LMCI"), (24, "Dementia"), image=10)
+STAYS = followed("002_S_0002", (0, "MCI"), (12, "MCI"), (36, "CN"), image=20)
+LEAVES = followed("003_S_0003", (0, "EMCI"), (24, "MCI"), image=30)
+
+
+def test_a_task_over_derived_labels_takes_the_scans_that_have_one_and_says_why_the_others_do_not():
+    rows = [*CONVERTS, *STAYS, *LEAVES]
+    scans = {scan.image: scan for scan in scans_of(rows, tasks=[("pMCI", "sMCI"), ("AD", "sMCI")])}
+    assert {i: s.progression for i, s in scans.items() if s.progression} == {
+        "I10": "pMCI",
+        "I20": "sMCI",
+    }
+    assert [i for i, s in scans.items() if s.fate is None] == ["I10", "I11", "I20"]
+    assert class_in(scans["I10"], ("pMCI", "sMCI")) == "pMCI"
+    assert class_in(scans["I10"], ("AD", "sMCI")) == ""
+    assert class_in(scans["I10"], ("AD", "LMCI")) == "LMCI"
+    assert class_in(scans["I11"], ("AD", "sMCI")) == "AD"
+    told = "its group is {}, but neither sMCI nor pMCI: {}"
+    reasons = {i: scans[i].fate.reason for i in ("I21", "I30", "I31")}
+    assert reasons == {
+        "I21": told.format("MCI", "not the first visit with MCI"),
+        "I30": told.format("EMCI", "followed for 24 of 36 months"),
+        "I31": told.format("MCI", "not the first visit with MCI"),
+    }
+    assert scans["I22"].fate.reason == "its group NC is not among the classes pMCI, sMCI, AD"
+    assert {scans[i].fate.status for i in ("I21", "I22", "I30", "I31")} == {"unused"}
+
+
+def test_horizon_and_visit_are_settings_of_the_list():
+    rows = [*CONVERTS, *STAYS, *LEAVES]
+    scans = scans_of(rows, tasks=[("pMCI", "sMCI")], horizon_months=12, visit="any")
+    labels = [(s.image, s.progression) for s in scans if s.fate is None]
+    assert labels == [("I20", "sMCI"), ("I21", "sMCI"), ("I30", "sMCI")]
+
+
+def test_a_label_that_no_task_has_is_told_with_the_group():
+    scans = scans_of([*CONVERTS, *STAYS], tasks=[("AD", "sMCI")])
+    assert scans[0].fate.reason == "its group LMCI (pMCI) is not among the classes AD, sMCI"
+
+
+def test_without_a_derived_class_no_label_is_derived():
+    assert {s.progression for s in scans_of([*CONVERTS, *STAYS], tasks=[("AD", "MCI")])} == {""}
+
+
+def test_visits_decide_whatever_became_of_their_images():
+    """The conversion shows in a row without image, without folder, or of an unreadable image."""
+    for image in ("", "I77", "x"):
+        rows = [CONVERTS[0], {**CONVERTS[1], "Image ID": image}]
+        scans = scans_of(rows, tasks=[("pMCI", "sMCI")], folders={"I10": ["f"]})
+        assert scans[0].progression == "pMCI"
+        assert scans[0].folder == "f"
+        assert scans[1].fate is not None
+
+
+def test_a_row_that_names_no_image_is_no_lost_scan():
+    scan = only([row(image="", group="MCI")])
+    assert (scan.fate.status, scan.fate.stage) == ("unused", "table")
+    assert scan.fate.reason == "the line names no image"
+    assert scan.group == "MCI"
+    scan = only([row(image="", group="?")])
+    assert scan.fate.status == "unused"
+    assert scan.fate.reason == "the line names no image; unknown diagnosis word '?'"
+
+
+def test_a_task_in_which_a_scan_could_have_two_classes_is_refused():
+    with pytest.raises(SetupFault, match="task pMCI, LMCI has pMCI beside LMCI"):
+        scans_of([row()], tasks=[("AD", "NC"), ("pMCI", "LMCI")])
+
+
+def test_new_scans_need_no_diagnosis():
+    rows = [
+        row(image="I1", group=""),
+        row(image="I2", group="Patient"),
+        row(image="I3", group="Dementia"),
+        row(image="I4", group="CN", visit=""),
+        row(image="x", group="CN"),
+    ]
+    scans = scans_of(rows, tasks=None, folders={f"I{n}": [f"f{n}"] for n in (1, 2, 3, 4)})
+    told = [(s.group, s.diagnosis, s.folder) for s in scans[:3]]
+    assert told == [("", "", "f1"), ("", "Patient", "f2"), ("AD", "Dementia", "f3")]
+    assert [scan.fate for scan in scans[:3]] == [None] * 3
+    assert scans[3].fate.reason == "neither visit nor date is given"
+    assert scans[4].fate.status == "failed"
+    assert [class_in(scan, ("AD", "NC")) for scan in scans[:3]] == ["", "", "AD"]
+
+
+def test_a_table_of_new_scans_needs_no_column_for_the_diagnosis():
+    rows = [{"Image ID": "I1", "Subject": "A", "Visit": "bl"}]
+    (scan,) = list_scans(rows, {"I1": ["f"]}, None, "new.csv", {}, {})
+    assert (scan.group, scan.session, scan.folder, scan.fate) == ("", "BL", "f", None)
+    with pytest.raises(SetupFault, match="lacks a column for diagnosis"):
+        list_scans(rows, {"I1": ["f"]}, [("AD", "NC")], "new.csv", {}, {})
+    with pytest.raises(SetupFault, match="has no column 'DX'"):
+        list_scans(rows, {"I1": ["f"]}, None, "new.csv", {"diagnosis": "DX"}, {})
 
 
 # --- the archive's tree ---------------------------------------------------------------------------

@@ -17,6 +17,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from voxplain.cohort.progression import (
+    MCI_GROUPS,
+    PROGRESSIVE,
+    STABLE,
+    check_task,
+    derive_progression,
+)
 from voxplain.faults import Fate, SetupFault
 
 # What each column is called in the tables that users have: the archive's search export, ADNI's own
@@ -72,6 +79,8 @@ class Scan:
         Where its images lie, or empty.
     fate
         Set where it is already decided that the scan will not be processed.
+    progression
+        ``sMCI`` or ``pMCI``, or empty; see :mod:`voxplain.cohort.progression`.
     """
 
     row: int
@@ -87,11 +96,26 @@ class Scan:
     description: str
     folder: str = ""
     fate: Fate | None = None
+    progression: str = ""
 
     @property
     def subject_label(self) -> str:
         """The subject as a BIDS label: letters and digits only."""
         return re.sub(r"[^A-Za-z0-9]", "", self.subject)
+
+    @property
+    def patient(self) -> str:
+        """Who the scan shows, however the subject is spelled: ``011_S_0003``, ``011s0003``."""
+        return self.subject_label.upper()
+
+
+def class_in(scan: Scan, classes: Sequence[str]) -> str:
+    """The class of a scan in a task: its group or its progression; empty if it has none there.
+
+    No task has both the groups of MCI and the labels derived from them, see
+    :func:`voxplain.cohort.progression.check_task`.
+    """
+    return next((name for name in (scan.group, scan.progression) if name in classes), "")
 
 
 def read_table(path: str | Path) -> list[dict[str, str]]:
@@ -135,7 +159,10 @@ def _cell(value: str | None) -> str:
 
 
 def find_columns(
-    header: Iterable[str], chosen: Mapping[str, str], table: str | Path
+    header: Iterable[str],
+    chosen: Mapping[str, str],
+    table: str | Path,
+    required: Sequence[str] = REQUIRED_COLUMNS,
 ) -> dict[str, str]:
     """Which column of a table holds what.
 
@@ -147,6 +174,8 @@ def find_columns(
         What the user says: a key of :data:`COLUMN_NAMES` to a column's name.
     table
         The table's name, for messages.
+    required
+        Keys that must be there, besides one of visit and date.
 
     Raises
     ------
@@ -167,7 +196,7 @@ def find_columns(
         match = next((by_plain_name[_plain(n)] for n in names if _plain(n) in by_plain_name), None)
         if match is not None:
             columns[key] = match
-    missing = [key for key in REQUIRED_COLUMNS if key not in columns]
+    missing = [key for key in required if key not in columns]
     if "visit" not in columns and "date" not in columns:
         missing.append("visit or date")
     if missing:
@@ -240,10 +269,12 @@ def _image_of_folder(leaf: os.DirEntry) -> str:
 def list_scans(
     rows: Sequence[Mapping[str, str]],
     folders: Mapping[str, Sequence[str]],
-    classes: Sequence[str],
+    tasks: Sequence[Sequence[str]] | None,
     table: str | Path,
     columns: Mapping[str, str],
     diagnosis_words: Mapping[str, Sequence[str]],
+    horizon_months: float = 36,
+    visit: str = "first",
 ) -> list[Scan]:
     """The scans of a cohort, one a row, with the fate of those that will not be processed.
 
@@ -253,33 +284,58 @@ def list_scans(
         The table, see :func:`read_table`.
     folders
         Image id to its folder, see :func:`find_image_folders`.
-    classes
-        The groups to process; scans of the others are ``unused``.
+    tasks
+        The classes of every task, groups or sMCI and pMCI; a scan with a class in none of them is
+        ``unused``. None takes every scan, also without a known diagnosis or a column for it: new
+        scans that a trained network is applied to.
     table
         The table's name, for messages.
     columns
         What the user says of the table's columns, see :func:`find_columns`.
     diagnosis_words
         Words for a group besides :data:`DIAGNOSIS_WORDS`.
+    horizon_months, visit
+        How sMCI and pMCI are told, where a task has them; see
+        :func:`voxplain.cohort.progression.derive_progression`.
 
     Raises
     ------
     SetupFault
-        A needed column is missing, or no scan is left to process.
+        A needed column is missing, a task could give a scan two classes, or no scan is left to
+        process.
     """
-    where = find_columns(rows[0], columns, table)
+    for classes in tasks or ():
+        check_task(classes)
+    required = [key for key in REQUIRED_COLUMNS if tasks is not None or key != "diagnosis"]
+    where = find_columns(rows[0], columns, table, required)
     groups = {
         word.lower(): group
         for words in (DIAGNOSIS_WORDS, diagnosis_words)
         for group, listed in words.items()
         for word in listed
     }
+    diagnosed = tasks is not None
     scans = [
-        _scan_of_row(number, {key: row[name] for key, name in where.items()}, groups, table)
+        _scan_of_row(
+            number, {key: row[name] for key, name in where.items()}, groups, table, diagnosed
+        )
         for number, row in enumerate(rows, start=2)
     ]
     scans = _mark_repeated(scans, table)
-    scans = [_settled(scan, folders, classes) for scan in scans]
+    if tasks is not None:
+        wanted = list(dict.fromkeys(name for classes in tasks for name in classes))
+        neither = {}
+        if STABLE in wanted or PROGRESSIVE in wanted:
+            derived = derive_progression(scans, horizon_months, visit)
+            neither = {image: found.reason for image, found in derived.items()}
+            scans = [
+                replace(scan, progression=derived[scan.image].label)
+                if scan.group in MCI_GROUPS and scan.fate is None
+                else scan
+                for scan in scans
+            ]
+        scans = [_used(scan, wanted, neither.get(scan.image, "")) for scan in scans]
+    scans = [_with_folder(scan, folders) for scan in scans]
     if all(scan.fate is not None for scan in scans):
         reasons = Counter(scan.fate.reason for scan in scans).most_common(3)
         told = "; ".join(f"{count} x {reason}" for reason, count in reasons)
@@ -288,7 +344,11 @@ def list_scans(
 
 
 def _scan_of_row(
-    number: int, values: Mapping[str, str], groups: Mapping[str, str], table: str | Path
+    number: int,
+    values: Mapping[str, str],
+    groups: Mapping[str, str],
+    table: str | Path,
+    diagnosed: bool,
 ) -> Scan:
     """One row as a scan; whatever cannot be read is its fate."""
     problems = []
@@ -308,13 +368,16 @@ def _scan_of_row(
         problems.append(f"subject or visit is longer than {_LONGEST_LABEL} letters and digits")
     if not session:
         problems.append("neither visit nor date is given")
-    diagnosis = values["diagnosis"]
+    diagnosis = values.get("diagnosis", "")
     group = groups.get(diagnosis.lower(), "")
     remedy = f"correct line {number} of {table}"
-    if not group:
+    if diagnosed and not group:
         problems.append(f"unknown diagnosis word {diagnosis!r}")
         remedy += ", or add the word to the cohort's `diagnosis_words`"
     fate = Fate("failed", "table", "; ".join(problems), remedy) if problems else None
+    if not values["image"]:
+        # A visit without a scan: nothing can be lost, but its diagnosis may decide on others.
+        fate = Fate("unused", "table", "; ".join(["the line names no image", *problems[1:]]))
     return Scan(
         row=number,
         image=f"I{match.group(1)}" if match else values["image"],
@@ -375,13 +438,24 @@ def _mark_repeated(scans: list[Scan], table: str | Path) -> list[Scan]:
     return marked
 
 
-def _settled(scan: Scan, folders: Mapping[str, Sequence[str]], classes: Sequence[str]) -> Scan:
-    """The scan with its folder, or with the fate that it is unused or has not just one folder."""
+def _used(scan: Scan, wanted: Sequence[str], neither: str) -> Scan:
+    """The scan, with the fate that it is unused if it has none of the wanted classes.
+
+    ``neither`` says why an MCI scan is neither sMCI nor pMCI; empty if it is one, or was not asked.
+    """
+    if scan.fate is not None or class_in(scan, wanted):
+        return scan
+    told = f"{scan.group} ({scan.progression})" if scan.progression else scan.group
+    reason = f"its group {told} is not among the classes {', '.join(wanted)}"
+    if neither:
+        reason = f"its group is {told}, but neither {STABLE} nor {PROGRESSIVE}: {neither}"
+    return replace(scan, fate=Fate("unused", "table", reason))
+
+
+def _with_folder(scan: Scan, folders: Mapping[str, Sequence[str]]) -> Scan:
+    """The scan with its folder, or with the fate that it has not just one."""
     if scan.fate is not None:
         return scan
-    if scan.group not in classes:
-        reason = f"its group {scan.group} is not among the classes {', '.join(classes)}"
-        return replace(scan, fate=Fate("unused", "table", reason))
     found = folders.get(scan.image, ())
     if len(found) == 1:
         return replace(scan, folder=found[0])

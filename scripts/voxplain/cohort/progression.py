@@ -1,0 +1,173 @@
+"""Stable or progressive: a label of MCI scans that only the patient's later visits decide.
+
+sMCI and pMCI after Wen et al. 2020 (Medical Image Analysis 63): a patient with MCI is progressive
+if Alzheimer's disease is diagnosed within a horizon, and stable if it is not although they were
+followed for so long. Whoever was followed for less is neither: that nothing happened is not known.
+
+Only the standard library is needed: labels are derived while the workflow is parsed.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from voxplain.faults import SetupFault
+
+if TYPE_CHECKING:
+    from voxplain.cohort.scans import Scan
+
+STABLE, PROGRESSIVE = "sMCI", "pMCI"
+MCI_GROUPS = ("MCI", "EMCI", "LMCI")
+DISEASE = "AD"
+VISITS = ("first", "any")
+
+_DAYS_A_MONTH = 365.25 / 12
+# Visits are held within two weeks of their date: so much earlier or later counts as on time.
+_TOLERANCE_MONTHS = 0.5
+
+
+@dataclass(frozen=True)
+class Progression:
+    """What became of the patient after a scan.
+
+    Attributes
+    ----------
+    label
+        ``sMCI``, ``pMCI``, or empty if it is neither.
+    reason
+        Why it is neither, one line; empty with a label.
+    """
+
+    label: str
+    reason: str = ""
+
+
+def check_task(classes: Sequence[str]) -> None:
+    """Refuse a task in which a scan could have two classes.
+
+    Raises
+    ------
+    SetupFault
+        It has sMCI or pMCI beside MCI, EMCI or LMCI, or a class twice.
+    """
+    told = ", ".join(classes)
+    derived = [name for name in classes if name in (STABLE, PROGRESSIVE)]
+    groups = [name for name in classes if name in MCI_GROUPS]
+    if derived and groups:
+        raise SetupFault(
+            f"config: task {told} has {' and '.join(derived)} beside {' and '.join(groups)}, so "
+            "that a scan could be in two classes; allowed: either of the two kinds, with AD, NC "
+            "or SMC"
+        )
+    if len(set(classes)) < len(classes):
+        raise SetupFault(f"config: task {told} names a class twice; allowed: each class once")
+
+
+def derive_progression(
+    scans: Sequence[Scan], horizon_months: float, visit: str
+) -> dict[str, Progression]:
+    """Label the MCI scans of a cohort by what their patients' later visits say.
+
+    Every row of a patient is a visit that was looked at, whatever its fate, with or without images.
+    The time between two visits comes from their dates, or from their months (screening and baseline
+    are month 0) where one of them has no date.
+
+    - pMCI: AD within the horizon. A later visit without AD does not take it back.
+    - sMCI: none within it, and visits without AD up to the horizon or beyond. A return to NC or SMC
+      is a visit without AD as MCI is: the patient did not progress.
+    - neither: AD before the scan or with it; followed for less; AD after the horizon where the last
+      visit without it lies before the horizon, since the day in between is not known.
+
+    Half a month more or less counts as on time.
+
+    Parameters
+    ----------
+    scans
+        All rows of a cohort's table, see :func:`voxplain.cohort.scans.list_scans`.
+    horizon_months
+        36 in Wen et al. 2020.
+    visit
+        Which MCI scans of a patient are labelled: those of their ``first`` visit with MCI, or of
+        ``any``.
+
+    Returns
+    -------
+    Image id of every MCI scan (MCI, EMCI, LMCI) to its label or the reason why it has none.
+
+    Raises
+    ------
+    SetupFault
+        The horizon is not above 0, or ``visit`` is neither word.
+    """
+    if not horizon_months > 0:
+        raise SetupFault(f"config: the horizon is {horizon_months} months; allowed: more than 0")
+    if visit not in VISITS:
+        raise SetupFault(f"config: visit is {visit!r}; allowed: {', '.join(VISITS)}")
+    by_patient = defaultdict(list)
+    for scan in scans:
+        if scan.group:
+            by_patient[scan.patient].append(scan)
+    found: dict[str, Progression] = {}
+    # Of rows that name one image, the one without a fate is the scan.
+    for scan in sorted(scans, key=lambda scan: scan.fate is not None):
+        if scan.group in MCI_GROUPS and scan.image not in found:
+            found[scan.image] = _progression(scan, by_patient[scan.patient], horizon_months, visit)
+    return found
+
+
+def _progression(
+    scan: Scan, visits: Sequence[Scan], horizon_months: float, which: str
+) -> Progression:
+    """The label of one MCI scan, from all rows of its patient."""
+    if not scan.patient:
+        return Progression("", "the subject is empty")
+    if not scan.date and _visit_month(scan) is None:
+        return Progression("", f"neither date nor month of visit {scan.session!r} is known")
+    after = {other.row: _months_between(scan, other) for other in visits}
+    known = [other for other in visits if after[other.row] is not None]
+    if which == "first" and any(
+        other.group in MCI_GROUPS and after[other.row] < 0 and other.session != scan.session
+        for other in known
+    ):
+        return Progression("", "not the first visit with MCI")
+    disease = [other for other in visits if other.group == DISEASE]
+    if any(after[other.row] is None for other in disease):
+        return Progression("", "the time between the scan and a visit with AD is not known")
+    onset = min((after[other.row] for other in disease), default=None)
+    if onset is not None and onset <= 0:
+        return Progression("", "AD before the scan, or with it")
+    if onset is not None and onset <= horizon_months + _TOLERANCE_MONTHS:
+        return Progression(PROGRESSIVE)
+    followed = max(
+        after[o.row]
+        for o in known
+        if o.group != DISEASE and (onset is None or after[o.row] < onset)
+    )
+    if followed >= horizon_months - _TOLERANCE_MONTHS:
+        return Progression(STABLE)
+    told = f"followed for {followed:.0f} of {horizon_months:g} months"
+    if onset is not None:
+        return Progression("", f"{told} without AD, then seen with it after {onset:.0f}")
+    return Progression("", told)
+
+
+def _months_between(scan: Scan, other: Scan) -> float | None:
+    """Months from a scan to another visit of its patient, below 0 if that was earlier."""
+    if scan.date and other.date:
+        start, end = (datetime.date.fromisoformat(visit.date) for visit in (scan, other))
+        return (end - start).days / _DAYS_A_MONTH
+    months = _visit_month(scan), _visit_month(other)
+    return None if None in months else float(months[1] - months[0])
+
+
+def _visit_month(scan: Scan) -> int | None:
+    """Months since the first visit by a session's label: 0 for SC and BL, 12 for M12."""
+    if scan.session in ("SC", "BL"):
+        return 0
+    month = re.fullmatch(r"M(\d+)", scan.session)
+    return int(month.group(1)) if month else None
