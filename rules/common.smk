@@ -22,7 +22,7 @@ from pipeline.summary import summarise_networks, summarise_run
 from voxplain import __version__ as VERSION
 from voxplain.cohort.fates import read_fates, summarise
 from voxplain.cohort.plan import plan_cohort
-from voxplain.cohort.scans import find_image_folders, list_scans, read_table
+from voxplain.cohort.scans import class_in, find_image_folders, list_scans, read_table
 from voxplain.cohort.splits import EXTERNAL, FIXED, make_external, make_fixed, make_folds, patient_of
 from voxplain.faults import SetupFault
 from voxplain.models import MODELS, Recipe, plan_model
@@ -84,7 +84,7 @@ def load_cohort(name, settings):
     for classes in tasks or ():
         usable = [scan for scan in scans if scan.fate is None]
         for group in classes:
-            if not any(scan.class_in(classes) == group for scan in usable):
+            if not any(class_in(scan, classes) == group for scan in usable):
                 raise SetupFault(
                     f"cohort {name} has no scan of class {group} to process (table {table}); "
                     "correct the table, or leave the class out of `tasks`"
@@ -263,7 +263,7 @@ wildcard_constraints:
     moment="[^/]+",
     task="[A-Za-z]+(-[A-Za-z]+)*",
     model="|".join(MODELS),
-    split=rf"repeat-\d+_fold-\d+|{FIXED}|{EXTERNAL}-[A-Za-z0-9]+",
+    split="|".join([r"repeat-\d+_fold-\d+", FIXED, EXTERNAL.format("[A-Za-z0-9]+")]),
     seed=r"\d+",
     method="|".join(METHODS),
     group="[A-Za-z]+",
@@ -495,7 +495,7 @@ def members_of_split(wildcards):
         for image in getattr(split, side):
             scan = SCANS[cohort][image]
             volume = STORED.format(**entities_of(cohort, scan))
-            rows.append([image, patient_of(scan), scan.class_in(classes), side, volume])
+            rows.append([image, patient_of(scan), class_in(scan, classes), side, volume])
     return rows
 
 
@@ -565,6 +565,8 @@ def options_of_method(method, model=None):
         return {"size": cube["size_voxels"], "stride": cube["stride_voxels"]}
     options = dict(config.get(method, {})) if method != "cam" else {}
     known = METHODS[method].options
+    if "composite" in known:
+        options["composite"] = config["lrp"]["composite"]
     # A layer's name is checked and completed where the network is known.
     if "placement" in known:
         options["placement"] = config["cam"]["placement"]
@@ -690,7 +692,7 @@ def of_means(suffix):
 def explained_splits(cohort, task):
     """The splits whose test scans get heatmaps."""
     wanted = config["heatmaps"]["splits"]
-    starts = {"fixed": FIXED, "folds": "repeat-", "external": EXTERNAL, "all": ""}
+    starts = {"fixed": FIXED, "folds": "repeat-", "external": EXTERNAL.format(""), "all": ""}
     return [name for name in SPLITS[cohort][task] if name.startswith(starts[wanted])]
 
 

@@ -40,6 +40,8 @@ with job(snakemake):
         options["labels"] = read_array(snakemake.input.labels[0], np.uint8)[0]
 
     members = pd.read_csv(snakemake.input.members, sep="\t", dtype=str, keep_default_na=False)
+    if "side" in members:  # in an external test two cohorts may use the same image id
+        members = members[members["side"] == "test"]
     members = members.set_index("image")
     folder = Path(snakemake.output.maps)
     folder.mkdir(parents=True)

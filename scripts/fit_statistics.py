@@ -12,10 +12,16 @@ with job(snakemake):
     members = pd.read_csv(snakemake.input.members, sep="\t", dtype=str)
     training = members[members["side"] == "train"]
     mask, grid = read_array(snakemake.input.mask, np.uint8)
-    statistics = fit_statistics(training["path"], mask > 0, grid, snakemake.params.sd_floor)
+    sd_floor, fit_on = (snakemake.params.settings[key] for key in ("sd_floor", "fit_on"))
+    scans = None if fit_on == "all" else fit_on
+    statistics = fit_statistics(training["path"], mask > 0, grid, sd_floor, scans)
     write_array(snakemake.output.mean, statistics.mean, grid)
     write_array(snakemake.output.sd, statistics.sd, grid)
     write_sidecar(
         snakemake.output.sidecar,
-        {"FittedOn": list(training["image"]), "SdFloor": snakemake.params.sd_floor},
+        {
+            "FittedOn": list(training["image"].iloc[list(statistics.fitted_on)]),
+            "FitOn": fit_on,
+            "SdFloor": sd_floor,
+        },
     )

@@ -5,7 +5,7 @@ from pipeline.job import job
 with job(snakemake):
     import pandas as pd
 
-    from voxplain.comparison.models import Network, summary_rows
+    from voxplain.comparison.models import NetworkPredictions, summary_rows
     from voxplain.plots.training import picture_of_models
 
     networks = []
@@ -14,7 +14,7 @@ with job(snakemake):
     ):
         predictions = pd.read_csv(path, sep="\t", dtype={"patient": str})
         networks.append(
-            Network(
+            NetworkPredictions(
                 cohort=told["cohort"],
                 tested_on=told["tested_on"],
                 task=told["task"],
@@ -25,7 +25,7 @@ with job(snakemake):
                 predictions=predictions,
             )
         )
-    summary = pd.DataFrame(summary_rows(networks, snakemake.params.roc_auc))
+    summary = summary_rows(networks, snakemake.params.roc_auc)
     summary.to_csv(
         snakemake.output.table, sep="\t", index=False, float_format="%.4f", na_rep="n/a"
     )

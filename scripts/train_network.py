@@ -33,11 +33,13 @@ with job(snakemake):
     options = {key: value for key, value in settings["model"].items() if key != "name"}
 
     members = pd.read_csv(snakemake.input.members, sep="\t", dtype=str)
-    fitted_on = json.loads(Path(snakemake.input.statistics).read_text(encoding="utf-8"))["FittedOn"]
+    told = json.loads(Path(snakemake.input.statistics).read_text(encoding="utf-8"))
+    fitted_on, fit_on = told["FittedOn"], told["FitOn"]
     check_fitted_on(
         fitted_on,
         [Member(*row) for row in members[["image", "patient", "side", "class"]].to_numpy()],
         "voxel statistics",
+        None if fit_on == "all" else fit_on,
     )
     statistics = read_statistics(snakemake.input.mean, snakemake.input.sd, snakemake.input.mask)
 
@@ -108,7 +110,7 @@ with job(snakemake):
         training=training,
         preprocessing=settings["preprocessing"],
         seed=seed,
-        trained_on=fitted_on,
+        trained_on=list(members.loc[members["side"] == "train", "image"]),
         trained_on_patients=sorted(set(members.loc[members["side"] == "train", "patient"])),
         versions={"voxplain": snakemake.params.version, "torch": str(torch.__version__)},
         device=str(device),

@@ -42,7 +42,7 @@ def summarise_networks(path: Path, since: float = 0) -> str:
     header = ["cohort", "task", "network", "evaluation", *(m.replace("_", " ") for m in measures)]
     cells = []
     for row in rows:
-        values = [f"{_number(row[m])} ± {_number(row[f'{m}_sd'])}" for m in measures]
+        values = [f"{_number(row[f'{m}_mean'])} ± {_number(row[f'{m}_sd'])}" for m in measures]
         same = row["tested_on"] == row["cohort"]
         cohort = row["cohort"] if same else f"{row['cohort']}, on {row['tested_on']}"
         cells.append([cohort, row["task"], row["model"], row["evaluation"], *values])
