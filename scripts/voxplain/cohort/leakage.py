@@ -29,6 +29,9 @@ class Member:
         Its class.
     digests
         SHA-256 of its voxels, and of whatever else tells images apart.
+    cohort
+        Its cohort, where that is another than the training scans'; image ids of two cohorts may be
+        the same.
     """
 
     image: str
@@ -36,6 +39,12 @@ class Member:
     side: str
     group: str
     digests: tuple[str, ...] = ()
+    cohort: str = ""
+
+    @property
+    def name(self) -> str:
+        """The image id, with the cohort's name if it is of another."""
+        return f"{self.image} of cohort {self.cohort}" if self.cohort else self.image
 
 
 def find_leaks(members: Sequence[Member]) -> list[str]:
@@ -48,7 +57,7 @@ def find_leaks(members: Sequence[Member]) -> list[str]:
     leaks = []
     sides = defaultdict(lambda: defaultdict(list))
     for member in members:
-        sides[member.patient][member.side].append(member.image)
+        sides[member.patient][member.side].append(member.name)
     for patient, found in sorted(sides.items()):
         if len(found) > 1:
             told = "; ".join(f"{side}: {', '.join(sorted(found[side]))}" for side in sorted(found))
@@ -56,7 +65,7 @@ def find_leaks(members: Sequence[Member]) -> list[str]:
     for first, second in _same_images(members):
         if first.patient != second.patient:
             leaks.append(
-                f"images {first.image} (patient {first.patient}, {first.side}) and {second.image} "
+                f"images {first.name} (patient {first.patient}, {first.side}) and {second.name} "
                 f"(patient {second.patient}, {second.side}) are the same"
             )
     return leaks
@@ -65,7 +74,7 @@ def find_leaks(members: Sequence[Member]) -> list[str]:
 def find_repeated(members: Sequence[Member]) -> list[str]:
     """One line for every image that stands under two ids of one patient."""
     return [
-        f"images {first.image} and {second.image} of patient {first.patient} are the same"
+        f"images {first.name} and {second.name} of patient {first.patient} are the same"
         for first, second in _same_images(members)
         if first.patient == second.patient
     ]
@@ -78,8 +87,8 @@ def _same_images(members: Sequence[Member]) -> list[tuple[Member, Member]]:
     for member in members:
         for digest in member.digests:
             first = first_with.setdefault(digest, member)
-            if first.image != member.image:
-                pairs[(first.image, member.image)] = (first, member)
+            if first.name != member.name:
+                pairs[(first.name, member.name)] = (first, member)
     return list(pairs.values())
 
 
@@ -115,7 +124,9 @@ def check_members(members: Sequence[Member], classes: Iterable[str], split: str)
         raise SetupFault("\n".join(problems))
 
 
-def check_fitted_on(fitted_on: Iterable[str], members: Sequence[Member], what: str) -> None:
+def check_fitted_on(
+    fitted_on: Iterable[str], members: Sequence[Member], what: str, scans: int | None = None
+) -> None:
     """Refuse what was fitted on anything but the training scans of its split.
 
     Parameters
@@ -124,18 +135,26 @@ def check_fitted_on(fitted_on: Iterable[str], members: Sequence[Member], what: s
         Image ids that ``what`` (statistics, a model) was fitted on, as recorded where it was.
     members
         The split's scans.
+    what
+        For the message.
+    scans
+        How many training scans it was to be fitted on, where not on all of them.
 
     Raises
     ------
     SetupFault
-        It saw a test scan, a scan of no side, or not all training scans.
+        It saw a test scan, a scan of no side, or not as many training scans as it should have.
     """
     fitted_on = set(fitted_on)
     training = {member.image for member in members if member.side == TRAIN}
-    if fitted_on != training:
-        testing = sorted(fitted_on & {m.image for m in members if m.side == TEST})
-        told = f"test scans {', '.join(testing[:5])}" if testing else "other scans"
+    expected = len(training) if scans is None else min(scans, len(training))
+    if not fitted_on <= training or len(fitted_on) != expected:
+        # The test scans of another cohort may bear the ids of training scans.
+        testing = {m.image for m in members if m.side == TEST} - training
+        seen = sorted(fitted_on & testing)
+        told = f"test scans {', '.join(seen[:5])}" if seen else "other scans"
+        number = f"the {expected}" if expected == len(training) else f"{expected} of the"
         raise SetupFault(
-            f"{what} were fitted on {told} and not on exactly the {len(training)} training scans "
+            f"{what} were fitted on {told} and not on exactly {number} training scans "
             "of their split; delete the file and run again"
         )

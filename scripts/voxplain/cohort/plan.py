@@ -8,13 +8,19 @@ or a group added behind the others, leaves them as they were.
 from __future__ import annotations
 
 import datetime
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from voxplain.faults import SetupFault
+
 DESCRIPTION = "MP-RAGE"
 _VISIT_LABELS = {"sc": "ADNI Screening", "bl": "ADNI Baseline"}
+_CONVERTED = "AD"
+_CONVERSION_MONTHS = 36  # within which converters are diagnosed
+_LARGEST_NUMBER = 9999  # the archive's subjects have four digits
 _SITES = (2, 3, 5, 6, 7, 10, 11, 13, 14, 16, 18, 20, 21, 22, 23, 27, 29, 31, 33, 35, 36, 41, 52, 57)
 
 # The archive's search export, in its own column order.
@@ -105,6 +111,7 @@ def plan_cohort(
     ageing_per_decade: float,
     progression_per_year: float,
     heads: Sequence[str],
+    first_number: int = 0,
 ) -> list[PlannedScan]:
     """Draw a cohort.
 
@@ -113,8 +120,11 @@ def plan_cohort(
     seed
         Of the whole cohort.
     groups
-        Group name (in the archive's words: AD, MCI, CN, ...) to ``patients`` (how many) and
-        ``severity`` (lowest and highest at the first visit).
+        Group name (in the archive's words: AD, MCI, CN, ...) to ``patients`` (how many),
+        ``severity`` (lowest and highest at the first visit) and ``converts`` (share of the patients
+        whose diagnosis becomes AD, none by default). Each converter draws a month up to 36 after
+        the first visit; at later visits from that month on their rows say AD. Nothing else changes:
+        their severity grows as everybody's does.
     visits
         Visit code (``sc``, ``bl``, ``m06``, ``m12``, ...) to the share of patients who have it.
         Every patient has the first.
@@ -126,15 +136,29 @@ def plan_cohort(
         How much a diseased patient's severity grows in a year, as a fraction of itself.
     heads
         Names of the heads; each group is dealt all of them in turn, so that none marks a group.
+    first_number
+        Added to the numbers of all patients, which subjects and image ids are made of, so that two
+        cohorts do not share them: a cohort's numbers go up to ten times its largest group.
 
     Returns
     -------
     Scans ordered by patient, then visit.
+
+    Raises
+    ------
+    SetupFault
+        A patient's number has more than four digits.
     """
     scans = []
     for rank, (group, settings) in enumerate(groups.items()):
         for index in range(settings["patients"]):
-            number = index * 10 + rank + 1
+            number = first_number + index * 10 + rank + 1
+            if number > _LARGEST_NUMBER:
+                raise SetupFault(
+                    f"a simulated cohort with {settings['patients']} patients of group {group} "
+                    f"numbers them beyond {_LARGEST_NUMBER} (its numbers start at {first_number}); "
+                    "ask for fewer patients or fewer cohorts"
+                )
             draw = random.Random(f"{seed}/{group}/{index}")
             subject = f"{draw.choice(_SITES):03d}_S_{number:04d}"
             sex = draw.choice("FM")
@@ -142,6 +166,9 @@ def plan_cohort(
             first_severity = draw.uniform(*settings["severity"])
             anatomy_seed = draw.getrandbits(32)
             first_day = datetime.date(2005, 9, 1) + datetime.timedelta(days=draw.randrange(700))
+            conversion = _conversion_month(
+                random.Random(f"{seed}/{group}/{index}/converts"), settings.get("converts", 0)
+            )
             for position, (visit, share) in enumerate(visits.items()):
                 # Each visit draws for itself, so that one more leaves the others as they are.
                 draw = random.Random(f"{seed}/{group}/{index}/{visit}")
@@ -160,7 +187,7 @@ def plan_cohort(
                     PlannedScan(
                         image=f"I{1000000 + number * 1000 + months}",
                         subject=subject,
-                        group=group,
+                        group=_CONVERTED if months > 0 and months >= conversion else group,
                         sex=sex,
                         age=round(first_age + years, 2),
                         visit=_VISIT_LABELS.get(visit, f"ADNI1/GO Month {months}"),
@@ -173,6 +200,13 @@ def plan_cohort(
                     )
                 )
     return scans
+
+
+def _conversion_month(draw: random.Random, share: float) -> float:
+    """The month in which a patient is diagnosed with AD; infinite for who does not convert."""
+    if draw.random() >= share:
+        return math.inf
+    return draw.uniform(0, _CONVERSION_MONTHS)
 
 
 def visit_month(visit: str) -> int:

@@ -9,16 +9,19 @@ hash), not on the order of a table.
 from __future__ import annotations
 
 import hashlib
+import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from voxplain.cohort.leakage import TEST, TRAIN
-from voxplain.cohort.scans import Scan
+from voxplain.cohort.scans import Scan, class_in
 from voxplain.faults import SetupFault
 
 FIXED = "fixed"
+EXTERNAL = "external-{}"
+DRAWS = ("hash", "as_published")
 
 
 @dataclass(frozen=True)
@@ -28,41 +31,52 @@ class Split:
     Attributes
     ----------
     name
-        ``repeat-1_fold-1``, ..., or ``fixed``.
+        ``repeat-1_fold-1``, ..., ``fixed``, or ``external-<cohort>``.
     train, test
         Image ids in the order of the table.
+    test_cohort
+        The cohort that the test scans belong to, where it is another than that of the training
+        scans; image ids of two cohorts may be the same.
     """
 
     name: str
     train: tuple[str, ...]
     test: tuple[str, ...]
+    test_cohort: str = ""
 
     @cached_property
-    def _sides(self) -> dict[str, str]:
-        return {**dict.fromkeys(self.train, TRAIN), **dict.fromkeys(self.test, TEST)}
+    def _sides(self) -> dict[tuple[str, str], str]:
+        return {
+            **{("", image): TRAIN for image in self.train},
+            **{(self.test_cohort, image): TEST for image in self.test},
+        }
 
-    def side(self, image: str) -> str:
-        """The side of a scan; empty if it takes no part."""
-        return self._sides.get(image, "")
+    def side(self, image: str, cohort: str = "") -> str:
+        """The side of a scan; empty if it takes no part.
+
+        ``cohort`` is empty for a scan of the cohort that trains, else the name of the scan's own.
+        """
+        return self._sides.get((cohort, image), "")
 
 
 def patient_of(scan: Scan) -> str:
     """Who a scan shows, however the table spells the subject: ``011_S_0003``, ``011s0003``."""
-    return scan.subject_label.upper()
+    return scan.patient
 
 
 def patient_classes(scans: Iterable[Scan], classes: Sequence[str]) -> dict[str, str]:
     """The class each patient counts under: the first of ``classes`` that any scan of theirs has.
 
     With the disease first, a patient with any scan of it counts as diseased (Rieke et al. 2018,
-    published code).
+    published code). A patient without a scan of the ``classes`` is left out.
     """
     groups = defaultdict(set)
     for scan in scans:
-        groups[patient_of(scan)].add(scan.group)
+        groups[patient_of(scan)].add(class_in(scan, classes))
     return {
         patient: next(group for group in classes if group in found)
         for patient, found in groups.items()
+        if found != {""}
     }
 
 
@@ -82,9 +96,9 @@ def make_folds(
     Parameters
     ----------
     scans
-        Those that take part, each of a group among ``classes``.
+        Those of a cohort; the ones without a class of the task take no part.
     classes
-        Groups, the disease first.
+        Those of the task, the disease first.
     folds, repeats
         Numbers of folds, and of divisions into folds.
     stratify
@@ -126,31 +140,130 @@ def make_folds(
 
 
 def make_fixed(
-    scans: Sequence[Scan], classes: Sequence[str], test_patients: int, seed: int
+    scans: Sequence[Scan],
+    classes: Sequence[str],
+    test_patients: int,
+    seed: int,
+    draw: str = "hash",
 ) -> Split:
     """The fixed split whose test set the heatmaps explain: so many patients of each class.
 
     Parameters
     ----------
+    scans, classes
+        As for :func:`make_folds`.
     test_patients
         Patients of each class in the test set; Rieke et al. took 30.
+    seed
+        Of the draw; the published code of Rieke et al. has 0.
+    draw
+        ``hash``: the first in the order of a hash of their names, whatever the table's order.
+        ``as_published``: what ``sklearn.model_selection.train_test_split(patients,
+        test_size=test_patients, random_state=seed)`` draws from the patients of each class in the
+        order in which the table first has them with it, as the published code of Rieke et al. does;
+        the same table then gives the same test patients.
 
     Raises
     ------
     SetupFault
-        A class has no more patients than that.
+        A class has no more patients than that, the draw is unknown, or it cannot take the seed.
     """
+    if draw not in DRAWS:
+        raise SetupFault(f"config: the fixed split's draw is {draw!r}; allowed: {', '.join(DRAWS)}")
     by_class = patient_classes(scans, classes)
     testing = set()
     for group in classes:
-        patients = [patient for patient, its in by_class.items() if its == group]
+        # In the order of their first scans of this class, not of any class.
+        with_class = dict.fromkeys(patient_of(s) for s in scans if class_in(s, classes) == group)
+        patients = [patient for patient in with_class if by_class[patient] == group]
         if len(patients) <= test_patients:
             raise SetupFault(
                 f"config: splits.fixed_test_patients is {test_patients}, but class {group} has "
                 f"{len(patients)} patients; allowed: fewer, so that some are left to train on"
             )
-        testing.update(_hash_order(patients, f"{seed}/{FIXED}")[:test_patients])
+        if draw == "hash":
+            ordered = _hash_order(patients, f"{seed}/{FIXED}")
+        else:
+            ordered = [patients[place] for place in numpy_permutation(len(patients), seed)]
+        testing.update(ordered[:test_patients])
     return _split(FIXED, scans, testing, classes)
+
+
+def make_external(
+    training: Sequence[Scan], testing: Sequence[Scan], classes: Sequence[str], name: str
+) -> Split:
+    """An external test: train on all of one cohort, test on all of another.
+
+    Whoever is in the training cohort, with whatever scan, is left out of the test: ADNI scanned
+    some patients in both field strengths.
+
+    Parameters
+    ----------
+    training, testing
+        Scans of the two cohorts; the ones without a class of the task take no part.
+    classes
+        Those of the task, the disease first.
+    name
+        Of the cohort that is tested on.
+
+    Returns
+    -------
+    The split ``external-<name>``; its ``test_cohort`` is ``name``.
+
+    Raises
+    ------
+    SetupFault
+        A class has no scan to train on, or none is left to test.
+    """
+    known = {patient_of(scan) for scan in training}
+    train = [scan for scan in training if class_in(scan, classes)]
+    test = [s for s in testing if class_in(s, classes) and patient_of(s) not in known]
+    left_out = len({patient_of(scan) for scan in testing} & known)
+    for group in classes:
+        if not any(class_in(scan, classes) == group for scan in train):
+            raise SetupFault(
+                f"the external test on cohort {name} has no scan of class {group} to train on; "
+                "leave the test out, or the task"
+            )
+        if not any(class_in(scan, classes) == group for scan in test):
+            raise SetupFault(
+                f"the external test on cohort {name} has no scan of class {group} to test "
+                f"({left_out} of its patients are in the training cohort too and left out); leave "
+                "the test out, or the task"
+            )
+    images = (tuple(scan.image for scan in side) for side in (train, test))
+    return Split(EXTERNAL.format(name), *images, test_cohort=name)
+
+
+def numpy_permutation(count: int, seed: int) -> list[int]:
+    """What ``numpy.random.RandomState(seed).permutation(count)`` gives, without numpy.
+
+    Both generators are the Mersenne Twister MT19937 (Matsumoto and Nishimura, ACM TOMACS 8, 1998);
+    they differ in how a seed fills its state and how a number below a limit is drawn.
+
+    Raises
+    ------
+    SetupFault
+        The seed is none of 32 bits.
+    """
+    if not 0 <= seed < 2**32:
+        raise SetupFault(
+            f"config: the seed of the published draw is {seed}; allowed: 0 to 2^32 - 1"
+        )
+    # The authors' init_genrand; random.seed() uses their init_by_array instead.
+    state = [seed]
+    for place in range(1, 624):
+        state.append((1812433253 * (state[-1] ^ state[-1] >> 30) + place) % 2**32)
+    generator = random.Random()
+    generator.setstate((3, (*state, 624), None))
+    order = list(range(count))
+    for last in range(count - 1, 0, -1):  # Fisher and Yates, from the end
+        # Masked rejection: 32 bits cut to the length of the limit, until they are not above it.
+        mask = 2 ** last.bit_length() - 1
+        while (chosen := generator.getrandbits(32) & mask) > last:
+            pass
+        order[last], order[chosen] = order[chosen], order[last]
+    return order
 
 
 def _hash_order(patients: Iterable[str], salt: str) -> list[str]:
@@ -158,10 +271,11 @@ def _hash_order(patients: Iterable[str], salt: str) -> list[str]:
 
 
 def _split(name: str, scans: Sequence[Scan], testing: set[str], classes: Sequence[str]) -> Split:
-    train = [scan for scan in scans if patient_of(scan) not in testing]
-    test = [scan for scan in scans if patient_of(scan) in testing]
+    taking_part = [scan for scan in scans if class_in(scan, classes)]
+    train = [scan for scan in taking_part if patient_of(scan) not in testing]
+    test = [scan for scan in taking_part if patient_of(scan) in testing]
     for group in classes:
-        if not any(scan.group == group for scan in train):
+        if not any(class_in(scan, classes) == group for scan in train):
             raise SetupFault(
                 f"split {name} has no scan of class {group} to train on; set splits.stratify to "
                 "true, or ask for other folds"
