@@ -97,6 +97,19 @@ def test_members_without_digests_are_compared_by_patient_only():
     assert find_leaks([Member("I1", "P1", "train", "AD"), Member("I2", "P2", "test", "AD")]) == []
 
 
+def test_two_cohorts_may_have_the_same_image_ids_but_not_the_same_images_of_two_patients():
+    members = [*clean()[:3], Member("I1", "P8", "test", "AD", ("b1",), "b")]
+    assert find_leaks(members) == []
+    members += [Member("I3", "P9", "test", "NC", ("v3",), "b")]
+    assert find_leaks(members) == [
+        "images I3 (patient P2, train) and I3 of cohort b (patient P9, test) are the same"
+    ]
+    members += [Member("I4", "P1", "test", "AD", (), "b")]
+    assert find_leaks(members)[0] == (
+        "patient P1 is on both sides (test: I4 of cohort b; train: I1, I2)"
+    )
+
+
 @st.composite
 def drawn_members(draw):
     count = draw(st.integers(1, 8))
@@ -189,3 +202,30 @@ def test_statistics_of_too_few_or_strange_scans_are_refused(fitted_on):
     assert "voxel statistics were fitted on other scans" in line
     assert "3 training scans" in line
     assert "delete the file and run again" in line
+
+
+def test_statistics_of_some_training_scans_pass_if_that_many_were_asked_for():
+    check_fitted_on(["I1", "I3"], clean(), "voxel statistics", scans=2)
+    check_fitted_on(["I1", "I2", "I3"], clean(), "voxel statistics", scans=200)
+
+
+@pytest.mark.parametrize(
+    ("fitted_on", "scans", "told"),
+    [
+        (["I1"], 2, "other scans and not on exactly 2 of the training scans"),
+        (["I1", "I2", "I3"], 2, "other scans and not on exactly 2 of the"),
+        (["I1", "I5"], 2, "test scans I5 and not on exactly 2 of the"),
+        (["I1", "I99"], 2, "other scans and not on exactly 2 of the"),
+        (["I1", "I2"], 200, "other scans and not on exactly the 3 training scans"),
+    ],
+)
+def test_statistics_of_other_than_so_many_training_scans_are_refused(fitted_on, scans, told):
+    (line,) = refused(lambda: check_fitted_on(fitted_on, clean(), "statistics", scans))
+    assert line.startswith(f"statistics were fitted on {told}")
+
+
+def test_a_test_scan_of_another_cohort_with_a_training_scans_id_is_no_test_scan_seen():
+    members = [*clean()[:3], Member("I1", "P8", "test", "AD", (), "b")]
+    check_fitted_on(["I1", "I2", "I3"], members, "voxel statistics")
+    (line,) = refused(lambda: check_fitted_on(["I1"], members, "voxel statistics"))
+    assert "fitted on other scans" in line

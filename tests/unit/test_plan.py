@@ -3,14 +3,16 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from voxplain.cohort.plan import DESCRIPTION, EXPORT_COLUMNS, plan_cohort, visit_month
+from voxplain.cohort.progression import derive_progression
 from voxplain.cohort.scans import list_scans
+from voxplain.faults import SetupFault
 
 AD = {"patients": 6, "severity": [0.7, 1.0]}
 CN = {"patients": 6, "severity": [0, 0]}
@@ -188,7 +190,7 @@ def test_the_table_of_a_plan_is_read_back_as_its_scans():
     rows = [scan.table_row() for scan in planned]
     assert all(tuple(row) == EXPORT_COLUMNS for row in rows)
     folders = {scan.image: [scan.folder] for scan in planned}
-    scans = list_scans(rows, folders, ["AD", "NC"], "scans.csv", {}, {})
+    scans = list_scans(rows, folders, [["AD", "NC"]], "scans.csv", {}, {})
     assert [scan.fate for scan in scans] == [None] * len(planned)
     for scan, own in zip(scans, planned, strict=True):
         assert (scan.image, scan.subject, scan.diagnosis, scan.sex) == (
@@ -234,3 +236,103 @@ def test_a_visit_put_between_others_leaves_their_scans_as_they_are():
     more = plan(visits={"sc": 1.0, "m06": 1.0, "m12": 1.0})
     assert len(more) > len(few)
     assert [scan for scan in more if scan.visit != "ADNI1/GO Month 6"] == few
+
+
+# --- converters -----------------------------------------------------------------------------------
+
+YEARLY = {"sc": 1.0, "m12": 1.0, "m24": 1.0, "m36": 1.0, "m48": 1.0}
+MCI = {"patients": 8, "severity": [0.2, 0.4]}
+
+
+@given(seed=seeds)
+def test_a_share_of_nought_leaves_a_cohort_as_it_was(seed):
+    groups = {"AD": {**AD, "converts": 0}, "CN": {**CN, "converts": 0.0}}
+    assert plan(seed=seed, groups=groups) == plan(seed=seed)
+
+
+@given(seed=seeds, share=st.floats(0, 1))
+def test_converting_changes_later_rows_to_ad_for_good_and_nothing_else(seed, share):
+    stable = plan(seed=seed, groups={"MCI": MCI}, visits=YEARLY)
+    converting = plan(seed=seed, groups={"MCI": {**MCI, "converts": share}}, visits=YEARLY)
+    assert [replace(scan, group="MCI") for scan in converting] == stable
+    for visits in of_patients(converting):
+        groups = [scan.group for scan in visits]
+        assert groups[0] == "MCI"
+        assert groups in [["MCI"] * n + ["AD"] * (5 - n) for n in range(1, 6)]
+        if "AD" in groups:
+            assert groups[3] == "AD"  # within 36 months
+
+
+@given(seed=seeds, share=st.floats(0, 1), more=st.floats(0, 1))
+def test_a_larger_share_keeps_those_who_converted_and_when(seed, share, more):
+    few, many = (
+        plan(seed=seed, groups={"MCI": {**MCI, "converts": min(total, 1)}}, visits=YEARLY)
+        for total in (share, share + more)
+    )
+    assert {s.image for s in few if s.group == "AD"} <= {s.image for s in many if s.group == "AD"}
+    late = {scan.subject for scan in few if scan.group == "AD"}
+    again = [scan for scan in many if scan.subject in late]
+    assert again == [scan for scan in few if scan.subject in late]
+
+
+def test_the_share_converts_at_months_that_are_uniform_up_to_36():
+    groups = {"MCI": {"patients": 990, "severity": [0.2, 0.4], "converts": 0.4}}
+    scans = plan(groups=groups, visits=YEARLY)
+    first = Counter(
+        min(visit_month_of(scan) for scan in visits if scan.group == "AD")
+        for visits in of_patients(scans)
+        if visits[-1].group == "AD"
+    )
+    assert sum(first.values()) == pytest.approx(0.4 * 990, abs=62)  # four standard deviations
+    assert set(first) == {12, 24, 36}
+    for count in first.values():
+        assert count == pytest.approx(0.4 * 990 / 3, abs=43)
+
+
+def visit_month_of(scan):
+    month = re.search(r"Month (\d+)", scan.visit)
+    return int(month[1]) if month else 0
+
+
+def test_converters_are_the_progressive_ones_of_the_table():
+    planned = plan(groups={"MCI": {**MCI, "patients": 20, "converts": 0.5}}, visits=YEARLY)
+    rows = [scan.table_row() for scan in planned]
+    folders = {scan.image: [scan.folder] for scan in planned}
+    scans = list_scans(rows, folders, [["pMCI", "sMCI"]], "scans.csv", {}, {})
+    found = {i: p.label for i, p in derive_progression(scans, 36, "first").items() if p.label}
+    expected = {
+        visits[0].image: "pMCI" if visits[-1].group == "AD" else "sMCI"
+        for visits in of_patients(planned)
+    }
+    assert found == expected
+    assert set(found.values()) == {"pMCI", "sMCI"}
+    assert {scan.image for scan in scans if scan.fate is None} == set(found)
+
+
+# --- several cohorts ------------------------------------------------------------------------------
+
+
+@given(seed=seeds, first=st.integers(61, 5000))
+def test_cohorts_whose_numbers_start_apart_share_neither_patients_nor_images(seed, first):
+    here, there = plan(seed=seed), plan(seed=seed + 1, first_number=first)
+    for key in ("subject", "image"):
+        assert not {getattr(s, key) for s in here} & {getattr(s, key) for s in there}
+    assert not {s.subject[-4:] for s in here} & {s.subject[-4:] for s in there}
+
+
+@given(seed=seeds, first=st.integers(0, 5000))
+def test_where_numbers_start_changes_names_only(seed, first):
+    shifted = plan(seed=seed, first_number=first)
+    named = {"image": "", "subject": ""}
+    assert [replace(s, **named) for s in shifted] == [replace(s, **named) for s in plan(seed=seed)]
+    for scan, own in zip(shifted, plan(seed=seed), strict=True):
+        assert int(scan.subject[-4:]) == int(own.subject[-4:]) + first
+        assert int(scan.image[1:]) == int(own.image[1:]) + 1000 * first
+
+
+def test_a_number_of_more_than_four_digits_is_refused():
+    groups = {"AD": {"patients": 1000, "severity": [1, 1]}}
+    assert plan(groups=groups, visits={"sc": 1.0}, first_number=8)
+    with pytest.raises(SetupFault, match="1000 patients of group AD") as fault:
+        plan(groups=groups, visits={"sc": 1.0}, first_number=10)
+    assert "start at 10" in str(fault.value)

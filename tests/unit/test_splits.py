@@ -2,17 +2,22 @@ import itertools
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from sklearn.model_selection import train_test_split
 
 from voxplain.cohort.scans import Scan
 from voxplain.cohort.splits import (
     Split,
     count_members,
+    make_external,
     make_fixed,
     make_folds,
+    numpy_permutation,
     patient_classes,
     patient_of,
 )
@@ -103,6 +108,43 @@ def test_a_split_tells_the_side_of_a_scan():
         "test",
         "",
     ]
+
+
+def test_the_sides_of_two_cohorts_are_told_apart_even_if_their_images_have_the_same_ids():
+    split = Split("external-b", ("I1", "I2"), ("I1", "I3"), test_cohort="b")
+    assert [split.side(image) for image in ("I1", "I2", "I3")] == ["train", "train", ""]
+    assert [split.side(image, "b") for image in ("I1", "I2", "I3")] == ["test", "", "test"]
+    assert split.side("I1", "c") == ""
+
+
+# --- tasks ----------------------------------------------------------------------------------------
+
+
+def test_scans_without_a_class_in_the_task_take_no_part():
+    scans = scans_of([["AD", "MCI"]] * 3 + [["NC"]] * 3 + [["MCI"]] * 4 + [["MCI", "NC"]])
+    mine = {scan.image for scan in scans if scan.group in CLASSES}
+    assert len(patient_classes(scans, CLASSES)) == 7
+    for split in [*folds_of(scans), make_fixed(scans, CLASSES, 1, 0)]:
+        assert set(split.train) | set(split.test) == mine
+    only_mine = [scan for scan in scans if scan.group in CLASSES]
+    assert folds_of(scans) == folds_of(only_mine)
+    assert make_fixed(scans, CLASSES, 1, 0) == make_fixed(only_mine, CLASSES, 1, 0)
+
+
+def test_a_task_of_derived_labels_is_split_by_them():
+    labels = ["pMCI", "sMCI", ""]
+    scans = [
+        replace(scan, progression=labels[number % 3])
+        for number, scan in enumerate(scans_of([["LMCI"]] * 18))
+    ]
+    classes = ["pMCI", "sMCI"]
+    assert Counter(patient_classes(scans, classes).values()) == {"pMCI": 6, "sMCI": 6}
+    label_of = {scan.image: scan.progression for scan in scans}
+    for split in folds_of(scans, 3, classes=classes):
+        assert Counter(label_of[image] for image in split.test) == {"pMCI": 2, "sMCI": 2}
+        assert Counter(label_of[image] for image in split.train) == {"pMCI": 4, "sMCI": 4}
+    fixed = make_fixed(scans, classes, 2, 0)
+    assert Counter(label_of[image] for image in fixed.test) == {"pMCI": 2, "sMCI": 2}
 
 
 # --- folds ----------------------------------------------------------------------------------------
@@ -277,6 +319,120 @@ def test_the_fixed_split_tests_so_many_patients_of_each_class(scans, test_patien
 def test_more_test_patients_keep_those_that_were_tested(scans, seed):
     few, more = (set(make_fixed(scans, CLASSES, number, seed).test) for number in (2, 3))
     assert few < more
+
+
+# --- the published draw ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [0, 1, 42, 2**31, 2**32 - 1])
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 31, 32, 33, 64, 65, 151, 193, 624, 700, 2000])
+def test_the_permutation_is_numpys(count, seed):
+    expected = np.random.RandomState(seed).permutation(count).tolist()
+    assert numpy_permutation(count, seed) == expected
+
+
+@given(count=st.integers(0, 400), seed=st.integers(0, 2**32 - 1))
+def test_the_permutation_is_numpys_for_any_seed_and_count(count, seed):
+    expected = np.random.RandomState(seed).permutation(count).tolist()
+    assert numpy_permutation(count, seed) == expected
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_numpy_would_not_take_is_refused(seed):
+    with pytest.raises(SetupFault, match=f"{seed}; allowed: 0 to"):
+        numpy_permutation(3, seed)
+
+
+def published(scans, test_patients, seed=0):
+    """The test images as the notebook of Rieke et al. 2018 finds them."""
+    subjects = {
+        group: list(dict.fromkeys(s.subject for s in scans if s.group == group))
+        for group in CLASSES
+    }
+    subjects["NC"] = [name for name in subjects["NC"] if name not in subjects["AD"]]
+    tested = set()
+    for names in subjects.values():
+        tested.update(train_test_split(names, test_size=test_patients, random_state=seed)[1])
+    return tuple(scan.image for scan in scans if scan.subject in tested)
+
+
+@pytest.mark.parametrize(("ad", "nc", "test_patients"), [(193, 151, 30), (37, 28, 20), (5, 9, 1)])
+def test_the_published_draw_takes_whom_sklearn_takes(ad, nc, test_patients):
+    # Every third patient's label changes to AD, so that the first row of many is of NC.
+    changing = [["NC", "AD"] if n % 3 == 0 else ["AD", "AD"] for n in range(ad)]
+    patients = [*changing, *([["NC"]] * nc)]
+    order = np.random.default_rng(5).permutation(len(patients))
+    scans = scans_of([patients[place] for place in order])
+    split = make_fixed(scans, CLASSES, test_patients, 0, "as_published")
+    assert split.test == published(scans, test_patients)
+    tested = {patient_of(scan) for scan in scans if scan.image in split.test}
+    of_patient = patient_classes(scans, CLASSES)
+    assert Counter(of_patient[p] for p in tested) == dict.fromkeys(CLASSES, test_patients)
+
+
+@given(scans=cohorts(least=4), test_patients=st.integers(1, 3), seed=st.integers(0, 99))
+def test_the_published_draw_takes_whom_sklearn_takes_in_any_cohort(scans, test_patients, seed):
+    mixed = np.random.default_rng(seed).permutation(len(scans))
+    scans = [scans[place] for place in mixed]
+    split = make_fixed(scans, CLASSES, test_patients, seed, "as_published")
+    assert split.test == published(scans, test_patients, seed)
+
+
+def test_an_unknown_draw_is_refused_by_what_is_allowed():
+    scans = scans_of([["AD"]] * 3 + [["NC"]] * 3)
+    refused(lambda: make_fixed(scans, CLASSES, 1, 0, "coin"), "'coin'", "hash, as_published")
+
+
+# --- external tests -------------------------------------------------------------------------------
+
+
+def other_cohort(scans, first=0):
+    """The same images' ids, of other patients: their numbers go on from ``first``."""
+    return [replace(s, subject=f"022_S_{int(s.subject[-4:]) + first:04d}") for s in scans]
+
+
+def test_an_external_test_trains_on_one_cohort_and_tests_on_the_other():
+    here = scans_of([["AD", "AD"], ["NC"], ["MCI"]])
+    there = other_cohort(scans_of([["NC"], ["AD", "MCI"], ["AD"]]))
+    split = make_external(here, there, CLASSES, "b")
+    assert split == Split("external-b", ("I100", "I101", "I102"), ("I100", "I101", "I103"), "b")
+    assert (split.side("I103"), split.side("I103", "b")) == ("", "test")
+
+
+def test_patients_of_both_cohorts_are_left_out_of_the_test_however_they_are_spelled():
+    here = scans_of([["AD"], ["NC"], ["MCI"]])
+    both = [replace(scan, subject=scan.subject.replace("_", "").lower()) for scan in here]
+    there = [*both, *other_cohort(scans_of([["AD"], ["NC"]]))]
+    there = [replace(s, image=f"I{n}", group="AD" if n < 4 else "NC") for n, s in enumerate(there)]
+    # The third is in the training cohort with MCI only, and left out all the same.
+    assert make_external(here, there, CLASSES, "b").test == ("I3", "I4")
+
+
+@given(here=cohorts(), there=cohorts(), shift=st.integers(0, 30))
+def test_an_external_test_shares_no_patient_and_loses_nobody_else(here, there, shift):
+    there = [replace(s, subject=f"011_S_{int(s.subject[-4:]) + shift:04d}") for s in there]
+    try:
+        split = make_external(here, there, CLASSES, "b")
+    except SetupFault as fault:
+        assert "patients are in the training cohort" in str(fault)
+        return
+    known = {patient_of(scan) for scan in here}
+    owner = {scan.image: patient_of(scan) for scan in there}
+    assert split.train == tuple(scan.image for scan in here)
+    assert not {owner[image] for image in split.test} & known
+    assert split.test == tuple(s.image for s in there if patient_of(s) not in known)
+
+
+def test_an_external_test_without_a_class_on_a_side_is_refused():
+    whole = scans_of([["AD"], ["NC"]])
+    healthy = other_cohort(scans_of([["NC"], ["MCI"]]))
+    refused(lambda: make_external(healthy, whole, CLASSES, "b"), "cohort b", "class AD to train on")
+    refused(
+        lambda: make_external(whole, healthy, CLASSES, "b"), "cohort b", "class AD to test", "(0 of"
+    )
+    refused(
+        lambda: make_external(whole, whole, CLASSES, "b"), "class AD to test (2 of its patients"
+    )
 
 
 # --- what is refused ------------------------------------------------------------------------------
