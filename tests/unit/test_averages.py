@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voxplain.comparison.averages import average_maps
+from voxplain.comparison.averages import average_maps, find_maps
 from voxplain.faults import SetupFault
 from voxplain.volumes import axis_aligned_grid, write_array
 
@@ -50,6 +50,17 @@ def test_small_values_are_not_lost_beside_large_ones(written):
     maps[0], maps[1:] = 1e8, 1.0  # in float32, 1e8 + 1 is 1e8
     mean, _ = average_maps(written(maps), GRID)
     np.testing.assert_allclose(mean * 3 - 1e8, 2, atol=1e-6)
+
+
+def test_heatmaps_are_found_by_their_sidecars(tmp_path):
+    for number, folder in enumerate(("chunk-2", "chunk-1", "empty")):
+        (tmp_path / folder).mkdir()
+        if folder != "empty":
+            path = tmp_path / folder / "sub-1_desc-cam_relevance.json"
+            path.write_text(f'{{"Image": "I{number}", "Class": "AD"}}')
+    found = find_maps(tmp_path / folder for folder in ("chunk-2", "chunk-1", "empty"))
+    assert [told["Image"] for told in found] == ["I0", "I1"]
+    assert found[0]["path"] == tmp_path / "chunk-2/sub-1_desc-cam_relevance.nii.gz"
 
 
 def test_of_no_heatmap_the_average_is_nought():

@@ -12,6 +12,7 @@ from pipeline.estimate import (
     GRADIENT,
     GRID,
     INTERMEDIATE,
+    PASS_OF_MODEL,
     PASSES_OF_START,
     CohortSize,
     Row,
@@ -26,6 +27,7 @@ from pipeline.estimate import (
 )
 from voxplain.anatomy.template import make_template
 from voxplain.atlas import read_aal
+from voxplain.models import MODELS
 from voxplain.relevance import METHODS
 from voxplain.relevance.regions import Regions
 
@@ -34,16 +36,25 @@ PAPER = CohortSize(
     simulated=False,
     packaged_heads=0,
     own_heads=0,
+    tasks=1,
     splits=[(775, 194)] * 5 + [(900, 69)],
-    explained=[69],
+    explained=[(69, 2)],
 )
+# All that apply to rieke, and what looks at the network.
+OF_RIEKE = [name for name, method in METHODS.items() if not method.models]
+LOOKING = len(OF_RIEKE) - 1
 
 
 def settings(**change):
     return {
-        "training": {"seeds": [1], "epochs": 20},
+        "models": {"rieke": {"epochs": 20}},
+        "training": {"seeds": [1]},
         "heatmaps": {"methods": list(METHODS), "chunk_size": 10, "keep_scans": True},
         "occlusion": {"size_mm": 40, "stride_mm": 12},
+        "voxel_occlusion": {"stride_voxels": 1},
+        "sa_ucm": {"most_segments": 300},
+        "smoothgrad": {"samples": 25},
+        "integrated_gradients": {"steps": 50},
         "registration": {"transform": "syn_quick"},
         "resolution_mm": 1,
         "device": "auto",
@@ -86,8 +97,9 @@ def test_every_method_and_transform_has_a_cost():
     from voxplain.anatomy.register import TRANSFORMS
 
     assert read_costs()["transforms"].keys() == TRANSFORMS.keys()
-    passes = count_passes(count_regions(settings()))
-    assert passes.keys() == METHODS.keys()
+    passes = count_passes(count_regions(settings()), settings())
+    assert passes.keys() | {"summary"} == METHODS.keys()
+    assert PASS_OF_MODEL.keys() == MODELS.keys()
     assert passes["sensitivity"] == passes["guided_backprop"] == GRADIENT
     # Many regions take fewer passes than regions, and more than what they begin with.
     for method, regions in count_regions(settings()).items():
@@ -96,7 +108,8 @@ def test_every_method_and_transform_has_a_cost():
 
 def test_a_region_more_costs_the_same_wherever_it_is_counted():
     none, one, many = (
-        count_passes(dict.fromkeys(count_regions(settings()), count)) for count in (0, 1, 100)
+        count_passes(dict.fromkeys(count_regions(settings()), count), settings())
+        for count in (0, 1, 100)
     )
     for method in count_regions(settings()):
         assert none[method] == PASSES_OF_START
@@ -105,14 +118,29 @@ def test_a_region_more_costs_the_same_wherever_it_is_counted():
 
 def test_work_grows_with_what_it_is_done_for():
     once, twice = (
-        dict(count_work(PAPER, settings(training={"seeds": seeds, "epochs": epochs})))
+        dict(
+            count_work(
+                PAPER, settings(training={"seeds": seeds}, models={"rieke": {"epochs": epochs}})
+            )
+        )
         for seeds, epochs in (([1], 20), ([1, 2], 40))
     )
     assert once["train_network"].jobs == 6
     assert twice["train_network"].jobs == 12
     assert twice["train_network"].units == 4 * once["train_network"].units
-    assert twice["explain_scans"].jobs == 2 * once["explain_scans"].jobs == 2 * len(METHODS) * 7
+    assert twice["explain_scans"].jobs == 2 * once["explain_scans"].jobs == 2 * LOOKING * 7
+    assert once["average_heatmaps"].jobs == 2 * once["tabulate_areas"].jobs == 2 * len(OF_RIEKE)
     assert twice["fit_statistics"] == once["fit_statistics"]
+
+
+def test_every_network_and_task_adds_its_own():
+    one = rows_of()
+    both = rows_of(models={"rieke": {"epochs": 20}, "voxresnet_gap": {"epochs": 20}})
+    assert both["train_network"].jobs == 2 * one["train_network"].jobs
+    assert both["train_network"].cpu_h > 10 * one["train_network"].cpu_h
+    # cam applies to the second only.
+    assert both["explain_scans"].jobs == one["explain_scans"].jobs / LOOKING * (2 * LOOKING + 1)
+    assert both["summarise_networks"].jobs == one["summarise_networks"].jobs == 1
 
 
 def test_a_coarser_grid_costs_less_where_it_is_the_template_grid():
@@ -146,11 +174,11 @@ def test_what_is_not_kept_passes():
 def test_the_queue_sees_groups_of_ten_scans():
     grouped, single = count_submissions(list(rows_of().values()))
     assert single - grouped == 5 * 969 - 97
-    assert grouped < 200
+    assert grouped < 300
 
 
 def test_a_cohort_of_one_class_is_preprocessed_only():
-    rows = rows_of(CohortSize(10, True, 1, 0, [], []))
+    rows = rows_of(CohortSize(10, True, 1, 0, 0, [], []))
     assert "train_network" not in rows
     assert rows["simulate_scan"].jobs == 10
 

@@ -343,6 +343,18 @@ def test_voxel_occlusion_takes_cubes_of_seven_unless_told_otherwise(scan):
     assert not np.allclose(found, voxel_occlusion(network(), scan, 0, 5), rtol=1e-3)
 
 
+@pytest.mark.parametrize("stride", [2, 3])
+def test_with_a_stride_a_voxel_takes_the_change_of_the_nearest_cube(scan, stride):
+    every = voxel_occlusion(network(), scan, 0, 3)
+    found = voxel_occlusion(network(), scan, 0, 3, stride)
+    for place in np.ndindex(scan.shape):
+        axes = zip(place, scan.shape, strict=True)
+        centre = tuple(min((i + stride // 2) // stride * stride, n - 1) for i, n in axes)
+        assert all(abs(i - j) <= stride / 2 for i, j in zip(place, centre, strict=True))
+        assert found[place] == pytest.approx(every[centre], abs=1e-7)
+    assert len(np.unique(found)) < len(np.unique(every)) / 4
+
+
 def test_with_a_mask_voxel_occlusion_is_done_for_its_voxels_only(watched, scan):
     mask = np.zeros(SHAPE, bool)
     mask[2:5, :3, 2:] = True

@@ -78,7 +78,7 @@ def save_network(
             "options": dict(options),
             "classes": list(classes),
             "grid_shape": list(statistics.grid.shape),
-            "affine": [list(row) for row in statistics.grid.affine],
+            "affine": [list(map(float, row)) for row in statistics.grid.affine],
             "mask": torch.from_numpy(np.packbits(statistics.mask)),
             "mean": torch.from_numpy(statistics.mean.reshape(-1)[places]),
             "sd": torch.from_numpy(statistics.sd.reshape(-1)[places]),
@@ -107,8 +107,8 @@ def load_network(path: str | Path, device: torch.device | str = "cpu") -> Traine
         raise SetupFault(f"network {path} does not exist") from None
     except Exception as error:  # what torch raises for a file that is none of its own varies
         raise SetupFault(
-            f"{path} is no network that voxplain trained ({type(error).__name__}: {error}); give the "
-            "file model.pt of a run"
+            f"{path} is no network that voxplain trained ({type(error).__name__}: "
+            f"{str(error).splitlines()[0]}); give the file model.pt of a run"
         ) from error
     plan = plan_model(name, shape, **options)
     model = build_model(name, shape, len(classes), **options)
