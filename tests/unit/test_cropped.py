@@ -121,6 +121,23 @@ def test_the_network_of_rieke_is_the_same_dropout_included(pools, box):
     assert len(network._blocks) == 4
 
 
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("voxcnn", (40, 42, 41)),
+        ("voxresnet", (9, 12, 10)),
+        ("voxresnet_gap", (9, 12, 10)),
+        ("voxresnet_shallow_gap", (7, 9, 8)),
+    ],
+)
+def test_the_other_networks_get_whole_scans_dropout_included(name, shape):
+    torch.manual_seed(2)
+    model = spread(build_model(name, shape, 2))
+    network = assert_the_same(model, brain_in(shape, ((2, 5), (1, 6), (3, 7))))
+    assert network._blocks == []
+    assert network.window == tuple((0, n) for n in shape)
+
+
 def test_the_papers_network_sees_half_of_the_volume():
     box = ((24, 169), (24, 206), (6, 161))
     model = nn.Sequential(nn.Conv3d(1, 1, 3), nn.BatchNorm3d(1), nn.ReLU(), nn.MaxPool3d(2))

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from voxplain.faults import SetupFault
-from voxplain.models import build_model
+from voxplain.models import MODELS, build_model
 from voxplain.store import write_scan
-from voxplain.training.data import Scans
+from voxplain.training.data import Scans, plan_batches
 from voxplain.training.loop import Epoch, choose_precision, predict, seed_everything, train
 from voxplain.training.statistics import VoxelStatistics
 from voxplain.volumes import axis_aligned_grid
@@ -77,6 +77,12 @@ def network(seed=0, classes=2):
     )
 
 
+def linear():
+    """A network without batch norm and dropout."""
+    seed_everything(3, 0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(EDGE**3, 2))
+
+
 def trained(training, testing, model=None, **changes):
     model = network() if model is None else model
     settings = {"epochs": 4, "batch_size": 5, "learning_rate": 0.01, "seed": 7, "device": CPU}
@@ -137,6 +143,30 @@ def test_the_network_of_rieke_learns_on_a_grid_of_forty(tmp_path):
     assert history[-1].train_accuracy == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "edge"),
+    [("voxcnn", 40), ("voxresnet", 10), ("voxresnet_gap", 10), ("voxresnet_shallow_gap", 8)],
+)
+def test_each_network_learns_by_its_papers_recipe(tmp_path, name, edge):
+    """Its optimiser and batches, at a rate for few steps; dropout would hide them behind noise."""
+    recipe = MODELS[name].recipe
+    scans = written(tmp_path, *noisy(7, 5, edge=edge, signal=3))
+    seed_everything(0, 0)
+    options = {"dropout": 0.0} if name == "voxcnn" else {}
+    model = build_model(name, (edge,) * 3, 2, **options)
+    _, history = trained(
+        scans,
+        scans,
+        model,
+        epochs=2 if name != "voxresnet_shallow_gap" else 4,
+        batch_size=recipe.batch_size,
+        learning_rate=1e-3 if recipe.optimiser == "adam" else 1e-2,
+        optimiser=recipe.optimiser,
+        every_class=recipe.every_class,
+    )
+    assert history[-1].train_loss < 0.9 * history[0].train_loss
+
+
 # --- what is recorded -----------------------------------------------------------------------------
 
 
@@ -171,11 +201,7 @@ def test_an_epochs_numbers_are_those_of_a_step_done_by_hand(training, testing):
 
 def test_the_training_loss_weighs_a_short_batch_by_its_scans(training, testing):
     # Without a step worth the name every batch sees the same network: 14 scans in batches of 4, 4,
-    # 4 and 2 give the mean over scans, as one batch would (no batch norm, no dropout).
-    def linear():
-        seed_everything(3, 0)
-        return nn.Sequential(nn.Flatten(), nn.Linear(EDGE**3, 2))
-
+    # 4 and 2 give the mean over scans, as one batch would.
     losses = [
         trained(training, testing, linear(), epochs=1, batch_size=size, learning_rate=1e-12)[1][
             0
@@ -183,6 +209,57 @@ def test_the_training_loss_weighs_a_short_batch_by_its_scans(training, testing):
         for size in (4, 14)
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("every_class", [False, True])
+def test_nesterovs_steps_and_the_mean_loss_are_those_done_by_hand(testing, tmp_path, every_class):
+    """As Lasagne, which Korolev et al. 2017 used, writes them: v = 0.9 v - rate * gradient, and the
+    weights take 0.9 v - rate * gradient."""
+    volumes, labels = noisy(13, 4)
+    labels[:] = 0
+    labels[[3, 8]] = 1  # rarer than one in a batch
+    scans = written(tmp_path, volumes, labels)
+    rate, settings = 0.01, {"epochs": 3, "batch_size": 4, "optimiser": "sgd"}
+    model, history = trained(
+        scans, testing, linear(), learning_rate=rate, every_class=every_class, **settings
+    )
+
+    own = linear().double()
+    velocity = [torch.zeros_like(values) for values in own.parameters()]
+    for epoch in (1, 2, 3):
+        parts = plan_batches(scans.labels, 4, seed_everything(7, epoch), every_class)
+        losses, right, drawn = 0.0, 0, 0
+        for part in parts:
+            given, truth = volumes_of(scans, part)
+            logits = own(given.double())
+            each = nn.functional.cross_entropy(logits, truth, reduction="none")
+            losses, right = losses + each.sum().item(), right + (logits.argmax(1) == truth).sum()
+            drawn += len(part)
+            gradients = torch.autograd.grad(each.mean(), list(own.parameters()))
+            with torch.no_grad():
+                for place, gradient in enumerate(gradients):
+                    velocity[place] = 0.9 * velocity[place] - rate * gradient
+                    list(own.parameters())[place] += 0.9 * velocity[place] - rate * gradient
+        assert drawn == (15 if every_class else 13)  # four batches hold four of the rare class
+        assert history[epoch - 1].train_loss == pytest.approx(losses / drawn, rel=1e-5)
+        assert history[epoch - 1].train_accuracy == pytest.approx(right.item() / drawn)
+    for key, value in own.state_dict().items():
+        found = model.state_dict()[key].double()
+        torch.testing.assert_close(found, value, rtol=1e-5, atol=1e-6)
+
+
+def test_a_single_scan_is_never_a_batch_which_batch_norm_could_not_take(
+    training, testing, tmp_path
+):
+    scans = written(tmp_path, *noisy(11, 6))
+    seed_everything(0, 0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(EDGE**3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    seen = []
+    model[2].register_forward_hook(lambda part, given, out: seen.append((part.training, len(out))))
+    trained(scans, testing, model, epochs=1, batch_size=5)
+    assert [count for in_training, count in seen if in_training] == [5, 4, 2]
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        model.train()(torch.zeros(1, 1, EDGE, EDGE, EDGE))
 
 
 def test_every_epoch_is_reported_as_it_ends(training, testing):
@@ -242,21 +319,37 @@ def interrupt_at(number):
     return report
 
 
-@pytest.mark.parametrize("interruptions", [[1], [2], [4], [5], [2, 4], [3, 3]])
+@pytest.mark.parametrize(
+    ("interruptions", "settings"),
+    [
+        ([1], {}),
+        ([2], {}),
+        ([4], {}),
+        ([5], {}),
+        ([2, 4], {}),
+        ([3, 3], {}),
+        ([2, 4], {"optimiser": "sgd"}),
+        ([3], {"optimiser": "sgd", "every_class": True}),
+        ([2, 4], {"every_class": True, "batch_size": 3}),
+    ],
+)
 def test_a_resumed_training_is_the_uninterrupted_one_to_the_bit(
-    training, testing, tmp_path, interruptions
+    training, testing, tmp_path, interruptions, settings
 ):
-    whole, history = trained(training, testing, epochs=5)
+    settings = {"epochs": 5, **settings}
+    whole, history = trained(training, testing, **settings)
     checkpoint = tmp_path / ".checkpoint-x.pt"
     for number in interruptions:
         with pytest.raises(Interrupted):
-            trained(training, testing, epochs=5, checkpoint=checkpoint, report=interrupt_at(number))
+            trained(
+                training, testing, checkpoint=checkpoint, report=interrupt_at(number), **settings
+            )
         torch.rand(number)  # the generator is somewhere else when training goes on
     told = []
     # Other first weights: those of the checkpoint count.
     begun_with = network(seed=0 if interruptions == [1] else 5)
     resumed, again = trained(
-        training, testing, begun_with, epochs=5, checkpoint=checkpoint, report=told.append
+        training, testing, begun_with, checkpoint=checkpoint, report=told.append, **settings
     )
     assert_equal_weights(whole, resumed)
     assert timeless(again) == timeless(history)
@@ -320,6 +413,17 @@ def test_a_loss_that_is_no_number_is_refused_by_epoch_and_key(training, testing,
     assert "in epoch 1; lower training.learning_rate" in str(fault.value)
     assert "\n" not in str(fault.value)
     assert not checkpoint.exists()
+
+
+def test_an_unknown_optimiser_is_refused_with_those_that_there_are(training, testing):
+    with pytest.raises(SetupFault, match=r"no optimiser 'lion'; allowed: adam, sgd"):
+        trained(training, testing, optimiser="lion")
+
+
+@pytest.mark.parametrize(("size", "every_class"), [(1, False), (1, True)])
+def test_batches_too_small_to_train_on_are_refused(training, testing, size, every_class):
+    with pytest.raises(SetupFault, match=rf"training\.batch_size is {size}"):
+        trained(training, testing, batch_size=size, every_class=every_class)
 
 
 def test_weights_that_give_no_numbers_after_the_last_step_are_refused(training, testing, tmp_path):

@@ -1,10 +1,14 @@
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
-from voxplain.faults import DataFault
+from voxplain.faults import DataFault, SetupFault
 from voxplain.store import Brain, open_scan, write_scan
-from voxplain.training.data import Batches, Scans
+from voxplain.training.data import Batches, Scans, plan_batches
 from voxplain.training.statistics import VoxelStatistics
 from voxplain.volumes import axis_aligned_grid
 
@@ -141,3 +145,120 @@ def test_a_scan_of_another_mask_is_refused_before_anything_is_computed(paths, st
 def test_a_missing_scan_is_refused_by_name(statistics, tmp_path):
     with pytest.raises(DataFault, match=r"gone\.npy is missing"):
         Scans([tmp_path / "gone.npy"], [0], statistics)
+
+
+# --- the batches of an epoch ----------------------------------------------------------------------
+
+
+def planned(labels, batch_size, every_class=False, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return plan_batches(labels, batch_size, generator, every_class)
+
+
+def flat(batches):
+    return [number for batch in batches for number in batch]
+
+
+SOME_LABELS = st.lists(st.integers(0, 3), min_size=1, max_size=40)
+
+
+@given(count=st.integers(0, 40), size=st.integers(2, 12), seed=st.integers(0, 3))
+def test_an_epoch_is_every_scan_once_in_full_batches_none_of_a_single_scan(count, size, seed):
+    batches = planned([0] * count, size, seed=seed)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+    assert all(len(batch) <= size for batch in batches)
+    if size == 2 and count % 2 and count > 1:
+        assert flat(batches) == [*order, order[0]]  # the first again, as company for the last
+    else:
+        assert sorted(flat(batches)) == list(range(count))
+        # Where one would be left over, the batch before gives its last.
+        alone = size > 2 and count % size == 1 and count > 1
+        sizes = [size] * (count // size) + [left for left in [count % size] if left]
+        assert [len(batch) for batch in batches] == ([*sizes[:-2], size - 1, 2] if alone else sizes)
+        assert alone or flat(batches) == order
+    assert count == 1 or all(len(batch) > 1 for batch in batches)
+    assert all(len(set(batch)) == len(batch) for batch in batches)
+
+
+@given(labels=SOME_LABELS, size=st.integers(2, 9), seed=st.integers(0, 3))
+def test_every_batch_holds_every_class_where_it_is_asked_for(labels, size, seed):
+    counts = Counter(labels)
+    assume(1 < len(counts) <= size)
+    batches = planned(labels, size, True, seed)
+    number = len(batches)
+    for batch in batches:
+        assert {labels[scan] for scan in batch} == set(counts)
+        assert len(set(batch)) == len(batch) <= size
+    sizes = [len(batch) for batch in batches]
+    assert max(sizes) - min(sizes) <= 1
+    drawn = Counter(flat(batches))
+    assert drawn.keys() == set(range(len(labels)))  # none is left out
+    for each, count in counts.items():
+        of_class = [drawn[scan] for scan, label in enumerate(labels) if label == each]
+        assert sum(of_class) == max(count, number)
+        assert max(of_class) - min(of_class) <= 1
+    # One batch less would not hold them all.
+    assert number == 1 or (
+        -(-len(labels) // size) > number - 1
+        or sum(max(count, number - 1) for count in counts.values()) > (number - 1) * size
+    )
+
+
+def test_classes_of_the_papers_sizes_are_drawn_once_each():
+    # Yang et al. 2018: 47 and 56 subjects, batches of five; Rieke et al. 2018: 399 and 395 scans.
+    for counts, size, batches in (((47, 56), 5, 21), ((47, 56), 3, 35), ((399, 395), 5, 159)):
+        labels = [label for label, count in enumerate(counts) for _ in range(count)]
+        found = planned(labels, size, every_class=True)
+        assert len(found) == batches
+        assert sorted(flat(found)) == list(range(len(labels)))
+
+
+def test_a_rare_class_is_drawn_again_scan_by_scan():
+    labels = [0] * 20 + [1] * 3
+    batches = planned(labels, 4, every_class=True)
+    # Five of one scan of the rare class would hold 5 * 3 others only; seven hold 21.
+    assert [len(batch) for batch in batches] == [4, 4, 4, 4, 4, 4, 3]
+    rare = [scan for batch in batches for scan in batch if scan >= 20]
+    assert len(rare) == 7
+    assert sorted(rare[:3]) == sorted(rare[3:6]) == [20, 21, 22]
+
+
+def test_what_is_in_a_batch_is_drawn_by_the_generator_alone():
+    labels = [0, 1] * 10
+    first, again, other = (planned(labels, 5, True, seed) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+    # Over many epochs every two scans of two classes meet equally often.
+    meetings = np.zeros((20, 20))
+    for seed in range(600):
+        for batch in planned(labels, 5, True, seed):
+            meetings[np.ix_(batch, batch)] += 1
+    across = meetings[::2, 1::2] / 600
+    # Beside one of each class a batch has three of the twelve others, h of them of one class:
+    # E[(1 + h) (4 - h)] = 5.636 pairs in each of four batches, of 100 pairs in all.
+    assert across.mean() == pytest.approx(0.2255, abs=0.002)
+    assert np.ptp(across) < 0.12  # seven standard deviations
+
+
+@pytest.mark.parametrize("every_class", [False, True])
+def test_scans_of_one_class_are_batched_alike_either_way(every_class):
+    assert planned([1] * 11, 5, every_class) == planned([0] * 11, 5)
+
+
+def test_batches_too_small_for_all_classes_are_refused_with_both_numbers():
+    with pytest.raises(SetupFault, match=r"training\.batch_size is 2, .* 3 classes; choose 3") as e:
+        planned([0, 1, 2, 0, 1, 2], 2, every_class=True)
+    assert "\n" not in str(e.value)
+    with pytest.raises(SetupFault, match=r"training\.batch_size is 1, expected 2 or more"):
+        planned([0, 1], 1)
+
+
+def test_given_parts_are_the_batches(scans):
+    parts = [[4, 0, 6], [2, 2], [5, 1, 3]]
+    found = [
+        (batch.clone(), labels.tolist()) for batch, labels in Batches(scans, CPU, 3).in_parts(parts)
+    ]
+    assert [labels for _, labels in found] == [[LABELS[n] for n in part] for part in parts]
+    single = [batch for batch, _ in collected(Batches(scans, CPU, 1), range(7))]
+    for (batch, _), part in zip(found, parts, strict=True):
+        assert torch.equal(batch, torch.cat([single[number] for number in part]))
