@@ -1,4 +1,4 @@
-"""Pictures of a training: learning curves, ROC curves, confusion matrices."""
+"""Pictures of trainings: learning curves, ROC curves, confusion matrices, models side by side."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ matplotlib.use("Agg")
 import seaborn as sns
 from matplotlib import pyplot as plt
 
-from voxplain.training.metrics import PROBABILITY, measure, per_patient
+from voxplain.comparison.models import EXTERNAL_TEST, FIXED_SPLIT
+from voxplain.training.metrics import PROBABILITY, measure, per_patient, pool_folds
 
-_TRAIN, _TEST = "#0072b2", "#d55e00"  # two of Okabe and Ito's colours, told apart by everybody
+# Okabe and Ito's colours, told apart by everybody; markers say the same without colour.
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+_TRAIN, _TEST = _COLOURS[:2]
 
 
 def picture_of_learning(
@@ -51,72 +55,108 @@ def picture_of_learning(
 
 def picture_of_roc(
     path: str | Path,
-    predictions: Mapping[str, pd.DataFrame],
+    predictions: Mapping[tuple[int, int, int], pd.DataFrame],
     classes: Sequence[str],
     title: str,
 ) -> None:
-    """ROC curves per scan and per patient: every fold, and all folds' predictions pooled.
+    """ROC curves per scan and per patient, of all folds' predictions pooled.
+
+    The folds of each repeat and seed are one curve. Of two classes the curve is that of the first
+    one's probability, and every fold's own stands behind; of more, each class has a curve against
+    all others.
 
     Parameters
     ----------
     predictions
-        Name of a training to its table of predictions.
+        ``(repeat, fold, seed)`` to the table of predictions of its test scans.
     classes
-        The disease first; the curve is that of its probability against all others.
+        The disease first.
     """
-    column = PROBABILITY.format(classes[0])
+    pools = list(pool_folds(predictions).values())
+    curves = classes[:1] if len(classes) == 2 else classes
     figure, axes = plt.subplots(1, 2, figsize=(8.4, 4.8), layout="constrained")
     for place, level in zip(axes, ("scan", "patient"), strict=True):
-        tables = [
-            table if level == "scan" else per_patient(table, classes)
-            for table in predictions.values()
-        ]
-        areas = []
-        for table in tables:
-            true = table["class"] == classes[0]
-            if 0 < true.sum() < len(true):
-                wrong, right, _ = roc_curve(true, table[column])
-                place.plot(wrong, right, color="0.6", lw=0.8)
-                areas.append(roc_auc_score(true, table[column]))
-        pooled = pd.concat(tables)
-        true = pooled["class"] == classes[0]
-        wrong, right, _ = roc_curve(true, pooled[column])
-        area = roc_auc_score(true, pooled[column])
-        spread = f"{np.mean(areas):.2f} ± {np.std(areas, ddof=1):.2f}" if len(areas) > 1 else "n/a"
-        place.plot(wrong, right, color=_TEST, lw=2, label=f"pooled, AUC {area:.2f}")
-        place.plot([], [], color="0.6", lw=0.8, label=f"folds, AUC {spread}")
+        pooled, folds = (
+            [table if level == "scan" else per_patient(table, classes) for table in tables]
+            for tables in (pools, predictions.values())
+        )
+        behind = [_roc(table, curves[0]) for table in folds if _has_roc(table, curves[0])]
+        for wrong, right, _ in behind if len(curves) == 1 else ():
+            place.plot(wrong, right, color="0.6", lw=0.8)
+        colours = (_TEST,) if len(curves) == 1 else _COLOURS
+        for number, group in enumerate(curves):
+            colour = colours[number % len(colours)]
+            of_group = [_roc(table, group) for table in pooled if _has_roc(table, group)]
+            for wrong, right, _ in of_group:
+                place.plot(wrong, right, color=colour, lw=2 if len(pools) == 1 else 1.2)
+            told = "pooled" if len(curves) == 1 else f"{group} against the rest"
+            areas = [area for *_, area in of_group]
+            place.plot([], [], color=colour, lw=2, label=f"{told}, AUC {_mean_and_sd(areas)}")
+        if len(curves) == 1:
+            spread = _mean_and_sd([area for *_, area in behind])
+            place.plot([], [], color="0.6", lw=0.8, label=f"folds, AUC {spread}")
         place.plot([0, 1], [0, 1], color="0.8", lw=0.8, ls=":")
+        numbers = sorted({len(table) for table in pooled})
         place.set(
             xlabel="1 - specificity",
             ylabel="sensitivity",
-            title=f"per {level} (n = {len(pooled)})",
+            title=f"per {level} (n = {' to '.join(map(str, {numbers[0]: 0, numbers[-1]: 0}))})",
             aspect="equal",
             xlim=(-0.02, 1.02),
             ylim=(-0.02, 1.02),
         )
         place.legend(frameon=False, loc="lower right")
         sns.despine(ax=place)
-    figure.suptitle(f"{title}: {classes[0]} against {', '.join(classes[1:])}", fontsize=10)
+    against = "each class against the rest" if len(curves) > 1 else " against ".join(classes)
+    figure.suptitle(f"{title}: {against}{_several(len(pools))}", fontsize=10)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
 
+def _has_roc(table: pd.DataFrame, group: str) -> bool:
+    return 0 < (table["class"] == group).sum() < len(table)
+
+
+def _roc(table: pd.DataFrame, group: str) -> tuple[np.ndarray, np.ndarray, float]:
+    """1 - specificity, sensitivity, and the area, of a class's probability."""
+    true, probability = table["class"] == group, table[PROBABILITY.format(group)]
+    wrong, right, _ = roc_curve(true, probability)
+    return wrong, right, roc_auc_score(true, probability)
+
+
+def _mean_and_sd(values: Sequence[float]) -> str:
+    if not values:
+        return "n/a"
+    spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.2f}{spread}"
+
+
+def _several(pools: int) -> str:
+    return f", {pools} repeats or seeds" if pools > 1 else ""
+
+
 def picture_of_confusion(
-    path: str | Path, predictions: pd.DataFrame, classes: Sequence[str], title: str
+    path: str | Path,
+    predictions: Mapping[tuple[int, int, int], pd.DataFrame],
+    classes: Sequence[str],
+    title: str,
 ) -> None:
     """Confusion matrices of pooled predictions, per scan and per patient.
+
+    The folds of each repeat and seed are one matrix, as in :func:`picture_of_roc`; shown is their
+    sum, in which everybody counts once a repeat and seed.
 
     Parameters
     ----------
     predictions
-        All folds' test scans.
+        ``(repeat, fold, seed)`` to the table of predictions of its test scans.
     """
+    pools = list(pool_folds(predictions).values())
     side = 1.6 + 0.9 * len(classes)
     figure, axes = plt.subplots(1, 2, figsize=(2 * side + 1, side), layout="constrained")
     for place, level in zip(axes, ("scan", "patient"), strict=True):
-        table = predictions if level == "scan" else per_patient(predictions, classes)
-        told = measure(table, classes)
-        counts = np.array(told["confusion"])
+        told = [measure(t if level == "scan" else per_patient(t, classes), classes) for t in pools]
+        counts = np.sum([one["confusion"] for one in told], axis=0)
         shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
         text = [
             [f"{n}\n{share:.0%}" for n, share in zip(*row, strict=True)]
@@ -135,9 +175,82 @@ def picture_of_confusion(
             yticklabels=classes,
             ax=place,
         )
-        place.set(
-            xlabel="predicted", ylabel="true", title=f"per {level}, accuracy {told['accuracy']:.2f}"
-        )
-    figure.suptitle(title, fontsize=10)
+        accuracy = _mean_and_sd([one["accuracy"] for one in told])
+        place.set(xlabel="predicted", ylabel="true", title=f"per {level}, accuracy {accuracy}")
+    figure.suptitle(f"{title}{_several(len(pools))}", fontsize=10)
     figure.savefig(path, dpi=120)
     plt.close(figure)
+
+
+def picture_of_models(
+    path: str | Path, summary: pd.DataFrame, title: str, level: str = "patient"
+) -> None:
+    """ROC AUC of every model: a panel a task, cohorts and external tests by colour and marker.
+
+    The fixed split, whose networks are for the heatmaps, shows only where nothing else was done.
+
+    Parameters
+    ----------
+    summary
+        See :func:`voxplain.comparison.models.summary_rows`. A point is the mean over networks, its
+        bar one SD to either side.
+    level
+        ``scan`` or ``patient``.
+    """
+    shown = summary[summary["level"] == level]
+    if (shown["evaluation"] != FIXED_SPLIT).any():
+        shown = shown[shown["evaluation"] != FIXED_SPLIT]
+    shown = shown.assign(series=[_series_name(row) for row in shown.to_dict("records")])
+    tasks, models, series = (list(shown[key].unique()) for key in ("task", "model", "series"))
+    names = [model.replace(" (", "\n(") for model in models]
+    columns = 2 if len(tasks) == 4 else min(len(tasks), 3)
+    rows = -(-len(tasks) // columns)
+    width = 1.6 + 0.2 * len(models) * len(series)
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(max(columns * max(width, 2.6), 5), 2.8 * rows + 1.6),
+        layout="constrained",
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+    )
+    for place, task in zip(axes.flat, tasks, strict=False):
+        for number, name in enumerate(series):
+            own = shown[(shown["task"] == task) & (shown["series"] == name)].set_index("model")
+            own = own.reindex(models)
+            aside = 0.7 * ((number + 0.5) / len(series) - 0.5)
+            place.errorbar(
+                np.arange(len(models)) + aside,
+                own["roc_auc_mean"],
+                own["roc_auc_sd"],
+                fmt=_MARKERS[number % len(_MARKERS)],
+                color=_COLOURS[number % len(_COLOURS)],
+                markersize=5,
+                capsize=2,
+                lw=1,
+                label=name,
+            )
+        place.axhline(0.5, color="0.6", lw=0.8, ls=":")
+        place.set(title=task, xlim=(-0.5, len(models) - 0.5))
+        place.set_xticks(range(len(models)), names, rotation=35, ha="right", fontsize=9)
+        sns.despine(ax=place)
+    for place in axes.flat[len(tasks) :]:
+        place.set_axis_off()
+        # Above an empty panel the models' names have to stand where they are hidden otherwise.
+        above = axes[-2, list(axes[-1]).index(place)]
+        above.tick_params(labelbottom=True)
+    for place in axes[:, 0]:
+        place.set_ylabel(f"ROC AUC per {level}")
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=min(columns, 2))
+    figure.suptitle(f"{title}: mean ± SD over networks, chance 0.5", fontsize=10)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def _series_name(row: Mapping[str, str]) -> str:
+    """Who trained and who tested, as the legend has it."""
+    if row["evaluation"] == EXTERNAL_TEST:
+        return f"{row['cohort']}, tested on {row['tested_on']}"
+    return f"{row['cohort']}, {row['evaluation']}"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from sklearn import metrics
 
+from voxplain.faults import SetupFault
+
 MEASURES = ("accuracy", "balanced_accuracy", "roc_auc", "sensitivity", "specificity")
+ROC_AUCS = ("probabilities", "hard_labels")
 PROBABILITY = "probability_{}"  # column of a class's probability in a table of predictions
 
 
@@ -47,7 +50,9 @@ def per_patient(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
     return patients.reset_index()
 
 
-def measure(table: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
+def measure(
+    table: pd.DataFrame, classes: Sequence[str], roc_auc: str = "probabilities"
+) -> dict[str, Any]:
     """Measures of a table of predictions.
 
     Parameters
@@ -57,14 +62,24 @@ def measure(table: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
     classes
         The disease first: sensitivity is the recall of the first class, specificity that of all
         others against it.
+    roc_auc
+        What the ROC AUC ranks scans by: the ``probabilities`` of a class, or ``hard_labels``,
+        whether it is the predicted class. The published figure of Rieke et al. 2018 (0.78) is of
+        hard labels; of two classes that is the balanced accuracy.
 
     Returns
     -------
     ``n``, the measures of :data:`MEASURES` (None where a class is missing that it needs), and the
     ``confusion`` matrix, ``[true][predicted]`` in the order of ``classes``. ROC AUC is that of the
-    first class's probability for two classes, the mean over one-against-rest for more; the "ROC
-    AUC" of Rieke et al. 2018 was computed from hard labels, which is the balanced accuracy.
+    first class for two classes, the mean over one-against-rest for more.
+
+    Raises
+    ------
+    SetupFault
+        ``roc_auc`` is neither word.
     """
+    if roc_auc not in ROC_AUCS:
+        raise SetupFault(f"config: the ROC AUC is of {roc_auc!r}; allowed: {', '.join(ROC_AUCS)}")
     true, predicted = table["class"], table["predicted"]
     confusion = metrics.confusion_matrix(true, predicted, labels=list(classes))
     disease, others = true == classes[0], true != classes[0]
@@ -74,7 +89,12 @@ def measure(table: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
     ]
     complete = len(recalls) == len(classes)
     areas = [
-        metrics.roc_auc_score(true == group, table[PROBABILITY.format(group)])
+        metrics.roc_auc_score(
+            true == group,
+            (predicted == group).astype(float)
+            if roc_auc == "hard_labels"
+            else table[PROBABILITY.format(group)],
+        )
         for group in (classes[:1] if len(classes) == 2 else classes)
         if complete
     ]
@@ -89,8 +109,30 @@ def measure(table: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def pool_folds(
+    predictions: Mapping[tuple[int, int, int], pd.DataFrame],
+) -> dict[tuple[int, int], pd.DataFrame]:
+    """The folds of each repeat and seed as one table: every scan once, by a network new to it.
+
+    Parameters
+    ----------
+    predictions
+        ``(repeat, fold, seed)`` to the table of its test scans.
+
+    Returns
+    -------
+    ``(repeat, seed)`` to the table of all.
+    """
+    pools: dict[tuple[int, int], list[pd.DataFrame]] = {}
+    for (repeat, _, seed), table in predictions.items():
+        pools.setdefault((repeat, seed), []).append(table)
+    return {key: pd.concat(tables, ignore_index=True) for key, tables in pools.items()}
+
+
 def cross_validation_table(
-    predictions: dict[tuple[int, int, int], pd.DataFrame], classes: Sequence[str]
+    predictions: Mapping[tuple[int, int, int], pd.DataFrame],
+    classes: Sequence[str],
+    roc_auc: str = "probabilities",
 ) -> pd.DataFrame:
     """Measures of every fold, their mean and SD, and of all folds' predictions pooled.
 
@@ -100,6 +142,8 @@ def cross_validation_table(
         ``(repeat, fold, seed)`` to the table of its test scans.
     classes
         The disease first.
+    roc_auc
+        See :func:`measure`.
 
     Returns
     -------
@@ -109,17 +153,15 @@ def cross_validation_table(
     over all folds, and ``pooled mean`` over repeats and seeds.
     """
     rows = []
-    pooled: dict[tuple[int, int], list[pd.DataFrame]] = {}
-    for (repeat, _, seed), table in predictions.items():
-        pooled.setdefault((repeat, seed), []).append(table)
+    pooled = pool_folds(predictions)
     for level, at_level in (("scan", lambda t, _: t), ("patient", per_patient)):
         folds, pools = [], []
         for (repeat, fold, seed), table in predictions.items():
-            told = measure(at_level(table, classes), classes)
+            told = measure(at_level(table, classes), classes, roc_auc)
             where = {"split": f"repeat-{repeat}_fold-{fold}", "repeat": repeat, "fold": fold}
             folds.append({"level": level, **where, "seed": seed, **told})
-        for (repeat, seed), tables in pooled.items():
-            told = measure(at_level(pd.concat(tables), classes), classes)
+        for (repeat, seed), table in pooled.items():
+            told = measure(at_level(table, classes), classes, roc_auc)
             pools.append(
                 {"level": level, "split": "pooled", "repeat": repeat, "seed": seed, **told}
             )

@@ -28,12 +28,16 @@ class VoxelStatistics:
         ``[x, y, z]`` bool, the template's brain. Outside it a normalised scan is 0.
     grid
         Where they lie.
+    fitted_on
+        Places of the scans they were fitted on among those given, in ascending order; empty if they
+        were read from files.
     """
 
     mean: np.ndarray
     sd: np.ndarray
     mask: np.ndarray
     grid: Grid
+    fitted_on: tuple[int, ...] = ()
 
     @cached_property
     def brain(self) -> Brain:
@@ -50,7 +54,12 @@ class VoxelStatistics:
 
 
 def fit_statistics(
-    paths: Iterable[str | Path], mask: np.ndarray, grid: Grid, sd_floor: float
+    paths: Iterable[str | Path],
+    mask: np.ndarray,
+    grid: Grid,
+    sd_floor: float,
+    scans: int | None = None,
+    seed: int = 0,
 ) -> VoxelStatistics:
     """Mean and SD of every voxel of the brain over scans that are read one at a time.
 
@@ -67,6 +76,15 @@ def fit_statistics(
         Least SD of a voxel, as a fraction of the median SD inside the mask: where the training
         scans hardly differ, a test scan that does would otherwise be many SDs away (the published
         code of Rieke et al. adds 1e-10 to the SD, and such voxels explode).
+    scans
+        Fit on so many of the scans, drawn at random without replacement (200 in the published code
+        of Rieke et al. 2018), or on all if there are fewer. By default on all.
+    seed
+        Of that draw, in which more scans keep those that fewer had.
+
+    Returns
+    -------
+    The statistics; their ``fitted_on`` says which scans were drawn.
 
     Raises
     ------
@@ -76,14 +94,21 @@ def fit_statistics(
         There are fewer than two scans, or they do not differ anywhere.
     """
     brain = Brain(mask)
-    count = 0
+    drawn = None
+    if scans is not None:
+        paths = list(paths)
+        drawn = set(np.random.default_rng(seed).permutation(len(paths))[:scans].tolist())
+    fitted_on = []
     mean, squares = np.zeros(len(brain.places)), np.zeros(len(brain.places))
-    for path in paths:
+    for place, path in enumerate(paths):
+        if drawn is not None and place not in drawn:
+            continue
         values = open_scan(path, brain).values()
-        count += 1
+        fitted_on.append(place)
         step = values - mean
-        mean += step / count
+        mean += step / len(fitted_on)
         squares += step * (values - mean)
+    count = len(fitted_on)
     if count < 2:
         raise SetupFault(f"voxel statistics need at least two training scans, there are {count}")
     sd = np.sqrt(squares / count)
@@ -96,7 +121,7 @@ def fit_statistics(
     volumes = np.zeros(grid.shape, np.float32), np.full(grid.shape, floor, np.float32)
     for volume, values in zip(volumes, (mean, np.maximum(sd, floor)), strict=True):
         volume[mask] = values
-    return VoxelStatistics(*volumes, mask, grid)
+    return VoxelStatistics(*volumes, mask, grid, tuple(fitted_on))
 
 
 def read_statistics(mean: str | Path, sd: str | Path, mask: str | Path) -> VoxelStatistics:
