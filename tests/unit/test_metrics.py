@@ -4,11 +4,13 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from voxplain.faults import SetupFault
 from voxplain.training.metrics import (
     MEASURES,
     cross_validation_table,
     measure,
     per_patient,
+    pool_folds,
     predictions_table,
 )
 
@@ -143,6 +145,26 @@ def test_hard_labels_give_the_balanced_accuracy_as_roc_auc():
     assert told["roc_auc"] == pytest.approx(told["balanced_accuracy"])
 
 
+@given(scores=scores)
+def test_the_published_roc_auc_is_the_balanced_accuracy_whatever_the_probabilities(scores):
+    assume(len({group for group, _ in scores}) == 2)
+    table = predictions([("P", group, p / 10) for group, p in scores])
+    usual, published = measure(table, CLASSES), measure(table, CLASSES, "hard_labels")
+    assert published["roc_auc"] == pytest.approx(usual["balanced_accuracy"])
+    assert {**published, "roc_auc": 0} == {**usual, "roc_auc": 0}
+
+
+def test_the_published_roc_auc_is_that_of_hard_labels_as_scores():
+    told = measure(predictions(ROWS), CLASSES, "hard_labels")
+    assert told["roc_auc"] == pytest.approx(naive_auc([1, 0, 1], [1, 0]))
+    assert measure(predictions(ROWS), CLASSES)["roc_auc"] != told["roc_auc"]
+
+
+def test_an_unknown_roc_auc_is_refused_by_what_is_allowed():
+    with pytest.raises(SetupFault, match="'labels'; allowed: probabilities, hard_labels"):
+        measure(predictions(ROWS), CLASSES, "labels")
+
+
 def test_of_three_classes_the_first_is_measured_against_all_others():
     classes = ["AD", "MCI", "NC"]
     rows = [
@@ -154,7 +176,8 @@ def test_of_three_classes_the_first_is_measured_against_all_others():
         ("P6", "NC", 0.0, 0.1),
         ("P7", "NC", 0.1, 0.2),
     ]
-    told = measure(predictions(rows, classes), classes)
+    table = predictions(rows, classes)
+    told = measure(table, classes)
     assert told["confusion"] == [[1, 1, 0], [1, 1, 0], [0, 1, 2]]
     assert told["accuracy"] == pytest.approx(4 / 7)
     assert told["balanced_accuracy"] == pytest.approx((1 / 2 + 1 / 2 + 2 / 3) / 3)
@@ -166,6 +189,12 @@ def test_of_three_classes_the_first_is_measured_against_all_others():
         naive_auc([0.3, 0.9, 0.7], [0.1, 0.3, 0.2, 0.1]),
     ]
     assert told["roc_auc"] == pytest.approx(np.mean(areas))
+    hard = [
+        naive_auc([1, 0], [1, 0, 0, 0, 0]),
+        naive_auc([0, 1], [0, 1, 1, 0, 0]),
+        naive_auc([0, 1, 1], [0, 0, 0, 0]),
+    ]
+    assert measure(table, classes, "hard_labels")["roc_auc"] == pytest.approx(np.mean(hard))
 
 
 @pytest.mark.parametrize(
@@ -247,6 +276,23 @@ def test_repeats_and_seeds_are_pooled_each_by_itself():
     assert [row["accuracy"] for row in pooled.values()] == pytest.approx(expected)
     assert row_of(table, "scan", "pooled mean")["accuracy"] == pytest.approx(np.mean(expected))
     assert row_of(table, "scan", "mean")["accuracy"] == pytest.approx((1 + 0.5 + 0 + 0.5 + 1) / 5)
+
+
+def test_pools_hold_the_folds_of_a_repeat_and_seed():
+    tables = {**folds(), (2, 1, 4): folds()[1, 2, 4], (1, 1, 5): folds()[1, 1, 4]}
+    pools = pool_folds(tables)
+    assert list(pools) == [(1, 4), (2, 4), (1, 5)]
+    assert pools[1, 4]["patient"].tolist() == ["P1", "P2", "P3", "P3", "P4", "P5"]
+    assert pools[1, 4].index.tolist() == list(range(6))
+    pd.testing.assert_frame_equal(pools[2, 4], tables[2, 1, 4])
+
+
+def test_the_published_roc_auc_reaches_every_row():
+    table = cross_validation_table(folds(), CLASSES, roc_auc="hard_labels")
+    rows = table[table["split"] != "sd"]
+    np.testing.assert_allclose(rows["roc_auc"], rows["balanced_accuracy"])
+    usual = cross_validation_table(folds(), CLASSES)
+    assert not np.allclose(usual["roc_auc"], table["roc_auc"])
 
 
 def test_a_fold_that_lacks_a_class_counts_where_it_can():

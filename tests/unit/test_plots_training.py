@@ -4,8 +4,14 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from sklearn.metrics import roc_auc_score
 
-from voxplain.plots.training import picture_of_confusion, picture_of_learning, picture_of_roc
-from voxplain.training.metrics import predictions_table
+from voxplain.comparison.models import EVALUATIONS, LEVELS
+from voxplain.plots.training import (
+    picture_of_confusion,
+    picture_of_learning,
+    picture_of_models,
+    picture_of_roc,
+)
+from voxplain.training.metrics import measure, per_patient, pool_folds, predictions_table
 
 TRAIN, TEST, GREY = (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00), (0x99, 0x99, 0x99)
 
@@ -103,56 +109,126 @@ def test_the_mean_of_trainings_of_unequal_length_is_that_of_those_that_got_so_fa
 # --- ROC curves -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("classes", [("AD", "CN"), ("AD", "MCI", "CN")])
-def test_roc_curves_show_every_fold_and_all_pooled(drawn, classes):
-    tables = {str(seed): predictions(classes, seed) for seed in range(3)}
+def area(table, group="AD"):
+    return roc_auc_score(table["class"] == group, table[f"probability_{group}"])
+
+
+def area_under(line):
+    return np.trapezoid(line.get_ydata(), line.get_xdata())
+
+
+def legend_of(axes):
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_roc_curves_show_every_fold_and_all_pooled(drawn):
+    classes = ("AD", "CN")
+    tables = {(1, fold, 7): predictions(classes, fold) for fold in range(3)}
     picture, figure = drawn(picture_of_roc, tables, classes, "a cohort")
     assert count(picture, TEST) > 300
     assert count(picture, GREY) > 300
     assert cut_or_covered(figure) == []
-    assert f"AD against {', '.join(classes[1:])}" in figure._suptitle.get_text()
-    per_scan, per_patient = figure.axes
+    assert "AD against CN" in figure._suptitle.get_text()
+    assert "repeats" not in figure._suptitle.get_text()
+    per_scan, of_patients = figure.axes
     assert per_scan.get_title() == "per scan (n = 90)"
     patients = sum(table["patient"].nunique() for table in tables.values())
     assert patients < 90
-    assert per_patient.get_title() == f"per patient (n = {patients})"
-
-    def area(table):
-        return roc_auc_score(table["class"] == "AD", table["probability_AD"])
+    assert of_patients.get_title() == f"per patient (n = {patients})"
 
     areas = [area(table) for table in tables.values()]
-    legend = [text.get_text() for text in per_scan.get_legend().get_texts()]
-    assert legend == [
-        f"pooled, AUC {area(pd.concat(tables.values())):.2f}",
+    pooled = area(pd.concat(tables.values()))
+    assert legend_of(per_scan) == [
+        f"pooled, AUC {pooled:.2f}",
         f"folds, AUC {np.mean(areas):.2f} ± {np.std(areas, ddof=1):.2f}",
     ]
-    for line, expected in zip(per_scan.lines, areas, strict=False):
-        under = np.trapezoid(line.get_ydata(), line.get_xdata())
-        assert under == pytest.approx(expected)
+    assert len(per_scan.lines) == 4 + 3  # two entries of the legend, and chance
+    for line, expected in zip(per_scan.lines, [*areas, pooled], strict=False):
+        assert area_under(line) == pytest.approx(expected)
+
+
+def repeated(classes, repeats=3, folds=2):
+    """Every repeat tests the same scans of the same patients."""
+    tables = {}
+    for repeat in range(1, repeats + 1):
+        whole = predictions(classes, repeat, scans=40)
+        whole["patient"] = whole["patient"].str.replace(f"{repeat}-", "", n=1)
+        of_fold = whole.groupby("patient").ngroup() % folds
+        for fold in range(folds):
+            tables[repeat, fold + 1, 0] = whole[of_fold == fold]
+    return tables
+
+
+def test_of_a_repeated_cross_validation_each_repeat_is_a_curve_and_nobody_counts_twice(drawn):
+    classes = ("AD", "CN")
+    tables = repeated(classes)
+    _, figure = drawn(picture_of_roc, tables, classes, "a cohort")
+    assert cut_or_covered(figure) == []
+    assert "3 repeats or seeds" in figure._suptitle.get_text()
+    pools = list(pool_folds(tables).values())
+    for axes, at_level in zip(
+        figure.axes, (lambda t: t, lambda t: per_patient(t, classes)), strict=True
+    ):
+        areas = [area(at_level(table)) for table in pools]
+        assert len(axes.lines) == 6 + 3 + 3
+        for line, expected in zip(axes.lines[6:9], areas, strict=True):
+            assert area_under(line) == pytest.approx(expected)
+        spread = f"{np.mean(areas):.2f} ± {np.std(areas, ddof=1):.2f}"
+        assert legend_of(axes)[0] == f"pooled, AUC {spread}"
+    patients = pools[0]["patient"].nunique()
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["per scan (n = 40)", f"per patient (n = {patients})"]
+
+
+@pytest.mark.parametrize("classes", [("AD", "LMCI", "EMCI", "CN")])
+def test_of_several_classes_each_has_its_curve_against_the_rest(drawn, classes):
+    tables = {(1, fold, 0): predictions(classes, fold) for fold in range(3)}
+    picture, figure = drawn(picture_of_roc, tables, classes, "a cohort")
+    assert count(picture, TRAIN) > 200
+    assert count(picture, TEST) > 200
+    assert cut_or_covered(figure) == []
+    assert "each class against the rest" in figure._suptitle.get_text()
+    pooled = pd.concat(tables.values())
+    for axes, table in zip(figure.axes, (pooled, per_patient(pooled, classes)), strict=True):
+        areas = [area(table, group) for group in classes]
+        assert legend_of(axes) == [
+            f"{group} against the rest, AUC {its:.2f}"
+            for group, its in zip(classes, areas, strict=True)
+        ]
+        curves = [line for line in axes.lines if len(line.get_xdata()) > 2]
+        assert [area_under(line) for line in curves] == pytest.approx(areas)
+        assert len({line.get_color() for line in curves}) == len(classes)
 
 
 def test_a_patients_point_of_the_roc_curve_is_the_mean_of_their_scans(drawn):
     table = predictions(("AD", "CN"))
-    _, figure = drawn(picture_of_roc, {"only": table}, ("AD", "CN"), "a cohort")
+    _, figure = drawn(picture_of_roc, {(1, 1, 0): table}, ("AD", "CN"), "a cohort")
     patients = table.groupby("patient").agg({"class": "first", "probability_AD": "mean"})
     expected = roc_auc_score(patients["class"] == "AD", patients["probability_AD"])
-    curve = figure.axes[1].lines[0]
-    assert np.trapezoid(curve.get_ydata(), curve.get_xdata()) == pytest.approx(expected)
+    assert area_under(figure.axes[1].lines[0]) == pytest.approx(expected)
 
 
 def test_of_one_fold_there_is_no_spread(drawn):
-    _, figure = drawn(picture_of_roc, {"only": predictions(("AD", "CN"))}, ("AD", "CN"), "one")
-    for axes in figure.axes:
-        assert axes.get_legend().get_texts()[1].get_text() == "folds, AUC n/a"
+    table = predictions(("AD", "CN"))
+    _, figure = drawn(picture_of_roc, {(1, 1, 0): table}, ("AD", "CN"), "one")
+    assert legend_of(figure.axes[0])[1] == f"folds, AUC {area(table):.2f}"
 
 
 def test_a_fold_with_one_class_only_has_no_curve_of_its_own_but_is_pooled(drawn):
     whole, other = predictions(("AD", "CN")), predictions(("AD", "CN"), seed=1)
     healthy = other[other["class"] == "CN"]
-    _, figure = drawn(picture_of_roc, {"a": whole, "b": healthy}, ("AD", "CN"), "a cohort")
+    tables = {(1, 1, 0): whole, (1, 2, 0): healthy}
+    _, figure = drawn(picture_of_roc, tables, ("AD", "CN"), "a cohort")
     per_scan = figure.axes[0]
-    assert len(per_scan.lines) == 1 + 1 + 2  # a fold, the pool, an entry of the legend, chance
+    assert len(per_scan.lines) == 1 + 1 + 3  # a fold, the pool, two entries of the legend, chance
     assert per_scan.get_title() == f"per scan (n = {len(whole) + len(healthy)})"
+
+
+def test_pools_without_a_class_have_no_curve(drawn):
+    table = predictions(("AD", "CN"))
+    healthy = table[table["class"] == "CN"]
+    _, figure = drawn(picture_of_roc, {(1, 1, 0): healthy}, ("AD", "CN"), "a cohort")
+    assert legend_of(figure.axes[0]) == ["pooled, AUC n/a", "folds, AUC n/a"]
 
 
 # --- confusion matrices ---------------------------------------------------------------------------
@@ -168,7 +244,8 @@ def test_a_confusion_matrix_says_how_many_and_their_share_of_the_true_class(draw
     )
     sick = np.array([0.9, 0.2, 0.8, 0.3, 0.1, 0.4])
     table = predictions_table(members, np.stack([sick, 1 - sick], axis=1), ("AD", "CN"))
-    _, figure = drawn(picture_of_confusion, table, ("AD", "CN"), "by hand")
+    folds = {(1, 1, 0): table.iloc[:3], (1, 2, 0): table.iloc[3:]}
+    _, figure = drawn(picture_of_confusion, folds, ("AD", "CN"), "by hand")
     assert texts_of(figure)[:4] == ["2\n50%", "2\n50%", "0\n0%", "2\n100%"]
     # p's mean is 0.55, so that p counts as found.
     assert texts_of(figure)[4:] == ["2\n67%", "1\n33%", "0\n0%", "1\n100%"]
@@ -178,10 +255,12 @@ def test_a_confusion_matrix_says_how_many_and_their_share_of_the_true_class(draw
     ]
 
 
-@pytest.mark.parametrize("classes", [("AD", "CN"), ("AD", "MCI", "CN")])
+@pytest.mark.parametrize(
+    "classes", [("AD", "CN"), ("AD", "MCI", "CN"), ("AD", "LMCI", "EMCI", "CN")]
+)
 def test_a_confusion_matrix_has_a_row_and_a_column_for_each_class(drawn, classes):
     table = predictions(classes, scans=60)
-    picture, figure = drawn(picture_of_confusion, table, classes, "a cohort")
+    picture, figure = drawn(picture_of_confusion, {(1, 1, 0): table}, classes, "a cohort")
     assert cut_or_covered(figure) == []
     for axes in figure.axes:
         assert [tick.get_text() for tick in axes.get_xticklabels()] == list(classes)
@@ -196,5 +275,132 @@ def test_a_confusion_matrix_has_a_row_and_a_column_for_each_class(drawn, classes
 def test_a_class_without_a_scan_has_an_empty_row(drawn):
     classes = ("AD", "MCI", "CN")
     table = predictions(classes)
-    _, figure = drawn(picture_of_confusion, table[table["class"] != "MCI"], classes, "a cohort")
+    tables = {(1, 1, 0): table[table["class"] != "MCI"]}
+    _, figure = drawn(picture_of_confusion, tables, classes, "a cohort")
     assert texts_of(figure)[3:6] == ["0\n0%"] * 3
+
+
+def test_repeats_are_summed_and_a_patient_counts_once_in_each(drawn):
+    classes = ("AD", "CN")
+    tables = repeated(classes)
+    _, figure = drawn(picture_of_confusion, tables, classes, "a cohort")
+    assert "3 repeats or seeds" in figure._suptitle.get_text()
+    pools = list(pool_folds(tables).values())
+    for number, at_level in enumerate((lambda t: t, lambda t: per_patient(t, classes))):
+        told = [measure(at_level(table), classes) for table in pools]
+        shown = [int(text.split("\n")[0]) for text in texts_of(figure)[4 * number :][:4]]
+        assert shown == np.sum([one["confusion"] for one in told], axis=0).ravel().tolist()
+        accuracies = [one["accuracy"] for one in told]
+        spread = f"{np.mean(accuracies):.2f} ± {np.std(accuracies, ddof=1):.2f}"
+        assert figure.axes[number].get_title().endswith(f"accuracy {spread}")
+
+
+# --- models ---------------------------------------------------------------------------------------
+
+FOLDS, EXTERNAL, FIXED = EVALUATIONS
+
+
+def summary_of(tasks, models, series, seed=0):
+    """A summary as of ``series``: cohort, cohort tested on, evaluation."""
+    draw = np.random.default_rng(seed)
+    return pd.DataFrame(
+        [
+            {
+                "cohort": cohort,
+                "tested_on": tested_on,
+                "task": task,
+                "model": model,
+                "level": level,
+                "evaluation": evaluation,
+                "roc_auc_mean": draw.uniform(0.4, 0.95),
+                "roc_auc_sd": draw.uniform(0.02, 0.08),
+            }
+            for task in tasks
+            for model in models
+            for cohort, tested_on, evaluation in series
+            for level in LEVELS
+        ]
+    )
+
+
+MODELS = ["rieke", "voxcnn", "voxresnet", "voxresnet_gap", "voxresnet_shallow_gap (pools 2,2)"]
+TASKS = ["AD-NC", "pMCI-sMCI", "AD-LMCI-EMCI-NC", "AD-EMCI", "LMCI-NC", "EMCI-NC"]
+SERIES = [("a", "a", FOLDS), ("a", "b", EXTERNAL), ("b", "b", FOLDS), ("b", "a", EXTERNAL)]
+
+
+def labels_of_axis(axes):
+    return [tick.get_text() for tick in axes.get_xticklabels() if tick.get_visible()]
+
+
+def test_every_task_is_a_panel_with_a_point_and_a_bar_of_every_model_and_cohort(drawn):
+    summary = summary_of(TASKS, MODELS, SERIES)
+    picture, figure = drawn(picture_of_models, summary, "a run")
+    assert cut_or_covered(figure) == []
+    assert [axes.get_title() for axes in figure.axes] == TASKS
+    for axes, task in zip(figure.axes, TASKS, strict=True):
+        for (cohort, tested_on, _), bars in zip(SERIES, axes.containers, strict=True):
+            own = summary[
+                (summary["task"] == task)
+                & (summary["cohort"] == cohort)
+                & (summary["tested_on"] == tested_on)
+                & (summary["level"] == "patient")
+            ]
+            points, _, (lines,) = bars
+            np.testing.assert_array_equal(points.get_ydata(), own["roc_auc_mean"])
+            ends = np.array([line[:, 1] for line in lines.get_segments()])
+            np.testing.assert_allclose(ends.mean(axis=1), own["roc_auc_mean"])
+            np.testing.assert_allclose(np.ptp(ends, axis=1) / 2, own["roc_auc_sd"])
+        looks = {(bars[0].get_color(), bars[0].get_marker()) for bars in axes.containers}
+        assert len({colour for colour, _ in looks}) == len({mark for _, mark in looks}) == 4
+        places = [bars[0].get_xdata() for bars in axes.containers]
+        np.testing.assert_array_equal(np.rint(places), [range(5)] * 4)  # each by its model
+        assert np.unique(places).size == 20  # and none on another
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "a, cross-validation",
+        "a, tested on b",
+        "b, cross-validation",
+        "b, tested on a",
+    ]
+    assert labels_of_axis(figure.axes[3])[4] == "voxresnet_shallow_gap\n(pools 2,2)"
+    for colour in (TRAIN, TEST):
+        assert count(picture, colour) > 300
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_points_are_of_scans_or_patients_as_the_axis_says(drawn, level):
+    summary = summary_of(["AD-NC"], MODELS[:2], SERIES[:1])
+    _, figure = drawn(picture_of_models, summary, "a run", level)
+    (axes,) = figure.axes
+    assert axes.get_ylabel() == f"ROC AUC per {level}"
+    own = summary[summary["level"] == level]
+    np.testing.assert_array_equal(axes.containers[0][0].get_ydata(), own["roc_auc_mean"])
+
+
+@pytest.mark.parametrize("tasks", [1, 5])
+def test_every_column_of_panels_names_the_models_below(drawn, tasks):
+    _, figure = drawn(picture_of_models, summary_of(TASKS[:tasks], MODELS, SERIES[:1]), "a run")
+    assert cut_or_covered(figure) == []
+    shown = [axes for axes in figure.axes if axes.axison]
+    assert [axes.get_title() for axes in shown] == TASKS[:tasks]
+    lowest = {round(axes.get_position().x0, 3): axes for axes in shown}
+    for axes in lowest.values():
+        assert axes.xaxis.get_tick_params()["labelbottom"]
+
+
+def test_a_model_that_lacks_a_task_or_a_spread_has_a_gap_or_no_bar(drawn):
+    summary = summary_of(TASKS[:2], MODELS[:2], SERIES[:1])
+    gone = (summary["task"] == TASKS[1]) & (summary["model"] == MODELS[0])
+    summary.loc[summary["model"] == MODELS[1], "roc_auc_sd"] = np.nan
+    _, figure = drawn(picture_of_models, summary[~gone], "a run")
+    first, second = (axes.containers[0] for axes in figure.axes)
+    assert np.isfinite(first[0].get_ydata(orig=False)).tolist() == [True, True]
+    assert np.isfinite(second[0].get_ydata(orig=False)).tolist() == [False, True]
+    assert [len(line) for line in first[2][0].get_segments()] == [2, 0]
+
+
+def test_the_fixed_split_shows_only_where_nothing_else_was_done(drawn):
+    both = [("a", "a", FOLDS), ("a", "a", FIXED)]
+    for series, expected in ((both, "a, cross-validation"), (both[1:], "a, fixed split")):
+        _, figure = drawn(picture_of_models, summary_of(["AD-NC"], MODELS[:2], series), "a run")
+        assert [text.get_text() for text in figure.legends[0].get_texts()] == [expected]

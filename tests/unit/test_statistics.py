@@ -94,6 +94,39 @@ def test_statistics_do_not_need_all_scans_at_once(tmp_path):
     np.testing.assert_allclose(fitted.mean[MASK], volumes.mean(axis=0)[MASK], rtol=1e-4)
 
 
+@given(count=st.integers(2, 7), wanted=st.integers(2, 9), seed=st.integers(0, 2**31))
+def test_a_draw_of_some_scans_is_as_if_there_were_no_others(tmp_path_factory, count, wanted, seed):
+    paths = written(tmp_path_factory.mktemp("scans"), drawn(count))
+    fitted = fit_statistics(paths, MASK, GRID, 0.1, wanted, seed)
+    assert len(set(fitted.fitted_on)) == min(wanted, count)
+    assert list(fitted.fitted_on) == sorted(fitted.fitted_on)
+    alone = fit_statistics([paths[place] for place in fitted.fitted_on], MASK, GRID, 0.1)
+    np.testing.assert_array_equal(fitted.mean, alone.mean)
+    np.testing.assert_array_equal(fitted.sd, alone.sd)
+    assert fit_statistics(paths, MASK, GRID, 0.1, wanted, seed).fitted_on == fitted.fitted_on
+    more = fit_statistics(paths, MASK, GRID, 0.1, wanted + 1, seed).fitted_on
+    assert set(fitted.fitted_on) <= set(more)
+
+
+def test_by_default_all_scans_are_fitted_on(tmp_path):
+    paths = written(tmp_path, drawn(4))
+    assert fit_statistics(iter(paths), MASK, GRID, 0.1).fitted_on == (0, 1, 2, 3)
+
+
+def test_every_scan_is_drawn_about_as_often(tmp_path):
+    paths = written(tmp_path, drawn(6))
+    counts = np.zeros(6)
+    for seed in range(300):
+        counts[list(fit_statistics(paths, MASK, GRID, 0.1, 2, seed).fitted_on)] += 1
+    assert counts.sum() == 600
+    assert (abs(counts - 100) < 33).all()  # four standard deviations
+
+
+def test_a_draw_of_one_scan_is_refused(tmp_path):
+    with pytest.raises(SetupFault, match="at least two training scans, there are 1"):
+        fit_statistics(written(tmp_path, drawn(4)), MASK, GRID, 0.1, scans=1)
+
+
 @pytest.mark.parametrize("count", [0, 1])
 def test_fewer_than_two_scans_are_refused_with_their_number(tmp_path, count):
     paths = written(tmp_path, drawn(count))

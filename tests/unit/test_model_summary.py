@@ -1,0 +1,223 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from voxplain.comparison.models import EVALUATIONS, NetworkPredictions, summary_rows
+from voxplain.faults import SetupFault
+from voxplain.training.metrics import (
+    MEASURES,
+    cross_validation_table,
+    measure,
+    per_patient,
+    predictions_table,
+)
+
+CLASSES = ("AD", "NC")
+FOLDS, EXTERNAL, FIXED = EVALUATIONS
+
+
+def predictions(rows):
+    """A table of ``(image, patient, class, probability of AD)``."""
+    members = pd.DataFrame([row[:3] for row in rows], columns=["image", "patient", "class"])
+    sick = np.array([row[3] for row in rows], float)
+    return predictions_table(members, np.stack([sick, 1 - sick], axis=1), CLASSES)
+
+
+def drawn(seed, classes=CLASSES, scans=12):
+    draw = np.random.default_rng(seed)
+    members = pd.DataFrame(
+        {
+            "image": [f"I{n}" for n in range(scans)],
+            "patient": [f"P{n // 2}" for n in range(scans)],
+            "class": [classes[n // 2 % len(classes)] for n in range(scans)],
+        }
+    )
+    return predictions_table(members, draw.dirichlet(np.ones(len(classes)), scans), classes)
+
+
+def network(split="repeat-1_fold-1", seed=1, table=None, **changes):
+    told = {
+        "cohort": "a",
+        "tested_on": "a",
+        "task": "AD-NC",
+        "classes": CLASSES,
+        "model": "rieke",
+        "split": split,
+        "seed": seed,
+        "predictions": drawn(seed) if table is None else table,
+    }
+    return NetworkPredictions(**{**told, **changes})
+
+
+def row_of(summary, level, **where):
+    chosen = summary[summary["level"] == level]
+    for key, value in where.items():
+        chosen = chosen[chosen[key] == value]
+    (row,) = chosen.to_dict("records")
+    return row
+
+
+# Right of both; right of one of two (half of the pairs are ties or wrong); wrong of both.
+RIGHT = predictions([("I1", "P1", "AD", 0.9), ("I2", "P2", "NC", 0.1)])
+HALF = predictions([("I3", "P3", "AD", 0.8), ("I4", "P4", "NC", 0.7)])
+WRONG = predictions([("I1", "P1", "AD", 0.2), ("I2", "P2", "NC", 0.6)])
+
+
+# --- values ---------------------------------------------------------------------------------------
+
+
+def test_a_cross_validation_is_what_one_computes_by_hand():
+    networks = [
+        network("repeat-1_fold-1", table=RIGHT),
+        network("repeat-1_fold-2", table=HALF),
+        network("repeat-2_fold-1", table=WRONG),
+        network("repeat-2_fold-2", table=HALF),
+    ]
+    summary = summary_rows(networks)
+    assert list(summary.columns) == [
+        *("cohort", "tested_on", "task", "model", "level", "evaluation", "networks", "n"),
+        *(f"{name}_{what}" for name in MEASURES for what in ("mean", "sd")),
+        "roc_auc_sd_of_repeats",
+    ]
+    assert summary["level"].tolist() == ["scan", "patient"]
+    for level in ("scan", "patient"):
+        row = row_of(summary, level, evaluation=FOLDS)
+        assert (row["networks"], row["n"]) == (4, 4)
+        accuracies, areas = [1, 0.5, 0, 0.5], [1, 1, 0, 1]
+        assert row["accuracy_mean"] == pytest.approx(0.5)
+        assert row["accuracy_sd"] == pytest.approx(np.std(accuracies, ddof=1))
+        assert row["roc_auc_mean"] == pytest.approx(0.75)
+        assert row["roc_auc_sd"] == pytest.approx(np.std(areas, ddof=1))
+        assert row["sensitivity_mean"] == pytest.approx((1 + 1 + 0 + 1) / 4)
+        assert row["specificity_mean"] == pytest.approx((1 + 0 + 0 + 0) / 4)
+        # Yang et al.: the repeats' means are 1 and 0.5.
+        assert row["roc_auc_sd_of_repeats"] == pytest.approx(np.std([1, 0.5], ddof=1))
+
+
+def test_seeds_count_as_networks_and_within_their_repeat():
+    networks = [
+        network(f"repeat-{repeat}_fold-{fold}", seed, drawn(100 * repeat + 10 * fold + seed))
+        for repeat in (1, 2, 3)
+        for fold in (1, 2)
+        for seed in (4, 5)
+    ]
+    row = row_of(summary_rows(networks), "scan")
+    assert row["networks"] == 12
+    areas = np.array([measure(n.predictions, CLASSES)["roc_auc"] for n in networks])
+    of_repeats = areas.reshape(3, 4).mean(axis=1)
+    assert row["roc_auc_sd_of_repeats"] == pytest.approx(of_repeats.std(ddof=1))
+
+
+@pytest.mark.parametrize("classes", [CLASSES, ("AD", "MCI", "NC")])
+def test_mean_and_sd_are_those_of_the_cross_validations_own_table(classes):
+    tables = {(1, fold, 7): drawn(fold, classes) for fold in (1, 2, 3, 4)}
+    own = cross_validation_table(tables, classes).set_index(["level", "split"])
+    summary = summary_rows(
+        network(f"repeat-{repeat}_fold-{fold}", seed, table, classes=classes)
+        for (repeat, fold, seed), table in tables.items()
+    )
+    for level in ("scan", "patient"):
+        row = row_of(summary, level)
+        for name in MEASURES:
+            assert row[f"{name}_mean"] == pytest.approx(own.loc[(level, "mean"), name])
+            assert row[f"{name}_sd"] == pytest.approx(own.loc[(level, "sd"), name])
+
+
+def test_per_patient_the_mean_of_their_scans_decides():
+    summary = summary_rows([network(table=drawn(3))])
+    expected = measure(per_patient(drawn(3), CLASSES), CLASSES)
+    row = row_of(summary, "patient")
+    assert row["n"] == 6
+    for name in MEASURES:
+        assert row[f"{name}_mean"] == pytest.approx(expected[name])
+    assert row_of(summary, "scan")["n"] == 12
+
+
+def test_the_published_roc_auc_is_the_balanced_accuracy():
+    networks = [network(f"repeat-1_fold-{fold}", table=drawn(fold)) for fold in (1, 2, 3)]
+    summary = summary_rows(networks, roc_auc="hard_labels")
+    for what in ("mean", "sd"):
+        np.testing.assert_allclose(summary[f"roc_auc_{what}"], summary[f"balanced_accuracy_{what}"])
+    usual = summary_rows(networks)
+    assert not np.allclose(usual["roc_auc_mean"], summary["roc_auc_mean"])
+
+
+def test_of_one_network_or_repeat_there_is_no_spread():
+    row = row_of(summary_rows([network()]), "scan")
+    assert np.isnan([row[f"{name}_sd"] for name in MEASURES]).all()
+    assert np.isnan(row["roc_auc_sd_of_repeats"])
+    folds = [network(f"repeat-1_fold-{fold}", table=drawn(fold)) for fold in (1, 2)]
+    row = row_of(summary_rows(folds), "scan")
+    assert row["roc_auc_sd"] > 0
+    assert np.isnan(row["roc_auc_sd_of_repeats"])
+
+
+def test_a_fold_without_a_class_counts_where_it_can():
+    lacking = predictions([("I5", "P5", "AD", 0.2)])
+    networks = [network("repeat-1_fold-1", table=RIGHT), network("repeat-1_fold-2", table=lacking)]
+    row = row_of(summary_rows(networks), "scan")
+    assert (row["networks"], row["n"]) == (2, 3)
+    assert row["accuracy_mean"] == pytest.approx(0.5)
+    assert row["sensitivity_mean"] == pytest.approx(0.5)
+    assert row["roc_auc_mean"] == row["specificity_mean"] == 1
+
+
+# --- rows -----------------------------------------------------------------------------------------
+
+
+def test_every_cohort_task_model_level_and_evaluation_has_its_row():
+    several = ("AD", "MCI", "NC")
+    networks = [
+        network("repeat-1_fold-1"),
+        network("repeat-1_fold-2"),
+        network("fixed", seed=1),
+        network("fixed", seed=2),
+        network("external-b", tested_on="b"),
+        network("external-c", tested_on="c"),
+        network(cohort="b", tested_on="b"),
+        network(model="voxcnn"),
+        network(task="AD-MCI-NC", classes=several, table=drawn(1, several)),
+    ]
+    keys = ["cohort", "tested_on", "task", "model", "level", "evaluation", "networks"]
+    rows = [tuple(row) for row in summary_rows(networks)[keys].to_numpy().tolist()]
+    assert rows == [
+        (cohort, tested_on, task, model, level, evaluation, networks)
+        for cohort, tested_on, task, model, evaluation, networks in [
+            ("a", "a", "AD-NC", "rieke", FOLDS, 2),
+            ("a", "a", "AD-NC", "rieke", FIXED, 2),
+            ("a", "b", "AD-NC", "rieke", EXTERNAL, 1),
+            ("a", "c", "AD-NC", "rieke", EXTERNAL, 1),
+            ("b", "b", "AD-NC", "rieke", FOLDS, 1),
+            ("a", "a", "AD-NC", "voxcnn", FOLDS, 1),
+            ("a", "a", "AD-MCI-NC", "rieke", FOLDS, 1),
+        ]
+        for level in ("scan", "patient")
+    ]
+
+
+def test_networks_are_read_one_at_a_time():
+    alive = []
+
+    def one_at_a_time():
+        for fold in (1, 2, 3):
+            told = network(f"repeat-1_fold-{fold}")
+            alive.append(fold)
+            yield told
+            told.predictions.drop(told.predictions.index, inplace=True)
+
+    assert row_of(summary_rows(one_at_a_time()), "scan")["networks"] == 3
+    assert alive == [1, 2, 3]
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+def test_no_network_at_all_is_refused():
+    with pytest.raises(SetupFault, match="no trained network"):
+        summary_rows([])
+
+
+@pytest.mark.parametrize("split", ["", "fold-1", "repeat-1_fold-", "fixed-2", "tests"])
+def test_an_unknown_split_is_refused_by_its_name(split):
+    with pytest.raises(SetupFault, match=f"split '{split}' is unknown; expected repeat-"):
+        summary_rows([network(split)])
