@@ -27,10 +27,9 @@ DISEASE = "AD"
 VISITS = ("first", "any")
 
 _DAYS_A_MONTH = 365.25 / 12
-# Half of the time between two of ADNI's visits: so much earlier or later, it is the horizon's own.
-# Half a month, as long as visits should be off, loses 54 of the 197 scans that are pMCI within 24
-# months by the months of the 1.5 T list of Rieke et al. 2018, as that has the dates of scans, and
-# screening scans lie weeks before month 0; three months lose 2.
+# Half of the six months between ADNI's visits: a visit so near the horizon is the horizon's own.
+# By the scan dates of the 1.5 T list of Rieke et al. 2018, where screening lies weeks before month
+# 0, half a month would lose 54 of the 197 scans that are pMCI at 24 months; three months lose 2.
 _TOLERANCE_MONTHS = 3
 
 
