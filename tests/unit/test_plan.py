@@ -289,6 +289,18 @@ def test_the_share_converts_at_months_that_are_uniform_up_to_36():
         assert count == pytest.approx(0.4 * 990 / 3, abs=43)
 
 
+def test_who_converts_has_nothing_to_do_with_site_or_sex():
+    groups = {"MCI": {"patients": 990, "severity": [0.2, 0.4], "converts": 0.5}}
+    scans = plan(groups=groups, visits={"sc": 1.0, "m36": 1.0})
+    converters = {scan.subject for scan in scans if scan.group == "AD"}
+    first = [scan for scan in scans if scan.visit == "ADNI Screening"]
+    for key in (lambda scan: scan.subject[:3], lambda scan: scan.sex):
+        for value in {key(scan) for scan in first}:
+            alike = [scan.subject in converters for scan in first if key(scan) == value]
+            spread = 4.5 * 0.5 / len(alike) ** 0.5
+            assert sum(alike) / len(alike) == pytest.approx(0.5, abs=spread)
+
+
 def visit_month_of(scan):
     month = re.search(r"Month (\d+)", scan.visit)
     return int(month[1]) if month else 0

@@ -168,15 +168,26 @@ def test_of_rows_that_name_one_image_the_one_without_fate_is_the_scan():
     ("days", "later", "label"),
     [
         (1095, "AD", PROGRESSIVE),  # three years
-        (1095 + 14, "AD", PROGRESSIVE),  # half a month late
-        (1095 + 21, "AD", ""),  # too late, and what lies between is not known
-        (1095 - 14, "MCI", STABLE),
-        (1095 - 21, "MCI", ""),
+        (1095 + 91, "AD", PROGRESSIVE),  # three months late
+        (1095 + 93, "AD", ""),  # too late, and what lies between is not known
+        (1095 - 90, "MCI", STABLE),
+        (1095 - 93, "MCI", ""),
         (1, "AD", PROGRESSIVE),
     ],
 )
-def test_dates_tell_the_time_with_half_a_month_to_either_side(days, later, label):
+def test_dates_tell_the_time_with_three_months_to_either_side(days, later, label):
     assert labels(dated((0, "MCI"), (days, later)))["I0"] == label
+
+
+def test_a_visit_counts_as_the_horizons_own_though_the_scan_was_taken_before_the_baseline():
+    """Screening scans lie weeks before month 0, and month 36 is three years after that."""
+    scans = [
+        scan(0, None, "MCI", date="2005-09-01", session="SC"),
+        scan(1, 36, "AD", date="2008-10-20"),
+        scan(2, None, "MCI", date="2005-09-01", session="SC", subject="022_S_0007"),
+        scan(3, 30, "MCI", date="2008-04-20", subject="022_S_0007"),
+    ]
+    assert labels(scans) == {"I0": PROGRESSIVE, "I2": "", "I3": ""}
 
 
 def test_dates_come_before_months():

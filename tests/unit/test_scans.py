@@ -492,6 +492,13 @@ def test_visits_decide_whatever_became_of_their_images():
         assert scans[1].fate is not None
 
 
+def test_a_row_that_is_no_scan_has_no_label():
+    rows = [*CONVERTS, CONVERTS[0], row(image="I10", visit="soon", date="soon", group="MCI")]
+    first, _, again, bad = scans_of(rows, tasks=[("pMCI", "sMCI")])
+    assert (again.fate.status, bad.fate.status) == ("duplicate", "failed")
+    assert [scan.progression for scan in (first, again, bad)] == ["pMCI", "", ""]
+
+
 def test_a_row_that_names_no_image_is_no_lost_scan():
     scan = only([row(image="", group="MCI")])
     assert (scan.fate.status, scan.fate.stage) == ("unused", "table")

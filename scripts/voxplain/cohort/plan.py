@@ -187,7 +187,7 @@ def plan_cohort(
                     PlannedScan(
                         image=f"I{1000000 + number * 1000 + months}",
                         subject=subject,
-                        group=_CONVERTED if months > 0 and months >= conversion else group,
+                        group=_CONVERTED if months >= conversion else group,
                         sex=sex,
                         age=round(first_age + years, 2),
                         visit=_VISIT_LABELS.get(visit, f"ADNI1/GO Month {months}"),

@@ -3,7 +3,7 @@
 Only the standard library is needed: which scans a split holds is decided while the workflow is
 parsed, from the table alone, so that no job's outcome moves anybody from one side to the other.
 A patient's place depends on the seed and on the patients' own names (their order is that of a
-hash), not on the order of a table.
+hash), not on the order of a table; only the draw that reproduces a published one depends on that.
 """
 
 from __future__ import annotations
