@@ -4,10 +4,10 @@
     python benchmarks/methods.py --resolution 1 --models voxresnet --methods sensitivity grad_cam
     python benchmarks/methods.py --device cuda
 
-Each method runs in a process of its own: a forward pass of the same network, several times, then the
-method; the ratio of the method's time to the median forward pass is what docs/methods.md prints. The
-network has random weights (as many multiplications as a trained one), the scan is noise in the
-template's brain. Prints a table and, as the last line, JSON with ``name``, ``ratios`` (passes by
+Each method runs in a process of its own: forward passes of the network, then the method. The ratio
+of the method's time to the median forward pass is what docs/methods.md prints. The network has
+random weights (as many multiplications as a trained one), the scan is noise in the template's
+brain. Prints a table and, as the last line, JSON with ``name``, ``ratios`` (passes by
 ``model.method``) and the sizes.
 """
 

@@ -32,7 +32,7 @@ is not allowed stops the run with a line that says which.
 |---|---|
 | [`config.yaml`](../config.yaml) | the embedded default: a small simulated cohort at 4 mm |
 | [`config/adni.yaml`](adni.yaml) | Rieke et al. 2018 on your own download of ADNI at 1 mm |
-| [`config/all_methods.yaml`](all_methods.yaml) | every network and method on a simulated cohort at 4 mm |
+| [`config/all_methods.yaml`](all_methods.yaml) | every network and method, at 4 mm |
 
 ## Every key
 

@@ -23,7 +23,14 @@ from voxplain import __version__ as VERSION
 from voxplain.cohort.fates import read_fates, summarise
 from voxplain.cohort.plan import plan_cohort
 from voxplain.cohort.scans import class_in, find_image_folders, list_scans, read_table
-from voxplain.cohort.splits import EXTERNAL, FIXED, make_external, make_fixed, make_folds, patient_of
+from voxplain.cohort.splits import (
+    EXTERNAL,
+    FIXED,
+    make_external,
+    make_fixed,
+    make_folds,
+    patient_of,
+)
 from voxplain.faults import SetupFault
 from voxplain.models import MODELS, Recipe, plan_model
 from voxplain.relevance import METHODS, choose_target
@@ -120,9 +127,7 @@ def check_names():
             )
     for name in config["apply"]["cohorts"]:
         if name not in cohorts:
-            raise SetupFault(
-                f"config: apply.cohorts has {name!r}; allowed: {', '.join(cohorts)}"
-            )
+            raise SetupFault(f"config: apply.cohorts has {name!r}; allowed: {', '.join(cohorts)}")
     for method in methods:
         if not any(method in methods_of(model) for model in config["models"]):
             raise SetupFault(
@@ -145,12 +150,13 @@ def split_cohort(name, classes):
         return {}
     settings, scans = config["splits"], list(SCANS[name].values())
     shared = {"scans": scans, "classes": classes, "seed": settings["seed"]}
-    splits = make_folds(**shared, **{key: settings[key] for key in ("folds", "repeats", "stratify")})
-    splits.append(
-        make_fixed(
-            **shared, test_patients=settings["fixed_test_patients"], draw=settings["fixed_draw"]
-        )
+    splits = make_folds(
+        **shared, **{key: settings[key] for key in ("folds", "repeats", "stratify")}
     )
+    draw = settings["fixed_draw"]
+    if draw == "as_published":
+        shared["seed"] = 0
+    splits.append(make_fixed(**shared, test_patients=settings["fixed_test_patients"], draw=draw))
     for pair in settings["external"]:
         if pair["train"] == name:
             others = list(SCANS[pair["test"]].values())
@@ -480,7 +486,9 @@ def scans_of_split(pattern, *sides):
         split = split_of(wildcards)
         cohorts = {"train": wildcards.cohort, "test": tested_cohort(wildcards)}
         return [
-            path for side in sides for path in of_images(pattern, cohorts[side], getattr(split, side))
+            path
+            for side in sides
+            for path in of_images(pattern, cohorts[side], getattr(split, side))
         ]
 
     return paths
@@ -495,7 +503,9 @@ def members_of_split(wildcards):
         for image in getattr(split, side):
             scan = SCANS[cohort][image]
             volume = STORED.format(**entities_of(cohort, scan))
-            rows.append([image, patient_of(scan), class_in(scan, classes), side, volume])
+            # Two cohorts may use the same image ids.
+            other = "" if cohort == wildcards.cohort else cohort
+            rows.append([image, patient_of(scan), class_in(scan, classes), side, volume, other])
     return rows
 
 
@@ -598,7 +608,9 @@ def summarised_methods(wildcards):
 
 def maps_to_summarise(wildcards):
     """The heatmaps of a chunk by every method of the summary."""
-    return expand(CHUNK.replace("{method}", "{one}"), **wildcards, one=summarised_methods(wildcards))
+    return expand(
+        CHUNK.replace("{method}", "{one}"), **wildcards, one=summarised_methods(wildcards)
+    )
 
 
 def atlas_of_method(wildcards):
@@ -756,7 +768,7 @@ def cohort_sizes():
 
 
 def applied_network(wildcards):
-    """A trained network's file. By its absolute path no rule makes it: it is there or it is not."""
+    """A trained network's file. Its path is absolute: it is there, or it is not; nothing here makes it."""
     return str(Path(config["apply"]["networks"][wildcards.network]).absolute())
 
 
@@ -768,7 +780,12 @@ def volumes_of_cohort(wildcards):
 def members_of_cohort(wildcards):
     """Image, patient, the table's group and volume of every processed scan."""
     return [
-        [scan.image, patient_of(scan), scan.group, STORED.format(**entities_of(wildcards.cohort, scan))]
+        [
+            scan.image,
+            patient_of(scan),
+            scan.group,
+            STORED.format(**entities_of(wildcards.cohort, scan)),
+        ]
         for scan in SCANS[wildcards.cohort].values()
     ]
 
@@ -804,6 +821,15 @@ def voxels_times(mb_at_1_mm, least_mb):
         return round(attempt * max(mb_at_1_mm / config["resolution_mm"] ** 3, least_mb))
 
     return mem_mb
+
+
+def mb_of_training(wildcards, attempt):
+    """Memory in MB of a training on a CPU: of a whole batch of activations.
+
+    At 1 mm one half more than what a step takes at 2 mm, times eight (VoxResNet: 3.4 GB).
+    """
+    at_1_mm = {"rieke": 8000, "voxcnn": 16000}.get(wildcards.model, 40000)
+    return voxels_times(at_1_mm, least_mb=3000)(wildcards, attempt)
 
 
 def growing(amount):

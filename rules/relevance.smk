@@ -26,9 +26,6 @@ rule make_atlas:
 
 
 rule explain_scans:
-    """Make the heatmaps of some test scans by one method."""
-    wildcard_constraints:
-        method=EXPLAINING,
     input:
         model=f"{RUN}/model.pt",
         members=f"{SPLIT}_members.tsv",
@@ -40,6 +37,9 @@ rule explain_scans:
         split_log("explain_scans", "{model}", "seed-{seed}", "{method}", "chunk-{chunk}"),
     benchmark:
         split_benchmark("explain_scans", "{model}", "seed-{seed}", "{method}", "chunk-{chunk}")
+    """Make the heatmaps of some test scans by one method."""
+    wildcard_constraints:
+        method=EXPLAINING,
     conda:
         "../envs/torch.yaml"
     threads: 4
@@ -57,9 +57,6 @@ rule explain_scans:
 
 
 rule combine_heatmaps:
-    """Combine the heatmaps of some scans by several methods into one score a voxel."""
-    wildcard_constraints:
-        method="summary",
     input:
         maps=maps_to_summarise,
         mask=f"{TEMPLATE}_mask.nii.gz",
@@ -69,6 +66,9 @@ rule combine_heatmaps:
         split_log("combine_heatmaps", "{model}", "seed-{seed}", "{method}", "chunk-{chunk}"),
     benchmark:
         split_benchmark("combine_heatmaps", "{model}", "seed-{seed}", "{method}", "chunk-{chunk}")
+    """Combine the heatmaps of some scans by several methods into one score a voxel."""
+    wildcard_constraints:
+        method="summary",
     conda:
         "../envs/report.yaml"
     threads: 1

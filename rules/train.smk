@@ -25,7 +25,7 @@ rule train_network:
     resources:
         gpu=GPUS,
         device=config["device"],
-        mem_mb=voxels_times(8000, least_mb=3000),
+        mem_mb=mb_of_training,
         runtime=growing(720),
     params:
         settings=training_settings,
@@ -51,19 +51,34 @@ rule evaluate_folds:
             "results/{cohort}/{task}/{model}/learning_curves.png",
             caption="../report/learning_curves.rst",
             category="Cross-validation",
-            labels={"cohort": "{cohort}", "task": "{task}", "model": "{model}", "what": "learning curves"},
+            labels={
+                "cohort": "{cohort}",
+                "task": "{task}",
+                "model": "{model}",
+                "what": "learning curves",
+            },
         ),
         roc=report(
             "results/{cohort}/{task}/{model}/roc.png",
             caption="../report/roc.rst",
             category="Cross-validation",
-            labels={"cohort": "{cohort}", "task": "{task}", "model": "{model}", "what": "ROC curves"},
+            labels={
+                "cohort": "{cohort}",
+                "task": "{task}",
+                "model": "{model}",
+                "what": "ROC curves",
+            },
         ),
         confusion=report(
             "results/{cohort}/{task}/{model}/confusion.png",
             caption="../report/confusion.rst",
             category="Cross-validation",
-            labels={"cohort": "{cohort}", "task": "{task}", "model": "{model}", "what": "confusion matrices"},
+            labels={
+                "cohort": "{cohort}",
+                "task": "{task}",
+                "model": "{model}",
+                "what": "confusion matrices",
+            },
         ),
     log:
         "logs/evaluate_folds/{cohort}/{task}/{model}.log",

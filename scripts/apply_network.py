@@ -24,8 +24,8 @@ with job(snakemake):
         if then.get(key) != now.get(key):
             raise SetupFault(
                 f"network {snakemake.wildcards.network} was trained on scans preprocessed with "
-                f"{key}: {then.get(key)}, the configuration says {now.get(key)}; a network is right "
-                "for scans that were preprocessed as its own only: set the configuration to the same"
+                f"{key}: {then.get(key)}, the configuration says {now.get(key)}; a network knows "
+                "scans only that were preprocessed as its own: set the configuration to the same"
             )
 
     rows = []
@@ -43,8 +43,8 @@ with job(snakemake):
     known = sorted(set(members["patient"]) & set(network.told["trained_on_patients"]))
     if known:
         print(
-            f"the network was trained on scans of {len(known)} of these patients, so that what it says "
-            f"of them is no test: {', '.join(known)}",
+            f"the network was trained on scans of {len(known)} of these patients, so that what it "
+            f"says of them is no test: {', '.join(known)}",
             flush=True,
         )
     scans = Scans(list(members["path"]), [0] * len(members), network.statistics)

@@ -13,14 +13,15 @@ with job(snakemake):
     split = snakemake.wildcards.split
     members, paths, lost = [], {}, []
     rows = zip(snakemake.params.rows, snakemake.input.quality, strict=True)
-    for (image, patient, group, side, path), quality in rows:
+    for (image, patient, group, side, path, other), quality in rows:
         told = json.loads(Path(quality).read_text(encoding="utf-8"))
         if told["Fate"]["status"] != "usable":
             lost.append(image)
             continue
         # Not the files' own digests: a list or a note may lie beside many patients' images.
-        members.append(Member(image, patient, side, group, (told["SourceVoxelDataSha256"],)))
-        paths[image] = path
+        digests = (told["SourceVoxelDataSha256"],)
+        members.append(Member(image, patient, side, group, digests, other))
+        paths[side, image] = path
     if len(lost) > int(snakemake.resources.most_lost):
         raise SetupFault(
             f"{len(lost)} of the {len(snakemake.params.rows)} scans of split {split} were lost in "
@@ -34,7 +35,9 @@ with job(snakemake):
     with open(snakemake.output.members, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
         writer.writerow(["image", "patient", "class", "side", "path"])
-        writer.writerows([m.image, m.patient, m.group, m.side, paths[m.image]] for m in members)
+        writer.writerows(
+            [m.image, m.patient, m.group, m.side, paths[m.side, m.image]] for m in members
+        )
     write_sidecar(
         snakemake.output.audit,
         {

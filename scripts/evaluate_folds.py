@@ -23,6 +23,5 @@ with job(snakemake):
     table.to_csv(output.table, sep="\t", index=False, float_format="%.4f", na_rep="n/a")
     title = f"{snakemake.wildcards.cohort}, {snakemake.wildcards.task}, {params.network}"
     picture_of_learning(output.learning, histories, title)
-    by_name = {" ".join(map(str, key)): table for key, table in predictions.items()}
-    picture_of_roc(output.roc, by_name, params.classes, title)
-    picture_of_confusion(output.confusion, pd.concat(list(by_name.values())), params.classes, title)
+    picture_of_roc(output.roc, predictions, params.classes, title)
+    picture_of_confusion(output.confusion, predictions, params.classes, title)

@@ -25,8 +25,8 @@ with job(snakemake):
     statistics, classes = network.statistics, network.classes
     if method.models and network.name not in method.models:
         raise SetupFault(
-            f"{name} does not apply to {network.name} (only to {', '.join(method.models)}); leave it "
-            "out of heatmaps.methods"
+            f"{name} does not apply to {network.name} (only to {', '.join(method.models)}); leave "
+            "it out of heatmaps.methods"
         )
 
     options = dict(settings["options"])

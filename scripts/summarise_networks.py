@@ -9,9 +9,7 @@ with job(snakemake):
     from voxplain.plots.training import picture_of_models
 
     networks = []
-    for told, path in zip(
-        snakemake.params.networks, snakemake.input.predictions, strict=True
-    ):
+    for told, path in zip(snakemake.params.networks, snakemake.input.predictions, strict=True):
         predictions = pd.read_csv(path, sep="\t", dtype={"patient": str})
         networks.append(
             NetworkPredictions(
@@ -26,7 +24,7 @@ with job(snakemake):
             )
         )
     summary = summary_rows(networks, snakemake.params.roc_auc)
-    summary.to_csv(
-        snakemake.output.table, sep="\t", index=False, float_format="%.4f", na_rep="n/a"
+    summary.to_csv(snakemake.output.table, sep="\t", index=False, float_format="%.4f", na_rep="n/a")
+    picture_of_models(
+        snakemake.output.picture, summary, "How well the networks tell the classes apart"
     )
-    picture_of_models(snakemake.output.picture, summary, "How well the networks tell the classes apart")

@@ -58,7 +58,7 @@ PASS_OF_MODEL = {
     "voxresnet_gap": 15.0,
     "voxresnet_shallow_gap": 13.0,
 }
-# Training computes the background of rieke's scans once, which saves it half; that of the others not.
+# Training computes the background of rieke's scans once, which saves it half; of no other's.
 CROPPED = {"rieke": 1.0}
 UNCROPPED = 2.0
 # Passes of a step of the methods that take one gradient or two (`benchmarks/methods.py`).
@@ -245,9 +245,7 @@ def count_work(cohort: CohortSize, settings: Mapping[str, Any]) -> Iterator[tupl
     yield from count_heatmaps(cohort, settings)
 
 
-def count_heatmaps(
-    cohort: CohortSize, settings: Mapping[str, Any]
-) -> Iterator[tuple[str, Work]]:
+def count_heatmaps(cohort: CohortSize, settings: Mapping[str, Any]) -> Iterator[tuple[str, Work]]:
     """The work of one cohort that comes after its networks."""
     heatmaps, seeds = settings["heatmaps"], len(settings["training"]["seeds"])
     scans = sum(count for count, _ in cohort.explained)

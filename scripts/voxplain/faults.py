@@ -39,7 +39,7 @@ class Fate:
     ----------
     status
         ``usable`` (went through all stages), ``failed`` (a fault of its data), ``excluded``
-        (quality control), ``unused`` (its group is not among the classes asked for), or
+        (quality control), ``unused`` (it has no class in any task, or its line names no image), or
         ``duplicate`` (the table names the same image twice).
     stage
         The stage that decided it.

@@ -7,7 +7,9 @@ import pytest
 
 def examples(repository):
     for path in sorted((repository / "docs").glob("*.md")):
-        for number, code in enumerate(re.findall(r"^```python\n(.*?)^```", path.read_text(), re.M | re.S)):
+        for number, code in enumerate(
+            re.findall(r"^```python\n(.*?)^```", path.read_text(), re.M | re.S)
+        ):
             yield f"{path.name}-{number}", code
 
 

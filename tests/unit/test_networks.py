@@ -63,5 +63,5 @@ def test_a_file_that_is_no_network_is_named(tmp_path):
     with pytest.raises(SetupFault, match=r"model\.pt is no network that voxplain trained"):
         load_network(tmp_path / "model.pt")
     torch.save({"state_dict": {}}, tmp_path / "model.pt")
-    with pytest.raises(SetupFault, match="give the file model.pt of a run"):
+    with pytest.raises(SetupFault, match="give the file"):
         load_network(tmp_path / "model.pt")

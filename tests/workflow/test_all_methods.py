@@ -11,10 +11,10 @@ import pytest
 import torch
 import yaml
 from filelock import FileLock
+from voxplain.relevance.combine import combine
 
 from voxplain.models import MODELS, describe_model
 from voxplain.relevance import METHODS
-from voxplain.relevance.combine import combine
 from voxplain.training.networks import load_network
 from workflow.conftest import ROOT, TINY, snakemake
 

@@ -180,8 +180,8 @@ def choose_target(
     name = true if wanted == "true" else wanted
     if wanted == "true" and name not in classes:
         raise SetupFault(
-            f"heatmaps.target is true, but a scan's own class is {true or 'not known'}; allowed here: "
-            f"disease, predicted, {', '.join(classes)}"
+            f"heatmaps.target is true, but a scan's own class is {true or 'not known'}; allowed "
+            f"here: disease, predicted, {', '.join(classes)}"
         )
     if name not in classes:
         raise SetupFault(

@@ -270,7 +270,7 @@ def voxel_occlusion(
     voxels = np.argwhere(chosen)
     centres = voxels
     if stride > 1:
-        # The last place along an axis is clipped into the scan; unique, as several voxels share one.
+        # The last place along an axis is clipped into the scan. Several voxels share a cube.
         nearest = (voxels + stride // 2) // stride * stride
         centres, number = np.unique(
             np.minimum(nearest, np.array(shape) - 1), axis=0, return_inverse=True
