@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from pipeline.estimate import AREAS, COSTS, GRADIENT, INTERMEDIATE, count_passes
+from pipeline.settings import complete_settings, read_schema
 from voxplain.anatomy.template import make_template
 from voxplain.relevance.regions import Regions
 
@@ -72,7 +73,8 @@ def size_of(path: Path) -> int:
 
 def units_of(rule: str, folder: Path, jobs: int) -> float:
     """What a rule's CPU time is counted by, summed over its jobs; see `count_work`."""
-    settings = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+    given = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+    settings = complete_settings(given, read_schema(ROOT / "schemas/config.schema.yaml"))
     cohort = next(iter(settings["cohorts"]))
     members = sorted((folder / f"results/{cohort}").glob("*/splits/*_members.tsv"))
     sides = []
@@ -83,9 +85,9 @@ def units_of(rule: str, folder: Path, jobs: int) -> float:
         return sum(side.count("train") for side in sides)
     if rule == "train_network":
         steps = sum(GRADIENT * side.count("train") + side.count("test") for side in sides)
-        return settings["training"]["epochs"] * steps
+        return settings["models"]["rieke"]["epochs"] * steps
     maps = sorted((folder / f"results/{cohort}").glob("*/*/fixed/seed-*/*/scans/*/*.nii.gz"))
-    if rule == "average_heatmaps":
+    if rule in ("average_heatmaps", "tabulate_areas"):
         return len(maps)
     if rule == "explain_scans":
         _, mask, _ = make_template("packaged", settings["resolution_mm"])
@@ -93,7 +95,7 @@ def units_of(rule: str, folder: Path, jobs: int) -> float:
         centres = np.stack(np.meshgrid(*(range(0, n, stride) for n in mask.shape)), axis=-1)
         cubes = Regions.cubes(centres, size, mask.shape).touching(mask)
         regions = {"occlusion": cubes.sum(), "area_occlusion": AREAS, "voxel_occlusion": mask.sum()}
-        passes = count_passes(regions)
+        passes = count_passes(regions, settings)
         return sum(passes[path.parents[2].name] for path in maps)
     return jobs
 
