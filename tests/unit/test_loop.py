@@ -158,13 +158,13 @@ def test_each_network_learns_by_its_papers_recipe(tmp_path, name, edge):
         scans,
         scans,
         model,
-        epochs=2 if name != "voxresnet_shallow_gap" else 4,
+        epochs=2,
         batch_size=recipe.batch_size,
         learning_rate=1e-3 if recipe.optimiser == "adam" else 1e-2,
         optimiser=recipe.optimiser,
         every_class=recipe.every_class,
     )
-    assert history[-1].train_loss < 0.9 * history[0].train_loss
+    assert history[-1].train_loss < 0.6 * history[0].train_loss
 
 
 # --- what is recorded -----------------------------------------------------------------------------

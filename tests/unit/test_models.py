@@ -601,6 +601,24 @@ def test_a_gap_networks_logits_are_weighted_means_of_its_last_layer(networks, na
     torch.testing.assert_close(found["classifier"], expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("name", GAP)
+def test_bfloat16_does_not_round_what_a_gap_network_averages(name):
+    torch.manual_seed(0)
+    model, scans = build_model(name, SMALL[name], 3), scans_for(name).float()
+    maps = []
+    model.gap.register_forward_hook(lambda part, given, out: maps.append(given[0]))
+    model.train()
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(scans)
+    assert logits.dtype == maps[0].dtype == torch.float32
+    values = maps[0].detach()
+    assert torch.equal(values, values.bfloat16().float())  # so far it was bfloat16
+    expected = values.mean((2, 3, 4)) @ model.classifier.weight.T + model.classifier.bias
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-6)
+    logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_a_scans_logits_do_not_depend_on_its_company_in_eval_mode_only(networks, name):
     model, scans = networks[name], scans_for(name, count=3)

@@ -19,10 +19,10 @@ RIEKE_POOLS: PoolTable = ((78, (2, 3, 2, 3)), (62, (2, 2, 2, 2)), (38, (2, 2, 2,
 
 # Channels and number of the convolutions of each block.
 VOXCNN_BLOCKS = ((8, 2), (16, 2), (32, 3), (64, 3))
-# Each row is the least that leaves a voxel. Two of the three convolutions of a block need room more
-# than they need a pool behind them, so the pools in the middle go first: 2 mm (97x115x97) takes the
-# second row and has 9x13x9 voxels after the last convolution, 3 mm (65x77x65) the third (4x7x4),
-# 4 mm (49x58x49) the fourth (6x11x6). The paper's 110^3 has 3x3x3.
+# Each row's least leaves one voxel. The first pool stays, since the maps before it are the largest;
+# of the others those go that leave the last convolution's map nearest to the paper's 3x3x3 and no
+# smaller: 2 mm (97x115x97) takes the second row (9x13x9), 3 mm (65x77x65) the third (4x7x4), 4 mm
+# (49x58x49) the fourth (6x11x6).
 VOXCNN_POOLS: PoolTable = (
     (100, (2, 2, 2, 2)),
     (68, (2, 2, 1, 2)),
@@ -53,7 +53,8 @@ class Plan:
         Every layer whose output is a map, poolings left out, as the network's ``named_modules()``
         names it, in the order in which they run; with the shape of its output, ``(x, y, z)``.
     last_layer
-        The last of them: what the last pooling before the dense layers reads.
+        The last of them: what the last pooling reads, or the dense layers where that has an edge
+        of 1.
     features
         Inputs of the first dense layer.
     """

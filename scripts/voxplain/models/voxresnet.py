@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from voxplain.models.layers import Sum, initialise_glorot
@@ -46,9 +47,9 @@ class VoxResNet(nn.Module):
         for (entry, blocks), channels in stages:
             self._add(entry, before, channels, stride=2)
             for block in blocks:
-                halves = [f"voxres{block}_{kind}" for kind in ("bn{}", "relu{}", "conv{}")]
                 for half in (1, 2):
-                    self._add([name.format(half) for name in halves], channels, channels)
+                    names = [f"voxres{block}_{kind}{half}" for kind in ("bn", "relu", "conv")]
+                    self._add(names, channels, channels)
                 self.add_module(f"voxres{block}_out", Sum())
             before = channels
         if plan.pool is None:
@@ -79,6 +80,10 @@ class VoxResNet(nn.Module):
         maps = identity = scans
         # The layers run in the order in which they were added; a block's input takes the shortcut.
         for name, layer in self.named_children():
+            if name == "gap" and any(map(torch.is_autocast_enabled, ("cpu", "cuda"))):
+                # Means over a whole map differ little between scans: bfloat16 would round that off.
+                with torch.autocast(maps.device.type, enabled=False):
+                    return self.classifier(self.flatten(self.gap(maps.float())))
             if name.endswith("_bn1"):
                 identity = maps
             maps = layer(identity, maps) if name.endswith("_out") else layer(maps)
