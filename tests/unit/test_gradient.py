@@ -4,12 +4,22 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import torch
+from captum.attr import GuidedBackprop, IntegratedGradients, NoiseTunnel, Saliency
 from monai.visualize import GuidedBackpropGrad, VanillaGrad
 from torch import nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from voxplain.faults import SetupFault
 from voxplain.models import build_model
-from voxplain.relevance.gradient import guided_backprop, sensitivity
+from voxplain.relevance.gradient import (
+    guided_backprop,
+    integrated_gradients,
+    sensitivity,
+    signed_integrated_gradients,
+    smoothgrad,
+)
+from voxplain.relevance.inputs import differentiating
 
 SHAPE = (6, 7, 5)
 
@@ -57,12 +67,34 @@ class Shared(nn.Module):
 
 
 class Functional(nn.Module):
-    def __init__(self):
+    """A function between convolution and dense layer, maybe after a ReLU that is a module."""
+
+    def __init__(self, function, module=False):
         super().__init__()
+        torch.manual_seed(5)
         self.conv, self.last = nn.Conv3d(1, 2, 2), nn.Linear(2 * 5 * 6 * 4, 2)
+        self.relu = nn.ReLU() if module else nn.Identity()
+        self.function = function
 
     def forward(self, scans):
-        return self.last(torch.relu(self.conv(scans)).flatten(1))
+        return self.last(self.function(self.relu(self.conv(scans)) - 0.1).flatten(1))
+
+
+class Residual(nn.Module):
+    """Sums around ReLUs: what enters a ReLU, and what it gives, is read by others too."""
+
+    def __init__(self, inplace=False):
+        super().__init__()
+        torch.manual_seed(8)
+        self.first, self.second = nn.Conv3d(1, 3, 3, padding=1), nn.Conv3d(3, 3, 3, padding=1)
+        self.relu1, self.relu2 = nn.ReLU(), nn.ReLU(inplace)
+        self.norm, self.last = nn.BatchNorm3d(3), nn.Linear(3, 2)
+
+    def forward(self, scans):
+        maps = self.first(scans)
+        maps = maps + self.second(self.relu1(maps))
+        maps = self.relu2(self.norm(maps)) - 0.3 * maps
+        return self.last(maps.mean((2, 3, 4)))
 
 
 @pytest.fixture
@@ -243,10 +275,210 @@ def test_the_hooks_are_gone_also_after_a_scan_that_the_network_cannot_take(scan)
 
 
 def test_a_network_whose_relus_are_no_modules_is_refused(scan):
-    model = Functional().double().eval()
+    model = Functional(torch.relu).double().eval()
     with pytest.raises(SetupFault, match=r"needs the network's ReLUs as nn\.ReLU modules"):
         guided_backprop(model, scan, 0)
     assert sensitivity(model, scan, 0).max() > 0
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        torch.relu,
+        torch.relu_,
+        functional.relu,
+        lambda maps: functional.relu(maps, inplace=True),
+        lambda maps: maps.relu(),
+        lambda maps: maps.relu_(),
+        lambda maps: maps.clamp(min=0),
+        lambda maps: maps.clamp(0, 3),
+        lambda maps: maps.clamp_(min=0),
+        lambda maps: -(-maps).clamp(max=0),
+        lambda maps: functional.threshold(maps, 0, 0),
+    ],
+)
+def test_one_relu_that_is_no_module_among_others_is_refused_too(scan, function):
+    model = Functional(function, module=True).double().eval()
+    with pytest.raises(SetupFault, match=r"every ReLU as an nn\.ReLU module.* make it a module"):
+        guided_backprop(model, scan, 0)
+    assert sensitivity(model, scan, 0).max() > 0
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (functional.leaky_relu, "LeakyReLU"),
+        (nn.PReLU(), "PReLU"),
+        (functional.elu, "ELU or SELU"),
+        (functional.selu, "ELU or SELU"),
+        (functional.gelu, "GELU"),
+        (nn.SiLU(), "SiLU"),
+        (nn.ReLU6(), "ReLU6"),
+        (lambda maps: torch.maximum(maps, torch.zeros(())), "maximum"),
+    ],
+)
+def test_a_rectifier_that_the_rule_is_not_for_is_refused_by_name(scan, function, name):
+    with pytest.raises(SetupFault, match=rf"rule for ReLU only, and this network has a {name}"):
+        guided_backprop(Functional(function, module=True).double().eval(), scan, 0)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [torch.sigmoid, torch.tanh, lambda maps: maps.clamp(min=-0.05), lambda maps: maps * maps.abs()],
+)
+def test_gates_and_other_bounds_keep_their_plain_gradient(scan, function):
+    model = Functional(function, module=True).double().eval()
+    both = nn.Sequential(model, nn.Softmax(1)).eval()
+    batch = torch.from_numpy(scan)[None, None].requires_grad_()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = GuidedBackprop(both).attribute(batch, target=1).abs()[0, 0].detach().numpy()
+    close(guided_backprop(model, scan, 1), expected)
+
+
+class Twice(torch.autograd.Function):
+    @staticmethod
+    def forward(context, maps):
+        return 2 * maps
+
+    @staticmethod
+    def backward(context, gradient):
+        return 2 * gradient
+
+
+def half_in_place(maps):
+    maps[:, :1].relu_()
+    return maps
+
+
+@pytest.mark.parametrize(
+    ("function", "told"),
+    [
+        (Twice.apply, "cannot see into TwiceBackward"),
+        (half_in_place, "cannot see into .*CopySlices"),
+        (lambda maps: checkpoint(torch.tanh, maps, use_reentrant=True), "cannot see into Checkpoi"),
+        (lambda maps: checkpoint(nn.ReLU(), maps, use_reentrant=True), "cannot see into Checkpoi"),
+    ],
+)
+def test_code_that_may_hide_a_relu_is_refused(scan, function, told):
+    with pytest.raises(SetupFault, match=told):
+        guided_backprop(Functional(function, module=True).double().eval(), scan, 0)
+
+
+def test_a_relu_module_that_runs_without_gradients_is_refused_by_name(scan):
+    class Checkpointed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Sequential(nn.Tanh(), nn.ReLU())
+
+        def forward(self, maps):
+            return checkpoint(self.inner, maps, use_reentrant=True)
+
+    model = Functional(Checkpointed(), module=True).double().eval()
+    with pytest.raises(SetupFault, match=r"'function\.inner\.1': it runs without gradients"):
+        guided_backprop(model, scan, 0)
+
+
+def test_checkpointing_that_keeps_the_graph_is_met_by_the_rule(scan):
+    relu = nn.Sequential(nn.ReLU())
+    plain = Functional(relu, module=True).double().eval()
+    model = Functional(lambda maps: checkpoint(relu, maps, use_reentrant=False), module=True)
+    model.inner = relu
+    close(guided_backprop(model.double().eval(), scan, 0), guided_backprop(plain, scan, 0))
+
+
+def test_a_relu_in_place_on_a_view_is_refused_by_name(scan):
+    class Views(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.relu = nn.ReLU(inplace=True)
+
+        def forward(self, maps):
+            return self.relu(maps.flatten(1))
+
+    model = Functional(Views(), module=True).double().eval()
+    with pytest.raises(SetupFault, match=r"'function\.relu': it works in place on a view"):
+        guided_backprop(model, scan, 0)
+
+
+def test_relus_that_no_class_depends_on_and_those_of_other_scans_do_not_matter(scan):
+    class Aside(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.main, self.relu = network(), nn.ReLU()
+
+        def forward(self, scans):
+            torch.relu(self.relu(2 * scans)), self.relu(torch.ones(3))
+            return self.main(scans)
+
+    close(guided_backprop(Aside().double().eval(), scan, 0), guided_backprop(network(), scan, 0))
+
+
+def test_relus_that_no_class_depends_on_are_not_enough(scan):
+    class Idle(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.relu, self.last = nn.Conv3d(1, 2, 3), nn.ReLU(), nn.Linear(2, 2)
+
+        def forward(self, scans):
+            maps = self.conv(scans)
+            self.relu(maps)
+            return self.last(maps.mean((2, 3, 4)))
+
+    with pytest.raises(SetupFault, match=r"found no nn\.ReLU between the scan and the class"):
+        guided_backprop(Idle().double().eval(), scan, 0)
+
+
+def residual_by_hand(model, scan, target, guided):
+    """|gradient| of Residual, each ReLU's own backward step by itself."""
+
+    def step(gradient, before):
+        gradient = gradient * (before > 0)
+        return gradient.clamp(min=0) if guided else gradient
+
+    def back(gradient, convolution):
+        return functional.conv_transpose3d(gradient, convolution.weight, padding=1)
+
+    batch = torch.from_numpy(scan)[None, None]
+    first = model.first(batch)
+    maps = first + model.second(torch.relu(first))
+    normed = model.norm(maps)
+    means = (torch.relu(normed) - 0.3 * maps).mean((2, 3, 4))
+    p = torch.softmax(model.last(means), 1)[0]
+    by_logits = p[target] * ((torch.arange(2) == target).double() - p)
+    by_means = by_logits @ model.last.weight / scan.size
+    gradient = by_means.view(1, -1, 1, 1, 1).expand_as(maps)
+    factor = model.norm.weight / (model.norm.running_var + model.norm.eps).sqrt()
+    by_maps = step(gradient, normed) * factor.view(1, -1, 1, 1, 1) - 0.3 * gradient
+    by_first = by_maps + step(back(by_maps, model.second), first)
+    return back(by_first, model.first).abs()[0, 0].numpy()
+
+
+def residual(inplace=False):
+    model = Residual(inplace).double().eval()
+    nn.init.normal_(model.norm.running_mean, std=0.3)
+    nn.init.normal_(model.norm.weight)
+    return model
+
+
+@pytest.mark.parametrize("method", [sensitivity, guided_backprop])
+@pytest.mark.parametrize("inplace", [False, True])
+@torch.no_grad()
+def test_of_sums_around_a_relu_only_its_own_part_is_clipped(scan, method, inplace):
+    model = residual(inplace)
+    expected = residual_by_hand(model, scan, 0, guided=method is guided_backprop)
+    close(method(model, scan, 0), expected)
+
+
+def test_captum_clips_also_what_reaches_a_relus_input_on_another_way(scan):
+    model = residual()
+    both = nn.Sequential(model, nn.Softmax(1)).eval()
+    batch = torch.from_numpy(scan)[None, None].requires_grad_()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = GuidedBackprop(both).attribute(batch, target=0).abs()[0, 0].detach().numpy()
+    ours = guided_backprop(model, scan, 0)
+    assert abs(theirs - ours).max() > 0.1 * ours.max()
 
 
 def test_neither_method_warns(scan):
@@ -278,3 +510,245 @@ def test_guided_backprop_of_the_papers_network_is_that_of_monai():
     np.testing.assert_allclose(
         guided_backprop(model, scan, 0), expected, rtol=1e-3, atol=1e-4 * expected.max()
     )
+
+
+# --- what gradients keep --------------------------------------------------------------------------
+
+
+def test_while_differentiating_the_output_and_the_gradient_are_those_of_before(scan):
+    model = network()
+    batch = torch.from_numpy(scan)[None, None].requires_grad_()
+    logits = model(batch)
+    (gradient,) = torch.autograd.grad(logits[0, 1], batch)
+    with differentiating(model):
+        again = model(batch)
+        (same,) = torch.autograd.grad(again[0, 1], batch)
+        assert not any(parameter.requires_grad for parameter in model.parameters())
+    torch.testing.assert_close(again, logits, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(same, gradient, rtol=1e-10, atol=1e-12)
+    assert all("forward" not in vars(module) for module in model.modules())
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_of_a_convolution_a_norm_and_a_relu_a_quarter_of_a_map_is_kept(inplace):
+    # In float32, a map of 10^3 voxels and 8 channels takes 32 kB, and where it is above 0, 8 kB.
+    torch.manual_seed(0)
+    layers = [nn.Conv3d(8, 8, 3, padding=1), nn.BatchNorm3d(8), nn.ReLU(inplace)]
+    model = nn.Sequential(*layers, nn.Conv3d(8, 8, 3, padding=1)).eval()
+    batch = torch.randn(1, 8, 10, 10, 10, requires_grad=True)
+    kept = []
+
+    def count(step, seen):
+        for name in dir(step):
+            if name.startswith("_raw_saved_"):
+                kept.append(getattr(step, name))
+        for before, _ in step.next_functions:
+            if before is not None and before not in seen:
+                seen.add(before)
+                count(before, seen)
+
+    with differentiating(model):
+        output = model(batch)
+        count(output.grad_fn, set())
+        held = [saved.data for saved in kept if hasattr(saved, "data")]
+    sizes = [value.numel() * value.element_size() for value in held if value is not None]
+    assert max(sizes, default=0) <= 8 * 8 * 27 * 4
+
+
+def test_a_network_on_which_gradients_are_switched_off_stays_so(scan):
+    model = network().requires_grad_(False)
+    model.line2.weight.requires_grad_()
+    for method in (sensitivity, guided_backprop, integrated_gradients):
+        method(model, scan, 0)
+        asking = [name for name, p in model.named_parameters() if p.requires_grad]
+        assert asking == ["line2.weight"]
+
+
+def test_the_network_is_as_it_was_also_after_a_fault(scan):
+    model = network()
+    with pytest.raises(SetupFault, match="target is class 3, and the network has 3 classes, 0 to"):
+        sensitivity(model, scan, 3)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert all("forward" not in vars(module) for module in model.modules())
+
+
+@pytest.mark.parametrize("target", [-1, 3])
+@pytest.mark.parametrize("method", [sensitivity, guided_backprop, smoothgrad, integrated_gradients])
+def test_a_class_that_the_network_does_not_have_is_refused(scan, method, target):
+    with pytest.raises(SetupFault, match=rf"target is class {target}, and .* 3 classes, 0 to 2"):
+        method(network(), scan, target)
+
+
+def test_logits_of_another_shape_are_refused(scan):
+    model = nn.Sequential(nn.Conv3d(1, 2, 3), nn.ReLU()).double().eval()
+    with pytest.raises(SetupFault, match=r"gives \[1, 2, 4, 5, 3\] for one scan; expected logits"):
+        sensitivity(model, scan, 0)
+
+
+@torch.no_grad()
+def test_a_network_that_writes_to_its_input_is_explained_and_the_scan_stays(scan):
+    class Shifted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.main = network()
+
+        def forward(self, scans):
+            return self.main(scans.sub_(0.5))
+
+    given = torch.from_numpy(scan.copy()).requires_grad_()
+    found = sensitivity(Shifted().eval(), given, 0)
+    close(found, sensitivity(network(), scan - 0.5, 0))
+    np.testing.assert_array_equal(given.numpy(), scan)
+
+
+# --- smoothgrad -----------------------------------------------------------------------------------
+
+
+def inputs_of(model, run):
+    """What a network is given while something runs."""
+    given = []
+    handle = model.register_forward_pre_hook(lambda module, inputs: given.append(inputs[0].clone()))
+    run()
+    handle.remove()
+    return torch.cat(given).detach()
+
+
+@pytest.mark.parametrize("mask", [None, np.arange(210).reshape(SHAPE) > 90])
+def test_smoothgrad_is_the_mean_gradient_over_copies_with_noise_in_the_mask(scan, mask):
+    model = network()
+    options = {"samples": 40, "noise": 0.3, "seed": 6, "mask": mask}
+    given = inputs_of(model, lambda: smoothgrad(model, scan, 1, **options))
+    noise = (given[:, 0] - torch.from_numpy(scan)).numpy()
+    inside = np.ones(SHAPE, bool) if mask is None else mask
+    assert len(given) == 40
+    assert (noise[:, ~inside] == 0).all()
+    assert noise[:, inside].std() == pytest.approx(0.3 * np.ptp(scan[inside]), rel=0.03)
+    assert abs(noise[:, inside].mean()) < 0.05 * np.ptp(scan[inside])
+    batch = given.requires_grad_()
+    torch.softmax(model(batch), 1)[:, 1].sum().backward()
+    close(smoothgrad(model, scan, 1, **options), batch.grad.mean(0).abs()[0].numpy())
+
+
+def test_smoothgrad_of_many_copies_is_that_of_captum(scan):
+    model, spread = network(), 0.2
+    both = nn.Sequential(model, nn.Softmax(1)).eval()
+    torch.manual_seed(1)
+    expected = NoiseTunnel(Saliency(both)).attribute(
+        torch.from_numpy(scan)[None, None].requires_grad_(),
+        nt_type="smoothgrad",
+        nt_samples=1000,
+        nt_samples_batch_size=250,
+        stdevs=float(spread * np.ptp(scan)),
+        target=0,
+        abs=False,
+    )
+    found = smoothgrad(model, scan, 0, samples=1000, noise=spread)
+    expected = expected.abs()[0, 0].detach().numpy()
+    assert abs(found - expected).max() < 0.15 * expected.max()
+    assert abs(sensitivity(model, scan, 0) - expected).max() > 0.3 * expected.max()
+
+
+def test_smoothgrad_without_noise_is_sensitivity(scan):
+    found = smoothgrad(network(), scan, 0, samples=3, noise=0)
+    close(found, sensitivity(network(), scan, 0))
+
+
+def test_smoothgrad_depends_on_its_seed_alone_and_leaves_the_global_one_as_it_was(scan):
+    torch.manual_seed(11)
+    before = torch.get_rng_state()
+    first = smoothgrad(network(), scan, 0, samples=4)
+    torch.manual_seed(11)
+    smoothgrad_of_other = smoothgrad(network(), scan, 0, samples=4, seed=1)
+    torch.manual_seed(11)
+    model = network()
+    kept = torch.get_rng_state()
+    again = smoothgrad(model, scan, 0, samples=4)
+    np.testing.assert_array_equal(first, again)
+    assert abs(first - smoothgrad_of_other).max() > 1e-3 * first.max()
+    assert torch.equal(torch.get_rng_state(), kept) and not torch.equal(before, kept)
+
+
+@pytest.mark.parametrize("options", [{"samples": 0}, {"noise": -0.1}])
+def test_smoothgrad_refuses_no_samples_and_less_than_no_noise(scan, options):
+    with pytest.raises(SetupFault, match="at least 1 sample and noise from 0 on, not"):
+        smoothgrad(network(), scan, 0, **options)
+
+
+def test_smoothgrad_refuses_a_mask_that_is_empty_or_on_another_grid(scan):
+    with pytest.raises(SetupFault, match="mask has no voxel"):
+        smoothgrad(network(), scan, 0, mask=np.zeros(SHAPE, bool))
+    with pytest.raises(ValueError, match="lies not on the scan's grid"):
+        smoothgrad(network(), scan, 0, mask=np.ones((2, 3, 4), bool))
+
+
+# --- integrated gradients -------------------------------------------------------------------------
+
+
+def smooth_network():
+    torch.manual_seed(4)
+    return (
+        nn.Sequential(
+            nn.Conv3d(1, 3, 3), nn.Tanh(), nn.AvgPool3d(2), nn.Flatten(), nn.Linear(3 * 2 * 2, 3)
+        )
+        .double()
+        .eval()
+    )
+
+
+def completeness(model, scan, target, steps):
+    """Sum of the integrated gradients, and p(scan) - p(0)."""
+    batch = torch.from_numpy(scan)[None, None]
+    found = signed_integrated_gradients(model, batch, target, steps)
+    with torch.no_grad():
+        p = torch.softmax(model(torch.cat([batch, 0 * batch])), 1)[:, target]
+    return float(found.sum()), float(p[0] - p[1])
+
+
+@pytest.mark.parametrize("target", [0, 1, 2])
+def test_integrated_gradients_of_a_smooth_network_add_up_to_the_change_from_nought(scan, target):
+    found, expected = completeness(smooth_network(), 3 * scan, target, 50)
+    assert abs(expected) > 1e-3
+    assert found == pytest.approx(expected, rel=1e-8)
+
+
+def test_integrated_gradients_of_a_network_with_relus_add_up_to_one_percent(scan):
+    for model in (network(), residual(), Shared().double().eval()):
+        found, expected = completeness(model, 2 * scan, 0, 50)
+        assert abs(expected) > 1e-2
+        assert found == pytest.approx(expected, rel=1e-2)
+
+
+@pytest.mark.parametrize("steps", [8, 50])
+def test_integrated_gradients_are_those_of_captum(scan, steps):
+    both = nn.Sequential(network(), nn.Softmax(1)).eval()
+    expected = IntegratedGradients(both).attribute(
+        torch.from_numpy(scan)[None, None], target=2, n_steps=steps, method="gausslegendre"
+    )
+    found = integrated_gradients(network(), scan, 2, steps=steps)
+    close(found, expected.abs()[0, 0].detach().numpy())
+
+
+def test_integrated_gradients_of_a_logistic_regression_are_known_in_closed_form(scan):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(scan.size, 2)).double().eval()
+    with torch.no_grad():
+        model[1].weight *= 3
+        weights = (model[1].weight[0] - model[1].weight[1]).numpy().reshape(SHAPE)
+        shift = float(model[1].bias[0] - model[1].bias[1])
+    # Along the way only the sum grows: each voxel has the part of the change that it has of it.
+    logistic = 1 / (1 + np.exp(-np.array([shift, shift + (weights * scan).sum()])))
+    expected = weights * scan / (weights * scan).sum() * np.diff(logistic)
+    close(integrated_gradients(model, scan, 0), abs(expected))
+
+
+def test_integrated_gradients_run_one_scan_at_a_time(scan):
+    model = network()
+    shapes = []
+    handle = model.register_forward_pre_hook(lambda module, inputs: shapes.append(len(inputs[0])))
+    integrated_gradients(model, scan, 0, steps=7)
+    handle.remove()
+    assert shapes == [1] * 7
+
+
+def test_integrated_gradients_refuse_no_steps(scan):
+    with pytest.raises(SetupFault, match="at least 1 step, not 0"):
+        integrated_gradients(network(), scan, 0, steps=0)

@@ -306,7 +306,7 @@ def look(
                 "name another in `layer`"
             )
         found = guided_slope(score, batch, relus) if guided else None
-    return Seen(held[0].detach()[0], gradient[0], float(score), chosen.field, found)
+    return Seen(held[0].detach()[0], gradient[0], float(score.detach()), chosen.field, found)
 
 
 @contextmanager

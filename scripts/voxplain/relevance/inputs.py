@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from voxplain.faults import SetupFault
@@ -92,19 +93,20 @@ def check_target(logits: Tensor, target: int) -> None:
 def differentiating(model: nn.Module) -> Iterator[None]:
     """Within, gradients by the scan or by feature maps cost as little memory as they can.
 
-    No parameter asks for a gradient, and batch norms in 3D, which have fixed numbers in eval mode,
-    are computed as a product and a sum, which keep none of their input for the backward pass: of
-    a network's first layers at 1 mm each map takes a gigabyte. Sums are exact (no TF32, no
-    autocast). Afterwards the network is as it was.
+    No parameter asks for a gradient, and modules keep only what the gradient by their input takes:
+    batch norms in 3D, which have fixed numbers in eval mode, and convolutions nothing, ReLUs where
+    they are above 0. Of a network's first layers at 1 mm each map would take a gigabyte. Sums are
+    exact (no TF32, no autocast). Afterwards the network is as it was.
     """
     asking = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    norms = [m for m in model.modules() if type(m) is nn.BatchNorm3d and "forward" not in vars(m)]
+    # A subclass, or a module with a forward of its own, may do anything.
+    sparing = [m for m in model.modules() if type(m) in _SPARING and "forward" not in vars(m)]
     device = next(model.parameters()).device.type
     try:
         for parameter in asking:
             parameter.requires_grad_(False)
-        for norm in norms:
-            norm.forward = _as_affine(norm)
+        for module in sparing:
+            module.forward = _SPARING[type(module)](module)
         with ExitStack() as stack:
             stack.enter_context(torch.enable_grad())
             stack.enter_context(torch.autocast(device, enabled=False))
@@ -113,23 +115,61 @@ def differentiating(model: nn.Module) -> Iterator[None]:
             )
             yield
     finally:
-        for norm in norms:
-            vars(norm).pop("forward", None)
+        for module in sparing:
+            vars(module).pop("forward", None)
         for parameter in asking:
             parameter.requires_grad_()
 
 
-def _as_affine(norm: nn.BatchNorm3d) -> partial[Tensor]:
-    """What a batch norm does in eval mode; its numbers in float64, rounded once."""
+def _sparing_norm(norm: nn.BatchNorm3d) -> Callable[[Tensor], Tensor]:
+    """A batch norm as a product and a sum; its numbers in float64, rounded once."""
     factor = (norm.running_var.double() + norm.eps).rsqrt()
     if norm.weight is not None:
         factor = factor * norm.weight.detach().double()
     shift = -norm.running_mean.double() * factor
     if norm.bias is not None:
         shift = shift + norm.bias.detach().double()
-    numbers = (number.to(norm.running_mean.dtype).view(-1, 1, 1, 1) for number in (factor, shift))
-    return partial(_scale_and_shift, *numbers)
+    factor, shift = (
+        number.to(norm.running_mean.dtype).view(-1, 1, 1, 1) for number in (factor, shift)
+    )
+    return lambda maps: (maps * factor).add_(shift)
 
 
-def _scale_and_shift(factor: Tensor, shift: Tensor, maps: Tensor) -> Tensor:
-    return (maps * factor).add_(shift)
+def _sparing_convolution(convolution: nn.Conv3d) -> Callable[[Tensor], Tensor]:
+    """A convolution that does not keep its input, which only the weights' gradient takes."""
+
+    def forward(maps: Tensor) -> Tensor:
+        place, like = maps.data_ptr(), (maps.shape, maps.dtype, maps.device)
+
+        def pack(kept: Tensor) -> Any:
+            return like if (kept.data_ptr(), kept.shape) == (place, like[0]) else kept
+
+        def unpack(kept: Any) -> Tensor:
+            if isinstance(kept, Tensor):
+                return kept
+            # Memory that nobody writes to is not taken either, on a CPU.
+            shape, dtype, device = kept
+            return torch.empty(shape, dtype=dtype, device=device)
+
+        with saved_tensors_hooks(pack, unpack):
+            return nn.Conv3d.forward(convolution, maps)
+
+    return forward
+
+
+def _sparing_relu(relu: nn.ReLU) -> Callable[[Tensor], Tensor]:
+    """A ReLU that keeps where it is above 0, a quarter of what it gives."""
+
+    def forward(maps: Tensor) -> Tensor:
+        dtype = maps.dtype
+        with saved_tensors_hooks(lambda kept: kept > 0, lambda kept: kept.to(dtype)):
+            return nn.ReLU.forward(relu, maps)
+
+    return forward
+
+
+_SPARING = {
+    nn.BatchNorm3d: _sparing_norm,
+    nn.Conv3d: _sparing_convolution,
+    nn.ReLU: _sparing_relu,
+}
