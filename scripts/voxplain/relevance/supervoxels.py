@@ -17,9 +17,11 @@ from voxplain.relevance.regions import Regions
 
 # Of the Gaussian, in voxels. Without it the noise from voxel to voxel makes the boundaries.
 _SIGMA = 1.0
-# No segment has less than this part of what those of the finest level have on average: average
-# linkage leaves specks to the last, and levels would be specks beside one large segment.
+# No segment has less than this part of what its level's have on average. Average linkage leaves
+# specks to the last: without it nearly all levels are specks beside one segment that is the brain.
 _SMALLEST = 0.1
+# The same for the basins that segments are made of, of the finest level's average.
+_SMALLEST_BASIN = 0.02
 
 
 def sa_ucm(
@@ -55,7 +57,7 @@ def sa_ucm(
     """
     as_input(model, scan)  # refuses a network before the work on the scan
     hierarchy = _Hierarchy.of(_as_array(scan), levels, most_segments, mask)
-    change = np.zeros(len(hierarchy.parents))
+    change = np.zeros(hierarchy.segments)
     for nodes in hierarchy.apart():
         wanted = np.zeros(len(change), np.int32)
         wanted[nodes] = nodes + 1
@@ -78,20 +80,21 @@ def segment(
     """A hierarchy of segmentations of a scan, from two segments on to the finest.
 
     An ultrametric contour map in three dimensions: differences between neighbours (six to a voxel)
-    of the scan, smoothed by a Gaussian of one voxel within the mask; watershed cut of that graph
-    (Cousty et al. 2009); binary partition tree of the adjacent basins by average linkage, the mean
-    difference along their common boundary; and horizontal cuts. Basins are first joined until none
-    is smaller than a tenth of the finest level's average segment. Yang et al. 2018 find boundaries
-    in another way: by oriented gradients of several scales and the spectrum of their affinities.
+    of the scan, smoothed by a Gaussian of one voxel within the mask; hierarchical watershed of that
+    graph (Cousty and Najman 2011), cut where no basin is tiny; graph of the basins that touch;
+    binary partition tree by average linkage, of the mean difference across common boundaries; and
+    horizontal cuts. No segment has fewer voxels than a tenth of its level's share of them. Yang et
+    al. 2018 find boundaries in another way, by oriented gradients and the spectrum of affinities.
 
     Parameters
     ----------
     scan
         ``[x, y, z]``, as the network is given it.
     levels
-        At most so many; fewer where two would have as many segments.
+        At most so many; fewer where two would be the same.
     most_segments
-        Of the finest level, if the scan has so many; those of the others fall geometrically to 2.
+        At most so many on the finest level; on the others they fall geometrically to 2, or a few
+        less where segments would be too small.
     mask
         ``[x, y, z]`` bool, what to divide; where the scan is not 0 if left out. A segment is
         connected, unless the mask is not: a part that is no segment by itself is joined to another.
@@ -129,16 +132,17 @@ class _Hierarchy:
         ``[x, y, z]`` bool, the mask.
     bases
         ``[voxels of the mask]``, the smallest segment of each, from 0 on.
-    parents
-        ``[nodes]``, of each node the one it is part of; the smallest segments are the first.
     levels
-        For each level ``[bases]``: the node that each smallest segment belongs to.
+        For each level, the coarsest first, ``[bases]``: the number of the segment that each
+        smallest one belongs to; a segment has the same number in all levels that it stands in.
+    segments
+        How many there are in all levels together.
     """
 
     inside: np.ndarray
     bases: np.ndarray
-    parents: np.ndarray
     levels: list[np.ndarray]
+    segments: int
 
     @classmethod
     def of(
@@ -164,13 +168,19 @@ class _Hierarchy:
         if not np.isfinite(scan[inside]).all():
             raise SetupFault("sa_ucm cannot divide a scan that is not finite inside the mask")
         graph, weights = _graph(scan, inside)
-        least = int(_SMALLEST * np.count_nonzero(inside) / most_segments)
-        bases = _join_small(graph, weights, hg.labelisation_watershed(graph, weights), least)
-        bases, parents = _tree(graph, weights, bases)
-        count = int(bases.max()) + 1
-        finest = min(most_segments, count)
-        counts = np.unique(np.geomspace(finest, min(2, finest), levels).round().astype(int))
-        return cls(inside, bases, parents, [_cut(parents, count, each) for each in counts])
+        voxels = graph.num_vertices()
+        bases = _basins(graph, weights, _SMALLEST_BASIN * voxels / most_segments)
+        pairs = np.stack(graph.edge_list(), axis=1)
+        single = _Segments(np.ones(voxels), pairs, weights, np.ones(len(weights)))
+        segments, of_base, found = single.joined(bases), np.arange(bases.max() + 1), []
+        for most in np.geomspace(most_segments, 2, levels).round().astype(int):
+            unions = segments.unions(most)
+            if unions.max() == 0 and found:
+                break  # one segment, the whole mask, tells nothing of where
+            segments, of_base = segments.joined(unions), unions[of_base]
+            found.append(of_base)
+        found, count = _number_alike(found)
+        return cls(inside, bases, found[::-1], count)
 
     def painted(self, of_base: np.ndarray) -> np.ndarray:
         """A number for each smallest segment as a volume ``[x, y, z]``, 0 outside the mask."""
@@ -180,12 +190,12 @@ class _Hierarchy:
 
     def apart(self) -> list[np.ndarray]:
         """The segments of all levels, each once, in sets of which no two overlap."""
-        height = np.zeros(len(self.parents), int)
+        height = np.zeros(self.segments, int)
         below = np.zeros(len(self.levels[0]), int)  # of each base the height reached so far
         for of_base in reversed(self.levels):
-            reached = np.zeros(len(self.parents), int)
+            reached = np.zeros(self.segments, int)
             np.maximum.at(reached, of_base, below + 1)
-            height = np.where((height == 0) & (reached > 0), reached, height)
+            height = np.where(height == 0, reached, height)
             below = height[of_base]
         return [np.flatnonzero(height == each) for each in range(1, height.max() + 1)]
 
@@ -217,44 +227,89 @@ def _graph(scan: np.ndarray, inside: np.ndarray) -> tuple[hg.UndirectedGraph, np
     return graph, np.concatenate(differences)
 
 
-def _adjacent(
-    graph: hg.UndirectedGraph, weights: np.ndarray, labels: np.ndarray
-) -> tuple[hg.UndirectedGraph, np.ndarray, np.ndarray, np.ndarray]:
-    """The graph of adjacent segments, mean and number of edges between two, segment by voxel."""
-    adjacent = hg.make_region_adjacency_graph_from_labelisation(graph, labels)
-    mean = hg.rag_accumulate_on_edges(adjacent, hg.Accumulators.mean, weights)
-    number = hg.rag_accumulate_on_edges(adjacent, hg.Accumulators.counter, weights)
-    return adjacent, mean, number, hg.CptRegionAdjacencyGraph.construct(adjacent)["vertex_map"]
+def _basins(graph: hg.UndirectedGraph, weights: np.ndarray, least: float) -> np.ndarray:
+    """Catchment basins of more than so many voxels, by vertex, numbered from 0 on."""
+    tree, areas = hg.watershed_hierarchy_by_area(graph, weights)
+    basins = hg.labelisation_horizontal_cut_from_threshold(tree, areas, least)
+    return np.unique(basins, return_inverse=True)[1]
 
 
-def _join_small(
-    graph: hg.UndirectedGraph, weights: np.ndarray, labels: np.ndarray, least: int
-) -> np.ndarray:
-    """Segments of at least so many voxels, each one or a union of those given."""
-    adjacent, mean, number, of_voxel = _adjacent(graph, weights, labels)
-    if adjacent.num_vertices() < 2:
-        return of_voxel
-    tree, altitudes = hg.binary_partition_tree_average_linkage(adjacent, mean, number)
-    tree, altitudes = hg.filter_small_nodes_from_tree(tree, altitudes, least)
-    return hg.labelisation_horizontal_cut_from_threshold(tree, altitudes, 0)[of_voxel]
+@dataclass(frozen=True)
+class _Segments:
+    """Segments, which lie side by side.
+
+    Attributes
+    ----------
+    areas
+        Voxels of each.
+    pairs
+        ``[borders, 2]`` segments that touch.
+    differences, sizes
+        Of each border the mean difference across it, and how many pairs of voxels it has.
+    """
+
+    areas: np.ndarray
+    pairs: np.ndarray
+    differences: np.ndarray
+    sizes: np.ndarray
+
+    def joined(self, of_segment: np.ndarray) -> _Segments:
+        """Unions of the segments; ``of_segment`` numbers them from 0 on."""
+        areas = np.bincount(of_segment, self.areas)
+        low, high = np.sort(of_segment[self.pairs], axis=1).T
+        between = low != high
+        # As one number each, which are sorted far faster than rows.
+        keys, border = np.unique((low * len(areas) + high)[between], return_inverse=True)
+        sizes = np.bincount(border, self.sizes[between])
+        sums = np.bincount(border, (self.sizes * self.differences)[between])
+        pairs = np.stack(np.divmod(keys, len(areas)), axis=1)
+        return _Segments(areas, pairs, sums / sizes, sizes)
+
+    def unions(self, most: int) -> np.ndarray:
+        """At most so many unions, none far smaller than the average: ``[segments]`` numbers."""
+        if len(self.areas) < 2:
+            return np.zeros(1, np.int64)
+        graph = hg.UndirectedGraph(len(self.areas))
+        graph.add_edges(*self.pairs.T.copy())
+        tree, altitudes = hg.binary_partition_tree_average_linkage(
+            graph, self.differences, self.sizes
+        )
+        least = _SMALLEST * self.areas.sum() / most
+
+        def small(tree: hg.Tree, altitudes: np.ndarray) -> np.ndarray:
+            areas = hg.accumulate_sequential(tree, self.areas, hg.Accumulators.sum)
+            return hg.accumulate_parallel(tree, areas, hg.Accumulators.min) < least
+
+        tree, altitudes = hg.filter_non_relevant_node_from_tree(tree, altitudes, small)
+        found = hg.labelisation_horizontal_cut_from_num_regions(
+            tree, altitudes, most, mode="at_most"
+        )
+        return np.unique(found, return_inverse=True)[1]
 
 
-def _tree(
-    graph: hg.UndirectedGraph, weights: np.ndarray, labels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Segments numbered from 0 on, by voxel, and the parents of a tree in the order of merging."""
-    adjacent, mean, number, of_voxel = _adjacent(graph, weights, labels)
-    if adjacent.num_vertices() < 2:
-        return of_voxel, np.zeros(1, np.int64)
-    tree, _ = hg.binary_partition_tree_average_linkage(adjacent, mean, number)
-    return of_voxel, tree.parents()
+def _number_alike(levels: list[np.ndarray]) -> tuple[list[np.ndarray], int]:
+    """Segments of levels, the finest first, numbered so that one of several levels has one number.
 
+    Parameters
+    ----------
+    levels
+        For each level ``[bases]`` which segment each base belongs to, from 0 on.
 
-def _cut(parents: np.ndarray, bases: int, count: int) -> np.ndarray:
-    """The node of each smallest segment when so many are left of them, ``[bases]``."""
-    last = 2 * bases - count  # nodes from here on are not merged yet
-    top = np.arange(last)
-    for node in range(last - 1, -1, -1):
-        if parents[node] < last:
-            top[node] = top[parents[node]]
-    return top[:bases]
+    Returns
+    -------
+    The levels with their new numbers, without those that are the same as the one before, and how
+    many segments there are.
+    """
+    found, total = [levels[0]], int(levels[0].max()) + 1
+    for of_base in levels[1:]:
+        low = np.full(of_base.max() + 1, total)
+        high = np.full(of_base.max() + 1, -1)
+        np.minimum.at(low, of_base, found[-1])
+        np.maximum.at(high, of_base, found[-1])
+        new = low != high
+        if not new.any():
+            continue
+        low[new] = total + np.arange(np.count_nonzero(new))
+        total += int(np.count_nonzero(new))
+        found.append(low[of_base])
+    return found, total
