@@ -10,6 +10,7 @@ earliest maps are forgotten where memory ends, and computed once more when their
 from __future__ import annotations
 
 import copy
+import functools
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -46,6 +47,7 @@ _AVERAGES = (functional.avg_pool3d, functional.adaptive_avg_pool3d, torch.mean, 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm3d)
 
 Planes = tuple[slice, slice, slice]
+Contributions = Callable[[list[Tensor], list[Tensor]], Tensor]
 
 # --- batch norms
 
@@ -155,7 +157,7 @@ class _Rules:
 
     def share(
         self,
-        linear: Callable[[Tensor, Tensor], Tensor],
+        linear: Contributions,
         inputs: Tensor,
         weight: Tensor,
         bias: Tensor | None,
@@ -168,7 +170,7 @@ class _Rules:
         Parameters
         ----------
         linear
-            From inputs and weight to outputs without bias, linear in both.
+            From some inputs and as many weights to the sum of their outputs without bias.
         bias
             In a shape that adds to the outputs.
         relevance
@@ -184,12 +186,12 @@ class _Rules:
         return self._by_sign(linear, inputs, weight, bias, relevance, positive)
 
     def _by_epsilon(
-        self, linear: Callable, inputs: Tensor, weight: Tensor, bias: Tensor, relevance: Tensor
+        self, linear: Contributions, inputs: Tensor, weight: Tensor, bias: Tensor, relevance: Tensor
     ) -> tuple[Tensor, float]:
         """In proportion to the contributions, Bach et al. 2015, equation 58."""
         with torch.enable_grad():
             read = inputs.detach().requires_grad_()
-            outputs = linear(read, weight)
+            outputs = linear([read], [weight])
         total = outputs.detach() + bias
         each = relevance / (total + torch.where(total < 0, -self.epsilon, self.epsilon))
         (slope,) = torch.autograd.grad(outputs, read, each)
@@ -197,7 +199,7 @@ class _Rules:
 
     def _by_sign(
         self,
-        linear: Callable,
+        linear: Contributions,
         inputs: Tensor,
         weight: Tensor,
         bias: Tensor,
@@ -212,20 +214,20 @@ class _Rules:
         """
         of_sign = {1: relevance}
         if not positive:
-            below = linear(inputs, weight) + bias < 0
+            below = linear([inputs], [weight]) + bias < 0
             of_sign = {1: relevance.masked_fill(below, 0), -1: relevance.masked_fill(~below, 0)}
             of_sign = {sign: part for sign, part in of_sign.items() if part.any()}
         # Inputs above and below 0; after a ReLU there are none below.
         halves = [(sign, _half(inputs, sign)) for sign in (1, -1)]
         halves = [(sign, half.requires_grad_()) for sign, half in halves if half.any()]
         found, taken = torch.zeros_like(inputs), 0.0
-        if not of_sign:
-            return found, taken
+        if not of_sign or not halves:
+            return found, float(relevance.sum())
+        reads = [half for _, half in halves]
         outputs, total = {}, {}
         for sign in (1, -1) if self.beta else of_sign:
             with torch.enable_grad():
-                parts = [linear(half, _half(weight, sign * its)) for its, half in halves]
-                outputs[sign] = sum(parts) if parts else torch.zeros_like(relevance)
+                outputs[sign] = linear(reads, [_half(weight, sign * its) for its, _ in halves])
             total[sign] = outputs[sign].detach() + _half(bias, sign)
         for sign in total:
             share = torch.zeros_like(relevance)
@@ -235,12 +237,12 @@ class _Rules:
                     share[total[-sign] != 0] *= self.alpha
             if self.beta and -sign in of_sign:
                 share -= self.beta * of_sign[-sign]
-            share = torch.where(total[sign] == 0, 0, share / total[sign])
+            # Where nothing has this sign, nothing gets a share, whatever the quotient.
+            share /= total[sign].masked_fill(total[sign] == 0, 1)
             taken += float((share * _half(bias, sign)).sum())
-            if halves:
-                slopes = torch.autograd.grad(outputs[sign], [half for _, half in halves], share)
-                for slope, (_, half) in zip(slopes, halves, strict=True):
-                    found += slope.mul_(half.detach())
+            slopes = torch.autograd.grad(outputs[sign], reads, share)
+            for slope, half in zip(slopes, reads, strict=True):
+                found += slope.mul_(half.detach())
         return found, taken
 
 
@@ -296,21 +298,21 @@ class _Linear:
     Attributes
     ----------
     function
-        From inputs and weight to the outputs without bias.
+        From some inputs and as many weights to the sum of their outputs without bias.
     bias
         In a shape that adds to the outputs.
     dense
         Whether the rule is that of dense layers.
     """
 
-    function: Callable[[Tensor, Tensor], Tensor]
+    function: Contributions
     weight: Tensor
     bias: Tensor | None = None
     dense: bool = False
     reads = True
 
     def forward(self, inputs: list[Tensor]) -> Tensor:
-        outputs = self.function(inputs[0], self.weight)
+        outputs = self.function(inputs, [self.weight])
         return outputs if self.bias is None else outputs + self.bias
 
     def back(
@@ -344,7 +346,7 @@ class _Convolution:
     def forward(self, inputs: list[Tensor]) -> Tensor:
         outputs = inputs[0].new_empty(self._shape(inputs[0].shape))
         for read, written, function in self._slabs(inputs[0].shape):
-            part = function(inputs[0][read], self.module.weight.detach())
+            part = function([inputs[0][read]], [self.module.weight.detach()])
             outputs[written] = part if self.bias is None else part.add_(self.bias)
         return outputs
 
@@ -391,9 +393,16 @@ class _Convolution:
                 low - start, stop - high,
             ]  # fmt: skip
 
-            def convolve(part: Tensor, weight: Tensor, padding: list[int] = padding) -> Tensor:
-                padded = functional.pad(part, padding) if any(padding) else part
-                return functional.conv3d(padded, weight, None, of.stride, 0, of.dilation, of.groups)
+            def convolve(
+                parts: list[Tensor], weights: list[Tensor], padding: list[int] = padding
+            ) -> Tensor:
+                if of.groups == 1:  # together they take half the time
+                    parts, weights = [torch.cat(parts, 1)], [torch.cat(weights, 1)]
+                if any(padding):
+                    parts = [functional.pad(part, padding) for part in parts]
+                return _each(functional.conv3d)(
+                    parts, weights, None, of.stride, 0, of.dilation, of.groups
+                )
 
             yield _planes(low, high), _planes(first, last), convolve
 
@@ -428,7 +437,7 @@ class _Elementwise:
         found, taken = [torch.empty_like(each) for each in inputs], 0.0
         for planes in self._slabs(inputs[0]):
             part, of_shift = rules.share(
-                lambda terms, weight: (terms * weight).sum(0),
+                _each(lambda terms, weight: (terms * weight).sum(0)),
                 torch.stack([each[planes] for each in inputs]),
                 factors, shift, relevance[planes], False, positive,
             )  # fmt: skip
@@ -453,6 +462,16 @@ class _Elementwise:
 
 
 _Layer = _Pass | _Winner | _Linear | _Convolution | _Elementwise
+
+
+def _each(function: Callable[..., Tensor]) -> Contributions:
+    """A function of an input and a weight, for several of them; the outputs are added."""
+
+    def of_all(parts: list[Tensor], weights: list[Tensor], *rest: Any) -> Tensor:
+        found = [function(part, w, *rest) for part, w in zip(parts, weights, strict=True)]
+        return functools.reduce(operator.add, found)
+
+    return of_all
 
 
 def _planes(first: int, last: int) -> Planes:
@@ -505,7 +524,7 @@ def _layer_of_module(module: nn.Module, node: fx.Node, like: Tensor) -> _Layer |
         return _Convolution(module, tuple(before), tuple(behind), bias)
     if kind is nn.Linear:
         bias = None if module.bias is None else module.bias.detach()
-        return _Linear(functional.linear, module.weight.detach(), bias, dense=True)
+        return _Linear(_each(functional.linear), module.weight.detach(), bias, dense=True)
     if kind in _BATCH_NORMS:
         factor, shift = _affine_of(module)
         return _Elementwise(factor.to(like.dtype)[None], shift.to(like.dtype))
@@ -542,7 +561,7 @@ def _layer_of_call(node: fx.Node, like: Tensor, plain: dict[fx.Node, Any]) -> _L
 
 
 def _average(function: Callable[[Tensor], Tensor], like: Tensor) -> _Linear:
-    return _Linear(lambda values, weight: function(values) * weight, like.new_ones(()))
+    return _Linear(_each(lambda values, weight: function(values) * weight), like.new_ones(()))
 
 
 # --- the network
