@@ -20,18 +20,24 @@ OPTIONS = {
     "occlusion": {"size": 3, "stride": 2},
     "voxel_occlusion": {"size": 2},
     "area_occlusion": {"labels": LABELS},
+    "smoothgrad": {"samples": 3},
+    "integrated_gradients": {"steps": 4},
 }
+OF_THE_LOGIT = {"cam", "grad_cam", "grad_cam_pp", "guided_grad_cam", "guided_grad_cam_pp"}
 
 
-def network(seed=0):
+def network(method=None, seed=0):
+    """Convolution, batch norm, ReLU and a dense layer; for CAM with an average before it."""
     torch.manual_seed(seed)
+    average = method == "cam"
     return nn.Sequential(
         nn.Conv3d(1, 3, 2),
         nn.BatchNorm3d(3),
         nn.ReLU(),
-        nn.Flatten(),
+        nn.AdaptiveAvgPool3d(1) if average else nn.Identity(),
         nn.Dropout(),
-        nn.Linear(3 * 5 * 4 * 6, len(CLASSES)),
+        nn.Flatten(),
+        nn.Linear(3 if average else 3 * 5 * 4 * 6, len(CLASSES)),
     ).eval()
 
 
@@ -64,16 +70,24 @@ def test_a_method_documents_exactly_the_options_it_takes(name):
     assert all(METHODS[name].options.values())
 
 
-def test_the_four_methods_of_the_paper_and_voxel_occlusion_explain_the_probability():
+def test_gradients_and_occlusions_explain_the_probability_and_class_activation_maps_the_logit():
     of_the_paper = {"sensitivity", "guided_backprop", "occlusion", "area_occlusion"}
-    assert METHODS.keys() == of_the_paper | {"voxel_occlusion"}
-    assert {method.explains for method in METHODS.values()} == {"probability"}
+    others = {"voxel_occlusion", "smoothgrad", "integrated_gradients"}
+    assert of_the_paper | others | OF_THE_LOGIT <= METHODS.keys()
+    assert {METHODS[name].explains for name in of_the_paper | others} == {"probability"}
+    assert {METHODS[name].explains for name in OF_THE_LOGIT} == {"logit"}
+
+
+def test_cam_is_for_the_networks_of_ours_that_average_and_the_others_are_for_all():
+    assert METHODS["cam"].models == ("voxresnet_gap", "voxresnet_shallow_gap")
+    for name in (OF_THE_LOGIT - {"cam"}) | {"sensitivity", "smoothgrad", "occlusion"}:
+        assert METHODS[name].models == ()
 
 
 def test_a_method_is_found_by_its_name_and_an_unknown_one_is_refused_with_those_there_are():
     assert find_method("occlusion") is METHODS["occlusion"]
-    with pytest.raises(SetupFault, match=r"no method 'lrp'; allowed: sensitivity, .*occlusion"):
-        find_method("lrp")
+    with pytest.raises(SetupFault, match=r"no method 'cams'; allowed: sensitivity, .*occlusion"):
+        find_method("cams")
 
 
 def test_looking_up_the_methods_loads_neither_torch_nor_numpy(repository):
@@ -96,7 +110,7 @@ def test_looking_up_the_methods_loads_neither_torch_nor_numpy(repository):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_heatmap_is_float32_on_the_scans_grid_and_nowhere_below_nought(name, scan):
-    heatmap = of(name, network(), scan)
+    heatmap = of(name, network(name), scan)
     assert heatmap.shape == SHAPE
     assert heatmap.dtype == np.float32
     assert heatmap.min() >= 0
@@ -106,7 +120,7 @@ def test_a_heatmap_is_float32_on_the_scans_grid_and_nowhere_below_nought(name, s
 @pytest.mark.parametrize("name", METHODS)
 def test_explain_is_the_methods_own_function(name, scan):
     function = getattr(importlib.import_module(METHODS[name].module), name)
-    model = network()
+    model = network(name)
     own = function(model, scan, 1, **OPTIONS.get(name, {}))
     np.testing.assert_array_equal(of(name, model, scan, 1), own)
     assert not np.array_equal(of(name, model, scan, 0), own)
@@ -114,7 +128,7 @@ def test_explain_is_the_methods_own_function(name, scan):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_scan_may_be_a_tensor_or_a_flipped_array_of_any_number_type(name, scan):
-    model = network()
+    model = network(name)
     expected = of(name, model, scan)
     flipped = np.ascontiguousarray(scan[::-1])[::-1]
     turned = torch.from_numpy(np.ascontiguousarray(scan.T)).permute(2, 1, 0)
@@ -124,7 +138,7 @@ def test_the_scan_may_be_a_tensor_or_a_flipped_array_of_any_number_type(name, sc
 
 @pytest.mark.parametrize("name", METHODS)
 def test_explaining_changes_neither_the_scan_nor_the_network(name, scan):
-    model, before = network(), scan.copy()
+    model, before = network(name), scan.copy()
     state = {key: value.clone() for key, value in model.state_dict().items()}
     of(name, model, scan)
     of(name, model, torch.from_numpy(scan))
@@ -134,13 +148,14 @@ def test_explaining_changes_neither_the_scan_nor_the_network(name, scan):
     assert all(parameter.requires_grad for parameter in model.parameters())
     for module in model.modules():
         assert not module.training
+        assert "forward" not in vars(module)
         assert not (module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
 
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("part", [None, 1, 4], ids=["whole", "batch norm", "dropout"])
 def test_a_network_that_is_or_whose_part_is_in_training_mode_is_refused(name, part, scan):
-    model = network()
+    model = network(name)
     (model if part is None else model[part]).train()
     with pytest.raises(SetupFault, match=r"training mode; call model\.eval\(\)"):
         of(name, model, scan)
@@ -150,7 +165,7 @@ def test_a_network_that_is_or_whose_part_is_in_training_mode_is_refused(name, pa
 @pytest.mark.parametrize("shape", [(6, 5), (1, 6, 5, 7), (1, 1, 6, 5, 7)])
 def test_a_scan_without_exactly_three_axes_is_refused(name, shape):
     with pytest.raises(ValueError, match="three axes"):
-        of(name, network(), np.zeros(shape, np.float32))
+        of(name, network(name), np.zeros(shape, np.float32))
 
 
 def test_an_option_that_a_method_has_not_is_refused(scan):

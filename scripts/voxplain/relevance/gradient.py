@@ -30,12 +30,12 @@ _OTHER_RECTIFIERS = {
     "HardtanhBackward": "ReLU6 or Hardtanh",
     "MaximumBackward": "maximum",
 }
-# Those that clip at a bound, and are ReLUs where it is 0, with what holds the bound.
+# Those that clip at bounds, and are ReLUs where one is 0, with what holds the bounds.
 _BOUNDS = {
-    "ThresholdBackward": "_saved_threshold",
-    "ClampBackward": "_saved_min",
-    "ClampMinBackward": "_saved_min",
-    "ClampMaxBackward": "_saved_max",
+    "ThresholdBackward": ("_saved_threshold",),
+    "ClampBackward": ("_saved_min", "_saved_max"),
+    "ClampMinBackward": ("_saved_min",),
+    "ClampMaxBackward": ("_saved_max",),
 }
 
 
@@ -192,8 +192,8 @@ def _check_every_rectifier(score: Tensor, relus: dict[Any, str]) -> None:
 
 def _check_is_no_rectifier(step: Any) -> None:
     kind = _kind(step)
-    bound = getattr(step, _BOUNDS[kind], None) if kind in _BOUNDS else None
-    clips = bound is not None and bool((torch.as_tensor(bound) == 0).all())
+    bounds = [getattr(step, name, None) for name in _BOUNDS.get(kind, ())]
+    clips = any(bool((torch.as_tensor(b) == 0).all()) for b in bounds if b is not None)
     if clips or kind == "ReluBackward":
         raise SetupFault(
             "guided_backprop needs every ReLU as an nn.ReLU module, and this network has one as a "
@@ -298,8 +298,8 @@ def integrated_gradients(
 def signed_integrated_gradients(model: nn.Module, batch: Tensor, target: int, steps: int) -> Tensor:
     """Integrated gradients with their signs, shaped as the scan ``[1, 1, x, y, z]``.
 
-    Their sum is p(scan) - p(0), but for the quadrature: to rounding for smooth networks; where
-    ReLUs bend the way, to about 1 % of the largest change at 50 steps.
+    Their sum is p(scan) - p(0), but for the quadrature: at 50 steps to rounding for a smooth
+    network, and to some percent of it for one with ReLUs, where gradients jump on the way.
 
     Raises
     ------
