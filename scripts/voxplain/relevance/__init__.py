@@ -30,7 +30,7 @@ class Method:
     description
         One line.
     explains
-        ``probability`` or ``logit`` of the target class.
+        ``probability`` or ``logit`` of the target class, or ``as its methods``.
     options
         Name to what it means.
     models
@@ -135,6 +135,45 @@ METHODS: dict[str, Method] = {
         "voxplain.relevance.occlusion",
         "drop of the probability when the voxel's brain area is set to 0 (Rieke et al. 2018)",
         options={"labels": "[x, y, z] integers, the area of each voxel, 0 for none", **_MEMORY},
+    ),
+    "lrp": Method(
+        "voxplain.relevance.lrp",
+        "the logit handed back layer by layer, what speaks for the class (Bach et al. 2015)",
+        explains="logit",
+        options={
+            "composite": "rules: epsilon_plus or epsilon_alpha2_beta1 (epsilon for dense layers, "
+            "alpha-beta for the others), or epsilon for all"
+        },
+    ),
+    "lrp_grad_cam_pp": Method(
+        "voxplain.relevance.lrp",
+        "product of lrp and grad_cam_pp",
+        explains="logit",
+        options={
+            "layer": "as grad_cam_pp",
+            "placement": "as grad_cam_pp",
+        },
+    ),
+    "sa_ucm": Method(
+        "voxplain.relevance.supervoxels",
+        "change of the probability when the voxel's segment is set to 0, mean over a hierarchy of "
+        "segmentations of the scan (Yang et al. 2018; the boundary detector differs)",
+        options={
+            "levels": "of the hierarchy, at most",
+            "most_segments": "of its finest level",
+            "mask": "[x, y, z] bool, what to divide; where the scan is not 0 if left out",
+            **_MEMORY,
+        },
+    ),
+    "summary": Method(
+        "voxplain.relevance.combine",
+        "mean of other methods' maps, each normalised first",
+        explains="as its methods",
+        options={
+            "methods": "name of each method to its options",
+            "normalise": "each map by its sum, its max, or to its rank",
+            "mask": "[x, y, z] bool; the voxels that count",
+        },
     ),
 }
 
