@@ -29,7 +29,7 @@ ENVIRONMENTS = {
         [],
     ),
     "torch": (
-        ["torch", "captum", "tqdm", "scikit-learn", "pandas", "nibabel", "numpy", "scipy"],
+        ["torch", "captum", "higra", "tqdm", "scikit-learn", "pandas", "nibabel", "numpy", "scipy"],
         [],
     ),
     "report": (

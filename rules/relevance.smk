@@ -70,7 +70,7 @@ rule combine_heatmaps:
     wildcard_constraints:
         method="summary",
     conda:
-        "../envs/report.yaml"
+        "../envs/torch.yaml"
     threads: 1
     resources:
         mem_mb=voxels_times(3000, least_mb=1000),
