@@ -716,18 +716,14 @@ def test_smoothgrad_without_noise_is_sensitivity(scan):
 
 
 def test_smoothgrad_depends_on_its_seed_alone_and_leaves_the_global_one_as_it_was(scan):
-    torch.manual_seed(11)
-    before = torch.get_rng_state()
-    first = smoothgrad(network(), scan, 0, samples=4)
-    torch.manual_seed(11)
-    smoothgrad_of_other = smoothgrad(network(), scan, 0, samples=4, seed=1)
-    torch.manual_seed(11)
     model = network()
-    kept = torch.get_rng_state()
-    again = smoothgrad(model, scan, 0, samples=4)
-    np.testing.assert_array_equal(first, again)
-    assert abs(first - smoothgrad_of_other).max() > 1e-3 * first.max()
-    assert torch.equal(torch.get_rng_state(), kept) and not torch.equal(before, kept)
+    first = smoothgrad(model, scan, 0, samples=4)
+    torch.manual_seed(99)
+    before = torch.get_rng_state()
+    np.testing.assert_array_equal(smoothgrad(model, scan, 0, samples=4), first)
+    assert torch.equal(torch.get_rng_state(), before)
+    other = smoothgrad(model, scan, 0, samples=4, seed=1)
+    assert abs(first - other).max() > 1e-2 * first.max()
 
 
 @pytest.mark.parametrize("options", [{"samples": 0}, {"noise": -0.1}])

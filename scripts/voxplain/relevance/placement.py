@@ -177,7 +177,8 @@ class _Follower(TorchDispatchMode):
         name = func.overloadpacket.__name__
         pointwise = torch.Tag.pointwise in func.tags
         # Writing into a part of another tensor leaves no note on the whole.
-        self._lost = self._lost or (func._schema.is_mutable and not pointwise)
+        writes = func._schema.is_mutable and not pointwise and name not in _SAME_PLACES
+        self._lost = self._lost or writes
         results = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
         for result in results:
             field = None
