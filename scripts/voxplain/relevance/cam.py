@@ -315,8 +315,9 @@ def _held(model: nn.Module, layer: Layer) -> Iterator[list[Tensor]]:
     held: list[Tensor] = []
 
     def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-        held.append(output if output.requires_grad else output.detach().requires_grad_())
-        return held[0].clone()  # which what follows may change in place
+        recorded = output if output.requires_grad else output.detach().requires_grad_()
+        held.append(recorded)
+        return recorded.clone()  # which what follows may change in place
 
     handle = model.get_submodule(layer.name).register_forward_hook(hook)
     try:

@@ -177,7 +177,8 @@ class _Follower(TorchDispatchMode):
         name = func.overloadpacket.__name__
         pointwise = torch.Tag.pointwise in func.tags
         # Writing into a part of another tensor leaves no note on the whole.
-        self._lost = self._lost or (func._schema.is_mutable and not pointwise)
+        writes = func._schema.is_mutable and not pointwise and name not in _SAME_PLACES
+        self._lost = self._lost or writes
         results = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
         for result in results:
             field = None
@@ -203,8 +204,10 @@ def _field_of(
         kernel = args[1].shape[2:]
         return _slide(field, kernel, args[3], args[4], args[5])
     if name in ("max_pool3d_with_indices", "avg_pool3d"):
-        kernel, stride, padding, dilation = (*args[1:], *((), (0,), (1,))[len(args) - 2 :])[:4]
-        dilation = dilation if name.startswith("max") else (1,)
+        given, defaults = args[1:5], ((), (0,), (1,))
+        kernel, stride, padding, dilation = (*given, *defaults[len(given) - 1 :])
+        if name == "avg_pool3d":
+            dilation = (1,)  # what stands there is something else
         return _slide(field, kernel, stride or kernel, padding, dilation)
     if name in ("_adaptive_avg_pool3d", "adaptive_max_pool3d"):
         edges = [n // m for n, m in zip(before, shape, strict=True)]
