@@ -33,8 +33,8 @@ def combine(
         At least one, each ``[x, y, z]``, none below 0.
     normalise
         What each map becomes: ``sum``, its share of its sum; ``max``, of its maximum; ``rank``, of
-        each voxel the share of the mask's voxels with a lower value, so that extreme values weigh no
-        more than others; voxels of one value share the mean of their places, and 0 stays 0.
+        each voxel the share of the mask's voxels with a lower value, so that extreme values weigh
+        no more than others; voxels of one value share the mean of their places, and 0 stays 0.
     mask
         ``[x, y, z]`` bool: the voxels that count; the others are 0. All if left out.
 

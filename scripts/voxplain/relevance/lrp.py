@@ -35,8 +35,8 @@ COMPOSITES = {
 }
 _EPSILON = 1e-6
 # What layers read, kept for the way back, and what a slab of one layer may take.
-_KEPT_BYTES = 3e9
-_SLAB_BYTES = 2.5e8
+_KEPT_BYTES = 2.5e9
+_SLAB_BYTES = 1.5e8
 # How far the logits of the graph may be from the network's own, of the largest, beside rounding.
 _TRUSTED = 1e-3
 
@@ -730,7 +730,7 @@ def _signed(
         if not torch.allclose(passage.logits, own, rtol=0, atol=allowed * float(own.abs().max())):
             raise SetupFault(
                 f"lrp reads the network as one whose logits are {passage.logits.tolist()}, and it "
-                f"says {own.tolist()}: its layers do something that torch.fx does not see. Write "
+                f"says {own.tolist()}: it does something that torch.fx does not see. Write "
                 "it with plain modules, without hooks"
             )
         alpha, beta = COMPOSITES[composite] or (None, 0.0)
