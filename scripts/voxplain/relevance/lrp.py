@@ -163,7 +163,7 @@ class _Rules:
         bias: Tensor | None,
         relevance: Tensor,
         dense: bool,
-        positive: bool,
+        outputs: Tensor | None,
     ) -> tuple[Tensor, float]:
         """Relevance of a linear layer's inputs, and what its bias takes.
 
@@ -177,13 +177,13 @@ class _Rules:
             Of the outputs.
         dense
             Of a dense layer.
-        positive
-            Whether no output below 0 has relevance.
+        outputs
+            With the bias; None if none of them below 0 has relevance, so that it needs no asking.
         """
         bias = relevance.new_zeros([1] * relevance.ndim) if bias is None else bias
         if dense or self.alpha is None:
             return self._by_epsilon(linear, inputs, weight, bias, relevance)
-        return self._by_sign(linear, inputs, weight, bias, relevance, positive)
+        return self._by_sign(linear, inputs, weight, bias, relevance, outputs)
 
     def _by_epsilon(
         self, linear: Contributions, inputs: Tensor, weight: Tensor, bias: Tensor, relevance: Tensor
@@ -204,7 +204,7 @@ class _Rules:
         weight: Tensor,
         bias: Tensor,
         relevance: Tensor,
-        positive: bool,
+        outputs: Tensor | None,
     ) -> tuple[Tensor, float]:
         """Contributions above and below 0 apart, Bach et al. 2015, equation 60.
 
@@ -213,37 +213,41 @@ class _Rules:
         alpha is 1 and beta 0: nothing gets lost.
         """
         of_sign = {1: relevance}
-        if not positive:
-            below = linear([inputs], [weight]) + bias < 0
-            of_sign = {1: relevance.masked_fill(below, 0), -1: relevance.masked_fill(~below, 0)}
-            of_sign = {sign: part for sign, part in of_sign.items() if part.any()}
+        if outputs is not None:
+            below = outputs < 0
+            parts = {1: relevance.masked_fill(below, 0), -1: relevance.masked_fill(~below, 0)}
+            of_sign = {sign: part for sign, part in parts.items() if any(_signs_of(part))}
         # Inputs above and below 0; after a ReLU there are none below.
-        halves = [(sign, _half(inputs, sign)) for sign in (1, -1)]
-        halves = [(sign, half.requires_grad_()) for sign, half in halves if half.any()]
-        found, taken = torch.zeros_like(inputs), 0.0
-        if not of_sign or not halves:
-            return found, float(relevance.sum())
-        reads = [half for _, half in halves]
-        outputs, total = {}, {}
+        signs = [sign for sign, some in zip((-1, 1), _signs_of(inputs), strict=True) if some]
+        if not of_sign or not signs:
+            return torch.zeros_like(inputs), float(relevance.sum())
+        halves = [inputs.detach() if len(signs) == 1 else _half(inputs, sign) for sign in signs]
+        pulls, total = {}, {}
         for sign in (1, -1) if self.beta else of_sign:
             with torch.enable_grad():
-                outputs[sign] = linear(reads, [_half(weight, sign * its) for its, _ in halves])
-            total[sign] = outputs[sign].detach() + _half(bias, sign)
+                reads = [half.detach().requires_grad_() for half in halves]
+                weights = [_half(weight, sign * of_half) for of_half in signs]
+                pulls[sign] = linear(reads, weights), reads
+            total[sign] = pulls[sign][0].detach() + _half(bias, sign)
+        found, taken = None, 0.0
         for sign in total:
-            share = torch.zeros_like(relevance)
-            if sign in of_sign:
-                share += of_sign[sign]
-                if self.beta:
-                    share[total[-sign] != 0] *= self.alpha
-            if self.beta and -sign in of_sign:
-                share -= self.beta * of_sign[-sign]
+            share = of_sign.get(sign, 0)
+            if self.beta:
+                share = share * torch.where(total[-sign] == 0, 1, self.alpha)
+                share = share - self.beta * of_sign.get(-sign, 0)
             # Where nothing has this sign, nothing gets a share, whatever the quotient.
-            share /= total[sign].masked_fill(total[sign] == 0, 1)
-            taken += float((share * _half(bias, sign)).sum())
-            slopes = torch.autograd.grad(outputs[sign], reads, share)
-            for slope, half in zip(slopes, reads, strict=True):
-                found += slope.mul_(half.detach())
+            share = share / total[sign].masked_fill(total[sign] == 0, 1)
+            taken += float((share * _half(bias, sign)).sum()) if bias.any() else 0.0
+            for slope, half in zip(torch.autograd.grad(*pulls[sign], share), halves, strict=True):
+                slope *= half
+                found = slope if found is None else found.add_(slope)
         return found, taken
+
+
+def _signs_of(values: Tensor) -> tuple[bool, bool]:
+    """Whether some are below 0, and some above."""
+    low, high = torch.aminmax(values)
+    return bool(low < 0), bool(high > 0)
 
 
 def _half(values: Tensor, sign: int) -> Tensor:
@@ -283,12 +287,12 @@ class _Winner:
         return self.function(inputs[0])
 
     def back(
-        self, inputs: list[Tensor], relevance: Tensor, rules: _Rules, positive: bool
+        self, inputs: list[Tensor], relevance: Tensor, rules: _Rules, outputs: Tensor | None
     ) -> tuple[list[Tensor], float]:
         with torch.enable_grad():
             read = inputs[0].detach().requires_grad_()
-            outputs = self.function(read)
-        return list(torch.autograd.grad(outputs, read, relevance)), 0.0
+            winners = self.function(read)
+        return list(torch.autograd.grad(winners, read, relevance)), 0.0
 
 
 @dataclass(frozen=True)
@@ -316,11 +320,11 @@ class _Linear:
         return outputs if self.bias is None else outputs + self.bias
 
     def back(
-        self, inputs: list[Tensor], relevance: Tensor, rules: _Rules, positive: bool
+        self, inputs: list[Tensor], relevance: Tensor, rules: _Rules, outputs: Tensor | None
     ) -> tuple[list[Tensor], float]:
         """Relevance of each input, and what biases take."""
         found, taken = rules.share(
-            self.function, inputs[0], self.weight, self.bias, relevance, self.dense, positive
+            self.function, inputs[0], self.weight, self.bias, relevance, self.dense, outputs
         )
         return [found], taken
 
@@ -351,13 +355,19 @@ class _Convolution:
         return outputs
 
     def back(
-        self, inputs: list[Tensor], relevance: Tensor, rules: _Rules, positive: bool
+        self, inputs: list[Tensor], relevance: Tensor, rules: _Rules, outputs: Tensor | None
     ) -> tuple[list[Tensor], float]:
         found, taken = torch.zeros_like(inputs[0]), 0.0
         weight = self.module.weight.detach()
         for read, written, function in self._slabs(inputs[0].shape):
             part, of_bias = rules.share(
-                function, inputs[0][read], weight, self.bias, relevance[written], False, positive
+                function,
+                inputs[0][read],
+                weight,
+                self.bias,
+                relevance[written],
+                False,
+                None if outputs is None else outputs[written],
             )
             found[read] += part
             taken += of_bias
@@ -431,7 +441,7 @@ class _Elementwise:
         return outputs if shift is None else outputs.add_(shift)
 
     def back(
-        self, inputs: list[Tensor], relevance: Tensor, rules: _Rules, positive: bool
+        self, inputs: list[Tensor], relevance: Tensor, rules: _Rules, outputs: Tensor | None
     ) -> tuple[list[Tensor], float]:
         factors, shift = self._shaped(inputs[0].ndim)
         found, taken = [torch.empty_like(each) for each in inputs], 0.0
@@ -439,7 +449,8 @@ class _Elementwise:
             part, of_shift = rules.share(
                 _each(lambda terms, weight: (terms * weight).sum(0)),
                 torch.stack([each[planes] for each in inputs]),
-                factors, shift, relevance[planes], False, positive,
+                factors, shift, relevance[planes], False,
+                None if outputs is None else outputs[planes],
             )  # fmt: skip
             for each, of_input in zip(found, part, strict=True):
                 each[planes] = of_input
@@ -456,7 +467,7 @@ class _Elementwise:
             yield ...
             return
         plane = values[:, :, 0].numel() * values.element_size() * len(self.factors)
-        thick = max(1, int(_SLAB_BYTES // plane))
+        thick = max(1, int(_SLAB_BYTES // 10 // plane))  # small ones stay in the cache
         for first in range(0, values.shape[2], thick):
             yield _planes(first, first + thick)
 
@@ -605,12 +616,24 @@ class _Passage:
         self._shapes = {self._input: batch.shape}
         self._kept = {self._input: batch}
         # For each map, how many layers read its values that have not had their turn.
-        self._readers = Counter(
-            source for node, layer in self._layers.items() if layer.reads
-            for source in self._sources[node]
-        )  # fmt: skip
-        self._readers[self._output] += 1
+        self._readers = Counter([self._output])
+        for node in self._layers:
+            self._readers.update(self._read_by(node))
         self.logits = self._value(self._output)
+
+    def _asks_sign(self, node: fx.Node) -> bool:
+        """Whether outputs below 0 can have relevance: not if nothing but ReLUs reads them."""
+        layer, users = self._layers[node], [self._layers.get(user) for user in node.users]
+        if isinstance(layer, _Pass | _Winner) or (isinstance(layer, _Linear) and layer.dense):
+            return False
+        return not all(isinstance(user, _Pass) and user.clips for user in users)
+
+    def _read_by(self, node: fx.Node) -> list[fx.Node]:
+        """Maps whose values a node's rule reads; a convolution's own, as it costs most to ask."""
+        if not self._layers[node].reads:
+            return []
+        own = isinstance(self._layers[node], _Convolution) and self._asks_sign(node)
+        return [*self._sources[node], node] if own else self._sources[node]
 
     def _value(self, wanted: fx.Node) -> Tensor:
         """A map, kept or computed once more."""
@@ -681,18 +704,17 @@ class _Passage:
                 continue
             layer, sources, own = self._layers[node], self._sources[node], relevance.pop(node)
             if layer.reads:
-                inputs = [self._value(source) for source in sources]
-                positive = all(
-                    isinstance(self._layers.get(user), _Pass) and self._layers[user].clips
-                    for user in node.users
-                )
-                found, of_bias = layer.back(inputs, own, rules, positive)
+                inputs, outputs = [self._value(source) for source in sources], None
+                if self._asks_sign(node):
+                    outputs = self._kept.get(node)
+                    outputs = layer.forward(inputs) if outputs is None else outputs
+                found, of_bias = layer.back(inputs, own, rules, outputs)
                 taken += of_bias
-                del inputs
-                for source in sources:
-                    self._readers[source] -= 1
-                    if not self._readers[source] and source is not self._input:
-                        self._kept.pop(source, None)
+                del inputs, outputs
+                for read in self._read_by(node):
+                    self._readers[read] -= 1
+                    if not self._readers[read] and read is not self._input:
+                        self._kept.pop(read, None)
             else:
                 found = [own.reshape(self._shapes[sources[0]])]
             for source, part in zip(sources, found, strict=True):
