@@ -229,6 +229,8 @@ def _graph(scan: np.ndarray, inside: np.ndarray) -> tuple[hg.UndirectedGraph, np
 
 def _basins(graph: hg.UndirectedGraph, weights: np.ndarray, least: float) -> np.ndarray:
     """Catchment basins of more than so many voxels, by vertex, numbered from 0 on."""
+    if not len(weights):  # of one voxel, at which higra crashes
+        return np.zeros(1, np.int64)
     tree, areas = hg.watershed_hierarchy_by_area(graph, weights)
     basins = hg.labelisation_horizontal_cut_from_threshold(tree, areas, least)
     return np.unique(basins, return_inverse=True)[1]
