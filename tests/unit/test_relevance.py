@@ -22,8 +22,13 @@ OPTIONS = {
     "area_occlusion": {"labels": LABELS},
     "smoothgrad": {"samples": 3},
     "integrated_gradients": {"steps": 4},
+    "sa_ucm": {"levels": 2, "most_segments": 4},
+    "summary": {"methods": {"sensitivity": {}, "lrp": {}}},
 }
-OF_THE_LOGIT = {"cam", "grad_cam", "grad_cam_pp", "guided_grad_cam", "guided_grad_cam_pp"}
+OF_THE_LOGIT = {
+    *("cam", "grad_cam", "grad_cam_pp", "guided_grad_cam", "guided_grad_cam_pp"),
+    *("lrp", "lrp_grad_cam_pp"),
+}
 
 
 def network(method=None, seed=0):
@@ -72,8 +77,8 @@ def test_a_method_documents_exactly_the_options_it_takes(name):
 
 def test_gradients_and_occlusions_explain_the_probability_and_class_activation_maps_the_logit():
     of_the_paper = {"sensitivity", "guided_backprop", "occlusion", "area_occlusion"}
-    others = {"voxel_occlusion", "smoothgrad", "integrated_gradients"}
-    assert of_the_paper | others | OF_THE_LOGIT <= METHODS.keys()
+    others = {"voxel_occlusion", "sa_ucm", "smoothgrad", "integrated_gradients"}
+    assert of_the_paper | others | OF_THE_LOGIT | {"summary"} == METHODS.keys()
     assert {METHODS[name].explains for name in of_the_paper | others} == {"probability"}
     assert {METHODS[name].explains for name in OF_THE_LOGIT} == {"logit"}
 
