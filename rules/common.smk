@@ -128,7 +128,9 @@ def check_names():
     for name in config["apply"]["cohorts"]:
         if name not in cohorts:
             raise SetupFault(f"config: apply.cohorts has {name!r}; allowed: {', '.join(cohorts)}")
-    for method in methods:
+    # Networks that are only applied say themselves what they are.
+    trains = any(cohort["train"] for cohort in cohorts.values())
+    for method in methods if trains else ():
         if not any(method in methods_of(model) for model in config["models"]):
             raise SetupFault(
                 f"config: heatmaps.methods has {method}, which applies to "
@@ -746,8 +748,8 @@ def cohort_sizes():
         heads = {plan[image].head for image in SCANS[name]} if (plan := PLANNED[name]) else set()
         splits = [split for of_task in SPLITS[name].values() for split in of_task.values()]
         explained = [
-            len(SPLITS[name][task][split].test)
-            for task in TASKS
+            [len(SPLITS[name][task][split].test), len(classes)]
+            for task, classes in TASKS.items()
             for split in explained_splits(name, task)
         ]
         sizes.append(
