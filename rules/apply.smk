@@ -31,6 +31,7 @@ rule apply_network:
         "../scripts/apply_network.py"
 
 
+# Their docstrings come from the rules that they are made of.
 use rule explain_scans as explain_new_scans with:
     input:
         model=applied_network,

@@ -18,7 +18,7 @@ from pipeline.failures import FailureRecorder, describe_failures
 from pipeline.fingerprint import fingerprint
 from pipeline.settings import complete_settings, read_schema
 from pipeline.start import check_folders, clear_stale_lock, forget_run, note_run
-from pipeline.summary import summarise_networks, summarise_run
+from pipeline.summary import summarise_applied, summarise_networks, summarise_run
 from voxplain import __version__ as VERSION
 from voxplain.cohort.fates import read_fates, summarise
 from voxplain.cohort.plan import plan_cohort
@@ -106,9 +106,19 @@ def takes_part(name):
 
 
 def methods_of(model=None):
-    """The configured methods that apply to a network; all of them where it is not known."""
+    """The configured methods that apply to a network; all of them where it is not known.
+
+    A summary of no other method is none.
+    """
     applies = {name: METHODS[name].models for name in config["heatmaps"]["methods"]}
-    return [n for n, models in applies.items() if model is None or not models or model in models]
+    found = [n for n, models in applies.items() if model is None or not models or model in models]
+    return found if summarised(found) else [name for name in found if name != "summary"]
+
+
+def summarised(methods):
+    """Those of some methods that the summary puts together."""
+    chosen = config["summary"]["methods"]
+    return [name for name in methods if name != "summary" and (chosen == "all" or name in chosen)]
 
 
 def check_names():
@@ -132,10 +142,25 @@ def check_names():
     trains = any(cohort["train"] for cohort in cohorts.values())
     for method in methods if trains else ():
         if not any(method in methods_of(model) for model in config["models"]):
-            raise SetupFault(
-                f"config: heatmaps.methods has {method}, which applies to "
-                f"{', '.join(METHODS[method].models)} only, and none of them is among the models"
+            needs = (
+                ", ".join(METHODS[method].models) or "networks with other methods to put together"
             )
+            raise SetupFault(
+                f"config: heatmaps.methods has {method}, which applies to {needs} only, and none of "
+                "them is among the models"
+            )
+    layer = config["cam"]["layer"]
+    for model in layer if trains and isinstance(layer, dict) else ():
+        if model not in config["models"]:
+            raise SetupFault(
+                f"config: cam.layer names {model}, which is not among the models; allowed: "
+                f"{', '.join(config['models'])}"
+            )
+    if config["heatmaps"]["splits"] == "external" and not config["splits"]["external"]:
+        raise SetupFault(
+            "config: heatmaps.splits is external, but splits.external names no cohorts; allowed here: "
+            "fixed, folds, all"
+        )
     chosen = config["summary"]["methods"]
     for method in [] if chosen == "all" else chosen:
         if method not in methods or method == "summary":
@@ -146,10 +171,19 @@ def check_names():
             )
 
 
-def split_cohort(name, classes):
-    """Splits of a cohort for one task, by name: folds, the fixed one, tests on other cohorts."""
+def splits_of(name, task):
+    """Splits of a cohort for one task; none where there is nothing to train."""
+    classes = TASKS[task]
     if len(classes) == 1 or not config["cohorts"][name]["train"]:
         return {}
+    try:
+        return split_cohort(name, classes)
+    except SetupFault as fault:
+        raise SetupFault(f"{fault} (cohort {name}, task {task})") from None
+
+
+def split_cohort(name, classes):
+    """Splits of a cohort for one task, by name: folds, the fixed one, tests on other cohorts."""
     settings, scans = config["splits"], list(SCANS[name].values())
     shared = {"scans": scans, "classes": classes, "seed": settings["seed"]}
     splits = make_folds(
@@ -164,6 +198,33 @@ def split_cohort(name, classes):
             others = list(SCANS[pair["test"]].values())
             splits.append(make_external(scans, others, classes, pair["test"]))
     return {split.name: split for split in splits}
+
+
+def check_target(task, classes):
+    """Refuse a class to explain that a task has not."""
+    try:
+        choose_target(config["heatmaps"]["target"], classes, classes[0], [0.0] * len(classes))
+    except SetupFault as fault:
+        raise SetupFault(f"config: {fault} (task {task})") from None
+
+
+def check_apply():
+    """Refuse to apply what is not there."""
+    told = config["apply"]
+    for key in ("networks", "cohorts"):
+        if not told[key]:
+            raise SetupFault(f"config: apply.{key} is empty; `snakemake apply` needs it")
+    for name, path in told["networks"].items():
+        if not Path(path).is_file():
+            raise SetupFault(f"config: apply.networks.{name} is {path}, which does not exist")
+    for name in told["cohorts"]:
+        if config["heatmaps"]["target"] == "true" and not all(
+            s.group for s in SCANS[name].values()
+        ):
+            raise SetupFault(
+                f"config: heatmaps.target is true, but cohort {name} has scans without a diagnosis; "
+                "allowed here: disease, predicted, or a class by name"
+            )
 
 
 def check_layers():
@@ -240,17 +301,21 @@ try:
         name: {key: value for key, value in sorted(settings.items()) if key not in RECIPE}
         for name, settings in config["models"].items()
     }
+    # Networks that are only applied say themselves what they are.
+    trained = any(cohort["train"] for cohort in config["cohorts"].values())
     PLANS = {
-        name: plan_model(name, GRID_SHAPE, **options) for name, options in MODEL_OPTIONS.items()
+        name: plan_model(name, GRID_SHAPE, **options)
+        for name, options in MODEL_OPTIONS.items()
+        if trained
     }
     check_layers()
-    for classes in TASKS.values():
-        choose_target(config["heatmaps"]["target"], classes, classes[0], [0.0] * len(classes))
-    SPLITS = {
-        name: {task: split_cohort(name, classes) for task, classes in TASKS.items()}
-        for name in COHORTS
-    }
+    for task, classes in TASKS.items():
+        if trained and len(classes) > 1:
+            check_target(task, classes)
+    SPLITS = {name: {task: splits_of(name, task) for task in TASKS} for name in COHORTS}
     check_device()
+    if workflow.is_main_process and any(word.endswith("apply") for word in sys.argv):
+        check_apply()
 except SetupFault as fault:
     # Scans can be preprocessed that could not be trained on; jobs of such a run read this as well.
     # (Where this is a module, its name stands before a target's.)
@@ -512,10 +577,12 @@ def members_of_split(wildcards):
 
 
 def preprocessing_settings():
-    """What a brain in template space depends on, for those who apply a network to others."""
+    """What a brain in template space depends on, for those who apply a network to others.
+
+    Which of the skull tools was used, the scans' own records say.
+    """
     keys = ("template", "resolution_mm", "bias_correction", "intensity_scale", "registration")
-    skull = {"tool": config["skull"]["tool"], **skull_settings()}
-    return sort_keys({**settings_of(*keys), "skull": skull})
+    return sort_keys({**settings_of(*keys), "skull": skull_settings()})
 
 
 def training_settings(wildcards):
@@ -600,12 +667,7 @@ def relevance_settings(wildcards):
 
 def summarised_methods(wildcards):
     """The methods whose maps the summary puts together."""
-    chosen = config["summary"]["methods"]
-    return [
-        method
-        for method in methods_of(wildcards.get("model"))
-        if method != "summary" and (chosen == "all" or method in chosen)
-    ]
+    return summarised(methods_of(wildcards.get("model")))
 
 
 def maps_to_summarise(wildcards):
@@ -901,7 +963,7 @@ def rules_targets(stage):
 def heatmap_targets(cohort, task, model):
     """The comparison of methods for every explained split and seed, and the kept heatmaps."""
     paths = []
-    for split in explained_splits(cohort, task):
+    for split in explained_splits(cohort, task) if methods_of(model) else ():
         runs = {"cohort": cohort, "task": task, "model": model, "split": split}
         runs["seed"] = config["training"]["seeds"]
         paths += expand(f"{RUN}/distances.tsv", **runs)
@@ -915,17 +977,11 @@ def heatmap_targets(cohort, task, model):
 def applied_targets(wildcards):
     """Predictions, heatmaps and areas of new scans by networks that are trained already."""
     told = config["apply"]
-    for key in ("networks", "cohorts"):
-        if not told[key]:
-            raise WorkflowError(f"config: apply.{key} is empty; `snakemake apply` needs it")
-    for name, path in told["networks"].items():
-        if not Path(path).is_file():
-            raise WorkflowError(f"config: apply.networks.{name} is {path}, which does not exist")
     paths = expand("results/{cohort}/scans.tsv", cohort=told["cohorts"])
     for cohort in told["cohorts"]:
         runs = {"cohort": cohort, "network": list(told["networks"])}
         paths += expand(f"{APPLIED}/predictions.tsv", **runs)
-        runs["method"] = config["heatmaps"]["methods"]
+        runs["method"] = methods_of()
         numbers = range(1, len(chunked(list(SCANS[cohort]))) + 1)
         paths += expand(f"{APPLIED}/{{method}}/areas.tsv", **runs)
         paths += expand(APPLIED_CHUNK, **runs, chunk=numbers)
@@ -965,6 +1021,15 @@ def print_summary(since=0):
         for task in TASKS:
             for model in config["models"]:
                 place = Path(f"results/{cohort}/{task}/{model}")
-                told = summarise_run(place, explained_splits(cohort, task), since)
-                print(told, file=sys.stderr)
-    print(summarise_networks(Path("results/summary.tsv"), since), file=sys.stderr)
+                tell(summarise_run(place, explained_splits(cohort, task), since))
+        if cohort in config["apply"]["cohorts"]:
+            for network in config["apply"]["networks"]:
+                place = Path(f"results/{cohort}/applied/{network}")
+                tell(summarise_applied(place, since))
+    tell(summarise_networks(Path("results/summary.tsv"), since))
+
+
+def tell(text):
+    """Print on the terminal what there is to tell."""
+    if text:
+        print(text, file=sys.stderr)

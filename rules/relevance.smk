@@ -26,6 +26,7 @@ rule make_atlas:
 
 
 rule explain_scans:
+    """Make the heatmaps of some test scans by one method."""
     input:
         model=f"{RUN}/model.pt",
         members=f"{SPLIT}_members.tsv",
@@ -37,7 +38,6 @@ rule explain_scans:
         split_log("explain_scans", "{model}", "seed-{seed}", "{method}", "chunk-{chunk}"),
     benchmark:
         split_benchmark("explain_scans", "{model}", "seed-{seed}", "{method}", "chunk-{chunk}")
-    """Make the heatmaps of some test scans by one method."""
     wildcard_constraints:
         method=EXPLAINING,
     conda:
@@ -57,6 +57,7 @@ rule explain_scans:
 
 
 rule combine_heatmaps:
+    """Combine the heatmaps of some scans by several methods into one score a voxel."""
     input:
         maps=maps_to_summarise,
         mask=f"{TEMPLATE}_mask.nii.gz",
@@ -66,7 +67,6 @@ rule combine_heatmaps:
         split_log("combine_heatmaps", "{model}", "seed-{seed}", "{method}", "chunk-{chunk}"),
     benchmark:
         split_benchmark("combine_heatmaps", "{model}", "seed-{seed}", "{method}", "chunk-{chunk}")
-    """Combine the heatmaps of some scans by several methods into one score a voxel."""
     wildcard_constraints:
         method="summary",
     conda:

@@ -5,6 +5,7 @@ rule train_network:
     """Train a network on one side of a split and test it on the other."""
     input:
         members=f"{SPLIT}_members.tsv",
+        audit=f"{SPLIT}_audit.json",
         volumes=scans_of_split(STORED, "train", "test"),
         mean=f"{SPLIT}_mean.nii.gz",
         sd=f"{SPLIT}_sd.nii.gz",

@@ -19,18 +19,28 @@ with job(snakemake):
     torch.set_num_threads(snakemake.threads)
     device = choose_device(snakemake.resources.device)
     network = load_network(snakemake.input.model, device)
-    then, now = network.told["preprocessing"], snakemake.params.preprocessing
+    qualities = [
+        json.loads(Path(path).read_text(encoding="utf-8")) for path in snakemake.input.quality
+    ]
+    tools = {told["Processing"]["SkullStrippingTool"] for told in qualities if "Processing" in told}
+    then, now = (
+        # Of skull removal the tool that was used, and its settings.
+        {**settings, "skull": {tool: settings["skull"].get(tool) for tool in used}}
+        for settings, used in (
+            (network.told["preprocessing"], [network.told["skull_tool"]]),
+            (snakemake.params.preprocessing, sorted(tools)),
+        )
+    )
     for key in sorted(then.keys() | now.keys()):
         if then.get(key) != now.get(key):
             raise SetupFault(
                 f"network {snakemake.wildcards.network} was trained on scans preprocessed with "
-                f"{key}: {then.get(key)}, the configuration says {now.get(key)}; a network knows "
-                "scans only that were preprocessed as its own: set the configuration to the same"
+                f"{key}: {then.get(key)}, these with {now.get(key)}; a network knows scans only "
+                "that were preprocessed as its own: set the configuration to the same"
             )
 
     rows = []
-    for row, quality in zip(snakemake.params.rows, snakemake.input.quality, strict=True):
-        told = json.loads(Path(quality).read_text(encoding="utf-8"))
+    for row, told in zip(snakemake.params.rows, qualities, strict=True):
         if told["Fate"]["status"] == "usable":
             rows.append(row)
         else:

@@ -11,7 +11,7 @@ with job(snakemake):
     from voxplain.faults import SetupFault
 
     split = snakemake.wildcards.split
-    members, paths, lost = [], {}, []
+    members, paths, lost, tools = [], {}, [], set()
     rows = zip(snakemake.params.rows, snakemake.input.quality, strict=True)
     for (image, patient, group, side, path, other), quality in rows:
         told = json.loads(Path(quality).read_text(encoding="utf-8"))
@@ -19,6 +19,7 @@ with job(snakemake):
             lost.append(image)
             continue
         # Not the files' own digests: a list or a note may lie beside many patients' images.
+        tools.add(told["Processing"]["SkullStrippingTool"])
         digests = (told["SourceVoxelDataSha256"],)
         members.append(Member(image, patient, side, group, digests, other))
         paths[side, image] = path
@@ -26,7 +27,12 @@ with job(snakemake):
         raise SetupFault(
             f"{len(lost)} of the {len(snakemake.params.rows)} scans of split {split} were lost in "
             "processing, and with those lost before more than max_failed allows; see "
-            f"results/{snakemake.wildcards.cohort}/scans.tsv"
+            f"results/{snakemake.wildcards.cohort}/scans.tsv, and that of the cohort tested on"
+        )
+    if len(tools) > 1:
+        raise SetupFault(
+            f"split {split} mixes scans stripped by {' and '.join(sorted(tools))}, whose masks "
+            "differ as much as groups do; set skull.tool to one of them"
         )
     check_members(members, snakemake.params.classes, split)
     repeated = find_repeated(members)
@@ -34,14 +40,17 @@ with job(snakemake):
         print(f"counted twice: {line}", flush=True)
     with open(snakemake.output.members, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
-        writer.writerow(["image", "patient", "class", "side", "path"])
+        writer.writerow(["image", "patient", "class", "side", "cohort", "path"])
+        own = snakemake.wildcards.cohort
         writer.writerows(
-            [m.image, m.patient, m.group, m.side, paths[m.side, m.image]] for m in members
+            [m.image, m.patient, m.group, m.side, m.cohort or own, paths[m.side, m.image]]
+            for m in members
         )
     write_sidecar(
         snakemake.output.audit,
         {
             "Split": split,
+            "SkullStrippingTool": next(iter(tools), None),
             "PatientsOnBothSides": 0,
             "ImagesOfTwoPatients": 0,
             "ImagesCountedTwice": repeated,

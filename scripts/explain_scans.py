@@ -10,7 +10,6 @@ with job(snakemake):
     import pandas as pd
     import torch
 
-    from voxplain.faults import SetupFault
     from voxplain.relevance import choose_target, explain, find_method
     from voxplain.store import open_scan
     from voxplain.training.device import choose_device
@@ -23,17 +22,12 @@ with job(snakemake):
     method = find_method(name)
     network = load_network(snakemake.input.model, device)
     statistics, classes = network.statistics, network.classes
-    if method.models and network.name not in method.models:
-        raise SetupFault(
-            f"{name} does not apply to {network.name} (only to {', '.join(method.models)}); leave "
-            "it out of heatmaps.methods"
-        )
-
     options = dict(settings["options"])
     if isinstance(options.get("layer"), dict):
         options["layer"] = options["layer"].get(network.name, "auto")
     if options.get("layer") == "auto":
         options["layer"] = network.last_layer
+    chosen = dict(options)
     if "mask" in method.options:
         options["mask"] = statistics.mask
     if "labels" in method.options:
@@ -46,6 +40,10 @@ with job(snakemake):
     folder = Path(snakemake.output.maps)
     folder.mkdir(parents=True)
     images = [image for image in snakemake.params.images if image in members.index]
+    if method.models and network.name not in method.models:
+        # A network that is only applied; of one that is trained here it is known beforehand.
+        print(f"{name} does not apply to {network.name}, only to {', '.join(method.models)}")
+        images = []
     for number, image in enumerate(images, start=1):
         member = members.loc[image]
         scan = statistics.normalise(open_scan(member["path"], statistics.brain))
@@ -67,7 +65,7 @@ with job(snakemake):
                 "Patient": member["patient"],
                 "Class": member["class"],
                 "Method": name,
-                "Options": settings["options"],
+                "Options": chosen,
                 "Explains": f"{method.explains} of {classes[target]}",
                 "Model": network.label,
                 "Probability": {g: float(p) for g, p in zip(classes, probabilities, strict=True)},

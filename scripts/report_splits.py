@@ -28,7 +28,7 @@ with job(snakemake):
             }
         )
     splits = pd.concat(tables)
-    columns = ["split", "side", "image", "patient", "class"]
+    columns = ["split", "side", "cohort", "image", "patient", "class"]
     splits[columns].to_csv(snakemake.output.splits, sep="\t", index=False)
     rows = count_members(splits.to_dict("records"), snakemake.params.classes)
     pd.DataFrame(rows).to_csv(snakemake.output.counts, sep="\t", index=False)

@@ -35,6 +35,8 @@ with job(snakemake):
     members = pd.read_csv(snakemake.input.members, sep="\t", dtype=str)
     told = json.loads(Path(snakemake.input.statistics).read_text(encoding="utf-8"))
     fitted_on, fit_on = told["FittedOn"], told["FitOn"]
+    audit = json.loads(Path(snakemake.input.audit).read_text(encoding="utf-8"))
+    skull_tool = audit["SkullStrippingTool"]
     check_fitted_on(
         fitted_on,
         [Member(*row) for row in members[["image", "patient", "side", "class"]].to_numpy()],
@@ -109,6 +111,7 @@ with job(snakemake):
         label=label,
         training=training,
         preprocessing=settings["preprocessing"],
+        skull_tool=skull_tool,
         seed=seed,
         trained_on=list(members.loc[members["side"] == "train", "image"]),
         trained_on_patients=sorted(set(members.loc[members["side"] == "train", "patient"])),

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from voxplain.relevance import METHODS
-
 COSTS = Path(__file__).with_name("costs.json")
 # Files between a DICOM series and a brain in template space; see keep_intermediates.
 INTERMEDIATE = re.compile(
@@ -253,11 +251,9 @@ def count_heatmaps(cohort: CohortSize, settings: Mapping[str, Any]) -> Iterator[
     classes = sum(count for _, count in cohort.explained)
     passes = count_passes(count_regions(settings), settings)
     for name in settings["models"]:
-        methods = [
-            method
-            for method in heatmaps["methods"]
-            if not METHODS[method].models or name in METHODS[method].models
-        ]
+        methods = settings["methods_of"][name]
+        if not methods:
+            continue
         looking = [method for method in methods if method != "summary"]
         units = seeds * scans * sum(passes[method] for method in looking) * PASS_OF_MODEL[name]
         maps = seeds * scans * len(methods)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -31,6 +32,28 @@ def summarise_run(place: Path, splits: Iterable[str], since: float = 0) -> str:
             if _is_new(folder / "distances.tsv", since) and _read(folder / "distances.tsv"):
                 told += ["", *summarise_comparison(folder)]
     return "\n".join(told)
+
+
+def summarise_applied(place: Path, since: float = 0) -> str:
+    """What a network that was trained already says of new scans: how many of each class, and where.
+
+    Parameters
+    ----------
+    place
+        ``results/<cohort>/applied/<network>``.
+    since
+        Files older than this belong to an earlier run and are left out.
+    """
+    path = place / "predictions.tsv"
+    if not _is_new(path, since):
+        return ""
+    found = Counter(row["predicted"] for row in _read(path))
+    counts = ", ".join(f"{count} {group}" for group, count in sorted(found.items()))
+    lines = [
+        "",
+        f"Network {place.name} on {place.parts[-3]}: {found.total()} scans, predicted {counts}",
+    ]
+    return "\n".join([*lines, f"  table: {path}", f"  heatmaps: {place}/*/scans/"])
 
 
 def summarise_networks(path: Path, since: float = 0) -> str:

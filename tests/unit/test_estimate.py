@@ -48,8 +48,9 @@ LOOKING = len(OF_RIEKE) - 1
 def settings(**change):
     return {
         "models": {"rieke": {"epochs": 20}},
+        "methods_of": {"rieke": OF_RIEKE, "voxresnet_gap": list(METHODS)},
         "training": {"seeds": [1]},
-        "heatmaps": {"methods": list(METHODS), "chunk_size": 10, "keep_scans": True},
+        "heatmaps": {"chunk_size": 10, "keep_scans": True},
         "occlusion": {"size_mm": 40, "stride_mm": 12},
         "voxel_occlusion": {"stride_voxels": 1},
         "sa_ucm": {"most_segments": 300},
@@ -162,7 +163,7 @@ def test_what_is_not_kept_passes():
     assert kept.passing_gb == 0
     assert removed.kept_gb + removed.passing_gb == pytest.approx(kept.kept_gb)
     assert removed.kept_gb < 0.12 * kept.kept_gb
-    heatmaps = {"methods": ["sensitivity"], "chunk_size": 10}
+    heatmaps = {"chunk_size": 10}
     maps = rows_of(heatmaps={**heatmaps, "keep_scans": False})["explain_scans"]
     assert maps.kept_gb == 0
     assert (

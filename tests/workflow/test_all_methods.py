@@ -11,10 +11,10 @@ import pytest
 import torch
 import yaml
 from filelock import FileLock
-from voxplain.relevance.combine import combine
 
-from voxplain.models import MODELS, describe_model
+from voxplain.models import MODELS, describe_model, plan_model
 from voxplain.relevance import METHODS
+from voxplain.relevance.combine import combine
 from voxplain.training.networks import load_network
 from workflow.conftest import ROOT, TINY, snakemake
 
@@ -104,7 +104,7 @@ def test_heatmaps_lie_in_the_brain_and_say_what_they_are(all_run, model):
             told = json.loads(path.with_suffix("").with_suffix(".json").read_text())
             assert told["Method"] == method
             if "layer" in METHODS[method].options:
-                wanted = "conv2b" if model == "voxcnn" else "auto"
+                wanted = "conv2b" if model == "voxcnn" else plan_model(model, GRID).last_layer
                 assert told["Options"]["layer"] == wanted
 
 
