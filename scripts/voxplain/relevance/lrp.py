@@ -803,6 +803,7 @@ def lrp_grad_cam_pp(
     target: int,
     layer: str | None = None,
     placement: str = "receptive_field",
+    composite: str = "epsilon_plus",
 ) -> np.ndarray:
     """The map of :func:`lrp` times that of Grad-CAM++, voxel by voxel.
 
@@ -812,9 +813,12 @@ def lrp_grad_cam_pp(
     ----------
     layer, placement
         As :func:`voxplain.relevance.cam.grad_cam_pp`.
+    composite
+        As :func:`lrp`.
 
     The other parameters and the return value are as :func:`voxplain.relevance.explain`.
     """
     from voxplain.relevance.cam import grad_cam_pp
 
-    return lrp(model, scan, target) * grad_cam_pp(model, scan, target, layer, placement)
+    relevance = lrp(model, scan, target, composite)
+    return relevance * grad_cam_pp(model, scan, target, layer, placement)
