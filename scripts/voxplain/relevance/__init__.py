@@ -258,7 +258,8 @@ def explain(
     Raises
     ------
     SetupFault
-        No method has that name, or the network is such that the method would be silently wrong.
+        No method has that name, the network has no such class, or it is such that the method would
+        be silently wrong.
 
     Examples
     --------

@@ -24,7 +24,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from voxplain.faults import SetupFault
-from voxplain.relevance.inputs import as_input
+from voxplain.relevance.inputs import as_input, check_target
 from voxplain.relevance.tracing import drop_nothing, follow_in_place
 
 # Alpha and beta for convolutions; None for epsilon there as in the dense layers.
@@ -746,6 +746,7 @@ def _signed(
         raise SetupFault(f"there is no composite {composite!r}; allowed: {', '.join(COMPOSITES)}")
     with torch.autocast(batch.device.type, enabled=False):
         own = model(batch.clone())
+        check_target(own, target)
         passage = _Passage(merge_batch_norms(model), batch, kept_bytes)
         rounding = 1e3 * torch.finfo(own.dtype).eps
         allowed = (_TRUSTED if own.dtype != torch.float64 else 0) + rounding
@@ -791,7 +792,7 @@ def lrp(
     ------
     SetupFault
         A layer has no rule, the network cannot be traced or does not do what its graph says, or
-        there is no such composite.
+        there is no such composite or class.
     """
     found, _ = _signed(model, as_input(model, scan), target, composite)
     return found[0, 0].clamp(min=0).float().cpu().numpy()
