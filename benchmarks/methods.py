@@ -31,12 +31,13 @@ from voxplain.atlas import read_aal
 from voxplain.models import MODELS, build_model
 from voxplain.relevance import METHODS, explain
 
-# The defaults of the configuration, in voxels of the grid where they are in mm.
+# Timed, after a first one that is not.
 FORWARDS = 3
 
 
 def options_of(method: str, mask: np.ndarray, labels: np.ndarray, resolution: int) -> dict:
     """What the workflow asks a method for by default."""
+    # The defaults of the configuration, in voxels of the grid where they are in mm.
     options = {"mask": mask} if "mask" in METHODS[method].options else {}
     if method == "occlusion":
         options |= {"size": round(40 / resolution), "stride": round(12 / resolution)}

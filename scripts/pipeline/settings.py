@@ -16,6 +16,25 @@ import yaml
 from voxplain.cohort.plan import visit_month
 from voxplain.faults import SetupFault
 
+_BOUNDS = {
+    "minimum": "at least {}",
+    "maximum": "at most {}",
+    "exclusiveMinimum": "above {}",
+    "exclusiveMaximum": "below {}",
+    "minItems": "at least {} items",
+    "maxItems": "at most {} items",
+    "minProperties": "at least {} entries",
+    "pattern": "text that matches {}",
+}
+_TYPES = {
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "text",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "a mapping",
+}
+
 # The keys of a cohort that belong to one source only.
 _KEYS_OF_SOURCE = {
     "simulated": {"required": (), "own": ("simulation",)},
@@ -48,6 +67,10 @@ def complete_settings(config: Mapping[str, Any], schema: Mapping[str, Any]) -> d
     """
     settings = copy.deepcopy(dict(config))
     _refuse_odd_values(settings)
+    models = settings.get("models")
+    if isinstance(models, dict):
+        # YAML reads a name with nothing behind its colon as None: the network as in its paper.
+        settings["models"] = {name: {} if told is None else told for name, told in models.items()}
     _fill_defaults(settings, schema, schema)
     problems = list(_problems(settings, schema))
     if problems:
@@ -187,20 +210,44 @@ def _allowed(error: jsonschema.ValidationError) -> str:
         near = difflib.get_close_matches(str(error.instance), values, 3)
         return ", ".join(values if len(values) <= 12 else near or [*values[:12], "..."])
     if error.validator == "type":
-        return f"{error.validator_value}"
-    bounds = {
-        "minimum": "at least {}",
-        "maximum": "at most {}",
-        "exclusiveMinimum": "above {}",
-        "exclusiveMaximum": "below {}",
-        "minItems": "at least {} items",
-        "maxItems": "at most {} items",
-        "minProperties": "at least {} entries",
-        "pattern": "text that matches {}",
-    }
-    if error.validator not in bounds:
+        numeric = error.validator_value in ("number", "integer")
+        hint = _as_number(error.instance) if numeric and isinstance(error.instance, str) else ""
+        return f"{error.validator_value}{hint and f'; {hint}'}"
+    if error.validator == "oneOf":
+        return ", or ".join(map(_in_short, error.validator_value))
+    if error.validator not in _BOUNDS:
         return error.message
-    return bounds[error.validator].format(error.validator_value)
+    return _BOUNDS[error.validator].format(error.validator_value)
+
+
+def _as_number(text: str) -> str:
+    """How to write a number that YAML takes for text; empty if it is none."""
+    parts = re.fullmatch(r"([+-]?)(\d*)(\.?)(\d*)(?:[eE]([+-]?)(\d+))?", text.strip())
+    if not parts or not (parts[2] or parts[4]):
+        return ""
+    sign, whole, _, fraction, of_power, power = parts.groups()
+    if power is None:
+        return f"write {text.strip()} without quotes"
+    number = f"{sign}{whole or 0}.{fraction or 0}e{of_power or '+'}{power}"
+    return f"write {number} (YAML takes {text} for text)"
+
+
+def _in_short(schema: Mapping[str, Any]) -> str:
+    """What one branch of a choice allows: ``a whole number of at least 2``."""
+    if "const" in schema or "enum" in schema:
+        return ", ".join(map(str, schema.get("enum", [schema.get("const")])))
+    told = _TYPES[schema["type"]]
+    bounds = [form.format(schema[key]) for key, form in _BOUNDS.items() if key in schema]
+    if "minItems" in schema and schema["minItems"] == schema.get("maxItems"):
+        bounds = [f"{schema['minItems']} items"]
+    if bounds:
+        told += f" of {' and '.join(bounds)}"
+    if "items" in schema:
+        told += f", each {_in_short(schema['items'])}"
+    if isinstance(schema.get("additionalProperties"), Mapping):
+        names = schema.get("propertyNames", {"type": "string"})
+        told += f" from {_in_short(names)} to {_in_short(schema['additionalProperties'])}"
+    return told
 
 
 def _allowed_name(error: jsonschema.ValidationError) -> str:

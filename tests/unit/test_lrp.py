@@ -486,7 +486,8 @@ def test_an_unknown_composite_is_refused_with_those_there_are(batch):
 # --- the product with Grad-CAM++ ------------------------------------------------------------------
 
 
-def test_the_product_is_that_of_both_maps(batch, monkeypatch):
+@pytest.mark.parametrize("composite", COMPOSITES)
+def test_the_product_is_that_of_both_maps(batch, monkeypatch, composite):
     asked = []
 
     def grad_cam_pp(model, scan, target, layer=None, placement="receptive_field"):
@@ -497,8 +498,8 @@ def test_the_product_is_that_of_both_maps(batch, monkeypatch):
         sys.modules, "voxplain.relevance.cam", SimpleNamespace(grad_cam_pp=grad_cam_pp)
     )
     model, scan = made("plain"), batch[0, 0]
-    found = lrp_grad_cam_pp(model, scan, 2, layer="4", placement="corners")
+    found = lrp_grad_cam_pp(model, scan, 2, layer="4", placement="corners", composite=composite)
     assert asked == [(2, "4", "corners")]
-    expected = lrp(model, scan, 2) * np.arange(found.size).reshape(SHAPE)
+    expected = lrp(model, scan, 2, composite) * np.arange(found.size).reshape(SHAPE)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=1e-6)

@@ -264,7 +264,7 @@ def test_a_grid_too_small_for_given_pools_is_refused_with_both_named(
     assert str(fault.value) == (
         f"model {name} with pools {told_pools} does not fit a grid of {told(grid)} voxels; the "
         f"paper's pools {papers} need at least {least} along each axis. Choose a finer "
-        "resolution_mm or smaller model.pools"
+        f"resolution_mm or smaller models.{name}.pools"
     )
 
 
@@ -272,7 +272,12 @@ def test_a_pool_larger_than_the_last_map_is_refused_with_the_largest_that_fits()
     with pytest.raises(SetupFault) as fault:
         plan_model("voxresnet", (48, 58, 48), pool=7)
     message = str(fault.value)
-    for part in ("voxresnet with pool 7", "48x58x48", "last map has 6x8x6", "pool of at most 6"):
+    for part in (
+        "voxresnet with pool 7",
+        "48x58x48",
+        "last map has 6x8x6",
+        "a models.voxresnet.pool of at most 6",
+    ):
         assert part in message
     assert plan_model("voxresnet", (48, 58, 48), pool=6).pool == 6
 

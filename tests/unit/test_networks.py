@@ -65,3 +65,32 @@ def test_a_file_that_is_no_network_is_named(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "model.pt")
     with pytest.raises(SetupFault, match="give the file"):
         load_network(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"model": "voxcnn"},  # the weights are another network's
+        {"model": "lenet"},
+        {"options": {"pools": [2, 2, 2, 1]}},
+        {"options": {"depth": 3}},
+        {"classes": ["AD", "MCI", "NC"]},
+        {"state_dict": {}},
+        {"state_dict": None},
+        {"mean": torch.zeros(3)},
+        {"mask": torch.zeros(2, dtype=torch.uint8)},
+    ],
+    ids=lambda changed: "-".join(changed),
+)
+def test_a_file_whose_parts_do_not_fit_together_is_refused_in_one_line(
+    tmp_path, statistics, changed
+):
+    path = tmp_path / "model.pt"
+    options = {"pools": [2, 2, 1, 1]}
+    model = build_model("rieke", SHAPE, 2, **options)
+    save_network(path, model, "rieke", options, ["AD", "NC"], statistics)
+    torch.save(torch.load(path, weights_only=True) | changed, path)
+    with pytest.raises(SetupFault, match=r"model\.pt is no network that voxplain trained") as fault:
+        load_network(path)
+    assert "\n" not in str(fault.value)
+    assert len(str(fault.value)) < len(str(path)) + 300

@@ -173,6 +173,22 @@ def test_a_scan_without_exactly_three_axes_is_refused(name, shape):
         of(name, network(name), np.zeros(shape, np.float32))
 
 
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("target", [-1, len(CLASSES)])
+def test_a_class_that_the_network_does_not_have_is_refused(name, target, scan):
+    with pytest.raises(SetupFault, match=f"target is class {target}, .* has 3 classes, 0 to 2"):
+        of(name, network(name), scan, target)
+
+
+@pytest.mark.parametrize("name", ["occlusion", "voxel_occlusion", "area_occlusion", "sa_ucm"])
+def test_an_occlusion_refuses_a_class_by_the_whole_scan_alone(name, scan):
+    model, passes = network(), []
+    model.register_forward_hook(lambda *told: passes.append(told))
+    with pytest.raises(SetupFault, match="target"):
+        of(name, model, scan, len(CLASSES))
+    assert len(passes) == 1
+
+
 def test_an_option_that_a_method_has_not_is_refused(scan):
     with pytest.raises(TypeError, match="stride"):
         explain("sensitivity", network(), scan, 0, stride=2)

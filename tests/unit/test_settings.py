@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import re
 
 import pytest
 import yaml
@@ -116,6 +117,14 @@ def test_networks_are_trained_as_in_their_papers_by_default(schema):
     assert schema["properties"]["models"]["properties"].keys() == MODELS.keys()
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_a_network_without_settings_of_its_own_needs_no_braces(schema, name):
+    written = yaml.safe_load(f"models:\n  {name}:\n")
+    assert written == {"models": {name: None}}
+    settings = complete_settings(config(**written), schema)
+    assert settings["models"] == complete_settings(config(models={name: {}}), schema)["models"]
+
+
 def test_a_simulated_cohort_gets_a_simulation_and_an_adni_cohort_none(schema):
     settings = complete_settings({"cohorts": {"a": SIMULATED, "b": ADNI}}, schema)
     simulation = settings["cohorts"]["a"]["simulation"]
@@ -202,6 +211,42 @@ REFUSED = {
         ("registration.seed is 1.5", "integer"),
     ),
     "key without value": (config(skull=None), ("skull is None", "object")),
+    "models without value": (config(models=None), ("models is None", "object")),
+    "unknown network without value": (
+        config(models={"riecke": None}),
+        ("unknown key models.riecke", "did you mean rieke?"),
+    ),
+    "neither word nor whole number": (
+        config(normalisation={"fit_on": "some"}),
+        ("normalisation.fit_on is 'some'; allowed: all, or a whole number of at least 2",),
+    ),
+    "too small for a word or a whole number": (
+        config(models={"voxresnet": {"pool": 0}}),
+        ("pool is 0; allowed: auto, or a whole number of at least 1 and at most 16",),
+    ),
+    "neither word nor list": (
+        config(models={"rieke": {"pools": [2, 2]}}),
+        (
+            "models.rieke.pools is [2, 2]; allowed: auto, or a list of 4 items, each a whole "
+            "number of at least 1 and at most 8",
+        ),
+    ),
+    "neither word nor list of words": (
+        config(summary={"methods": []}),
+        ("summary.methods is []; allowed: all, or a list of at least 1 items, each text",),
+    ),
+    "neither text nor mapping": (
+        config(cam={"layer": {"resnet": "bn4"}}),
+        ("allowed: text, or a mapping from rieke, voxcnn, voxresnet, ", " to text"),
+    ),
+    "number that YAML takes for text": (
+        config(models={"rieke": yaml.safe_load("learning_rate: 1e-9")}),
+        ("is '1e-9'; allowed: number; write 1.0e-9 (YAML takes 1e-9 for text)",),
+    ),
+    "number in quotes": (
+        config(max_failed="0.5"),
+        ("max_failed is '0.5'", "write 0.5 without quotes"),
+    ),
     "above the maximum": (config(max_failed=1.5), ("max_failed is 1.5", "at most 1")),
     "below the minimum": (
         config(registration={"seed": 0}),
@@ -323,6 +368,19 @@ def test_what_is_not_allowed_is_told_in_one_line(schema, settings, told):
     assert "\n" not in message
     assert message.startswith("config: ")
     assert all(part in message for part in told), message
+
+
+@given(
+    sign=st.sampled_from(["", "-", "+"]),
+    mantissa=st.sampled_from(["1", "12", "0.5", "3.", ".5"]),
+    power=st.sampled_from(["e3", "E3", "e+3", "e-3", "E-12"]),
+)
+def test_a_number_is_told_in_a_way_that_yaml_reads_as_that_number(schema, sign, mantissa, power):
+    text = f"{sign}{mantissa}{power}"
+    with pytest.raises(SetupFault) as fault:
+        complete_settings(config(max_failed=text), schema)
+    told = re.search(r"write (\S+) \(YAML", str(fault.value))
+    assert yaml.safe_load(told[1]) == float(text)
 
 
 def test_several_problems_are_told_in_a_line_each(schema):

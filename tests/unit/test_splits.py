@@ -427,11 +427,14 @@ def test_an_external_test_without_a_class_on_a_side_is_refused():
     whole = scans_of([["AD"], ["NC"]])
     healthy = other_cohort(scans_of([["NC"], ["MCI"]]))
     refused(lambda: make_external(healthy, whole, CLASSES, "b"), "cohort b", "class AD to train on")
-    refused(
+    told = refused(
         lambda: make_external(whole, healthy, CLASSES, "b"), "cohort b", "class AD to test", "(0 of"
     )
+    assert "simulation" not in told
     refused(
-        lambda: make_external(whole, whole, CLASSES, "b"), "class AD to test (2 of its patients"
+        lambda: make_external(whole, whole, CLASSES, "b"),
+        "class AD to test (2 of its patients",
+        "simulated cohorts need a simulation.first_number of their own",
     )
 
 

@@ -178,7 +178,7 @@ def test_the_map_is_that_of_a_loop_of_full_forward_passes(scan, target):
 def test_each_segment_is_occluded_once(scan, monkeypatch):
     tried = []
 
-    def occlude(model, scan, segments, memory_mb, label):
+    def occlude(model, scan, segments, memory_mb, label, target):
         for number, box in enumerate(segments.boxes()):
             inside = np.zeros(SHAPE, bool)
             inside[box] = segments.inside(number)

@@ -87,6 +87,9 @@ def derive_progression(
 
     A visit up to three months before or after the horizon is the horizon's own.
 
+    The table must give a diagnosis for each visit. Where it has one group for each subject, as the
+    archive's own search export has, nobody ever turns AD and no scan is pMCI.
+
     Parameters
     ----------
     scans

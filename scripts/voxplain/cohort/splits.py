@@ -213,12 +213,18 @@ def make_external(
     Raises
     ------
     SetupFault
-        A class has no scan to train on, or none is left to test.
+        Any of the classes has no scan to train on, or none left to test, even if the others have.
     """
     known = {patient_of(scan) for scan in training}
     train = [scan for scan in training if class_in(scan, classes)]
     test = [s for s in testing if class_in(s, classes) and patient_of(s) not in known]
-    left_out = len({patient_of(scan) for scan in testing} & known)
+    tested = {patient_of(scan) for scan in testing}
+    left_out = len(tested & known)
+    hint = (
+        "; simulated cohorts need a simulation.first_number of their own each"
+        if tested and tested <= known
+        else ""
+    )
     for group in classes:
         if not any(class_in(scan, classes) == group for scan in train):
             raise SetupFault(
@@ -229,7 +235,7 @@ def make_external(
             raise SetupFault(
                 f"the external test on cohort {name} has no scan of class {group} to test "
                 f"({left_out} of its patients are in the training cohort too and left out); leave "
-                "the test out, or the task"
+                f"the test out, or the task{hint}"
             )
     images = (tuple(scan.image for scan in side) for side in (train, test))
     return Split(EXTERNAL.format(name), *images, test_cohort=name)

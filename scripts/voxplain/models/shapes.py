@@ -207,8 +207,8 @@ def plan_voxresnet(grid_shape: Sequence[int], pool: str | int = "auto") -> VoxRe
     if pool > min(shape):
         raise SetupFault(
             f"model voxresnet with pool {pool} does not fit a grid of {_told(grid_shape)} voxels: "
-            f"its last map has {_told(shape)}. Choose a finer resolution_mm or a model.pool of at "
-            f"most {min(shape)}"
+            f"its last map has {_told(shape)}. Choose a finer resolution_mm or a "
+            f"models.voxresnet.pool of at most {min(shape)}"
         )
     label = "voxresnet" if pool == VOXRESNET_POOL else f"voxresnet (pool {pool})"
     features = VOXRESNET_CHANNELS[-1] * _size(_after_pool(shape, pool))
@@ -279,7 +279,7 @@ def _check_room(
         raise SetupFault(
             f"model {model} with pools {_listed(pools)} does not fit a grid of "
             f"{_told(grid_shape)} voxels; the paper's pools {_listed(papers)} need at least "
-            f"{least} along each axis. Choose a finer resolution_mm or smaller model.pools"
+            f"{least} along each axis. Choose a finer resolution_mm or smaller models.{model}.pools"
         )
 
 

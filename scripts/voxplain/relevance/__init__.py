@@ -52,6 +52,10 @@ _LAYER = {
     "layer": "name of the module whose output is read; the last feature map if left out",
     **_PLACEMENT,
 }
+_COMPOSITE = {
+    "composite": "rules: epsilon_plus or epsilon_alpha2_beta1 (epsilon for dense layers, "
+    "alpha-beta for the others), or epsilon for all",
+}
 _MEMORY = {"memory_mb": "for batches of occlusions; by the number of threads if left out"}
 
 METHODS: dict[str, Method] = {
@@ -140,10 +144,7 @@ METHODS: dict[str, Method] = {
         "voxplain.relevance.lrp",
         "the logit handed back layer by layer, what speaks for the class (Bach et al. 2015)",
         explains="logit",
-        options={
-            "composite": "rules: epsilon_plus or epsilon_alpha2_beta1 (epsilon for dense layers, "
-            "alpha-beta for the others), or epsilon for all"
-        },
+        options=_COMPOSITE,
     ),
     "lrp_grad_cam_pp": Method(
         "voxplain.relevance.lrp",
@@ -152,6 +153,7 @@ METHODS: dict[str, Method] = {
         options={
             "layer": "as grad_cam_pp",
             "placement": "as grad_cam_pp",
+            **_COMPOSITE,
         },
     ),
     "sa_ucm": Method(
@@ -256,7 +258,8 @@ def explain(
     Raises
     ------
     SetupFault
-        No method has that name, or the network is such that the method would be silently wrong.
+        No method has that name, the network has no such class, or it is such that the method would
+        be silently wrong.
 
     Examples
     --------

@@ -24,7 +24,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from voxplain.faults import SetupFault
-from voxplain.relevance.inputs import as_input
+from voxplain.relevance.inputs import as_input, check_target
 from voxplain.relevance.tracing import drop_nothing, follow_in_place
 
 # Alpha and beta for convolutions; None for epsilon there as in the dense layers.
@@ -746,6 +746,7 @@ def _signed(
         raise SetupFault(f"there is no composite {composite!r}; allowed: {', '.join(COMPOSITES)}")
     with torch.autocast(batch.device.type, enabled=False):
         own = model(batch.clone())
+        check_target(own, target)
         passage = _Passage(merge_batch_norms(model), batch, kept_bytes)
         rounding = 1e3 * torch.finfo(own.dtype).eps
         allowed = (_TRUSTED if own.dtype != torch.float64 else 0) + rounding
@@ -791,7 +792,7 @@ def lrp(
     ------
     SetupFault
         A layer has no rule, the network cannot be traced or does not do what its graph says, or
-        there is no such composite.
+        there is no such composite or class.
     """
     found, _ = _signed(model, as_input(model, scan), target, composite)
     return found[0, 0].clamp(min=0).float().cpu().numpy()
@@ -803,6 +804,7 @@ def lrp_grad_cam_pp(
     target: int,
     layer: str | None = None,
     placement: str = "receptive_field",
+    composite: str = "epsilon_plus",
 ) -> np.ndarray:
     """The map of :func:`lrp` times that of Grad-CAM++, voxel by voxel.
 
@@ -812,9 +814,12 @@ def lrp_grad_cam_pp(
     ----------
     layer, placement
         As :func:`voxplain.relevance.cam.grad_cam_pp`.
+    composite
+        As :func:`lrp`.
 
     The other parameters and the return value are as :func:`voxplain.relevance.explain`.
     """
     from voxplain.relevance.cam import grad_cam_pp
 
-    return lrp(model, scan, target) * grad_cam_pp(model, scan, target, layer, placement)
+    relevance = lrp(model, scan, target, composite)
+    return relevance * grad_cam_pp(model, scan, target, layer, placement)

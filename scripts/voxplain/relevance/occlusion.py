@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from voxplain.faults import SetupFault
 from voxplain.relevance.incremental import IncrementalNetwork, NotLocalError
-from voxplain.relevance.inputs import as_input, shape_of
+from voxplain.relevance.inputs import as_input, check_target, shape_of
 from voxplain.relevance.regions import Regions
 
 SPREADS = ("nearest", "average")
@@ -39,6 +39,7 @@ def occlude(
     regions: Regions,
     memory_mb: float | None = None,
     label: str = "occlusion",
+    target: int | None = None,
 ) -> np.ndarray:
     """How each class's probability falls when a region of the scan is set to 0.
 
@@ -59,10 +60,18 @@ def occlude(
         depend on it but for rounding. Full forward passes do not ask for it.
     label
         Of the progress bar.
+    target
+        Index of the class that is asked for, refused before the first region if the network has
+        none such; the drops are those of every class all the same.
 
     Returns
     -------
     ``[regions, classes]`` float64: the whole scan's probability minus the occluded one's.
+
+    Raises
+    ------
+    SetupFault
+        There is no such class, or :func:`voxplain.relevance.inputs.as_input` refuses the network.
     """
     batch = as_input(model, scan)
     if memory_mb is None:
@@ -80,7 +89,7 @@ def occlude(
         tqdm(total=len(regions), desc=label, unit="region", mininterval=5) as progress,
     ):
         progress.update(len(regions) - len(tried))
-        whole, occluded = _probabilities(model, batch, tried, memory_mb, progress.update)
+        whole, occluded = _probabilities(model, batch, tried, memory_mb, progress.update, target)
     drops = np.zeros((len(regions), whole.shape[1]))
     drops[changing] = (whole - occluded).cpu().numpy()[numbers]
     return drops
@@ -92,11 +101,14 @@ def _probabilities(
     regions: Regions,
     memory_mb: float,
     progress: Callable[[int], Any],
+    target: int | None,
 ) -> tuple[Tensor, Tensor]:
     """Probabilities of the whole scan ``[1, classes]`` and with each region at 0."""
     # Before the engine keeps its activations, so that the two do not add up. Of a copy: a network
     # may write to its input.
     whole = model(batch.clone())
+    if target is not None:
+        check_target(whole, target)
     if not len(regions):
         return _softmax(whole), _softmax(whole)[:0]
     try:
@@ -210,7 +222,8 @@ def occlusion(
     cubes = Regions.cubes(centres, size, shape)
     tried = np.ones(len(cubes), bool) if mask is None else cubes.touching(mask)
     drops = np.zeros(len(cubes))
-    drops[tried] = occlude(model, scan, cubes[tried], memory_mb)[:, target].clip(min=0)
+    found = occlude(model, scan, cubes[tried], memory_mb, target=target)
+    drops[tried] = found[:, target].clip(min=0)
     if spread == "average":
         total, count = (_sum_of_boxes(cubes, each, shape) for each in (drops, np.ones(len(cubes))))
         covered = count > 0.5
@@ -276,7 +289,7 @@ def voxel_occlusion(
             np.minimum(nearest, np.array(shape) - 1), axis=0, return_inverse=True
         )
     cubes = Regions.cubes(centres, size, shape)
-    changes = np.abs(occlude(model, scan, cubes, memory_mb, "voxels")[:, target])
+    changes = np.abs(occlude(model, scan, cubes, memory_mb, "voxels", target)[:, target])
     heatmap = np.zeros(shape, np.float32)
     heatmap[chosen] = changes if stride == 1 else changes[number.ravel()]
     return heatmap
@@ -306,7 +319,8 @@ def area_occlusion(
     _check_grid("labels", labels, shape_of(scan))
     areas = Regions.segments(labels)
     labels = areas.labels
-    drops = occlude(model, scan, areas, memory_mb, "area occlusion")[:, target].clip(min=0)
+    drops = occlude(model, scan, areas, memory_mb, "area occlusion", target)
+    drops = drops[:, target].clip(min=0)
     of_label = np.zeros(int(labels.max(initial=0)) + 1, np.float32)
     of_label[areas.values] = drops
     return of_label[labels]

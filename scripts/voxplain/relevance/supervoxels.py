@@ -53,7 +53,7 @@ def sa_ucm(
     Raises
     ------
     SetupFault
-        As :func:`segment`.
+        As :func:`segment`; or the network has no such class.
     """
     as_input(model, scan)  # refuses a network before the work on the scan
     hierarchy = _Hierarchy.of(_as_array(scan), levels, most_segments, mask)
@@ -65,7 +65,7 @@ def sa_ucm(
         of_base = np.max([wanted[each] for each in hierarchy.levels], axis=0)
         segments = Regions.segments(hierarchy.painted(of_base))
         change[segments.values - 1] = abs(
-            occlude(model, scan, segments, memory_mb, "segments")[:, target]
+            occlude(model, scan, segments, memory_mb, "segments", target)[:, target]
         )
     mean = np.mean([change[of_base] for of_base in hierarchy.levels], axis=0)
     return hierarchy.painted(mean.astype(np.float32))

@@ -224,8 +224,8 @@ def plan_batches(
     """
     if batch_size < 2:
         raise SetupFault(
-            f"training.batch_size is {batch_size}, expected 2 or more: batch norm needs several "
-            "scans"
+            f"models.<name>.batch_size is {batch_size}, expected 2 or more: batch norm needs "
+            "several scans"
         )
     classes = sorted(set(labels))
     if every_class and len(classes) > 1:
@@ -242,7 +242,7 @@ def _deal_every_class(
 ) -> list[list[int]]:
     if batch_size < len(classes):
         raise SetupFault(
-            f"training.batch_size is {batch_size}, but every batch is to hold all of the "
+            f"models.<name>.batch_size is {batch_size}, but every batch is to hold all of the "
             f"{len(classes)} classes; choose {len(classes)} or more, or switch every_class off"
         )
     members = [[n for n, label in enumerate(labels) if label == each] for each in classes]

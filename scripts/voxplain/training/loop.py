@@ -167,14 +167,14 @@ def train(
         if not torch.isfinite(loss_sum):
             raise SetupFault(
                 f"the training loss is {loss_sum.item()} in epoch {number}; lower "
-                "training.learning_rate"
+                "models.<name>.learning_rate"
             )
         probabilities = _probabilities(network, held_out)
         # The loss above is that before each step: the last one may have broken the weights.
         if not np.isfinite(probabilities).all():
             raise SetupFault(
                 f"the network gives no finite probabilities after epoch {number}; lower "
-                "training.learning_rate"
+                "models.<name>.learning_rate"
             )
         truth = np.array(testing.labels)
         likelihood = np.clip(probabilities[np.arange(len(truth)), truth], 1e-12, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +94,7 @@ def load_network(path: str | Path, device: torch.device | str = "cpu") -> Traine
     Raises
     ------
     SetupFault
-        The file is missing, or no network of voxplain.
+        The file is missing, or no network of voxplain: whatever it holds does not fit together.
     """
     try:
         told = torch.load(path, map_location="cpu", weights_only=True)
@@ -102,20 +103,20 @@ def load_network(path: str | Path, device: torch.device | str = "cpu") -> Traine
         affine = tuple(map(tuple, told.pop("affine")))
         inside = np.unpackbits(told.pop("mask").numpy(), count=int(np.prod(shape)))
         values = [told.pop(key).numpy() for key in ("mean", "sd")]
-        weights = told.pop("state_dict")
+        mask = inside.astype(bool).reshape(shape)
+        mean, sd = np.zeros(shape, np.float32), np.ones(shape, np.float32)
+        mean[mask], sd[mask] = values
+        plan = plan_model(name, shape, **options)
+        model = build_model(name, shape, len(classes), **options)
+        model.load_state_dict(told.pop("state_dict"))
     except FileNotFoundError:
         raise SetupFault(f"network {path} does not exist") from None
     except Exception as error:  # what torch raises for a file that is none of its own varies
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
         raise SetupFault(
-            f"{path} is no network that voxplain trained ({type(error).__name__}: "
-            f"{str(error).splitlines()[0]}); give the file model.pt of a run"
+            f"{path} is no network that voxplain trained ({reason}); give the file model.pt of a "
+            "run"
         ) from error
-    plan = plan_model(name, shape, **options)
-    model = build_model(name, shape, len(classes), **options)
-    model.load_state_dict(weights)
-    mask = inside.astype(bool).reshape(shape)
-    mean, sd = np.zeros(shape, np.float32), np.ones(shape, np.float32)
-    mean[mask], sd[mask] = values
     return TrainedNetwork(
         model=model.to(device).eval(),
         statistics=VoxelStatistics(mean, sd, mask, Grid(shape, affine)),
