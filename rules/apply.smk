@@ -1,36 +1,6 @@
 """New scans, by networks that are trained already: `snakemake apply`."""
 
 
-rule apply_network:
-    """Predict the scans of a cohort by a network that is trained already."""
-    input:
-        model=applied_network,
-        volumes=volumes_of_cohort,
-        quality=qualities_of_cohort,
-        mask=f"{TEMPLATE}_mask.nii.gz",
-    output:
-        predictions=f"{APPLIED}/predictions.tsv",
-        members=f"{APPLIED}/members.tsv",
-    log:
-        "logs/apply_network/{cohort}/{network}.log",
-    benchmark:
-        "results/benchmarks/apply_network/{cohort}/{network}.tsv"
-    conda:
-        "../envs/torch.yaml"
-    threads: 4
-    resources:
-        gpu=GPUS,
-        device=config["device"],
-        mem_mb=voxels_times(8000, least_mb=3000),
-        runtime=growing(60),
-    params:
-        rows=members_of_cohort,
-        preprocessing=preprocessing_settings(),
-        code=code_of("apply_network", *ALL_MODELS),
-    script:
-        "../scripts/apply_network.py"
-
-
 # Their docstrings come from the rules that they are made of.
 use rule explain_scans as explain_new_scans with:
     input:
@@ -74,3 +44,33 @@ use rule tabulate_areas as tabulate_areas_of_new_scans with:
         "logs/tabulate_areas_of_new_scans/{cohort}/{network}/{method}.log",
     benchmark:
         "results/benchmarks/tabulate_areas_of_new_scans/{cohort}/{network}/{method}.tsv"
+
+
+rule apply_network:
+    """Predict the scans of a cohort by a network that is trained already."""
+    input:
+        model=applied_network,
+        volumes=volumes_of_cohort,
+        quality=qualities_of_cohort,
+        mask=f"{TEMPLATE}_mask.nii.gz",
+    output:
+        predictions=f"{APPLIED}/predictions.tsv",
+        members=f"{APPLIED}/members.tsv",
+    log:
+        "logs/apply_network/{cohort}/{network}.log",
+    benchmark:
+        "results/benchmarks/apply_network/{cohort}/{network}.tsv"
+    conda:
+        "../envs/torch.yaml"
+    threads: 4
+    resources:
+        gpu=GPUS,
+        device=config["device"],
+        mem_mb=voxels_times(8000, least_mb=3000),
+        runtime=growing(60),
+    params:
+        rows=members_of_cohort,
+        preprocessing=preprocessing_settings(),
+        code=code_of("apply_network", *ALL_MODELS),
+    script:
+        "../scripts/apply_network.py"
