@@ -138,6 +138,14 @@ def check_names():
     for name in config["apply"]["cohorts"]:
         if name not in cohorts:
             raise SetupFault(f"config: apply.cohorts has {name!r}; allowed: {', '.join(cohorts)}")
+    chosen = config["summary"]["methods"]
+    for method in [] if chosen == "all" else chosen:
+        if method not in methods or method == "summary":
+            allowed = [other for other in methods if other != "summary"]
+            raise SetupFault(
+                f"config: summary.methods has {method!r}; allowed: the other heatmaps.methods: "
+                f"{', '.join(allowed)}"
+            )
     # Networks that are only applied say themselves what they are.
     trains = any(cohort["train"] for cohort in cohorts.values())
     for method in methods if trains else ():
@@ -161,14 +169,6 @@ def check_names():
             "config: heatmaps.splits is external, but splits.external names no cohorts; allowed here: "
             "fixed, folds, all"
         )
-    chosen = config["summary"]["methods"]
-    for method in [] if chosen == "all" else chosen:
-        if method not in methods or method == "summary":
-            allowed = [other for other in methods if other != "summary"]
-            raise SetupFault(
-                f"config: summary.methods has {method!r}; allowed: the other heatmaps.methods: "
-                f"{', '.join(allowed)}"
-            )
 
 
 def splits_of(name, task):

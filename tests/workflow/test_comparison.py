@@ -358,11 +358,11 @@ def bad(**settings):
         ),
         (
             bad(tasks=[["MCI", "sMCI"]]),
-            "config: tasks",
+            "config: task MCI, sMCI has sMCI beside MCI, so that a scan could be in two classes",
         ),
         (
             bad(heatmaps={"methods": ["oclusion"]}),
-            "config: heatmaps.methods.0 is 'oclusion'; allowed: sensitivity",
+            "config: heatmaps.methods.0 is 'oclusion'; allowed: occlusion",
         ),
         (
             bad(heatmaps={"target": "MCI"}),
