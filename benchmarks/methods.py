@@ -14,6 +14,7 @@ brain. Prints a table and, as the last line, JSON with ``name``, ``ratios`` (pas
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import subprocess
 import sys
@@ -69,6 +70,10 @@ def measure(method: str, name: str, resolution: int, device: str) -> dict[str, f
             wait()
             seconds.append(time.perf_counter() - began)
     del batch
+    # What only the first call takes: imports, and autograd's threads.
+    importlib.import_module(METHODS[method].module)
+    corner = torch.zeros(1, requires_grad=True)
+    (corner * 2).sum().backward()
     began = time.perf_counter()
     explain(method, model, scan, 0, **options_of(method, mask, labels, resolution))
     wait()
