@@ -47,29 +47,28 @@ CORES_PER_GPU = 100
 GROUP_SIZE = 10  # of profiles/slurm
 # A gradient takes a forward pass and a backward one, which is twice as long.
 GRADIENT = 3
-# A forward pass of each network at 1 mm, in those of rieke, which costs.json was measured with
-# (`benchmarks/methods.py`).
+# A forward pass of each network at 2 mm, in those of rieke, which costs.json was measured with.
 PASS_OF_MODEL = {
     "rieke": 1.0,
     "voxcnn": 2.0,
-    "voxresnet": 15.0,
-    "voxresnet_gap": 15.0,
-    "voxresnet_shallow_gap": 13.0,
+    "voxresnet": 25.0,
+    "voxresnet_gap": 25.0,
+    "voxresnet_shallow_gap": 22.0,
 }
 # Training computes the background of rieke's scans once, which saves it half; of no other's.
 CROPPED = {"rieke": 1.0}
 UNCROPPED = 2.0
-# Passes of a step of the methods that take one gradient or two (`benchmarks/methods.py`).
+# Forward passes of methods that take a gradient or two (`benchmarks/methods.py`).
 PASSES_OF_METHOD = {
     "sensitivity": GRADIENT,
     "guided_backprop": GRADIENT,
     "cam": 1,
-    "grad_cam": 2,
-    "grad_cam_pp": 2,
-    "guided_grad_cam": GRADIENT + 2,
-    "guided_grad_cam_pp": GRADIENT + 2,
+    "grad_cam": 1.5,
+    "grad_cam_pp": 1.5,
+    "guided_grad_cam": 2.5,
+    "guided_grad_cam_pp": 2.5,
     "lrp": 5,
-    "lrp_grad_cam_pp": 7,
+    "lrp_grad_cam_pp": 6.5,
 }
 # Forward passes that one region of an occlusion takes, where only what it changes is recomputed: of
 # rieke at 1 mm, with the regions of the default settings (`benchmarks/occlusion.py` measures them).
