@@ -76,7 +76,7 @@ PASSES_OF_REGION = {
     "occlusion": 1 / 280,
     "area_occlusion": 1 / 150,
     "voxel_occlusion": 1 / 4800,
-    "sa_ucm": 1 / 100,
+    "sa_ucm": 1 / 5.6,
 }
 # A hierarchy's distinct segments, for each of its finest.
 SEGMENTS_OF_HIERARCHY = 2.0
