@@ -25,6 +25,4 @@ with job(snakemake):
         )
     summary = summary_rows(networks, snakemake.params.roc_auc)
     summary.to_csv(snakemake.output.table, sep="\t", index=False, float_format="%.4f", na_rep="n/a")
-    picture_of_models(
-        snakemake.output.picture, summary, "How well the networks tell the classes apart"
-    )
+    picture_of_models(snakemake.output.picture, summary, "How well the networks do")

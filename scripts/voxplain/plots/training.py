@@ -232,7 +232,8 @@ def picture_of_models(
                 label=name,
             )
         place.axhline(0.5, color="0.6", lw=0.8, ls=":")
-        place.set(title=task, xlim=(-0.5, len(models) - 0.5))
+        # Of few networks a bar may reach beyond what an area can be.
+        place.set(title=task, xlim=(-0.5, len(models) - 0.5), ylim=(-0.03, 1.03))
         place.set_xticks(range(len(models)), names, rotation=35, ha="right", fontsize=9)
         sns.despine(ax=place)
     for place in axes.flat[len(tasks) :]:
@@ -244,7 +245,7 @@ def picture_of_models(
         place.set_ylabel(f"ROC AUC per {level}")
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=min(columns, 2))
-    figure.suptitle(f"{title}: mean ± SD over networks, chance 0.5", fontsize=10)
+    figure.suptitle(f"{title}\nmean ± SD over networks, chance 0.5", fontsize=10)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
