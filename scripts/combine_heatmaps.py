@@ -6,9 +6,9 @@ with job(snakemake):
     from pathlib import Path
 
     import numpy as np
-    from voxplain.relevance.combine import combine
 
     from voxplain.comparison.averages import find_maps
+    from voxplain.relevance.combine import combine
     from voxplain.volumes import read_array, write_array
 
     params = snakemake.params
