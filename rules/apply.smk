@@ -52,7 +52,6 @@ rule apply_network:
         model=applied_network,
         volumes=volumes_of_cohort,
         quality=qualities_of_cohort,
-        mask=f"{TEMPLATE}_mask.nii.gz",
     output:
         predictions=f"{APPLIED}/predictions.tsv",
         members=f"{APPLIED}/members.tsv",

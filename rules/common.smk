@@ -29,7 +29,6 @@ from voxplain.cohort.splits import (
     make_external,
     make_fixed,
     make_folds,
-    patient_of,
 )
 from voxplain.faults import SetupFault
 from voxplain.models import MODELS, Recipe, plan_model
@@ -88,8 +87,8 @@ def load_cohort(name, settings):
         settings["diagnosis_words"],
         **config["progression"],
     )
+    usable = [scan for scan in scans if scan.fate is None]
     for classes in tasks or ():
-        usable = [scan for scan in scans if scan.fate is None]
         for group in classes:
             if not any(class_in(scan, classes) == group for scan in usable):
                 raise SetupFault(
@@ -103,6 +102,17 @@ def takes_part(name):
     """Whether a cohort's scans are trained or tested on, not only preprocessed or applied to."""
     tested = {pair["test"] for pair in config["splits"]["external"]}
     return config["cohorts"][name]["train"] or name in tested
+
+
+def trains():
+    """Whether any network is trained here; those that are only applied say what they are."""
+    return any(cohort["train"] for cohort in config["cohorts"].values())
+
+
+def layer_of(model):
+    """The name of the layer that is read of a network, or auto."""
+    layer = config["cam"]["layer"]
+    return layer.get(model, "auto") if isinstance(layer, dict) else layer
 
 
 def methods_of(model=None):
@@ -146,9 +156,7 @@ def check_names():
                 f"config: summary.methods has {method!r}; allowed: the other heatmaps.methods: "
                 f"{', '.join(allowed)}"
             )
-    # Networks that are only applied say themselves what they are.
-    trains = any(cohort["train"] for cohort in cohorts.values())
-    for method in methods if trains else ():
+    for method in methods if trains() else ():
         if not any(method in methods_of(model) for model in config["models"]):
             needs = (
                 ", ".join(METHODS[method].models) or "networks with other methods to put together"
@@ -158,7 +166,7 @@ def check_names():
                 "them is among the models"
             )
     layer = config["cam"]["layer"]
-    for model in layer if trains and isinstance(layer, dict) else ():
+    for model in layer if trains() and isinstance(layer, dict) else ():
         if model not in config["models"]:
             raise SetupFault(
                 f"config: cam.layer names {model}, which is not among the models; allowed: "
@@ -227,11 +235,10 @@ def check_apply():
             )
 
 
-def check_layers():
+def check_models():
     """Refuse a layer that a network has not, and a batch that cannot hold every class."""
-    layer = config["cam"]["layer"]
     for model, plan in PLANS.items():
-        wanted = layer.get(model, "auto") if isinstance(layer, dict) else layer
+        wanted = layer_of(model)
         if wanted != "auto" and wanted not in plan.layers:
             raise SetupFault(
                 f"config: cam.layer is {wanted!r}, which {model} has not; allowed: auto, "
@@ -301,16 +308,14 @@ try:
         name: {key: value for key, value in sorted(settings.items()) if key not in RECIPE}
         for name, settings in config["models"].items()
     }
-    # Networks that are only applied say themselves what they are.
-    trained = any(cohort["train"] for cohort in config["cohorts"].values())
     PLANS = {
         name: plan_model(name, GRID_SHAPE, **options)
         for name, options in MODEL_OPTIONS.items()
-        if trained
+        if trains()
     }
-    check_layers()
+    check_models()
     for task, classes in TASKS.items():
-        if trained and len(classes) > 1:
+        if trains() and len(classes) > 1:
             check_target(task, classes)
     SPLITS = {name: {task: splits_of(name, task) for task in TASKS} for name in COHORTS}
     check_device()
@@ -546,12 +551,16 @@ def network_label(wildcards):
     return PLANS[wildcards.model].label
 
 
+def cohorts_of_sides(wildcards):
+    """The cohort on each side of a split, training side first."""
+    return {"train": wildcards.cohort, "test": tested_cohort(wildcards)}
+
+
 def scans_of_split(pattern, *sides):
     """Input function: a file of every scan on the given sides of a split."""
 
     def paths(wildcards):
-        split = split_of(wildcards)
-        cohorts = {"train": wildcards.cohort, "test": tested_cohort(wildcards)}
+        split, cohorts = split_of(wildcards), cohorts_of_sides(wildcards)
         return [
             path
             for side in sides
@@ -564,15 +573,14 @@ def scans_of_split(pattern, *sides):
 def members_of_split(wildcards):
     """Image, patient, class, side and volume of every scan of a split, training side first."""
     split, classes = split_of(wildcards), TASKS[wildcards.task]
-    cohorts = {"train": wildcards.cohort, "test": tested_cohort(wildcards)}
     rows = []
-    for side, cohort in cohorts.items():
+    for side, cohort in cohorts_of_sides(wildcards).items():
         for image in getattr(split, side):
             scan = SCANS[cohort][image]
             volume = STORED.format(**entities_of(cohort, scan))
             # Two cohorts may use the same image ids.
             other = "" if cohort == wildcards.cohort else cohort
-            rows.append([image, patient_of(scan), class_in(scan, classes), side, volume, other])
+            rows.append([image, scan.patient, class_in(scan, classes), side, volume, other])
     return rows
 
 
@@ -612,6 +620,11 @@ def chunked(images):
     return [images[start : start + size] for start in range(0, len(images), size)]
 
 
+def chunk_numbers(images):
+    """The numbers of their chunks, from 1."""
+    return range(1, len(chunked(images)) + 1)
+
+
 def images_of_chunk(wildcards):
     """The scans that one job explains."""
     return list(chunked(split_of(wildcards).test)[int(wildcards.chunk) - 1])
@@ -624,8 +637,7 @@ def volumes_of_chunk(wildcards):
 
 def maps_of_method(wildcards):
     """The heatmaps of all chunks of a split."""
-    chunks = chunked(split_of(wildcards).test)
-    return expand(CHUNK, **wildcards, chunk=range(1, len(chunks) + 1))
+    return expand(CHUNK, **wildcards, chunk=chunk_numbers(split_of(wildcards).test))
 
 
 def in_voxels(edge_mm):
@@ -650,16 +662,13 @@ def options_of_method(method, model=None):
     if "placement" in known:
         options["placement"] = config["cam"]["placement"]
     if "layer" in known:
-        layer = config["cam"]["layer"]
-        known_model = model is not None and isinstance(layer, dict)
-        options["layer"] = layer.get(model, "auto") if known_model else layer
+        options["layer"] = config["cam"]["layer"] if model is None else layer_of(model)
     return sort_keys(options)
 
 
 def relevance_settings(wildcards):
     """What a method's heatmaps depend on beside the network."""
     return {
-        "classes": TASKS[wildcards.task],
         "options": options_of_method(wildcards.method, wildcards.model),
         "target": config["heatmaps"]["target"],
     }
@@ -739,7 +748,7 @@ def code_of_new_scans(wildcards):
 
 def new_maps_of_method(wildcards):
     """The heatmaps of all chunks of new scans."""
-    numbers = range(1, len(chunked(list(SCANS[wildcards.cohort]))) + 1)
+    numbers = chunk_numbers(list(SCANS[wildcards.cohort]))
     return expand(APPLIED_CHUNK, **wildcards, chunk=numbers)
 
 
@@ -846,7 +855,7 @@ def members_of_cohort(wildcards):
     return [
         [
             scan.image,
-            patient_of(scan),
+            scan.patient,
             scan.group,
             STORED.format(**entities_of(wildcards.cohort, scan)),
         ]
@@ -968,8 +977,7 @@ def heatmap_targets(cohort, task, model):
         runs["seed"] = config["training"]["seeds"]
         paths += expand(f"{RUN}/distances.tsv", **runs)
         if config["heatmaps"]["keep_scans"]:
-            chunks = chunked(SPLITS[cohort][task][split].test)
-            numbers = range(1, len(chunks) + 1)
+            numbers = chunk_numbers(SPLITS[cohort][task][split].test)
             paths += expand(CHUNK, **runs, method=methods_of(model), chunk=numbers)
     return paths
 
@@ -982,7 +990,7 @@ def applied_targets(wildcards):
         runs = {"cohort": cohort, "network": list(told["networks"])}
         paths += expand(f"{APPLIED}/predictions.tsv", **runs)
         runs["method"] = methods_of()
-        numbers = range(1, len(chunked(list(SCANS[cohort]))) + 1)
+        numbers = chunk_numbers(list(SCANS[cohort]))
         paths += expand(f"{APPLIED}/{{method}}/areas.tsv", **runs)
         paths += expand(APPLIED_CHUNK, **runs, chunk=numbers)
     return paths

@@ -19,7 +19,6 @@ from voxplain.cohort.splits import (
     make_folds,
     numpy_permutation,
     patient_classes,
-    patient_of,
 )
 from voxplain.faults import SetupFault
 
@@ -86,7 +85,7 @@ def split_or_skip(make, *args, **options):
 @pytest.mark.parametrize("subject", ["011_S_0003", "011S0003", "011_s_0003", "011-S-0003"])
 def test_a_patient_is_the_same_however_the_subject_is_spelled(subject):
     scan = Scan(2, "I1", subject, "M12", "m12", "", "AD", "AD", "F", "70", "")
-    assert patient_of(scan) == "011S0003"
+    assert scan.patient == "011S0003"
 
 
 def test_a_patient_counts_under_the_first_class_that_any_of_their_scans_has():
@@ -155,7 +154,7 @@ def test_no_patient_is_on_two_sides_and_every_scan_is_tested_once_a_repeat(
     scans, folds, repeats, stratify, seed
 ):
     splits = split_or_skip(folds_of, scans, folds, repeats, stratify, seed)
-    owner = {scan.image: patient_of(scan) for scan in scans}
+    owner = {scan.image: scan.patient for scan in scans}
     assert [split.name for split in splits] == [
         f"repeat-{repeat}_fold-{fold}"
         for repeat in range(1, repeats + 1)
@@ -179,7 +178,7 @@ def test_the_scans_of_each_side_stand_in_the_order_of_the_table(scans, folds, st
 
 
 def patients_tested(scans, splits):
-    owner = {scan.image: patient_of(scan) for scan in scans}
+    owner = {scan.image: scan.patient for scan in scans}
     return [{owner[image] for image in split.test} for split in splits]
 
 
@@ -215,7 +214,7 @@ def test_unstratified_folds_have_the_same_number_of_patients_but_for_one(ad, nc,
 
 def test_unstratified_folds_do_not_share_out_the_classes():
     scans = scans_of([["AD"]] * 20 + [["NC"]] * 20)
-    ad = {patient_of(scan) for scan in scans[:20]}
+    ad = {scan.patient for scan in scans[:20]}
 
     def shares(stratify):
         return [
@@ -307,7 +306,7 @@ def test_the_fixed_split_tests_so_many_patients_of_each_class(scans, test_patien
     classes = ["AD", "MCI", "NC"]
     of_patient = patient_classes(scans, classes)
     split = make_fixed(scans, classes, test_patients, seed)
-    owner = {scan.image: patient_of(scan) for scan in scans}
+    owner = {scan.image: scan.patient for scan in scans}
     tested = {owner[image] for image in split.test}
     assert split.name == "fixed"
     assert Counter(of_patient[p] for p in tested) == dict.fromkeys(classes, test_patients)
@@ -365,7 +364,7 @@ def test_the_published_draw_takes_whom_sklearn_takes(ad, nc, test_patients):
     scans = scans_of([patients[place] for place in order])
     split = make_fixed(scans, CLASSES, test_patients, 0, "as_published")
     assert split.test == published(scans, test_patients)
-    tested = {patient_of(scan) for scan in scans if scan.image in split.test}
+    tested = {scan.patient for scan in scans if scan.image in split.test}
     of_patient = patient_classes(scans, CLASSES)
     assert Counter(of_patient[p] for p in tested) == dict.fromkeys(CLASSES, test_patients)
 
@@ -416,11 +415,11 @@ def test_an_external_test_shares_no_patient_and_loses_nobody_else(here, there, s
     except SetupFault as fault:
         assert "patients are in the training cohort" in str(fault)
         return
-    known = {patient_of(scan) for scan in here}
-    owner = {scan.image: patient_of(scan) for scan in there}
+    known = {scan.patient for scan in here}
+    owner = {scan.image: scan.patient for scan in there}
     assert split.train == tuple(scan.image for scan in here)
     assert not {owner[image] for image in split.test} & known
-    assert split.test == tuple(s.image for s in there if patient_of(s) not in known)
+    assert split.test == tuple(s.image for s in there if s.patient not in known)
 
 
 def test_an_external_test_without_a_class_on_a_side_is_refused():

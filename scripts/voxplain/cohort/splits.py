@@ -59,11 +59,6 @@ class Split:
         return self._sides.get((cohort, image), "")
 
 
-def patient_of(scan: Scan) -> str:
-    """Who a scan shows, however the table spells the subject: ``011_S_0003``, ``011s0003``."""
-    return scan.patient
-
-
 def patient_classes(scans: Iterable[Scan], classes: Sequence[str]) -> dict[str, str]:
     """The class each patient counts under: the first of ``classes`` that any scan of theirs has.
 
@@ -72,7 +67,7 @@ def patient_classes(scans: Iterable[Scan], classes: Sequence[str]) -> dict[str, 
     """
     groups = defaultdict(set)
     for scan in scans:
-        groups[patient_of(scan)].add(class_in(scan, classes))
+        groups[scan.patient].add(class_in(scan, classes))
     return {
         patient: next(group for group in classes if group in found)
         for patient, found in groups.items()
@@ -174,7 +169,7 @@ def make_fixed(
     testing = set()
     for group in classes:
         # In the order of their first scans of this class, not of any class.
-        with_class = dict.fromkeys(patient_of(s) for s in scans if class_in(s, classes) == group)
+        with_class = dict.fromkeys(s.patient for s in scans if class_in(s, classes) == group)
         patients = [patient for patient in with_class if by_class[patient] == group]
         if len(patients) <= test_patients:
             raise SetupFault(
@@ -215,10 +210,10 @@ def make_external(
     SetupFault
         Any of the classes has no scan to train on, or none left to test, even if the others have.
     """
-    known = {patient_of(scan) for scan in training}
+    known = {scan.patient for scan in training}
     train = [scan for scan in training if class_in(scan, classes)]
-    test = [s for s in testing if class_in(s, classes) and patient_of(s) not in known]
-    tested = {patient_of(scan) for scan in testing}
+    test = [s for s in testing if class_in(s, classes) and s.patient not in known]
+    tested = {scan.patient for scan in testing}
     left_out = len(tested & known)
     hint = (
         "; simulated cohorts need a simulation.first_number of their own each"
@@ -278,8 +273,8 @@ def _hash_order(patients: Iterable[str], salt: str) -> list[str]:
 
 def _split(name: str, scans: Sequence[Scan], testing: set[str], classes: Sequence[str]) -> Split:
     taking_part = [scan for scan in scans if class_in(scan, classes)]
-    train = [scan for scan in taking_part if patient_of(scan) not in testing]
-    test = [scan for scan in taking_part if patient_of(scan) in testing]
+    train = [scan for scan in taking_part if scan.patient not in testing]
+    test = [scan for scan in taking_part if scan.patient in testing]
     for group in classes:
         if not any(class_in(scan, classes) == group for scan in train):
             raise SetupFault(

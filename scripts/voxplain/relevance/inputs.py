@@ -121,16 +121,19 @@ def differentiating(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_()
 
 
-def _sparing_norm(norm: nn.BatchNorm3d) -> Callable[[Tensor], Tensor]:
-    """A batch norm as a product and a sum; its numbers in float64, rounded once."""
+def affine_of(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+    """What a batch norm multiplies each channel by and adds to it in eval mode, float64."""
     factor = (norm.running_var.double() + norm.eps).rsqrt()
     if norm.weight is not None:
         factor = factor * norm.weight.detach().double()
     shift = -norm.running_mean.double() * factor
-    if norm.bias is not None:
-        shift = shift + norm.bias.detach().double()
+    return factor, shift if norm.bias is None else shift + norm.bias.detach().double()
+
+
+def _sparing_norm(norm: nn.BatchNorm3d) -> Callable[[Tensor], Tensor]:
+    """A batch norm as a product and a sum; its numbers in float64, rounded once."""
     factor, shift = (
-        number.to(norm.running_mean.dtype).view(-1, 1, 1, 1) for number in (factor, shift)
+        number.to(norm.running_mean.dtype).view(-1, 1, 1, 1) for number in affine_of(norm)
     )
     return lambda maps: (maps * factor).add_(shift)
 

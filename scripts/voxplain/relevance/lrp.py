@@ -21,10 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from voxplain.faults import SetupFault
-from voxplain.relevance.inputs import as_input, check_target
+from voxplain.relevance.inputs import affine_of, as_input, check_target
 from voxplain.relevance.tracing import drop_nothing, follow_in_place
 
 # Alpha and beta for convolutions; None for epsilon there as in the dense layers.
@@ -82,7 +81,7 @@ def merge_batch_norms(model: nn.Module) -> nn.Module:
         source, users = node.args[0], list(node.users)
         before = _module_of(source, model)
         behind = _module_of(users[0], model) if len(users) == 1 else None
-        factor, shift = _affine_of(norm)
+        factor, shift = affine_of(norm)
         if type(before) in (nn.Conv3d, nn.Linear) and len(source.users) == calls[id(before)] == 1:
             _merge_into_previous(before, factor, shift)
         elif type(norm) is nn.BatchNorm1d and type(behind) is nn.Linear and calls[id(behind)] == 1:
@@ -94,15 +93,6 @@ def merge_batch_norms(model: nn.Module) -> nn.Module:
         node.replace_all_uses_with(source)
         graph.erase_node(node)
     return model
-
-
-def _affine_of(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
-    """Factor and shift of each channel, float64."""
-    factor = (norm.running_var.double() + norm.eps).rsqrt()
-    if norm.weight is not None:
-        factor = factor * norm.weight.detach().double()
-    shift = -norm.running_mean.double() * factor
-    return factor, shift if norm.bias is None else shift + norm.bias.detach().double()
 
 
 def _merge_into_previous(layer: nn.Conv3d | nn.Linear, factor: Tensor, shift: Tensor) -> None:
@@ -537,7 +527,7 @@ def _layer_of_module(module: nn.Module, node: fx.Node, like: Tensor) -> _Layer |
         bias = None if module.bias is None else module.bias.detach()
         return _Linear(_each(functional.linear), module.weight.detach(), bias, dense=True)
     if kind in _BATCH_NORMS:
-        factor, shift = _affine_of(module)
+        factor, shift = affine_of(module)
         return _Elementwise(factor.to(like.dtype)[None], shift.to(like.dtype))
     if kind is nn.ReLU:
         return _Pass(torch.relu, clips=True)

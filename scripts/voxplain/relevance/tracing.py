@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from voxplain.relevance.inputs import affine_of
 from voxplain.relevance.layers import (
     AveragePool,
     BatchNorm,
@@ -217,13 +218,7 @@ def _convolution(module: nn.Conv3d, node: fx.Node, sources: list[fx.Node]) -> Co
 
 def _norm(module: nn.BatchNorm3d) -> tuple[Tensor, Tensor]:
     """Factor and shift of each channel; in float64, rounded once."""
-    mean, variance = module.running_mean.double(), module.running_var.double()
-    factor = (variance + module.eps).rsqrt()
-    if module.weight is not None:
-        factor = factor * module.weight.detach().double()
-    shift = -mean * factor
-    if module.bias is not None:
-        shift = shift + module.bias.detach().double()
+    factor, shift = affine_of(module)
     dtype = module.running_mean.dtype
     return factor.to(dtype), shift.to(dtype)
 
