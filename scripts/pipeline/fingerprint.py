@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -36,33 +37,35 @@ def fingerprint(script: str | Path, library: str | Path, modules: Iterable[str] 
     FileNotFoundError
         A module of ``modules`` is not in the library.
     """
-    library = Path(library).resolve()
-    seen: dict[Path, str] = {}
-    waiting = [Path(script).resolve()]
-    for name in modules:
-        paths = list(_module_files(name, library))
+    folder = os.path.realpath(library)
+    own = os.path.realpath(script)
+    digests: dict[str, str] = {}
+    waiting, known = [own], set(modules)
+    for name in known:
+        paths = list(_module_files(name, folder))
         if not paths:
             raise FileNotFoundError(f"no module {name} in {library}")
         waiting += paths
     while waiting:
         path = waiting.pop()
-        if path not in seen:
-            digest, names = _parse(path, path.stat().st_mtime_ns)
-            seen[path] = digest
-            for name in names:
-                waiting += _module_files(name, library)
+        if path not in digests:
+            digests[path], names = _parse(path, os.stat(path).st_mtime_ns)
+            for name in names - known:
+                waiting += _module_files(name, folder)
+            known |= names
     # The script counts by its content, wherever the checkout lies; modules by their place as well.
-    told = sorted(
-        f"{p.relative_to(library) if p.is_relative_to(library) else p.name} {digest}"
-        for p, digest in seen.items()
-    )
+    inside = f"{folder}{os.sep}"
+    places = {path: path.removeprefix(inside) for path in digests}
+    if places[own] == own:
+        places[own] = Path(own).name
+    told = sorted(f"{places[path]} {digest}" for path, digest in digests.items())
     return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
 
 
 @cache
-def _parse(path: Path, _changed: int) -> tuple[str, tuple[str, ...]]:
+def _parse(path: str, _changed: int) -> tuple[str, frozenset[str]]:
     """Digest of a file's syntax tree, and the dotted names it imports."""
-    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    tree = ast.parse(Path(path).read_text(encoding="utf-8"), path)
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -81,7 +84,7 @@ def _parse(path: Path, _changed: int) -> tuple[str, tuple[str, ...]]:
         ):
             node.body = body[1:]
     digest = hashlib.sha256(_dump(tree).encode()).hexdigest()
-    return digest, tuple(sorted(names))
+    return digest, frozenset(names)
 
 
 def _dump(node: object) -> str:
@@ -90,13 +93,16 @@ def _dump(node: object) -> str:
     `ast.dump` is not: versions add fields, and differ in whether empty ones are shown. The number
     of a release (``__version__``) computes nothing and is left out.
     """
+    if isinstance(node, ast.AST):
+        told = []
+        for name in node._fields:
+            value = getattr(node, name, None)
+            if value is not None and value != []:
+                told.append(f"{name}={_dump(value)}")
+        return f"{type(node).__name__}({','.join(told)})"
     if isinstance(node, list):
-        return f"[{','.join(_dump(item) for item in node if not _is_version(item))}]"
-    if not isinstance(node, ast.AST):
-        return repr(node)
-    fields = ((name, getattr(node, name, None)) for name in node._fields)
-    told = (f"{name}={_dump(value)}" for name, value in fields if value not in (None, []))
-    return f"{type(node).__name__}({','.join(told)})"
+        return f"[{','.join([_dump(item) for item in node if not _is_version(item)])}]"
+    return repr(node)
 
 
 def _is_version(node: object) -> bool:
@@ -105,15 +111,16 @@ def _is_version(node: object) -> bool:
     ]
 
 
-def _module_files(name: str, library: Path) -> Iterable[Path]:
+def _module_files(name: str, library: str) -> Iterator[str]:
     """The library's files that an import of a dotted name runs: its packages' and its own."""
+    # Thousands of names are looked up whenever the workflow is read: pathlib would be felt.
     place = library
     for part in name.split("."):
-        place = place / part
-        if (place / "__init__.py").is_file():
-            yield place / "__init__.py"
-        elif place.with_suffix(".py").is_file():
-            yield place.with_suffix(".py")
+        place = f"{place}{os.sep}{part}"
+        if os.path.isfile(package := f"{place}{os.sep}__init__.py"):
+            yield package
+        elif os.path.isfile(module := f"{place}.py"):
+            yield module
             return
         else:
             return

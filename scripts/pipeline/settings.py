@@ -47,7 +47,10 @@ _KEYS_OF_SOURCE = {
 
 def read_schema(path: str | Path) -> dict[str, Any]:
     """Read a JSON schema written as YAML."""
-    return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    # A large file that is read at every start; PyYAML's own parser takes ten times as long as
+    # libyaml's, which not every build of it has.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=loader)
 
 
 def complete_settings(config: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,8 @@ CLUSTER = Path(__file__).with_name("cluster")
 GPU_NODE = "n1"
 # Long enough to be disturbed.
 EPOCHS = 80
+# Seconds until anything counts as stuck: CI runs the other tests beside these, on two cores.
+PATIENCE = 1800
 NETWORKS = "results/tiny/AD-NC/rieke"
 LOG = "logs/train_network/tiny/AD-NC/rieke/seed-1/{split}.log"
 FIELDS = "jobid,comment,state,nodelist,reqmem,reqcpus,timelimitraw,alloctres,start,end"
@@ -69,14 +71,16 @@ def running(comment):
     return ids[0] if ids else None
 
 
-def wait_for(condition, seconds=300):
-    """What a condition gives once it gives something."""
-    until = time.monotonic() + seconds
+def wait_for(condition, process=None):
+    """What a condition gives once it gives something, as long as a process lives."""
+    until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         if found := condition():
             return found
+        if process is not None and process.poll() is not None:
+            raise ChildProcessError(f"ended with {process.returncode} before {condition}")
         time.sleep(0.1)
-    raise TimeoutError(f"{condition} did not come true")
+    raise TimeoutError(f"{condition} did not come true in {PATIENCE} s")
 
 
 def trained_an_epoch(folder, *splits):
@@ -137,7 +141,7 @@ def submitted(folder, settings, *arguments):
         process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, cwd=ROOT)
         try:
             yield process
-            process.wait(timeout=1200)
+            process.wait(timeout=PATIENCE)
         finally:
             process.kill()
 
@@ -150,10 +154,10 @@ def finished(tmp_path_factory):
     arguments = ("--group-components", "scan=3", "--resources", "gpu=1")
     splits = ["fixed", "repeat-1_fold-1", "repeat-1_fold-2"]
     with submitted(folder, config(epochs=EPOCHS), *arguments) as process:
-        preempted, job = wait_for(trained_an_epoch(folder, *splits), 600)
+        preempted, job = wait_for(trained_an_epoch(folder, *splits), process)
         subprocess.run(["scontrol", "requeue", job], check=True)
         splits.remove(preempted)
-        cancelled, other = wait_for(trained_an_epoch(folder, *splits))
+        cancelled, other = wait_for(trained_an_epoch(folder, *splits), process)
         subprocess.run(["scancel", other], check=True)
         # SLURM starts a requeued job only after two minutes, unless it is told to.
         command = ["scontrol", "update", f"jobid={job}", "StartTime=now"]
@@ -262,7 +266,7 @@ def test_a_failed_jobs_log_is_where_the_user_looks_first(started):
 def test_cancelling_all_jobs_and_running_again_finishes_the_work(started):
     settings = config(epochs=EPOCHS, learning_rate=0.002)
     with submitted(started, settings, MODEL, "--retries", "0") as run:
-        wait_for(trained_an_epoch(started, "fixed"))
+        wait_for(trained_an_epoch(started, "fixed"), run)
         subprocess.run(["scancel", "--user=root"], check=True)
     assert run.returncode != 0
     end = (started / "said.log").read_text().rpartition("failed:")[2]
@@ -294,8 +298,8 @@ def test_a_training_out_of_time_is_sent_again_with_more_and_goes_on(started):
     settings = config(epochs=10_000, learning_rate=0.004)
     log = started / LOG.format(split="fixed")
     log.unlink()
-    with submitted(started, settings, MODEL, "--set-resources", little_at_first):
-        wait_for(lambda: log.exists() and "going on after epoch" in log.read_text(), 400)
+    with submitted(started, settings, MODEL, "--set-resources", little_at_first) as run:
+        wait_for(lambda: log.exists() and "going on after epoch" in log.read_text(), run)
         # (An interrupt is ignored by what a shell put into the background, as CI does.)
         subprocess.run(["scancel", "--user=root"], check=True)
     first, second = jobs_of("train_network")[before:]
