@@ -23,7 +23,7 @@ run: $(READY)
 	  $(SNAKEMAKE) --report $(REPORT) $(ARGS) && echo "Report: $(REPORT)"; fi
 
 test: $(READY)
-	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -n $(PROCESSES) --dist loadfile $(ARGS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # On a SLURM that it starts on this machine; needs root and, once, `tests/slurm/cluster install` (Debian).
 test-slurm: $(READY)
