@@ -14,6 +14,57 @@ from voxplain.store import Brain, StoredScan, open_scan
 from voxplain.volumes import Grid, read_array
 
 
+class RunningMoments:
+    """Mean and variance of every voxel over arrays that come one at a time.
+
+    Welford's algorithm (Technometrics 4, 1962) in float64: memory does not grow with the number of
+    arrays, and nothing cancels as in a sum of squares.
+
+    Attributes
+    ----------
+    count
+        Arrays so far.
+    mean
+        Float64, of their shape. Before the first array it is 0 without a shape.
+    squares
+        Their squared deviations from the mean, added up; as ``mean``.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = self.squares = np.zeros(())
+
+    def add(self, array: np.ndarray) -> None:
+        """Count one more array; what was read of the mean before stays as it was.
+
+        Raises
+        ------
+        SetupFault
+            Its shape is not that of the others.
+        """
+        if self.count and np.shape(array) != self.mean.shape:
+            raise SetupFault(
+                f"an array of shape {np.shape(array)} among others of {self.mean.shape}"
+            )
+        self.count += 1
+        step = array - self.mean
+        self.mean = self.mean + step / self.count
+        self.squares = self.squares + step * (array - self.mean)
+
+    @property
+    def variance(self) -> np.ndarray:
+        """The unbiased variance (divided by n - 1) of every voxel, float64.
+
+        Raises
+        ------
+        SetupFault
+            There are fewer than two arrays.
+        """
+        if self.count < 2:
+            raise SetupFault(f"a variance needs at least two arrays, there are {self.count}")
+        return self.squares / (self.count - 1)
+
+
 @dataclass(frozen=True)
 class VoxelStatistics:
     """What a split's scans are normalised by.
@@ -63,8 +114,7 @@ def fit_statistics(
 ) -> VoxelStatistics:
     """Mean and SD of every voxel of the brain over scans that are read one at a time.
 
-    Welford's algorithm (Technometrics 4, 1962) in float64: memory does not grow with the number of
-    scans, and nothing cancels as in a sum of squares.
+    By :class:`RunningMoments`: memory does not grow with the number of scans.
 
     Parameters
     ----------
@@ -99,19 +149,16 @@ def fit_statistics(
         paths = list(paths)
         drawn = set(np.random.default_rng(seed).permutation(len(paths))[:scans].tolist())
     fitted_on = []
-    mean, squares = np.zeros(len(brain.places)), np.zeros(len(brain.places))
+    moments = RunningMoments()
     for place, path in enumerate(paths):
         if drawn is not None and place not in drawn:
             continue
-        values = open_scan(path, brain).values()
+        moments.add(open_scan(path, brain).values())
         fitted_on.append(place)
-        step = values - mean
-        mean += step / len(fitted_on)
-        squares += step * (values - mean)
-    count = len(fitted_on)
+    count = moments.count
     if count < 2:
         raise SetupFault(f"voxel statistics need at least two training scans, there are {count}")
-    sd = np.sqrt(squares / count)
+    sd = np.sqrt(moments.squares / count)
     floor = sd_floor * float(np.median(sd))
     if floor <= 0:
         raise SetupFault(
@@ -119,7 +166,7 @@ def fit_statistics(
             "are they copies of one scan?"
         )
     volumes = np.zeros(grid.shape, np.float32), np.full(grid.shape, floor, np.float32)
-    for volume, values in zip(volumes, (mean, np.maximum(sd, floor)), strict=True):
+    for volume, values in zip(volumes, (moments.mean, np.maximum(sd, floor)), strict=True):
         volume[mask] = values
     return VoxelStatistics(*volumes, mask, grid, tuple(fitted_on))
 

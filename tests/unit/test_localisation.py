@@ -1,0 +1,650 @@
+import itertools
+import tracemalloc
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import ndimage
+from sklearn import metrics
+
+from voxplain.comparison.localisation import (
+    MEASURES,
+    RunningMoments,
+    bootstrap_mean,
+    chance,
+    precision_recall,
+    score,
+    smooth_inside,
+    summarise,
+    welch_t,
+)
+from voxplain.faults import SetupFault
+
+# Ten voxels in one row, the region is three of the first nine; the tenth is outside the mask.
+HEATMAP = np.array([9, 8, 7, 6, 5, 4, 3, 2, 0, 50], np.float32)[:, None, None]
+REGION = np.array([0, 1, 1, 0, 0, 0, 1, 0, 0, 1], bool)[:, None, None]
+MASK = np.array([1, 1, 1, 1, 1, 1, 1, 1, 1, 0], bool)[:, None, None]
+SHAPE = (4, 3, 3)
+
+masks = hnp.arrays(bool, SHAPE)
+# Few values, so that most of them are tied.
+tied_maps = hnp.arrays(np.float64, SHAPE, elements=st.integers(0, 6))
+
+
+def row(*values):
+    return np.array(values)[:, None, None]
+
+
+def scored(heatmap, region):
+    """Scores of voxels in a row that are all inside the mask."""
+    region = row(*region).astype(bool)
+    return score(row(*heatmap).astype(float), region, np.ones_like(region))
+
+
+# --- one heatmap, one region ----------------------------------------------------------------------
+
+
+def test_the_measures_are_what_one_counts_by_hand():
+    found = score(HEATMAP, REGION, MASK)
+    assert tuple(found) == MEASURES == ("average_precision", "mass", "rank", "pointing")
+    assert found["average_precision"] == pytest.approx((1 / 2 + 2 / 3 + 3 / 7) / 3)
+    assert found["mass"] == pytest.approx((8 + 7 + 3) / 44)
+    assert found["rank"] == pytest.approx(2 / 3)  # of 9, 8 and 7
+    assert found["pointing"] == 0
+    assert all(isinstance(value, float) for value in found.values())
+
+
+def test_a_map_of_the_region_is_the_best_and_one_of_the_rest_the_worst():
+    assert score(REGION.astype(float), REGION, MASK) == dict.fromkeys(MEASURES, 1)
+    worst = score((~REGION).astype(float), REGION, MASK)
+    assert worst == {"average_precision": 3 / 9, "mass": 0, "rank": 0, "pointing": 0}
+
+
+def test_tied_voxels_share_a_threshold():
+    found = scored([5, 5, 5, 2, 2, 1], [1, 0, 0, 1, 0, 1])
+    assert found["average_precision"] == pytest.approx((1 / 3 + 2 / 5 + 3 / 6) / 3)
+
+
+def test_ties_at_the_border_count_by_their_expectation():
+    # Of the three highest, 9 and 8 are certain and lie in; the third is one of four, one lies in.
+    found = scored([9, 8, 3, 3, 3, 3, 1], [1, 1, 1, 0, 0, 0, 0])
+    assert found["rank"] == pytest.approx((2 + 1 / 4) / 3)
+    # Three voxels are the highest, two of them lie in.
+    found = scored([9, 9, 9, 1, 0], [1, 1, 0, 0, 0])
+    assert found["pointing"] == pytest.approx(2 / 3)
+    assert found["rank"] == pytest.approx(2 * 2 / 3 / 2)
+
+
+def orders(heatmap, region):
+    """The rank and pointing scores of all orders in which ties of a map can be broken."""
+    for order in itertools.permutations(range(len(heatmap))):
+        ranked = sorted(order, key=lambda place: -heatmap[place])
+        inside = [region[place] for place in ranked]
+        size = sum(region)
+        yield sum(inside[:size]) / size, inside[0]
+
+
+@pytest.mark.parametrize(
+    ("heatmap", "region"),
+    [
+        ([3, 3, 2, 2, 2, 0], [0, 1, 1, 1, 0, 0]),
+        ([1, 1, 1, 0, 0, 0], [1, 0, 0, 0, 1, 1]),
+        ([4, 0, 0, 0, 0, 0], [0, 1, 0, 0, 1, 0]),
+    ],
+)
+def test_the_expectation_is_the_mean_over_all_orders_of_the_ties(heatmap, region):
+    rank, pointing = np.mean(list(orders(heatmap, region)), axis=0)
+    found = scored(heatmap, region)
+    assert found["rank"] == pytest.approx(rank)
+    assert found["pointing"] == pytest.approx(pointing)
+
+
+@given(heatmap=tied_maps, region=masks, mask=masks)
+def test_average_precision_is_that_of_scikit_learn(heatmap, region, mask):
+    found = score(heatmap, region, mask)["average_precision"]
+    true, values = region[mask], heatmap[mask]
+    if true.any() and not true.all() and values.any():
+        assert found == pytest.approx(metrics.average_precision_score(true, values))
+    else:
+        assert np.isnan(found)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16])
+def test_average_precision_of_many_voxels_is_that_of_scikit_learn(dtype):
+    rng = np.random.default_rng(1)
+    heatmap = (rng.gamma(0.5, 40, (20, 30, 25))).astype(dtype)
+    region = rng.random(heatmap.shape) < 0.02
+    mask = rng.random(heatmap.shape) < 0.7
+    found = score(heatmap, region, mask)["average_precision"]
+    expected = metrics.average_precision_score(region[mask], heatmap[mask])
+    assert found == pytest.approx(expected, rel=1e-12)
+
+
+@given(region=masks, mask=masks, level=st.floats(1e-30, 1e30))
+def test_a_map_of_one_value_has_the_level_of_chance_in_every_measure(region, mask, level):
+    found = score(np.full(SHAPE, level), region, mask)
+    inside, voxels = (region & mask).sum(), mask.sum()
+    if 0 < inside < voxels:
+        assert chance(region, mask) == inside / voxels
+        np.testing.assert_allclose(list(found.values()), inside / voxels, rtol=1e-12)
+    else:
+        assert np.isnan(list(found.values())).all()
+
+
+def test_chance_is_the_mean_over_all_orders_of_a_map_but_for_the_average_precision():
+    heatmap, region = [8, 5, 4, 3, 1, 0], [1, 1, 0, 0, 0, 0]
+    table = pd.DataFrame(scored(order, region) for order in itertools.permutations(heatmap))
+    expected = table.mean()
+    np.testing.assert_allclose(expected[["mass", "rank", "pointing"]], 2 / 6)
+    # Bestgen 2015, equation of the expected average precision.
+    harmonic = sum(1 / place for place in range(1, 7))
+    bestgen = (2 - 1) / (6 - 1) * (6 - harmonic) / 6 + harmonic / 6
+    assert expected["average_precision"] == pytest.approx(bestgen)
+    assert 2 / 6 < bestgen < 2 / 6 + harmonic / 6
+
+
+@given(
+    heatmap=tied_maps, region=masks, mask=masks, other=hnp.arrays(np.float64, SHAPE), flips=masks
+)
+def test_what_lies_outside_the_mask_has_no_influence(heatmap, region, mask, other, flips):
+    changed = np.where(mask, heatmap, other)  # also with numbers below 0, infinite or none
+    anywhere = np.where(mask, region, flips)
+    np.testing.assert_equal(score(changed, anywhere, mask), score(heatmap, region, mask))
+    np.testing.assert_equal(chance(anywhere, mask), chance(region, mask))
+    np.testing.assert_equal(
+        precision_recall(changed, anywhere, mask, 5), precision_recall(heatmap, region, mask, 5)
+    )
+
+
+@given(heatmap=tied_maps, region=masks, factor=st.floats(1e-6, 1e6))
+def test_no_measure_takes_notice_of_the_heatmaps_scale(heatmap, region, factor):
+    mask = np.ones(SHAPE, bool)
+    before, after = score(heatmap, region, mask), score(heatmap * factor, region, mask)
+    np.testing.assert_allclose(list(after.values()), list(before.values()), rtol=1e-12)
+
+
+def test_without_a_region_or_without_relevance_there_is_no_score():
+    nothing, everything = np.zeros_like(MASK), np.ones_like(MASK)
+    outside_only = ~MASK
+    for heatmap, region, mask in (
+        (HEATMAP, nothing, MASK),
+        (HEATMAP, outside_only, MASK),
+        (HEATMAP, MASK, MASK),
+        (HEATMAP, everything, MASK),
+        (HEATMAP, REGION, nothing),
+        (np.where(MASK, 0, HEATMAP), REGION, MASK),
+    ):
+        found = score(heatmap, region, mask)
+        assert set(found) == set(MEASURES)
+        assert np.isnan(list(found.values())).all()
+        recall, precision = precision_recall(heatmap, region, mask, 3)
+        assert recall.tolist() == [0, 0.5, 1]
+        assert np.isnan(precision).all()
+    assert np.isnan(chance(nothing, MASK)) and np.isnan(chance(outside_only, MASK))
+    assert np.isnan(chance(REGION, nothing))
+    assert chance(everything, MASK) == 1
+
+
+@pytest.mark.parametrize("place", [0, 29_999])
+def test_small_values_are_not_lost_beside_large_ones(place):
+    small = float(np.float32(1.1))
+    heatmap = np.full((30_000, 1, 1), small, np.float32)
+    heatmap[place] = 1e8  # in float32, 1e8 + 1 is 1e8
+    region = np.arange(30_000)[:, None, None] >= 20_000
+    found = score(heatmap, region, np.ones_like(region))["mass"]
+    inside = 10_000 * small if place == 0 else 1e8 + 9999 * small
+    assert found == pytest.approx(inside / (1e8 + 29_999 * small), rel=1e-10)
+
+
+@pytest.mark.parametrize("wrong", [-1e-9, np.nan, np.inf])
+def test_a_heatmap_below_nought_or_without_numbers_is_refused(wrong):
+    heatmap = HEATMAP.copy()
+    heatmap[4] = wrong
+    for call in (
+        lambda: score(heatmap, REGION, MASK),
+        lambda: precision_recall(heatmap, REGION, MASK),
+        lambda: smooth_inside(heatmap, MASK, 2, (1, 1, 1)),
+    ):
+        with pytest.raises(SetupFault, match="below 0 or that are no number"):
+            call()
+
+
+def test_arrays_that_do_not_fit_each_other_are_refused():
+    with pytest.raises(SetupFault, match=r"heatmap of shape \(9, 1, 1\) and a mask of \(10, 1, 1"):
+        score(HEATMAP[1:], REGION, MASK)
+    with pytest.raises(SetupFault, match=r"region of shape \(9, 1, 1\) and a mask of \(10, 1, 1"):
+        score(HEATMAP, REGION[1:], MASK)
+    with pytest.raises(SetupFault, match="region of shape"):
+        chance(REGION[1:], MASK)
+    with pytest.raises(SetupFault, match="heatmap of shape"):
+        smooth_inside(HEATMAP[1:], MASK, 2, (1, 1, 1))
+
+
+def test_numbers_for_a_mask_are_refused():
+    # As an index they would be places.
+    with pytest.raises(SetupFault, match="the mask is uint8, expected bool"):
+        score(HEATMAP, REGION, MASK.astype(np.uint8))
+    with pytest.raises(SetupFault, match="the region is float32, expected bool"):
+        chance(REGION.astype(np.float32), MASK)
+    with pytest.raises(SetupFault, match="the mask is int64, expected bool"):
+        smooth_inside(HEATMAP, MASK.astype(np.int64), 2, (1, 1, 1))
+
+
+# --- the curve ------------------------------------------------------------------------------------
+
+
+def test_the_curve_is_what_one_counts_by_hand():
+    recall, precision = precision_recall(HEATMAP, REGION, MASK, 7)
+    np.testing.assert_allclose(recall, np.arange(7) / 6)
+    np.testing.assert_allclose(precision, [0, 1 / 2, 1 / 2, 2 / 3, 2 / 3, 3 / 7, 3 / 7])
+
+
+def test_the_precision_is_not_interpolated():
+    # It rises with recall: the best precision at a recall or more would be 3/4 everywhere.
+    heatmap, region = row(9.0, 8, 7, 6, 0), row(0, 1, 1, 1, 0).astype(bool)
+    _, precision = precision_recall(heatmap, region, np.ones_like(region), 4)
+    np.testing.assert_allclose(precision, [0, 1 / 2, 2 / 3, 3 / 4])
+
+
+@given(heatmap=tied_maps, region=masks, mask=masks, points=st.integers(2, 30))
+def test_the_curve_is_the_first_of_scikit_learns_at_each_recall(heatmap, region, mask, points):
+    _, found = precision_recall(heatmap, region, mask, points)
+    true, values = region[mask], heatmap[mask]
+    if not true.any() or true.all() or not values.any():
+        assert np.isnan(found).all()
+        return
+    precision, recall, _ = metrics.precision_recall_curve(true, values)
+    precision, recall = precision[-2::-1], recall[-2::-1]  # highest threshold first, no added end
+    hits = np.rint(recall * true.sum())
+    expected = [
+        precision[np.flatnonzero(hits * (points - 1) >= place * true.sum())[0]]
+        for place in range(points)
+    ]
+    np.testing.assert_allclose(found, expected)
+    assert found[0] == pytest.approx(score(heatmap, region, mask)["pointing"])
+    assert found[-1] == pytest.approx(precision[np.argmax(hits == true.sum())])
+
+
+def test_rounding_of_a_recall_does_not_ask_for_one_voxel_more():
+    region = np.arange(200) < 100
+    heatmap = np.where(region, 300 - np.arange(200), 0.5)
+    # After each voxel of the region one of the rest: precision tells how many have been counted.
+    heatmap[100:199] = heatmap[:99] - 0.5
+    recall, precision = precision_recall(row(*heatmap), row(*region), row(*(region | True)))
+    assert len(recall) == 101
+    counts = np.arange(1, 101)
+    np.testing.assert_allclose(precision[1:], counts / (2 * counts - 1))
+
+
+def test_a_fine_curve_holds_the_average_precision():
+    rng = np.random.default_rng(5)
+    region = rng.random((6, 7, 8)) < 0.2
+    heatmap = rng.random(region.shape) + 0.5 * region
+    mask = np.ones_like(region)
+    _, precision = precision_recall(heatmap, region, mask, region.sum() + 1)
+    expected = score(heatmap, region, mask)["average_precision"]
+    assert precision[1:].mean() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("points", [1, 0])
+def test_a_curve_of_one_point_is_refused(points):
+    with pytest.raises(SetupFault, match=f"at least 2 points, not {points}"):
+        precision_recall(HEATMAP, REGION, MASK, points)
+
+
+# --- smoothing ------------------------------------------------------------------------------------
+
+
+def ball(shape, radius):
+    places = np.indices(shape) - (np.array(shape).reshape(3, 1, 1, 1) - 1) / 2
+    return (places**2).sum(0) < radius**2
+
+
+@given(
+    mask=hnp.arrays(bool, (5, 6, 4)),
+    fwhm_mm=st.floats(0, 20),
+    level=st.floats(1e-20, 1e20),
+)
+def test_a_map_of_one_value_stays_as_it_is_inside_the_mask(mask, fwhm_mm, level):
+    found = smooth_inside(np.full(mask.shape, level), mask, fwhm_mm, (1, 2, 1.5))
+    np.testing.assert_allclose(found[mask], level, rtol=1e-12)
+    assert (found[~mask] == 0).all()
+
+
+def test_without_a_width_a_map_is_only_masked():
+    found = smooth_inside(HEATMAP, MASK, 0, (1, 1, 1))
+    np.testing.assert_array_equal(found, np.where(MASK, HEATMAP, 0))
+    assert found.dtype == np.float64
+
+
+def test_a_point_gets_the_width_that_is_asked_for_along_every_axis():
+    heatmap = np.zeros((31, 25, 21))
+    heatmap[15, 12, 10] = 1
+    mask, sizes = np.ones(heatmap.shape, bool), np.array([1.0, 1.5, 2.0])
+    found = smooth_inside(heatmap, mask, 6, sizes)
+    # Half of the height at half of the width from the point: 3 mm are 3, 2 and 1.5 voxels.
+    height = found[15, 12, 10]
+    assert found[18, 12, 10] / height == pytest.approx(0.5, abs=0.01)
+    assert found[15, 14, 10] / height == pytest.approx(0.5, abs=0.01)
+    assert np.sqrt(found[15, 12, 11] * found[15, 12, 12]) / height == pytest.approx(
+        np.exp(-np.log(2) * (2**2 + 4**2) / 2 / 3**2), abs=0.01
+    )
+
+
+def test_smoothing_is_that_of_both_map_and_mask():
+    rng = np.random.default_rng(3)
+    heatmap, mask = rng.random((14, 12, 13)), ball((14, 12, 13), 4.5)
+    sigma = 5 / np.sqrt(8 * np.log(2)) / np.array([1, 2, 1.5])
+    whole = ndimage.gaussian_filter(heatmap * mask, sigma, mode="constant")
+    weight = ndimage.gaussian_filter(mask.astype(float), sigma, mode="constant")
+    found = smooth_inside(heatmap, mask, 5, (1, 2, 1.5))
+    np.testing.assert_allclose(found[mask], (whole / weight)[mask], rtol=1e-10)
+
+
+def test_the_total_stays_where_relevance_lies_away_from_the_border():
+    mask = ball((33, 33, 33), 15)
+    heatmap = np.random.default_rng(2).random(mask.shape) * ball(mask.shape, 6)
+    found = smooth_inside(heatmap, mask, 4, (1, 1, 1))
+    assert found.sum() == pytest.approx(heatmap.sum(), rel=1e-3)
+    assert found.std() < 0.8 * heatmap.std()
+
+
+@given(heatmap=tied_maps, mask=masks, fwhm_mm=st.floats(0.5, 9))
+def test_smoothing_stays_between_least_and_most_and_sees_nothing_outside(heatmap, mask, fwhm_mm):
+    found = smooth_inside(heatmap, mask, fwhm_mm, (1, 1, 1))
+    outside = smooth_inside(np.where(mask, heatmap, np.nan), mask, fwhm_mm, (1, 1, 1))
+    np.testing.assert_array_equal(found, outside)
+    if mask.any():
+        assert found[mask].max() <= heatmap[mask].max() * (1 + 1e-12)
+        assert found[mask].min() >= heatmap[mask].min() * (1 - 1e-12)
+
+
+def test_smoothing_leaves_what_it_is_given():
+    heatmap, before = HEATMAP.copy(), HEATMAP.copy()
+    smooth_inside(heatmap, MASK, 3, (1, 1, 1))
+    np.testing.assert_array_equal(heatmap, before)
+
+
+@pytest.mark.parametrize("fwhm_mm", [-1, np.nan, np.inf])
+def test_a_width_that_is_none_is_refused(fwhm_mm):
+    with pytest.raises(SetupFault, match="width of 0 mm or more"):
+        smooth_inside(HEATMAP, MASK, fwhm_mm, (1, 1, 1))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 0, 1), (1, 1, np.nan), 2.0])
+def test_a_voxel_without_three_edges_is_refused(size):
+    with pytest.raises(SetupFault, match="three edges"):
+        smooth_inside(HEATMAP, MASK, 2, size)
+
+
+# --- means over patients --------------------------------------------------------------------------
+
+
+def test_every_patient_counts_once_and_scans_without_a_value_do_not():
+    values = [0, 0.2, 0.4, np.nan, 0.8, np.nan]
+    patients = ["a", "a", "a", "a", "b", "c"]
+    mean, low, high = bootstrap_mean(values, patients)
+    assert mean == pytest.approx((0.2 + 0.8) / 2)
+    # Of two patients, a draw is twice the one, both, or twice the other.
+    assert (low, high) == (pytest.approx(0.2), pytest.approx(0.8))
+
+
+def test_one_patient_has_no_interval_and_none_has_no_mean():
+    mean, low, high = bootstrap_mean([0.2, 0.4], ["a", "a"])
+    assert mean == pytest.approx(0.3) and np.isnan([low, high]).all()
+    assert np.isnan(bootstrap_mean([], [])).all()
+    assert np.isnan(bootstrap_mean([np.nan, np.nan], ["a", "b"])).all()
+
+
+def test_patients_who_do_not_differ_have_an_interval_of_no_width():
+    assert bootstrap_mean([0.25] * 6, range(6)) == (0.25, 0.25, 0.25)
+
+
+def naive_bootstrap(values, patients, draws, level, seed):
+    rng = np.random.default_rng(seed)
+    names = sorted(set(patients))
+    means = []
+    for _ in range(draws):
+        drawn = [names[place] for place in rng.integers(0, len(names), len(names))]
+        scans = [[v for v, p in zip(values, patients, strict=True) if p == name] for name in drawn]
+        means.append(np.mean([np.mean(of_one) for of_one in scans]))
+    return np.percentile(means, [50 * (1 - level), 50 * (1 + level)])
+
+
+@pytest.mark.parametrize("level", [0.8, 0.95])
+def test_the_interval_is_that_of_a_naive_loop(level):
+    rng = np.random.default_rng(4)
+    patients = rng.integers(0, 12, 40)
+    values = rng.random(12)[patients] + 0.1 * rng.random(40)
+    mean, *ends = bootstrap_mean(values, patients, 20_000, level, seed=1)
+    error = pd.Series(values).groupby(patients).mean().std() / np.sqrt(12)
+    np.testing.assert_allclose(
+        ends, naive_bootstrap(values, patients, 2000, level, seed=2), atol=0.12 * error
+    )
+    assert ends[0] < mean < ends[1]
+
+
+def test_with_one_scan_a_patient_it_is_the_bootstrap_of_scipy():
+    values = np.random.default_rng(6).gamma(1, 1, 25)
+    found = bootstrap_mean(values, range(25), 20_000, 0.9, seed=3)
+    expected = scipy.stats.bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=20_000,
+        confidence_level=0.9,
+        method="percentile",
+        vectorized=True,
+        rng=np.random.default_rng(8),
+    ).confidence_interval
+    error = values.std() / 5
+    assert found[0] == pytest.approx(values.mean())
+    np.testing.assert_allclose(found[1:], expected, atol=0.06 * error)
+
+
+def test_about_as_many_intervals_hold_the_truth_as_they_say():
+    rng = np.random.default_rng(7)
+    patients = np.repeat(np.arange(30), 2)
+    held, by_scans = 0, 0
+    for seed in range(400):
+        # Scans of one patient hardly differ: to draw them one by one would promise too much.
+        values = np.repeat(rng.normal(size=30), 2) + 0.1 * rng.normal(size=60)
+        _, low, high = bootstrap_mean(values, patients, 300, 0.9, seed)
+        held += low < 0 < high
+        _, low, high = bootstrap_mean(values, range(60), 300, 0.9, seed)
+        by_scans += low < 0 < high
+    assert 0.84 < held / 400 < 0.94
+    assert by_scans / 400 < 0.82
+
+
+def test_draws_are_the_same_with_a_seed_whatever_the_order_of_scans():
+    rng = np.random.default_rng(9)
+    values, patients = rng.random(20), np.array([f"p{place}" for place in range(20)])
+    first = bootstrap_mean(values, patients, seed=5)
+    assert bootstrap_mean(values, patients, seed=5) == first
+    assert bootstrap_mean(values, patients, seed=6) != first
+    order = rng.permutation(20)
+    assert bootstrap_mean(values[order], patients[order], seed=5) == pytest.approx(first)
+
+
+def test_what_cannot_be_drawn_is_refused():
+    with pytest.raises(SetupFault, match="3 values of 2"):
+        bootstrap_mean([1, 2, 3], ["a", "b"])
+    with pytest.raises(SetupFault, match="needs draws, not 0"):
+        bootstrap_mean([1, 2], ["a", "b"], draws=0)
+    for level in (0, 1, 95):
+        with pytest.raises(SetupFault, match=f"not {level}$"):
+            bootstrap_mean([1, 2], ["a", "b"], level=level)
+
+
+# --- the table ------------------------------------------------------------------------------------
+
+
+def table_of(rows):
+    columns = ["method", "patient", "measure", "value", "chance"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+SCORES = table_of(
+    [
+        ("occlusion", "p1", "mass", 0.2, 0.1),
+        ("occlusion", "p1", "mass", 0.4, 0.1),
+        ("occlusion", "p2", "mass", 0.5, 0.3),
+        ("occlusion", "p3", "mass", np.nan, 0.9),
+        ("gradient", "p1", "mass", 0.6, 0.1),
+        ("occlusion", "p1", "rank", 0.1, 0.1),
+        ("gradient", "p3", "rank", np.nan, np.nan),
+    ]
+)
+
+
+def test_a_table_has_a_row_for_each_method_and_measure():
+    found = summarise(SCORES, ["method"], 200, 1)
+    assert found.columns.tolist() == [
+        *("method", "measure", "mean", "low", "high", "chance", "times_chance"),
+        *("scans", "patients"),
+    ]
+    assert list(zip(found["method"], found["measure"], strict=True)) == [
+        ("occlusion", "mass"),
+        ("gradient", "mass"),
+        ("occlusion", "rank"),
+        ("gradient", "rank"),
+    ]
+    np.testing.assert_allclose(found["mean"], [0.4, 0.6, 0.1, np.nan])
+    # That of the scans with a value only, patients counting once.
+    np.testing.assert_allclose(found["chance"], [0.2, 0.1, 0.1, np.nan])
+    np.testing.assert_allclose(found["times_chance"], [2, 6, 1, np.nan])
+    np.testing.assert_allclose(found["low"], [0.3, np.nan, np.nan, np.nan])
+    np.testing.assert_allclose(found["high"], [0.5, np.nan, np.nan, np.nan])
+    assert found["scans"].tolist() == [3, 1, 1, 0]
+    assert found["patients"].tolist() == [2, 1, 1, 0]
+
+
+def test_rows_are_told_apart_by_what_is_asked_for():
+    whole = summarise(SCORES, [], 50, 1)
+    assert whole["measure"].tolist() == ["mass", "rank"]
+    assert whole["mean"].iloc[0] == pytest.approx(((0.2 + 0.4 + 0.6) / 3 + 0.5) / 2)
+    both = pd.concat([SCORES.assign(group=group) for group in ("AD", "NC")])
+    found = summarise(both, ["group", "method"], 50, 1)
+    assert found.groupby("group").size().tolist() == [4, 4]
+    halves = [
+        half.drop(columns="group").reset_index(drop=True) for _, half in found.groupby("group")
+    ]
+    pd.testing.assert_frame_equal(*halves)
+    pd.testing.assert_frame_equal(halves[0], summarise(SCORES, ["method"], 50, 1))
+
+
+def test_intervals_are_those_of_the_bootstrap():
+    rng = np.random.default_rng(2)
+    rows = [("cam", f"p{place % 9}", "rank", rng.random(), 0.1) for place in range(30)]
+    found = summarise(table_of(rows), ["method"], 70, 4).iloc[0]
+    expected = bootstrap_mean([row[3] for row in rows], [row[1] for row in rows], 70, seed=4)
+    assert (found["mean"], found["low"], found["high"]) == pytest.approx(expected)
+
+
+def test_no_scores_give_no_rows_but_all_columns():
+    found = summarise(SCORES.iloc[:0], ["method"])
+    assert found.empty
+    assert found.columns.equals(summarise(SCORES, ["method"]).columns)
+
+
+def test_missing_columns_are_named():
+    with pytest.raises(SetupFault, match="without the columns chance, class"):
+        summarise(SCORES.drop(columns="chance"), ["method", "class"])
+
+
+# --- the baseline ---------------------------------------------------------------------------------
+
+
+@given(scans=hnp.arrays(np.float64, (5, 2, 3), elements=st.integers(-1000, 1000)))
+def test_running_moments_are_those_of_all_scans_at_once(scans):
+    moments = RunningMoments()
+    for count, scan in enumerate(scans, start=1):
+        moments.add(scan)
+        assert moments.count == count
+        np.testing.assert_allclose(moments.mean, scans[:count].mean(0), atol=1e-9)
+        if count > 1:
+            expected = scans[:count].var(0, ddof=1)
+            np.testing.assert_allclose(moments.variance, expected, atol=1e-9)
+
+
+def test_running_moments_do_not_cancel():
+    scans = 1e8 + np.random.default_rng(1).normal(size=(50, 4))
+    moments = RunningMoments()
+    for scan in scans:
+        moments.add(scan)
+    np.testing.assert_allclose(moments.variance, scans.var(0, ddof=1), rtol=1e-6)
+    naive = ((scans**2).mean(0) - scans.mean(0) ** 2) * 50 / 49
+    assert np.abs(naive - moments.variance).max() > 0.5
+
+
+def test_what_was_read_before_stays_as_it_was():
+    moments = RunningMoments()
+    moments.add(np.array([1.0, 2.0]))
+    mean = moments.mean
+    moments.add(np.array([3.0, 8.0]))
+    assert mean.tolist() == [1, 2]
+    assert moments.mean.tolist() == [2, 5] and moments.variance.tolist() == [2, 18]
+
+
+def test_scans_of_single_precision_and_whole_numbers_are_added_in_double():
+    moments = RunningMoments()
+    for scan in (np.array([2**24], np.float32), np.array([1], np.uint8)):
+        moments.add(scan)
+    assert moments.mean.dtype == np.float64
+    assert moments.mean[0] == (2**24 + 1) / 2
+
+
+def test_moments_do_not_grow_with_the_scans():
+    moments = RunningMoments()
+    tracemalloc.start()
+    for seed in range(40):
+        moments.add(np.random.default_rng(seed).random(10_000))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10 * 8 * 10_000
+
+
+def test_moments_without_enough_scans_or_of_two_shapes_are_refused():
+    moments = RunningMoments()
+    for count in (0, 1):
+        with pytest.raises(SetupFault, match=f"at least two arrays, there are {count}"):
+            _ = moments.variance
+        moments.add(np.ones((2, 3)))
+    with pytest.raises(SetupFault, match=r"shape \(3,\) among others of \(2, 3\)"):
+        moments.add(np.ones(3))
+    assert moments.count == 2
+
+
+def test_t_is_that_of_scipy():
+    rng = np.random.default_rng(3)
+    groups = rng.normal(1, 2, (7, 4, 3, 2)), rng.normal(0, 1, (11, 4, 3, 2))
+    arguments = []
+    for group in groups:
+        moments = RunningMoments()
+        for scan in group:
+            moments.add(scan)
+        arguments += [moments.mean, moments.variance, moments.count]
+    expected = scipy.stats.ttest_ind(*groups, equal_var=False).statistic
+    found = welch_t(*arguments)
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+    np.testing.assert_allclose(welch_t(*arguments[3:], *arguments[:3]), -expected, rtol=1e-10)
+
+
+def test_t_is_nought_only_where_both_groups_do_not_vary():
+    means = np.array([1.0, 1.0, 1.0, 1.0])
+    found = welch_t(means, np.array([0, 4, 0, 4.0]), 4, 0 * means, np.array([0, 0, 9, 15.0]), 5)
+    np.testing.assert_allclose(found, [0, 1, 1 / np.sqrt(9 / 5), 0.5])
+    without = welch_t(means, means * np.nan, 4, means, means, 5)
+    assert np.isnan(without).all()
+
+
+def test_groups_that_do_not_fit_each_other_are_refused():
+    ones = np.ones(3)
+    with pytest.raises(SetupFault, match="different shapes"):
+        welch_t(ones, ones, 3, np.ones(1), np.ones(1), 3)
+    with pytest.raises(SetupFault, match="two scans of each group, not 5 and 1"):
+        welch_t(ones, ones, 5, ones, ones, 1)
