@@ -29,6 +29,7 @@ include: "rules/split.smk"
 include: "rules/train.smk"
 include: "rules/relevance.smk"
 include: "rules/compare.smk"
+include: "rules/localise.smk"
 include: "rules/apply.smk"
 include: "rules/estimate.smk"
 

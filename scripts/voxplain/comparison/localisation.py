@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,8 @@ from voxplain.faults import SetupFault
 from voxplain.training.statistics import RunningMoments as RunningMoments
 
 MEASURES = ("average_precision", "mass", "rank", "pointing")
+# Columns of the rows of `score_regions`.
+SCORES = ("region", "smoothing_mm", "measure", "value", "chance")
 _SIGMAS_IN_FWHM = np.sqrt(8 * np.log(2))
 
 
@@ -143,6 +145,36 @@ def precision_recall(
     precision = (hits / reached)[np.searchsorted(hits, wanted)]
     precision[0] = _share_of_highest(ordered, found, 1)
     return recall, precision
+
+
+def score_regions(
+    heatmap: np.ndarray,
+    regions: Mapping[str, np.ndarray],
+    mask: np.ndarray,
+    smoothing_mm: Sequence[float],
+    voxel_size: Sequence[float],
+) -> Iterator[dict[str, object]]:
+    """Every measure of one heatmap for several regions, as it is and smoothed.
+
+    Parameters
+    ----------
+    regions
+        Name to ``[x, y, z]`` bool.
+    smoothing_mm
+        Widths for :func:`smooth_inside`.
+
+    The other parameters and the errors are as :func:`score` and :func:`smooth_inside`.
+
+    Yields
+    ------
+    Rows with the columns of :data:`SCORES`.
+    """
+    for fwhm_mm in smoothing_mm:
+        smooth = smooth_inside(heatmap, mask, fwhm_mm, voxel_size)
+        for name, region in regions.items():
+            expected = chance(region, mask)
+            for measure, value in score(smooth, region, mask).items():
+                yield dict(zip(SCORES, (name, fwhm_mm, measure, value, expected), strict=True))
 
 
 def smooth_inside(

@@ -1,0 +1,194 @@
+"""How well heatmaps find what is known to be there: simulated atrophy, and regions of the brain."""
+
+
+rule carry_truth:
+    """Carry a simulated scan's true atrophy to the template by the scan's own registration."""
+    input:
+        truth=truth_of_scan,
+        transform=intermediate(f"from-T1w_to-{SPACE}_mode-image_xfm.h5"),
+        sidecar=scan_file(f"space-{SPACE}_desc-preproc_T1w.json"),
+        template=f"{TEMPLATE}_T1w.nii.gz",
+    output:
+        truth=TRUTH,
+        sidecar=TRUTH.replace(".nii.gz", ".json"),
+    log:
+        scan_log("carry_truth"),
+    benchmark:
+        scan_benchmark("carry_truth")
+    wildcard_constraints:
+        cohort=SIMULATED,
+    conda:
+        "../envs/ants.yaml"
+    threads: 1
+    resources:
+        mem_mb=voxels_times(3000, least_mb=1500),
+        runtime=growing(5),
+    params:
+        code=code_of("carry_truth"),
+    script:
+        "../scripts/carry_truth.py"
+
+
+rule make_regions:
+    """Put cortex, hippocampus and lateral ventricle on the grid of this run."""
+    input:
+        template=f"{TEMPLATE}_T1w.nii.gz",
+    output:
+        labels=f"{REGIONS}.nii.gz",
+        names=f"{REGIONS}.tsv",
+    log:
+        "logs/make_regions.log",
+    benchmark:
+        "results/benchmarks/make_regions.tsv"
+    conda:
+        "../envs/simulate.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(10),
+    params:
+        code=code_of("make_regions"),
+    script:
+        "../scripts/make_regions.py"
+
+
+rule map_group_difference:
+    """Compare the training scans' classes voxel by voxel: what finds a disease without a network."""
+    input:
+        members=f"{SPLIT}_members.tsv",
+        volumes=scans_of_split(STORED, "train"),
+        mask=f"{TEMPLATE}_mask.nii.gz",
+    output:
+        difference=f"{SPLIT}_group_difference.nii.gz",
+    log:
+        split_log("map_group_difference"),
+    benchmark:
+        split_benchmark("map_group_difference")
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=voxels_times(2000, least_mb=1000),
+        runtime=growing(60),
+    params:
+        classes=classes_of_task,
+        code=code_of("map_group_difference"),
+    script:
+        "../scripts/map_group_difference.py"
+
+
+rule localise_heatmaps:
+    """Measure how well a method's heatmaps find the true atrophy, and regions of the brain."""
+    input:
+        maps=maps_of_method,
+        truths=truths_of_split,
+        mask=f"{TEMPLATE}_mask.nii.gz",
+        regions=f"{REGIONS}.nii.gz",
+        names=f"{REGIONS}.tsv",
+    output:
+        scores=f"{RUN}/{{method}}/localisation.tsv",
+        curves=f"{RUN}/{{method}}/precision_recall.tsv",
+    log:
+        split_log("localise_heatmaps", "{model}", "seed-{seed}", "{method}"),
+    benchmark:
+        split_benchmark("localise_heatmaps", "{model}", "seed-{seed}", "{method}")
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=voxels_times(2000, least_mb=1000),
+        runtime=growing(120),
+    params:
+        images=images_with_truth,
+        settings=scoring_settings(),
+        code=code_of("localise_heatmaps"),
+    script:
+        "../scripts/localise_heatmaps.py"
+
+
+rule compare_localisation:
+    """Compare the methods by what they find, beside chance and the classes' plain difference."""
+    input:
+        scores=of_methods(f"{RUN}/{{method}}/localisation.tsv"),
+        curves=of_methods(f"{RUN}/{{method}}/precision_recall.tsv"),
+        difference=f"{SPLIT}_group_difference.nii.gz",
+        members=f"{SPLIT}_members.tsv",
+        truths=truths_of_split,
+        mask=f"{TEMPLATE}_mask.nii.gz",
+        regions=f"{REGIONS}.nii.gz",
+        names=f"{REGIONS}.tsv",
+    output:
+        table=report(
+            f"{RUN}/localisation.tsv",
+            caption="../report/localisation.rst",
+            category="Heatmaps",
+            subcategory="{cohort} {task} {model} {split}",
+            labels={"seed": "{seed}", "what": "localisation table"},
+        ),
+        picture=report(
+            f"{RUN}/localisation.png",
+            caption="../report/localisation.rst",
+            category="Heatmaps",
+            subcategory="{cohort} {task} {model} {split}",
+            labels={"seed": "{seed}", "what": "localisation"},
+        ),
+        curves=report(
+            f"{RUN}/precision_recall.png",
+            caption="../report/localisation.rst",
+            category="Heatmaps",
+            subcategory="{cohort} {task} {model} {split}",
+            labels={"seed": "{seed}", "what": "precision and recall"},
+        ),
+    log:
+        split_log("compare_localisation", "{model}", "seed-{seed}"),
+    benchmark:
+        split_benchmark("compare_localisation", "{model}", "seed-{seed}")
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=voxels_times(2000, least_mb=1000),
+        runtime=growing(60),
+    params:
+        images=images_with_truth,
+        methods=names_of_methods,
+        network=network_label,
+        settings=settings_of("localisation")["localisation"],
+        code=code_of("compare_localisation"),
+    script:
+        "../scripts/compare_localisation.py"
+
+
+rule show_truth:
+    """Draw the true atrophy of one test scan and every method's heatmap of it side by side."""
+    input:
+        truths=truths_of_split,
+        maps=of_methods(f"{RUN}/{{method}}/scans/chunk-1"),
+        template=f"{TEMPLATE}_T1w.nii.gz",
+        mask=f"{TEMPLATE}_mask.nii.gz",
+    output:
+        picture=report(
+            f"{RUN}/truth.png",
+            caption="../report/truth.rst",
+            category="Heatmaps",
+            subcategory="{cohort} {task} {model} {split}",
+            labels={"seed": "{seed}", "what": "truth and heatmaps"},
+        ),
+    log:
+        split_log("show_truth", "{model}", "seed-{seed}"),
+    benchmark:
+        split_benchmark("show_truth", "{model}", "seed-{seed}")
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=voxels_times(2000, least_mb=1000),
+        runtime=growing(30),
+    params:
+        images=images_with_truth,
+        methods=names_of_methods,
+        network=network_label,
+        threshold=config["localisation"]["truth_threshold"],
+        code=code_of("show_truth"),
+    script:
+        "../scripts/show_truth.py"

@@ -1,0 +1,31 @@
+"""Compare the training scans' classes voxel by voxel: what finds a disease without a network."""
+
+from pipeline.job import job
+
+with job(snakemake):
+    import numpy as np
+    import pandas as pd
+
+    from voxplain.comparison.localisation import RunningMoments, welch_t
+    from voxplain.store import Brain, open_scan
+    from voxplain.volumes import read_array, write_array
+
+    mask, grid = read_array(snakemake.input.mask, np.uint8)
+    brain = Brain(mask > 0)
+    members = pd.read_csv(snakemake.input.members, sep="\t", dtype=str, keep_default_na=False)
+    disease = snakemake.params.classes[0]
+    # The first class against all others.
+    first, *others = snakemake.params.classes
+    groups = {True: RunningMoments(), False: RunningMoments()}
+    training = members[members["side"] == "train"]
+    for group, path in zip(training["class"], training["path"], strict=True):
+        groups[group == first].add(open_scan(path, brain).values())
+    one, other = groups[True], groups[False]
+    volume = np.zeros(brain.mask.shape, np.float32)
+    if min(one.count, other.count) > 1:
+        t = welch_t(one.mean, one.variance, one.count, other.mean, other.variance, other.count)
+        volume.reshape(-1)[brain.places] = t
+    else:
+        print("too few scans for a difference: it is 0 everywhere")
+    write_array(snakemake.output.difference, volume, grid)
+    print(f"{one.count} scans of {first} against {other.count} of {', '.join(others)}")
