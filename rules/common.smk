@@ -783,10 +783,15 @@ def truth_of_scan(wildcards):
     return f"results/{wildcards.cohort}/source/truth/{planned.folder}_atrophy.nii.gz"
 
 
+def diseased_test_scans(cohort, split):
+    """The test scans of a cohort's split that were simulated with a disease."""
+    plan = PLANNED[split.test_cohort or cohort]
+    return [image for image in split.test if plan and plan[image].severity > 0]
+
+
 def images_with_truth(wildcards):
-    """The test scans that were simulated with a disease."""
-    plan = PLANNED[tested_cohort(wildcards)]
-    return [image for image in split_of(wildcards).test if plan and plan[image].severity > 0]
+    """The test scans whose true atrophy is known."""
+    return diseased_test_scans(wildcards.cohort, split_of(wildcards))
 
 
 def truths_of_split(wildcards):
@@ -840,15 +845,24 @@ def all_networks(wildcards):
 
 def cohort_sizes():
     """The numbers of scans, splits and heads, from which a run's cost is estimated."""
-    sizes = []
+    sizes, carried = [], set()
     for name in COHORTS:
         heads = {plan[image].head for image in SCANS[name]} if (plan := PLANNED[name]) else set()
         splits = [split for of_task in SPLITS[name].values() for split in of_task.values()]
-        explained = [
-            [len(SPLITS[name][task][split].test), len(classes)]
-            for task, classes in TASKS.items()
-            for split in explained_splits(name, task)
-        ]
+        explained, truths = [], set()
+        for task, classes in TASKS.items():
+            for split in explained_splits(name, task):
+                sides = SPLITS[name][task][split]
+                diseased = diseased_test_scans(name, sides)
+                truths |= {(sides.test_cohort or name, image) for image in diseased}
+                explained.append(
+                    {
+                        "train": len(sides.train),
+                        "test": len(sides.test),
+                        "diseased": len(diseased),
+                        "classes": len(classes),
+                    }
+                )
         sizes.append(
             {
                 "scans": len(SCANS[name]),
@@ -858,8 +872,10 @@ def cohort_sizes():
                 "tasks": sum(bool(of_task) for of_task in SPLITS[name].values()),
                 "splits": [[len(split.train), len(split.test)] for split in splits],
                 "explained": explained,
+                "truths": len(truths - carried),
             }
         )
+        carried |= truths
     return sizes
 
 
@@ -1003,9 +1019,7 @@ def heatmap_targets(cohort, task, model):
         runs["seed"] = config["training"]["seeds"]
         paths += expand(f"{RUN}/distances.tsv", **runs)
         paths += expand(f"{RUN}/localisation.tsv", **runs)
-        tested = SPLITS[cohort][task][split]
-        plan = PLANNED[tested.test_cohort or cohort]
-        if any(plan and plan[image].severity > 0 for image in tested.test):
+        if diseased_test_scans(cohort, SPLITS[cohort][task][split]):
             paths += expand(f"{RUN}/truth.png", **runs)
         if config["heatmaps"]["keep_scans"]:
             numbers = chunk_numbers(SPLITS[cohort][task][split].test)

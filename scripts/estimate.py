@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
-from pipeline.estimate import CohortSize, describe_estimate, estimate, read_costs
+from pipeline.estimate import CohortSize, ExplainedSplit, describe_estimate, estimate, read_costs
 
-sizes = [CohortSize(**size) for size in snakemake.params.cohorts]
+sizes = [
+    CohortSize(**{**size, "explained": [ExplainedSplit(**split) for split in size["explained"]]})
+    for size in snakemake.params.cohorts
+]
 told = describe_estimate(sizes, estimate(sizes, snakemake.params.settings, read_costs()))
 print(told)
 Path(snakemake.log[0]).write_text(f"{told}\n", encoding="utf-8")

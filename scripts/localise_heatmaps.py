@@ -3,7 +3,6 @@
 from pipeline.job import job
 
 with job(snakemake):
-    import numpy as np
     import pandas as pd
 
     from pipeline.localisation import Sought

@@ -4,9 +4,9 @@ from pipeline.job import job
 
 with job(snakemake):
     import numpy as np
+    from voxplain.plots.localisation import picture_of_truth
 
     from voxplain.comparison.averages import find_maps
-    from voxplain.plots.localisation import picture_of_truth
     from voxplain.plots.slices import picture_of_text
     from voxplain.volumes import read_array
 
@@ -15,7 +15,9 @@ with job(snakemake):
     template, _ = read_array(inputs.template)
     truths = dict(zip(params.images, inputs.truths, strict=True))
     # The first scan with a disease that came through.
-    drawn = next((told["Image"] for told in find_maps(inputs.maps) if told["Image"] in truths), None)
+    drawn = next(
+        (told["Image"] for told in find_maps(inputs.maps) if told["Image"] in truths), None
+    )
     rows = {}
     for told in find_maps(inputs.maps):
         if told["Image"] == drawn:

@@ -40,6 +40,11 @@ ON_GRID = {
     "average_heatmaps",
     "tabulate_areas",
     "compare_methods",
+    "carry_truth",
+    "map_group_difference",
+    "localise_heatmaps",
+    "compare_localisation",
+    "show_truth",
 }
 GPU_RULES = {"train_network", "explain_scans"}
 # Assumed, not measured: how many cores train and explain as fast as one GPU.
@@ -110,6 +115,26 @@ class Work:
 
 
 @dataclass(frozen=True)
+class ExplainedSplit:
+    """How many of everything a split has whose test scans get heatmaps.
+
+    Attributes
+    ----------
+    train, test
+        Scans on either side.
+    diseased
+        Test scans that were simulated with a disease.
+    classes
+        Those of its task.
+    """
+
+    train: int
+    test: int
+    diseased: int
+    classes: int
+
+
+@dataclass(frozen=True)
 class CohortSize:
     """How many of everything a cohort has.
 
@@ -126,7 +151,9 @@ class CohortSize:
     splits
         Scans to train on and to test on, of each split of each task.
     explained
-        Test scans, and classes of the task, of the splits that get heatmaps.
+        The splits that get heatmaps.
+    truths
+        Scans whose true atrophy is carried to the template.
     """
 
     scans: int
@@ -135,7 +162,8 @@ class CohortSize:
     own_heads: int
     tasks: int
     splits: Sequence[tuple[int, int]]
-    explained: Sequence[tuple[int, int]]
+    explained: Sequence[ExplainedSplit]
+    truths: int
 
 
 @dataclass(frozen=True)
@@ -245,9 +273,13 @@ def count_work(cohort: CohortSize, settings: Mapping[str, Any]) -> Iterator[tupl
 def count_heatmaps(cohort: CohortSize, settings: Mapping[str, Any]) -> Iterator[tuple[str, Work]]:
     """The work of one cohort that comes after its networks."""
     heatmaps, seeds = settings["heatmaps"], len(settings["training"]["seeds"])
-    scans = sum(count for count, _ in cohort.explained)
-    chunks = sum(math.ceil(count / heatmaps["chunk_size"]) for count, _ in cohort.explained)
-    classes = sum(count for _, count in cohort.explained)
+    scans = sum(split.test for split in cohort.explained)
+    chunks = sum(math.ceil(split.test / heatmaps["chunk_size"]) for split in cohort.explained)
+    classes = sum(split.classes for split in cohort.explained)
+    if any(settings["methods_of"].values()):
+        training = sum(split.train for split in cohort.explained)
+        yield "map_group_difference", Work(len(cohort.explained), training)
+        yield "carry_truth", Work(cohort.truths, cohort.truths)
     passes = count_passes(count_regions(settings), settings)
     for name in settings["models"]:
         methods = settings["methods_of"][name]
@@ -269,6 +301,10 @@ def count_heatmaps(cohort: CohortSize, settings: Mapping[str, Any]) -> Iterator[
         yield "tabulate_areas", Work(averages, maps)
         pairs = seeds * len(cohort.explained)
         yield "compare_methods", Work(pairs, pairs)
+        yield "localise_heatmaps", Work(averages, maps, averages)
+        yield "compare_localisation", Work(pairs, seeds * scans)
+        shown = seeds * sum(split.diseased > 0 for split in cohort.explained)
+        yield "show_truth", Work(shown, shown)
 
 
 def estimate(
@@ -277,7 +313,11 @@ def estimate(
     """What every rule takes, under the completed settings, at costs as in ``costs.json``."""
     explains = any(cohort.explained for cohort in cohorts)
     trains = any(cohort.splits for cohort in cohorts)
-    work: dict[str, list[Work]] = {"make_template": [Work(1, 1)], "make_atlas": [Work(explains, 1)]}
+    work: dict[str, list[Work]] = {
+        "make_template": [Work(1, 1)],
+        "make_atlas": [Work(explains, 1)],
+        "make_regions": [Work(explains, 1)],
+    }
     for cohort in cohorts:
         for rule, share in count_work(cohort, settings):
             work.setdefault(rule, []).append(share)

@@ -8,15 +8,17 @@ from nibabel.affines import apply_affine
 from scipy import ndimage
 
 from voxplain.atlas import (
+    REGIONS,
     Atlas,
     package_file,
     read_names,
     read_packaged_template,
+    read_regions,
     read_templateflow_template,
     write_names,
 )
 from voxplain.faults import SetupFault
-from voxplain.volumes import axis_aligned_grid, write_array
+from voxplain.volumes import axis_aligned_grid, white_matter_level, write_array
 
 
 def centres_of(atlas):
@@ -53,6 +55,36 @@ def test_aal_has_116_areas_each_with_a_name_of_its_own(aal):
 )
 def test_an_area_lies_at_its_place_in_template_space(centres, name, centre):
     np.testing.assert_allclose(centres[name], centre, atol=4)
+
+
+@pytest.fixture(scope="module")
+def regions_on_template():
+    """Name to region, and the template's brain with white matter near 1."""
+    brain, grid = read_packaged_template()
+    atlas = read_regions().on_grid(grid)
+    found = {name: atlas.labels == value for value, name in atlas.names.items()}
+    return found, brain / white_matter_level(brain), grid
+
+
+def test_regions_are_those_of_yangs_figure(regions_on_template):
+    assert list(regions_on_template[0]) == list(REGIONS)
+    volumes = {name: region.sum() / 1000 for name, region in regions_on_template[0].items()}
+    # Adults: cortex 400 to 600 ml, both hippocampi 6 to 13 ml, both lateral ventricles 10 to 40 ml.
+    assert 400 < volumes["cortex"] < 600
+    assert 6 < volumes["hippocampus"] < 13
+    assert 10 < volumes["lateral_ventricle"] < 40
+
+
+def test_regions_lie_where_the_templates_tissue_is(regions_on_template):
+    found, brain, _ = regions_on_template
+    assert np.median(brain[found["lateral_ventricle"]]) < 0.35, "fluid"
+    assert 0.6 < np.median(brain[found["hippocampus"]]) < 0.9, "grey matter"
+    assert 0.6 < np.median(brain[found["cortex"]]) < 0.9
+    # Moved by some millimetres, the ventricles cover tissue.
+    for axis in range(3):
+        for shift in (-4, 4):
+            moved = np.roll(found["lateral_ventricle"], shift, axis)
+            assert brain[moved].mean() > 1.2 * brain[found["lateral_ventricle"]].mean()
 
 
 def test_left_areas_lie_left_and_right_areas_right(centres):

@@ -15,6 +15,7 @@ from pipeline.estimate import (
     PASS_OF_MODEL,
     PASSES_OF_START,
     CohortSize,
+    ExplainedSplit,
     Row,
     count_cubes,
     count_passes,
@@ -38,7 +39,8 @@ PAPER = CohortSize(
     own_heads=0,
     tasks=1,
     splits=[(775, 194)] * 5 + [(900, 69)],
-    explained=[(69, 2)],
+    explained=[ExplainedSplit(train=900, test=69, diseased=0, classes=2)],
+    truths=0,
 )
 # All that apply to rieke, and what looks at the network.
 OF_RIEKE = [name for name, method in METHODS.items() if not method.models]
@@ -179,7 +181,7 @@ def test_the_queue_sees_groups_of_ten_scans():
 
 
 def test_a_cohort_of_one_class_is_preprocessed_only():
-    rows = rows_of(CohortSize(10, True, 1, 0, 0, [], []))
+    rows = rows_of(CohortSize(10, True, 1, 0, 0, [], [], 0))
     assert "train_network" not in rows
     assert rows["simulate_scan"].jobs == 10
 

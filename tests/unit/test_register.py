@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from voxplain.anatomy.itk import as_ants
 from voxplain.anatomy.quality import correlation, dice
-from voxplain.anatomy.register import TRANSFORMS, register_to_template
+from voxplain.anatomy.register import TRANSFORMS, carry, register_to_template
 from voxplain.faults import DataFault
 from voxplain.volumes import Grid, axis_aligned_grid, write_array
 
@@ -96,7 +96,9 @@ def moved(request, template, tmp_path_factory):
         folder / "transform.h5",
         request.param,
     )
-    return SimpleNamespace(found=found, movement=movement, transform=folder / "transform.h5")
+    return SimpleNamespace(
+        found=found, movement=movement, transform=folder / "transform.h5", folder=folder
+    )
 
 
 def test_a_turned_and_shifted_brain_comes_back_to_the_template(moved, template):
@@ -112,6 +114,26 @@ def test_the_result_lies_on_the_templates_grid_and_is_nought_outside_its_mask(mo
     assert found.brain.dtype == np.float32
     assert found.mask.dtype == bool
     assert not found.brain[~found.mask].any()
+
+
+def test_what_is_carried_later_lands_as_the_brain_did(moved, template):
+    carried, grid = carry(moved.folder / "brain.nii.gz", template.path, moved.transform)
+    assert grid.matches(template.grid)
+    inside = moved.found.mask
+    np.testing.assert_allclose(carried[inside], moved.found.brain[inside], atol=1e-6)
+
+
+def test_a_ball_in_a_moved_head_is_carried_to_its_place(moved, template):
+    """A sphere of lost tissue, painted into the head before it moved."""
+    middle = np.array([-26.0, -20, -12])
+    places = nib.affines.apply_affine(
+        template.grid.matrix, np.moveaxis(np.indices(template.grid.shape), 0, -1)
+    )
+    ball = (np.linalg.norm(places - middle, axis=-1) < 14).astype(np.float32)
+    own = grid_of(moved.movement @ template.grid.matrix, template.grid.shape)
+    write_array(moved.folder / "ball.nii.gz", ball, own)
+    carried, _ = carry(moved.folder / "ball.nii.gz", template.path, moved.transform)
+    assert dice(carried > 0.5, ball > 0.5) > 0.9
 
 
 def test_the_transform_that_is_kept_leads_from_the_template_to_the_scan(moved):

@@ -13,16 +13,18 @@ from pipeline.estimate import SCAN_CHAIN
 from workflow.conftest import ROOT, TINY, snakemake
 
 COMPARE = {"compare_methods"}
-AVERAGE = {"average_heatmaps", "tabulate_areas"} | COMPARE
+LOCALISE = {"localise_heatmaps", "compare_localisation"}
+AVERAGE = {"average_heatmaps", "tabulate_areas", "show_truth"} | COMPARE | LOCALISE
 COMBINE = {"combine_heatmaps"} | AVERAGE
 EXPLAIN = {"explain_scans"} | COMBINE
 SUMMARISE = {"evaluate_folds", "summarise_networks"}
 EVALUATE = {"train_network"} | SUMMARISE
 TRAIN = EVALUATE | EXPLAIN
 FIT = {"fit_statistics"} | TRAIN
-AUDIT = {"audit_split", "report_splits"} | FIT
+DIFFER = {"map_group_difference"}
+AUDIT = {"audit_split", "report_splits"} | FIT | DIFFER
 QUALITY = {"assess_quality", "collect_scans", "check_scans"} | AUDIT
-REGISTER = {"register_to_template"} | QUALITY
+REGISTER = {"register_to_template", "carry_truth"} | QUALITY
 CORRECT = {"correct_intensity"} | REGISTER
 STRIP = {"strip_skull"} | CORRECT
 CHOOSE = {"choose_skull_tool"} | STRIP
@@ -39,8 +41,8 @@ TABLE = {
     "tasks": ([["AD", "NC", "MCI"]], SIMULATE),
     "progression.horizon_months": (24, set()),  # no task asks who turns AD
     "progression.visit": ("any", set()),
-    "template": ("templateflow", {"make_template", "make_atlas"} | REGISTER),
-    "resolution_mm": (3, {"make_template", "make_atlas"} | REGISTER),
+    "template": ("templateflow", {"make_template", "make_atlas", "make_regions"} | REGISTER),
+    "resolution_mm": (3, {"make_template", "make_atlas", "make_regions"} | REGISTER),
     "skull.tool": ("auto", CHOOSE),
     "skull.bet.fractional_intensity": (0.4, set()),
     "skull.bet.robust_centre": (True, set()),
@@ -104,6 +106,10 @@ TABLE = {
     "areas.share_of": ("atlas", {"tabulate_areas"} | COMPARE),
     "areas.top": (5, COMPARE),
     "areas.least_ml": (1, COMPARE),
+    "localisation.regions": (["cortex"], LOCALISE),
+    "localisation.truth_threshold": (0.1, LOCALISE | {"show_truth"}),
+    "localisation.smoothing_mm": ([8], LOCALISE),
+    "localisation.draws": (500, {"compare_localisation"}),
     f"{SIMULATION}.seed": (4, COHORT),
     f"{SIMULATION}.first_number": (100, COHORT),
     f"{SIMULATION}.groups.AD.converts": (0.5, set()),  # AD is what others turn into
@@ -307,6 +313,7 @@ def test_touched_scripts_and_comments_rerun_nothing(finished, checkout):
         ("voxplain/anatomy/register.py", REGISTER),
         ("voxplain/store.py", REGISTER),
         ("voxplain/training/cropped.py", TRAIN),
+        ("voxplain/comparison/localisation.py", DIFFER | LOCALISE),
         ("voxplain/cohort/dicom.py", SIMULATE),
         ("voxplain/cohort/scans.py", {"report_splits"} | SUMMARISE),
         ("voxplain/relevance/gradient.py", EXPLAIN),

@@ -89,8 +89,6 @@ def register_to_template(
     RuntimeError
         ANTs failed on a sound brain: memory, as a rule, of which antspyx says nothing but a code.
     """
-    import ants
-
     template, grid = read_array(template_path)
     brain, own = read_array(brain_path)
     mask, _ = read_array(mask_path)
