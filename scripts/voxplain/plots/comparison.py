@@ -14,12 +14,18 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 
 from voxplain.comparison.distance import normalise
+from voxplain.plots.overlay import (
+    AXES,
+    draw_bar,
+    draw_slice,
+    name_row,
+    top_of_greys,
+    top_of_scale,
+)
 from voxplain.volumes import Grid
 
 # Slices in template space, mm: through hippocampus, temporal lobe and ventricles.
 SLICES = (("x", -28), ("y", -36), ("y", -16), ("z", -26), ("z", -14), ("z", 8), ("z", 34))
-_AXES = "xyz"
-_SHOWN_FROM = 0.05  # of a colour scale: below it the template shows through
 
 
 def picture_of_mean_maps(
@@ -56,56 +62,23 @@ def picture_of_mean_maps(
         gridspec_kw={"width_ratios": [1.0] * len(SLICES) + [0.06]},
     )
     scales = {
-        method: _scale([maps[group][method] for group in classes], mask) for method in methods
+        method: top_of_scale([maps[group][method] for group in classes], mask) for method in methods
     }
-    # Dimmed, so that white is the top of a heatmap's scale and never the template.
-    top = 1.6 * float(np.percentile(template[mask], 99.5))
-    image = None
+    greys = top_of_greys(template, mask)
     for number_of_row, (row, (method, group)) in enumerate(zip(axes, rows, strict=True)):
         shown = normalise(maps[group][method])
+        overlay = None if shown is None else shown / scales[method]
+        image = None
         for place, (axis, mm) in zip(row, SLICES, strict=False):
-            number = _AXES.index(axis)
+            number = AXES.index(axis)
             index = round((mm - grid.matrix[number, 3]) / grid.voxel_size[number])
             index = min(max(index, 0), grid.shape[number] - 1)
-            others = [a for a in range(3) if a != number]
-            look = {
-                "origin": "lower",
-                "interpolation": "nearest",
-                "aspect": grid.voxel_size[others[1]] / grid.voxel_size[others[0]],
-            }
-            place.imshow(np.take(template, index, number).T, cmap="gray", vmin=0, vmax=top, **look)
-            if shown is not None:
-                section = np.take(shown, index, number).T / scales[method]
-                section = np.ma.masked_less(section, _SHOWN_FROM)
-                image = place.imshow(section, cmap="inferno", vmin=0, vmax=1, alpha=0.8, **look)
-            place.set_axis_off()
+            image = draw_slice(place, template, overlay, axis, index, grid, greys)
             if number_of_row == 0:
                 place.set_title(f"{axis} = {mm}", color="white", fontsize=8)
-            if axis != "x":  # neurological order: the subject's left is on the left
-                place.text(0.02, 0.5, "L", color="white", fontsize=6, transform=place.transAxes)
         note = f"{method}\n{group}, n = {counts[group]}"
-        note += "\n(0 everywhere)" if shown is None else ""
-        row[0].text(
-            -0.08,
-            0.5,
-            note,
-            color="white",
-            fontsize=8,
-            va="center",
-            ha="right",
-            transform=row[0].transAxes,
-        )
-        bar = row[-1]
-        if image is None or shown is None:
-            bar.set_axis_off()
-        else:
-            drawn = figure.colorbar(image, cax=bar, ticks=[0, 1])
-            drawn.ax.set_yticklabels(
-                ["0", f"{scales[method] * 1e4:.2g}"], color="white", fontsize=7
-            )
-            for tick, side in zip(drawn.ax.get_yticklabels(), ("bottom", "top"), strict=True):
-                tick.set_verticalalignment(side)  # inside the bar, off the next row's
-            drawn.outline.set_visible(False)
+        name_row(row[0], note + ("\n(0 everywhere)" if shown is None else ""))
+        draw_bar(row[-1], image, f"{scales[method] * 1e4:.2g}")
     figure.suptitle(
         f"{title}\naverage heatmaps, each divided by its sum; scale in 1e-4, the same for the "
         "classes of a method",
@@ -124,12 +97,6 @@ def picture_of_mean_maps(
     )
     figure.savefig(path, dpi=130, facecolor="black")
     plt.close(figure)
-
-
-def _scale(maps: Sequence[np.ndarray], mask: np.ndarray) -> float:
-    shown = [m[mask] for m in map(normalise, maps) if m is not None]
-    found = float(np.percentile(np.concatenate(shown), 99.5)) if shown else 0.0
-    return found or max((float(values.max()) for values in shown), default=1.0) or 1.0
 
 
 def picture_of_distances(path: str | Path, distances: pd.DataFrame, title: str) -> None:

@@ -1,0 +1,341 @@
+"""Pictures of heatmaps beside the truth: where tissue was lost, and how well methods find it."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+
+matplotlib.use("Agg")
+import seaborn as sns
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from voxplain.comparison.distance import normalise
+from voxplain.plots.overlay import (
+    AXES,
+    draw_bar,
+    draw_slice,
+    name_row,
+    top_of_greys,
+    top_of_scale,
+)
+from voxplain.volumes import Grid
+
+MEASURES = {
+    "average_precision": "average precision",
+    "mass": "share of relevance inside",
+    "rank": "mean rank of its voxels",
+    "pointing": "hottest voxel inside",
+}
+_PLANES = dict(zip(AXES, ("sagittal", "coronal", "axial"), strict=True))
+_APART_MM = 10.0  # two slices of one plane
+_ASIDE_MM = 8.0  # to either side of the brain, for the letter that says which one is left
+_BORDER = "#4fc3f7"  # legible on grey and on a heatmap, and to colour-blind eyes
+_TRUTH, _NOTHING = "tissue lost", "0 everywhere"
+_GREY = "0.5"  # baselines
+_MARKERS = ("o", "s", "^", "D")
+
+
+def picture_of_truth(
+    path: str | Path,
+    rows: Mapping[str, np.ndarray],
+    truth: np.ndarray,
+    template: np.ndarray,
+    mask: np.ndarray,
+    grid: Grid,
+    title: str,
+    threshold: float,
+) -> None:
+    """One scan's truth and heatmaps on slices that cut the truth: a row for each method.
+
+    Slices are in neurological order, the subject's left on the left. Every heatmap is divided by
+    its sum and has a colour scale of its own, up to the 99.5th percentile inside the brain; the
+    truth has one from 0 to its maximum. The truth's border is drawn on all of them.
+
+    Parameters
+    ----------
+    rows
+        Method to heatmap ``[x, y, z]``, none below 0.
+    truth
+        ``[x, y, z]``, the fraction of tissue lost, 0 to 1.
+    template, mask
+        ``[x, y, z]`` on ``grid``, axes along those of space.
+    threshold
+        The truth's border is around what lost more than this.
+    """
+    region = truth > threshold
+    slices = _slices_of(np.where(region, truth, 0) if region.any() else truth, mask, grid)
+    names = [_TRUTH, *rows]
+    # One scale for all planes: a panel is as wide, and a row as high, as the brain is.
+    first, last = _bounds(mask)
+    aside = round(_ASIDE_MM / grid.voxel_size[0])
+    first[0], last[0] = first[0] - aside, last[0] + aside
+    inches = 1.5 * (last - first) * np.array(grid.voxel_size) / 160
+    widths = [float(inches[1 if axis == "x" else 0]) for axis, _ in slices]
+    left = 0.3 + 0.075 * max(map(len, [*names, _NOTHING]))
+    width = max(left + 1.05 * sum(widths) + 0.65, 7.0)
+    told = (
+        f"line: more than {_percent(threshold)} of the tissue lost; each heatmap divided by its "
+        "sum, scales in 1e-4"
+    )
+    heading = [part for line in (title, told) for part in textwrap.wrap(line, int(13 * width))]
+    above = 0.5 + 0.15 * len(heading)
+    row_height = 1.05 * float(inches[1:].max())
+    height = above + row_height * len(names) + 0.05
+    figure, axes = plt.subplots(
+        len(names),
+        len(slices) + 1,
+        figsize=(width, height),
+        facecolor="black",
+        squeeze=False,
+        gridspec_kw={
+            "width_ratios": [*widths, 0.09],
+            "left": left / width,
+            "right": 1 - 0.5 / width,
+            "top": 1 - above / height,
+            "bottom": 0.05 / height,
+            "wspace": 0.05,
+            "hspace": 0.05,
+        },
+    )
+    greys = top_of_greys(template, mask)
+    for row, (name, overlay, cmap, ends_at) in zip(axes, _layers(rows, truth, mask), strict=True):
+        image = None
+        for place, (axis, index) in zip(row, slices, strict=False):
+            image = draw_slice(place, template, overlay, axis, index, grid, greys, cmap)
+            number = AXES.index(axis)
+            inside = np.take(region, index, number).T
+            if inside.any() and not inside.all():
+                place.contour(inside, [0.5], colors=_BORDER, linewidths=0.9)
+            across, up = (a for a in range(3) if a != number)
+            place.set(
+                xlim=(first[across] - 0.5, last[across] - 0.5),
+                ylim=(first[up] - 0.5, last[up] - 0.5),
+            )
+        name_row(row[0], name if overlay is not None else f"{name}\n({_NOTHING})")
+        draw_bar(row[-1], image, ends_at)
+    for place, (axis, index) in zip(axes[0], slices, strict=False):
+        cell = place.get_position(original=True)
+        figure.text(
+            (cell.x0 + cell.x1) / 2,
+            cell.y1 + 0.05 / height,
+            f"{_PLANES[axis]}\n{axis} = {_place_mm(grid, axis, index):d} mm",
+            color="white",
+            fontsize=8,
+            ha="center",
+        )
+    figure.suptitle(
+        "\n".join(heading),
+        y=1 - 0.1 / height,
+        color="white",
+        fontsize=9,
+        parse_math=False,
+    )
+    figure.savefig(path, dpi=200, facecolor="black")
+    plt.close(figure)
+
+
+def _layers(
+    rows: Mapping[str, np.ndarray], truth: np.ndarray, mask: np.ndarray
+) -> Iterator[tuple[str, np.ndarray | None, str, str]]:
+    """Name, map from 0 to 1 (None where it is 0 everywhere), colours and the scale's end."""
+    most = float(truth.max())
+    yield _TRUTH, truth / most if most > 0 else None, "viridis", _percent(most)
+    for method, heatmap in rows.items():
+        shown, top = normalise(heatmap), top_of_scale([heatmap], mask)
+        overlay = None if shown is None else shown / top
+        yield method, overlay, "inferno", f"{top * 1e4:.2g}"
+
+
+def _slices_of(truth: np.ndarray, mask: np.ndarray, grid: Grid) -> list[tuple[str, int]]:
+    """For each axis the two slices with the most truth that lie 10 mm apart, in their order.
+
+    One where the truth is thinner than that; the middle of the brain where there is none.
+    """
+    first, last = _bounds(mask)
+    slices = []
+    for number, axis in enumerate(AXES):
+        amount = truth.sum(axis=tuple(a for a in range(3) if a != number), dtype=np.float64)
+        step = int(np.ceil(_APART_MM / grid.voxel_size[number] - 1e-6))
+        filled = np.flatnonzero(amount)
+        if not filled.size:
+            chosen = [int(first[number] + last[number]) // 2]
+        elif np.ptp(filled) < step:
+            chosen = [int(amount.argmax())]
+        else:
+            pairs = [(a, b) for a in filled for b in filled if b - a >= step]
+            chosen = list(map(int, max(pairs, key=lambda pair: amount[list(pair)].sum())))
+        slices += [(axis, index) for index in chosen]
+    return slices
+
+
+def _bounds(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The box around a mask: its first voxel along each axis, and the one after its last."""
+    places = np.argwhere(mask)
+    return places.min(axis=0), places.max(axis=0) + 1
+
+
+def _place_mm(grid: Grid, axis: str, index: int) -> int:
+    number = AXES.index(axis)
+    return round(float(grid.matrix[number, 3] + index * grid.voxel_size[number]))
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.3g} %"
+
+
+def picture_of_localisation(
+    path: str | Path, table: pd.DataFrame, title: str, baselines: Sequence[str] = ()
+) -> None:
+    """How well methods find the truth: a panel for each region and measure, a line a method.
+
+    Methods stand in the order of their average precision in the first region, baselines in grey
+    below them.
+
+    Parameters
+    ----------
+    table
+        Columns ``region``, ``smoothing_mm``, ``method``, ``measure``, ``mean``, ``low``, ``high``,
+        ``chance``, ``times_chance``, ``scans``, ``patients``. A bar reaches from ``low`` to
+        ``high``, which may be NaN; a ``mean`` that is NaN is said to be n/a.
+    baselines
+        Those of the methods that explain no network.
+    """
+    regions, smoothings = (list(table[key].unique()) for key in ("region", "smoothing_mm"))
+    found = set(table["measure"])
+    measures = [m for m in MEASURES if m in found] + sorted(found.difference(MEASURES))
+    lines = _lines_of_methods(table, baselines)
+    colours = sns.color_palette("colorblind", len(smoothings))
+    looks = dict(zip(smoothings, zip(colours, _MARKERS, strict=False), strict=False))
+    width = max(0.6 + 0.075 * max(map(len, lines)) + 1.8 * len(measures), 5.5)
+    told = "points are means, bars their intervals; more is better"
+    heading = [part for line in (title, told) for part in textwrap.wrap(line, int(12 * width))]
+    panel = 0.19 * (1 + max(lines.values())) + 0.85
+    figure = plt.figure(
+        figsize=(width, panel * len(regions) + 0.17 * len(heading) + 0.4), layout="constrained"
+    )
+    figure.get_layout_engine().set(w_pad=0.08)
+    parts = figure.subfigures(len(regions), 1, squeeze=False)[:, 0]
+    for part, region in zip(parts, regions, strict=True):
+        own = table[table["region"] == region]
+        people = f"{own['scans'].max():.0f} scans of {own['patients'].max():.0f} patients"
+        part.suptitle(f"{region}, {people}", fontsize=9, fontweight="bold", parse_math=False)
+        axes = part.subplots(1, len(measures), squeeze=False)[0]
+        for place, measure in zip(axes, measures, strict=True):
+            _draw_measure(place, own[own["measure"] == measure], lines, looks, baselines)
+            place.set_title(MEASURES.get(measure, measure), fontsize=8)
+            place.tick_params(labelleft=place is axes[0])
+    figure.legend(
+        handles=_legend(looks, any(method in baselines for method in lines)),
+        frameon=False,
+        fontsize=8,
+        loc="outside lower center",
+        ncols=4,
+    )
+    figure.suptitle("\n".join(heading), fontsize=10, parse_math=False)
+    figure.savefig(path, dpi=200)
+    plt.close(figure)
+
+
+def _lines_of_methods(table: pd.DataFrame, baselines: Sequence[str]) -> dict[str, float]:
+    """Each method's line, counted from the top: the best first, baselines apart at the bottom."""
+    first = table[
+        (table["region"] == table["region"].iloc[0])
+        & (table["smoothing_mm"] == table["smoothing_mm"].iloc[0])
+        & (table["measure"] == "average_precision")
+    ]
+    told = first.set_index("method")["mean"].astype(float).reindex(table["method"].unique())
+    order = list(told.sort_values(ascending=False, kind="stable").index)  # n/a last
+    above = [method for method in order if method not in baselines]
+    gap = 0.5 if above else 0.0
+    below = [method for method in order if method in baselines]
+    return {method: line for line, method in enumerate(above)} | {
+        method: len(above) + gap + line for line, method in enumerate(below)
+    }
+
+
+def _draw_measure(
+    place: Axes,
+    table: pd.DataFrame,
+    lines: Mapping[str, float],
+    looks: Mapping[float, tuple[tuple[float, ...], str]],
+    baselines: Sequence[str],
+) -> None:
+    """The points and bars of one region and measure, and where chance lies."""
+    told = set(table.dropna(subset="mean")["method"])
+    for method, line in lines.items():
+        if method not in told:
+            _say_nothing(place, line, _GREY)
+    chances = {}
+    for number, (smoothing, (colour, marker)) in enumerate(looks.items()):
+        own = table[table["smoothing_mm"] == smoothing]
+        aside = 0.44 * ((number + 0.5) / len(looks) - 0.5)
+        for row in own[own["method"].isin(told)].to_dict("records"):
+            line = lines[row["method"]] + aside
+            tint = _GREY if row["method"] in baselines else colour
+            if np.isnan(row["mean"]):
+                _say_nothing(place, line, tint)
+                continue
+            place.plot([row["low"], row["high"]], [line, line], color=tint, lw=1.2)
+            place.plot(row["mean"], line, marker=marker, color=tint, markersize=4)
+        if own["chance"].notna().any():
+            chances[colour] = float(own["chance"].median())
+    if len(chances) > 1 and np.isclose(min(chances.values()), max(chances.values()), rtol=1e-3):
+        chances = dict([next(iter(chances.items()))])
+    for colour, chance in chances.items():
+        place.axvline(
+            chance, color="0.3" if len(chances) == 1 else colour, lw=0.9, ls="--", zorder=1
+        )
+    values = table[["mean", "low", "high", "chance"]].to_numpy(np.float64)
+    low, high = np.nanmin(values, initial=0), np.nanmax(values, initial=0) or 1.0
+    place.set(
+        xlim=(low - 0.04 * (high - low), high + 0.06 * (high - low)),
+        ylim=(max(lines.values()) + 0.6, -0.6),
+    )
+    place.locator_params(axis="x", nbins=4)
+    place.tick_params(labelsize=7)
+    place.set_yticks(list(lines.values()), list(lines), fontsize=7)
+    for tick, method in zip(place.get_yticklabels(), lines, strict=True):
+        tick.set_color(_GREY if method in baselines else "black")
+    place.grid(axis="y", color="0.92", lw=0.6)
+    place.set_axisbelow(True)
+    sns.despine(ax=place)
+
+
+def _say_nothing(place: Axes, line: float, colour: str | tuple[float, ...]) -> None:
+    place.text(
+        0.02,
+        line,
+        "n/a",
+        color=colour,
+        fontsize=5.5,
+        va="center",
+        transform=place.get_yaxis_transform(),
+    )
+
+
+def _legend(
+    looks: Mapping[float, tuple[tuple[float, ...], str]], with_baselines: bool
+) -> list[Line2D]:
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=colour,
+            marker=marker,
+            markersize=4,
+            lw=1.2,
+            label=f"smoothed by {smoothing:g} mm" if smoothing else "not smoothed",
+        )
+        for smoothing, (colour, marker) in looks.items()
+    ]
+    if with_baselines:
+        handles.append(Line2D([], [], color=_GREY, lw=3, label="baseline"))
+    handles.append(Line2D([], [], color="0.3", lw=0.9, ls="--", label="chance"))
+    return handles
