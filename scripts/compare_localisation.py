@@ -5,10 +5,10 @@ from pipeline.job import job
 with job(snakemake):
     import numpy as np
     import pandas as pd
-    from voxplain.plots.localisation import picture_of_localisation, picture_of_precision_recall
 
     from pipeline.localisation import Sought
     from voxplain.comparison.localisation import SCORES, score_regions, summarise
+    from voxplain.plots.localisation import picture_of_localisation, picture_of_precision_recall
     from voxplain.volumes import read_array
 
     inputs, output, params = snakemake.input, snakemake.output, snakemake.params

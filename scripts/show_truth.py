@@ -4,9 +4,9 @@ from pipeline.job import job
 
 with job(snakemake):
     import numpy as np
-    from voxplain.plots.localisation import picture_of_truth
 
     from voxplain.comparison.averages import find_maps
+    from voxplain.plots.localisation import picture_of_truth
     from voxplain.plots.slices import picture_of_text
     from voxplain.volumes import read_array
 
@@ -14,26 +14,21 @@ with job(snakemake):
     mask, grid = read_array(inputs.mask, np.uint8)
     template, _ = read_array(inputs.template)
     truths = dict(zip(params.images, inputs.truths, strict=True))
+    maps = [told for told in find_maps(inputs.maps) if told["Image"] in truths]
     # The first scan with a disease that came through.
-    drawn = next(
-        (told["Image"] for told in find_maps(inputs.maps) if told["Image"] in truths), None
-    )
-    rows = {}
-    for told in find_maps(inputs.maps):
-        if told["Image"] == drawn:
-            rows[told["Method"]] = read_array(told["path"])[0]
-            who = f"{drawn}, {told['Class']}"
+    drawn = maps[0]["Image"] if maps else None
+    rows = {told["Method"]: told["path"] for told in maps if told["Image"] == drawn}
     if drawn is None:
         why = "no scan with a disease came through"
         picture_of_text(snakemake.output.picture, "no truth to show", why, "see scans.tsv")
     else:
         picture_of_truth(
             snakemake.output.picture,
-            rows,
+            {method: read_array(path)[0] for method, path in rows.items()},
             read_array(truths[drawn])[0],
             template,
             mask > 0,
             grid,
-            f"{who}: {params.network}, split {snakemake.wildcards.split}",
+            f"{drawn}, {maps[0]['Class']}: {params.network}, split {snakemake.wildcards.split}",
             threshold=params.threshold,
         )

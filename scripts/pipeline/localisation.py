@@ -41,4 +41,4 @@ class Sought:
         if image not in self.truths:
             return self._regions
         truth, _ = read_array(self.truths[image])
-        return {TRUTH: truth >= self._threshold, **self._regions}
+        return {TRUTH: truth > self._threshold, **self._regions}

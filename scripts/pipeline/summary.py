@@ -31,6 +31,8 @@ def summarise_run(place: Path, splits: Iterable[str], since: float = 0) -> str:
         for folder in sorted(place.glob(f"{split}/seed-*")):
             if _is_new(folder / "distances.tsv", since) and _read(folder / "distances.tsv"):
                 told += ["", *summarise_comparison(folder)]
+            if _is_new(folder / "localisation.tsv", since):
+                told += summarise_localisation(folder)
     return "\n".join(told)
 
 
@@ -137,8 +139,38 @@ def summarise_comparison(folder: Path) -> list[str]:
     return [*lines, f"  files: {folder}/{names}"]
 
 
-def _number(text: str, factor: float = 1) -> str:
-    return MISSING if text == MISSING else f"{float(text) * factor:.2f}"
+def summarise_localisation(folder: Path) -> list[str]:
+    """How well each method finds simulated atrophy, the best first; nothing if there is none."""
+    rows = [
+        row
+        for row in _read(folder / "localisation.tsv")
+        if (row["region"], row["measure"]) == ("truth", "average_precision")
+    ]
+    if not rows:
+        return []
+    widths = list(dict.fromkeys(row["smoothing_mm"] for row in rows))
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    found = {(row["method"], row["smoothing_mm"]): row for row in rows}
+
+    def best_first(method: str) -> float:
+        told = found[method, widths[0]]["times_chance"]
+        return -1.0 if told == MISSING else float(told)
+
+    cells = [["", *(f"smoothed {float(w):g} mm" if float(w) else "as it is" for w in widths)]]
+    for method in sorted(methods, key=best_first, reverse=True):
+        of_widths = [found[method, width] for width in widths]
+        scores = [(_number(row["mean"]), _number(row["times_chance"], 1, 1)) for row in of_widths]
+        cells.append([method, *(f"{mean} ({times} x chance)" for mean, times in scores)])
+    return [
+        "",
+        "Finding the simulated atrophy: average precision of each scan's heatmap",
+        *_aligned(cells),
+        f"  files: {folder}/localisation.tsv, {folder}/{{localisation,precision_recall,truth}}.png",
+    ]
+
+
+def _number(text: str, factor: float = 1, digits: int = 2) -> str:
+    return MISSING if text == MISSING else f"{float(text) * factor:.{digits}f}"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

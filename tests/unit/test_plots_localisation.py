@@ -7,7 +7,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.contour import ContourSet
 
-from voxplain.plots.localisation import MEASURES, picture_of_localisation, picture_of_truth
+from voxplain.plots.localisation import (
+    MEASURES,
+    picture_of_localisation,
+    picture_of_precision_recall,
+    picture_of_truth,
+)
 from voxplain.volumes import axis_aligned_grid
 
 # The template's field of view in voxels of 8 mm.
@@ -422,3 +427,37 @@ def test_nothing_is_cut_or_covered_however_many_there_are(drawn, methods, region
     assert_inside_and_apart(
         figure, [*heads, *titles, *named, *numbers, *figure.legends[0].get_texts()]
     )
+
+
+# --- precision and recall -------------------------------------------------------------------------
+
+
+def curves_of(methods, regions):
+    recall = np.linspace(0, 1, 11)
+    return pd.concat(
+        pd.DataFrame({"method": m, "region": r, "recall": recall, "precision": 1 / (n + 2)})
+        for n, m in enumerate(methods)
+        for r in regions
+    )
+
+
+def test_every_method_has_a_curve_and_every_region_its_chance(drawn):
+    curves = curves_of([f"method{n}" for n in range(16)], ["truth", "cortex", "hippocampus"])
+    chances = {"truth": 0.02, "cortex": 0.3}
+    _, figure = drawn(picture_of_precision_recall, curves, chances, "a run")
+    shown = [axes for axes in figure.axes if axes.axison]
+    assert [axes.get_title() for axes in shown] == ["truth", "cortex", "hippocampus"]
+    assert [len(axes.lines) for axes in shown] == [17, 17, 16]
+    levels = [axes.lines[-1].get_ydata()[0] for axes in shown[:2]]
+    assert levels == [0.02, 0.3]
+    first = shown[0].lines[:16]
+    assert len({(line.get_color(), line.get_linestyle()) for line in first}) == 16
+    assert [line.get_ydata()[0] for line in first] == [1 / (n + 2) for n in range(16)]
+    assert_inside_and_apart(figure, [figure._suptitle, *figure.legends[0].get_texts()])
+
+
+def test_a_method_that_found_nothing_to_rank_has_no_curve(drawn):
+    curves = curves_of(["good", "silent"], ["truth"])
+    curves.loc[curves["method"] == "silent", "precision"] = np.nan
+    _, figure = drawn(picture_of_precision_recall, curves, {}, "a run")
+    assert len(figure.axes[0].lines) == 1

@@ -4,7 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.summary import summarise_accuracy, summarise_comparison, summarise_run
+from pipeline.summary import (
+    summarise_accuracy,
+    summarise_comparison,
+    summarise_localisation,
+    summarise_run,
+)
 from voxplain.training.metrics import cross_validation_table, predictions_table
 
 CLASSES = ["AD", "NC"]
@@ -155,6 +160,50 @@ def test_a_map_that_is_nought_everywhere_has_no_distance(tmp_path):
         "AD",
         "(the",
     ]
+
+
+# --- localisation ---------------------------------------------------------------------------------
+
+
+def write_localisation(folder, rows):
+    folder.mkdir(parents=True, exist_ok=True)
+    columns = ["method", "region", "smoothing_mm", "measure", "mean", "times_chance"]
+    pd.DataFrame(rows, columns=columns).to_csv(
+        folder / "localisation.tsv", float_format="%.6g", **LOOK
+    )
+
+
+def test_the_best_at_finding_the_atrophy_stands_first(place):
+    folder = place / "fixed" / "seed-1"
+    rows = [
+        (method, region, width, measure, mean + width / 120, (mean + width / 120) / 0.02)
+        for method, mean in (("sensitivity", 0.1), ("occlusion", 0.31), ("silent", np.nan))
+        for region in ("truth", "cortex")
+        for width in (0, 12)
+        for measure in ("average_precision", "mass")
+    ]
+    write_localisation(folder, rows)
+    lines = summarise_localisation(folder)
+    assert "simulated atrophy" in lines[1]
+    assert lines[2].split() == ["as", "it", "is", "smoothed", "12", "mm"]
+    assert [line.split()[0] for line in lines[3:6]] == ["occlusion", "sensitivity", "silent"]
+    assert lines[3].split()[1:] == [
+        "0.31",
+        "(15.5",
+        "x",
+        "chance)",
+        "0.41",
+        "(20.5",
+        "x",
+        "chance)",
+    ]
+    assert lines[5].split()[1:3] == ["n/a", "(n/a"]
+    assert "simulated atrophy" in summarise_run(place, ["fixed"])
+
+
+def test_real_scans_have_no_atrophy_to_find(tmp_path):
+    write_localisation(tmp_path, [("sensitivity", "cortex", 0, "average_precision", 0.3, 1.1)])
+    assert summarise_localisation(tmp_path) == []
 
 
 # --- a run ----------------------------------------------------------------------------------------

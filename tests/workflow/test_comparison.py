@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
+from sklearn import metrics
 
 from voxplain.models import build_model
 from voxplain.relevance import METHODS
@@ -192,12 +194,98 @@ def test_areas_and_distances_follow_from_the_average_maps(tiny_run):
     assert set(areas.groupby("image").size()) == {116}
 
 
+def truth_of(tiny_run, image):
+    """Path and volume of a scan's true atrophy in template space."""
+    (path,) = (tiny_run / "results/tiny/derivatives").rglob(
+        f"*_acq-{image}_*atrophy_probseg.nii.gz"
+    )
+    return path, nib.load(path).get_fdata()
+
+
+def test_the_truth_of_a_diseased_test_scan_lies_in_the_areas_that_lost_tissue(tiny_run):
+    splits = table(tiny_run / f"{TASK}/splits.tsv")
+    tested = splits[(splits["split"] == "fixed") & (splits["side"] == "test")]
+    (image,) = tested[tested["class"] == "AD"]["image"]
+    carried = list((tiny_run / "results/tiny/derivatives").rglob("*atrophy_probseg.nii.gz"))
+    path, truth = truth_of(tiny_run, image)
+    assert carried == [path], "of the test scans with a disease, and of no others"
+    assert np.allclose(nib.load(path).affine[:3, 3], (-96, -132, -78))
+    assert 0.15 < truth.max() <= 0.3
+    labels = nib.load(next(tiny_run.glob("results/template/*AAL_dseg.nii.gz"))).get_fdata()
+    names = table(next(tiny_run.glob("results/template/*AAL_dseg.tsv"))).set_index("name")["index"]
+    # The simulation's default.
+    diseased = ("Hippocampus", "ParaHippocampal", "Amygdala", "Temporal_Mid", "Temporal_Inf")
+    values = [value for name, value in names.items() if name[:-2] in diseased]
+    inside = np.isin(labels, values)
+    assert truth[inside].mean() > 8 * truth[~inside & (labels > 0)].mean()
+    assert np.corrcoef((truth > 0.05).ravel(), inside.ravel())[0, 1] > 0.6
+
+
+def test_localisation_is_what_scikit_learn_says_of_each_map(tiny_run):
+    mask = nib.load(next(tiny_run.glob("results/template/*desc-brain_mask.nii.gz"))).get_fdata() > 0
+    regions = nib.load(next(tiny_run.glob("results/template/*regions_dseg.nii.gz"))).get_fdata()
+    told = table(tiny_run / FIXED / "localisation.tsv")
+    summary = told[(told["measure"] == "average_precision") & (told["smoothing_mm"] == 0)]
+    for method in ("sensitivity", "occlusion"):
+        rows = table(tiny_run / FIXED / method / "localisation.tsv")
+        assert set(rows["smoothing_mm"]) == {0, 12}
+        rows = rows[(rows["measure"] == "average_precision") & (rows["smoothing_mm"] == 0)]
+        found = {}
+        for path in (tiny_run / FIXED / method).glob("scans/*/*.json"):
+            scan = json.loads(path.read_text())
+            heatmap = nib.load(path.with_suffix(".nii.gz")).get_fdata()[mask]
+            sought = {"hippocampus": regions == 2}
+            if scan["Class"] == "AD":
+                sought["truth"] = truth_of(tiny_run, scan["Image"])[1] > 0.05
+            for name, region in sought.items():
+                expected = metrics.average_precision_score(region[mask], heatmap)
+                (row,) = rows[(rows["image"] == scan["Image"]) & (rows["region"] == name)].to_dict(
+                    "records"
+                )
+                assert row["value"] == pytest.approx(expected, rel=1e-4)
+                assert row["chance"] == pytest.approx(region[mask].mean(), rel=1e-4)
+                found.setdefault(name, []).append(expected)
+        assert set(rows[rows["region"] == "truth"]["class"]) == {"AD"}
+        for name, values in found.items():
+            (row,) = summary[(summary["method"] == method) & (summary["region"] == name)].to_dict(
+                "records"
+            )
+            assert row["mean"] == pytest.approx(np.mean(values), rel=1e-4)
+            assert row["patients"] == len(values)
+
+
+def test_the_baseline_is_the_t_of_the_training_scans(tiny_run):
+    scans, splits = read_scans(tiny_run), table(tiny_run / f"{TASK}/splits.tsv")
+    training = splits[(splits["split"] == "fixed") & (splits["side"] == "train")]
+    groups = [
+        np.stack(
+            [
+                nib.load(tiny_run / "results/tiny" / scans[image]["preprocessed"]).get_fdata()
+                for image in training[training["class"] == group]["image"]
+            ]
+        )
+        for group in ("AD", "NC")
+    ]
+    found = nib.load(tiny_run / f"{TASK}/splits/fixed_group_difference.nii.gz").get_fdata()
+    mask = nib.load(next(tiny_run.glob("results/template/*desc-brain_mask.nii.gz"))).get_fdata() > 0
+    # Where the scans do not differ by rounding only.
+    sure = mask & (np.minimum(groups[0].std(0), groups[1].std(0)) > 0.01)
+    assert sure.sum() > 0.5 * mask.sum()
+    expected = stats.ttest_ind(*groups, equal_var=False).statistic
+    np.testing.assert_allclose(found[sure], expected[sure], rtol=0.02, atol=0.02)
+    assert not found[~mask].any()
+    told = table(tiny_run / FIXED / "localisation.tsv")
+    assert "group_difference" in set(told["method"])
+    assert set(told["region"]) == {"truth", "cortex", "hippocampus", "lateral_ventricle"}
+
+
 def test_the_pictures_are_there(tiny_run):
     for path in (
         f"{TASK}/rieke/learning_curves.png",
         f"{TASK}/rieke/roc.png",
         f"{TASK}/rieke/confusion.png",
         *(f"{FIXED}/{name}.png" for name in ("mean_maps", "distances", "area_distribution")),
+        *(f"{FIXED}/{name}.png" for name in ("localisation", "precision_recall", "truth")),
     ):
         assert (tiny_run / path).read_bytes()[:4] == b"\x89PNG", path
 
