@@ -783,15 +783,38 @@ def truth_of_scan(wildcards):
     return f"results/{wildcards.cohort}/source/truth/{planned.folder}_atrophy.nii.gz"
 
 
+def has_truth(cohort, image):
+    """Whether a scan was simulated with a disease."""
+    plan = PLANNED[cohort]
+    return bool(plan) and plan[image].severity > 0
+
+
+def truths_of_cohort(cohort):
+    """The true atrophy of every scan with a disease, in the template's space.
+
+    Of all, not only of those that are explained now: where intermediate volumes are not kept, the
+    registration that carries it is gone later.
+    """
+    return of_images(TRUTH, cohort, [image for image in SCANS[cohort] if has_truth(cohort, image)])
+
+
 def diseased_test_scans(cohort, split):
     """The test scans of a cohort's split that were simulated with a disease."""
-    plan = PLANNED[split.test_cohort or cohort]
-    return [image for image in split.test if plan and plan[image].severity > 0]
+    tested = split.test_cohort or cohort
+    return [image for image in split.test if has_truth(tested, image)]
 
 
 def images_with_truth(wildcards):
     """The test scans whose true atrophy is known."""
     return diseased_test_scans(wildcards.cohort, split_of(wildcards))
+
+
+def maps_with_truth(wildcards):
+    """Every method's heatmaps in the chunks that hold scans whose true atrophy is known."""
+    known = set(images_with_truth(wildcards))
+    chunks = enumerate(chunked(split_of(wildcards).test), start=1)
+    numbers = [number for number, images in chunks if known.intersection(images)]
+    return expand(CHUNK, **wildcards, method=methods_of(wildcards.model), chunk=numbers)
 
 
 def truths_of_split(wildcards):
@@ -845,16 +868,15 @@ def all_networks(wildcards):
 
 def cohort_sizes():
     """The numbers of scans, splits and heads, from which a run's cost is estimated."""
-    sizes, carried = [], set()
+    sizes = []
     for name in COHORTS:
         heads = {plan[image].head for image in SCANS[name]} if (plan := PLANNED[name]) else set()
         splits = [split for of_task in SPLITS[name].values() for split in of_task.values()]
-        explained, truths = [], set()
+        explained = []
         for task, classes in TASKS.items():
             for split in explained_splits(name, task):
                 sides = SPLITS[name][task][split]
                 diseased = diseased_test_scans(name, sides)
-                truths |= {(sides.test_cohort or name, image) for image in diseased}
                 explained.append(
                     {
                         "train": len(sides.train),
@@ -872,10 +894,9 @@ def cohort_sizes():
                 "tasks": sum(bool(of_task) for of_task in SPLITS[name].values()),
                 "splits": [[len(split.train), len(split.test)] for split in splits],
                 "explained": explained,
-                "truths": len(truths - carried),
+                "truths": len(truths_of_cohort(name)),
             }
         )
-        carried |= truths
     return sizes
 
 
@@ -993,11 +1014,12 @@ def rules_targets(stage):
         return trees + expand("results/{cohort}/source/scans.csv", cohort=simulated)
     if stage == "converted":
         return [path for name in COHORTS for path in of_scans(scan_file("T1w.nii.gz"), name)]
+    truths = [path for name in simulated for path in truths_of_cohort(name)]
     if stage == "scans":
-        return expand("results/{cohort}/scans.tsv", cohort=COHORTS)
+        return expand("results/{cohort}/scans.tsv", cohort=COHORTS) + truths
     # The table of a simulated cohort belongs to what a run leaves, as it would with real data.
     paths = expand("results/{cohort}/source/scans.csv", cohort=simulated)
-    paths += expand("results/{cohort}/quality_gate.json", cohort=COHORTS)
+    paths += expand("results/{cohort}/quality_gate.json", cohort=COHORTS) + truths
     for cohort in COHORTS:
         for task, splits in SPLITS[cohort].items():
             if not splits:

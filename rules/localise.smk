@@ -163,7 +163,7 @@ rule show_truth:
     """Draw the true atrophy of one test scan and every method's heatmap of it side by side."""
     input:
         truths=truths_of_split,
-        maps=of_methods(f"{RUN}/{{method}}/scans/chunk-1"),
+        maps=maps_with_truth,
         template=f"{TEMPLATE}_T1w.nii.gz",
         mask=f"{TEMPLATE}_mask.nii.gz",
     output:

@@ -7,7 +7,8 @@ with job(snakemake):
     import pandas as pd
 
     from pipeline.localisation import Sought
-    from voxplain.comparison.localisation import SCORES, score_regions, summarise
+    from pipeline.titles import title_of
+    from voxplain.comparison.localisation import SCORES, score_regions, smooth_to, summarise
     from voxplain.plots.localisation import picture_of_localisation, picture_of_precision_recall
     from voxplain.volumes import read_array
 
@@ -23,20 +24,19 @@ with job(snakemake):
         table = pd.read_csv(path, sep="\t", dtype=names, na_values="n/a", keep_default_na=False)
         tables.append(table.assign(method=method))
     members = pd.read_csv(inputs.members, sep="\t", dtype=str, keep_default_na=False)
+    # One map for all scans, whose regions of the anatomy are the same, too.
+    smooth = smooth_to(
+        np.abs(difference), sought.mask, settings["smoothing_mm"], sought.grid.voxel_size
+    )
+    of_anatomy = list(score_regions(smooth, sought.regions, sought.mask))
     rows = []
     scored = set(pd.concat(tables)["image"])
     for member in members[members["side"] == "test"].to_dict("records"):
-        if member["image"] not in scored:
-            continue
-        who = {key: member[key] for key in names}
-        scores = score_regions(
-            np.abs(difference),
-            sought.of_scan(member["image"]),
-            sought.mask,
-            settings["smoothing_mm"],
-            sought.grid.voxel_size,
-        )
-        rows += [{**who, **score} for score in scores]
+        if member["image"] in scored:
+            truth = sought.truth_of(member["image"])
+            of_truth = score_regions(smooth, truth, sought.mask)
+            who = {key: member[key] for key in names}
+            rows += [{**who, **score} for score in (*of_truth, *of_anatomy)]
     columns = [*names, *SCORES]
     tables.append(pd.DataFrame(rows, columns=columns).assign(method=baseline))
     by = ["method", "region", "smoothing_mm"]
@@ -44,10 +44,7 @@ with job(snakemake):
     look = {"sep": "\t", "index": False, "float_format": "%.6g", "na_rep": "n/a"}
     found.assign(model=params.network).to_csv(output.table, **look)
 
-    title = (
-        f"{snakemake.wildcards.cohort}, {snakemake.wildcards.task}, {params.network}, split "
-        f"{snakemake.wildcards.split}, seed {snakemake.wildcards.seed}"
-    )
+    title = title_of(snakemake.wildcards, params.network)
     picture_of_localisation(output.picture, found, title, baselines=[baseline])
     curves = [
         pd.read_csv(path, sep="\t", na_values="n/a").assign(method=method)

@@ -10,6 +10,7 @@ with job(snakemake):
     import numpy as np
     import pandas as pd
 
+    from pipeline.titles import title_of
     from voxplain.atlas import read_names
     from voxplain.comparison.areas import area_rows, both_sides, plain_name, top_areas
     from voxplain.comparison.distance import distance_rows
@@ -61,10 +62,7 @@ with job(snakemake):
         of_patients = of_scans.groupby(keys[1:], sort=False)["share"].mean().reset_index()
         shares.append(of_patients.assign(method=method))
 
-    title = (
-        f"{snakemake.wildcards.cohort}, {snakemake.wildcards.task}, {params.network}, split "
-        f"{snakemake.wildcards.split}, seed {snakemake.wildcards.seed}"
-    )
+    title = title_of(snakemake.wildcards, params.network)
     template, _ = read_array(inputs.template)
     picture_of_mean_maps(output.maps_picture, maps, counts, template, inside, grid, title)
     picture_of_distances(output.distances_picture, distances, title)

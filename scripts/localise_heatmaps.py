@@ -5,22 +5,29 @@ from pipeline.job import job
 with job(snakemake):
     import pandas as pd
 
-    from pipeline.localisation import Sought
+    from pipeline.localisation import TRUTH, Sought
     from voxplain.comparison.averages import find_maps
-    from voxplain.comparison.localisation import SCORES, precision_recall, score_regions
+    from voxplain.comparison.localisation import (
+        SCORES,
+        precision_recall,
+        score_regions,
+        smooth_to,
+        speak,
+    )
     from voxplain.volumes import read_array
 
     settings = snakemake.params.settings
     sought = Sought(snakemake.input, snakemake.params.images, settings)
     rows, curves = [], []
     for told in find_maps(snakemake.input.maps):
-        heatmap, _ = read_array(told["path"])
+        heatmap = speak(read_array(told["path"])[0], sought.mask)
         regions = sought.of_scan(told["Image"])
         who = {"image": told["Image"], "patient": told["Patient"], "class": told["Class"]}
-        scores = score_regions(
-            heatmap, regions, sought.mask, settings["smoothing_mm"], sought.grid.voxel_size
-        )
-        rows += [{**who, **score} for score in scores]
+        widths = settings["smoothing_mm"]
+        smooth = smooth_to(heatmap, sought.mask, widths, sought.grid.voxel_size)
+        rows += [{**who, **score} for score in score_regions(smooth, regions, sought.mask)]
+        if TRUTH in regions and not regions[TRUTH].any():
+            print(f"{told['Image']}: nowhere more than truth_threshold of the tissue was lost")
         for region, inside in regions.items():
             recall, precision = precision_recall(heatmap, inside, sought.mask)
             curve = {"region": region, "recall": recall, "precision": precision}

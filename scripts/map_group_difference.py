@@ -6,14 +6,14 @@ with job(snakemake):
     import numpy as np
     import pandas as pd
 
-    from voxplain.comparison.localisation import RunningMoments, welch_t
+    from voxplain.comparison.difference import welch_t
     from voxplain.store import Brain, open_scan
+    from voxplain.training.statistics import RunningMoments
     from voxplain.volumes import read_array, write_array
 
     mask, grid = read_array(snakemake.input.mask, np.uint8)
     brain = Brain(mask > 0)
     members = pd.read_csv(snakemake.input.members, sep="\t", dtype=str, keep_default_na=False)
-    disease = snakemake.params.classes[0]
     # The first class against all others.
     first, *others = snakemake.params.classes
     groups = {True: RunningMoments(), False: RunningMoments()}
@@ -23,7 +23,11 @@ with job(snakemake):
     one, other = groups[True], groups[False]
     volume = np.zeros(brain.mask.shape, np.float32)
     if min(one.count, other.count) > 1:
-        t = welch_t(one.mean, one.variance, one.count, other.mean, other.variance, other.count)
+        t = welch_t(
+            *(one.mean, one.variance, one.count),
+            *(other.mean, other.variance, other.count),
+            floor=0.5,
+        )
         volume.reshape(-1)[brain.places] = t
     else:
         print("too few scans for a difference: it is 0 everywhere")

@@ -5,6 +5,7 @@ from pipeline.job import job
 with job(snakemake):
     import numpy as np
 
+    from pipeline.titles import title_of
     from voxplain.comparison.averages import find_maps
     from voxplain.plots.localisation import picture_of_truth
     from voxplain.plots.slices import picture_of_text
@@ -29,6 +30,6 @@ with job(snakemake):
             template,
             mask > 0,
             grid,
-            f"{drawn}, {maps[0]['Class']}: {params.network}, split {snakemake.wildcards.split}",
+            f"{drawn}, {maps[0]['Class']}: {title_of(snakemake.wildcards, params.network)}",
             threshold=params.threshold,
         )

@@ -1,7 +1,8 @@
 """What a run will cost, before anything runs: jobs, CPU and GPU hours, disk.
 
 Jobs are counted from the cohort's size and the settings; what each costs was measured
-(``benchmarks/costs.py`` writes ``costs.json`` from a real run at 1 mm).
+(``benchmarks/costs.py`` writes ``costs.json`` from a real run at 1 mm; docs/scale.md says which
+numbers are reckoned until then).
 """
 
 from __future__ import annotations
@@ -251,6 +252,7 @@ def count_work(cohort: CohortSize, settings: Mapping[str, Any]) -> Iterator[tupl
     yield "choose_skull_tool", Work(1, 1)
     for rule in SCAN_CHAIN[1:]:
         yield rule, Work(n, n)
+    yield "carry_truth", Work(cohort.truths, cohort.truths)
     yield "collect_scans", Work(1, 1)
     yield "check_scans", Work(1, 1)
     if not cohort.splits:
@@ -279,7 +281,6 @@ def count_heatmaps(cohort: CohortSize, settings: Mapping[str, Any]) -> Iterator[
     if any(settings["methods_of"].values()):
         training = sum(split.train for split in cohort.explained)
         yield "map_group_difference", Work(len(cohort.explained), training)
-        yield "carry_truth", Work(cohort.truths, cohort.truths)
     passes = count_passes(count_regions(settings), settings)
     for name in settings["models"]:
         methods = settings["methods_of"][name]

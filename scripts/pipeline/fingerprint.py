@@ -43,7 +43,8 @@ def fingerprint(script: str | Path, library: str | Path, modules: Iterable[str] 
     waiting, known = [own], set(modules)
     for name in known:
         paths = list(_module_files(name, folder))
-        if not paths:
+        own_file = f"{folder}{os.sep}{name.replace('.', os.sep)}"
+        if not {f"{own_file}.py", f"{own_file}{os.sep}__init__.py"}.intersection(paths):
             raise FileNotFoundError(f"no module {name} in {library}")
         waiting += paths
     while waiting:

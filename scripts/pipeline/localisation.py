@@ -24,6 +24,8 @@ class Sought:
         The template's.
     truths
         Image to the file of its true atrophy, in template space.
+    regions
+        Name to region of the anatomy, ``[x, y, z]`` bool.
     """
 
     def __init__(self, inputs: Any, images: Sequence[str], settings: Mapping[str, Any]) -> None:
@@ -34,11 +36,15 @@ class Sought:
         labels, _ = read_array(inputs.regions, np.uint8)
         names = read_names(inputs.names)
         wanted = {name: value for value, name in names.items()}
-        self._regions = {name: labels == wanted[name] for name in settings["regions"]}
+        self.regions = {name: labels == wanted[name] for name in settings["regions"]}
 
     def of_scan(self, image: str) -> dict[str, np.ndarray]:
         """Name to region ``[x, y, z]`` bool; of a scan with a disease the truth first."""
+        return {**self.truth_of(image), **self.regions}
+
+    def truth_of(self, image: str) -> dict[str, np.ndarray]:
+        """The truth alone; nothing of a scan without a disease."""
         if image not in self.truths:
-            return self._regions
+            return {}
         truth, _ = read_array(self.truths[image])
-        return {TRUTH: truth > self._threshold, **self._regions}
+        return {TRUTH: truth > self._threshold}

@@ -163,6 +163,8 @@ def test_the_order_of_named_modules_does_not_count(code):
 def test_a_named_module_that_does_not_exist_is_an_error(code):
     with pytest.raises(FileNotFoundError, match="no module nowhere"):
         digest(code, "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"no module lib\.methods\.nothing"):
+        digest(code, "lib.methods.nothing")
 
 
 def test_imports_from_outside_the_library_are_not_followed(code):

@@ -1,5 +1,4 @@
 import itertools
-import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -13,14 +12,16 @@ from sklearn import metrics
 
 from voxplain.comparison.localisation import (
     MEASURES,
-    RunningMoments,
+    SCORES,
     bootstrap_mean,
     chance,
     precision_recall,
     score,
+    score_regions,
     smooth_inside,
+    smooth_to,
+    speak,
     summarise,
-    welch_t,
 )
 from voxplain.faults import SetupFault
 
@@ -488,7 +489,7 @@ def table_of(rows):
     return pd.DataFrame(rows, columns=columns)
 
 
-SCORES = table_of(
+TABLE = table_of(
     [
         ("occlusion", "p1", "mass", 0.2, 0.1),
         ("occlusion", "p1", "mass", 0.4, 0.1),
@@ -502,7 +503,7 @@ SCORES = table_of(
 
 
 def test_a_table_has_a_row_for_each_method_and_measure():
-    found = summarise(SCORES, ["method"], 200, 1)
+    found = summarise(TABLE, ["method"], 200, 1)
     assert found.columns.tolist() == [
         *("method", "measure", "mean", "low", "high", "chance", "times_chance"),
         *("scans", "patients"),
@@ -524,17 +525,17 @@ def test_a_table_has_a_row_for_each_method_and_measure():
 
 
 def test_rows_are_told_apart_by_what_is_asked_for():
-    whole = summarise(SCORES, [], 50, 1)
+    whole = summarise(TABLE, [], 50, 1)
     assert whole["measure"].tolist() == ["mass", "rank"]
     assert whole["mean"].iloc[0] == pytest.approx(((0.2 + 0.4 + 0.6) / 3 + 0.5) / 2)
-    both = pd.concat([SCORES.assign(group=group) for group in ("AD", "NC")])
+    both = pd.concat([TABLE.assign(group=group) for group in ("AD", "NC")])
     found = summarise(both, ["group", "method"], 50, 1)
     assert found.groupby("group").size().tolist() == [4, 4]
     halves = [
         half.drop(columns="group").reset_index(drop=True) for _, half in found.groupby("group")
     ]
     pd.testing.assert_frame_equal(*halves)
-    pd.testing.assert_frame_equal(halves[0], summarise(SCORES, ["method"], 50, 1))
+    pd.testing.assert_frame_equal(halves[0], summarise(TABLE, ["method"], 50, 1))
 
 
 def test_intervals_are_those_of_the_bootstrap():
@@ -546,105 +547,37 @@ def test_intervals_are_those_of_the_bootstrap():
 
 
 def test_no_scores_give_no_rows_but_all_columns():
-    found = summarise(SCORES.iloc[:0], ["method"])
+    found = summarise(TABLE.iloc[:0], ["method"])
     assert found.empty
-    assert found.columns.equals(summarise(SCORES, ["method"]).columns)
+    assert found.columns.equals(summarise(TABLE, ["method"]).columns)
 
 
 def test_missing_columns_are_named():
     with pytest.raises(SetupFault, match="without the columns chance, class"):
-        summarise(SCORES.drop(columns="chance"), ["method", "class"])
+        summarise(TABLE.drop(columns="chance"), ["method", "class"])
 
 
-# --- the baseline ---------------------------------------------------------------------------------
+# --- several regions and resolutions --------------------------------------------------------------
 
 
-@given(scans=hnp.arrays(np.float64, (5, 2, 3), elements=st.integers(-1000, 1000)))
-def test_running_moments_are_those_of_all_scans_at_once(scans):
-    moments = RunningMoments()
-    for count, scan in enumerate(scans, start=1):
-        moments.add(scan)
-        assert moments.count == count
-        np.testing.assert_allclose(moments.mean, scans[:count].mean(0), atol=1e-9)
-        if count > 1:
-            expected = scans[:count].var(0, ddof=1)
-            np.testing.assert_allclose(moments.variance, expected, atol=1e-9)
+def test_every_region_is_scored_at_every_resolution():
+    regions = {"truth": REGION, "other": ~REGION}
+    maps = smooth_to(HEATMAP, MASK, [0, 3], (1, 1, 1))
+    rows = pd.DataFrame(score_regions(maps, regions, MASK))
+    assert tuple(rows.columns) == SCORES
+    assert len(rows) == 2 * 2 * len(MEASURES)
+    told = rows.set_index(["region", "smoothing_mm", "measure"])["value"]
+    for measure, value in score(HEATMAP, ~REGION, MASK).items():
+        assert told["other", 0, measure] == value
+    smooth = smooth_inside(HEATMAP, MASK, 3, (1, 1, 1))
+    for measure, value in score(smooth, REGION, MASK).items():
+        assert told["truth", 3, measure] == value
+    assert set(rows[rows["region"] == "truth"]["chance"]) == {chance(REGION, MASK)}
 
 
-def test_running_moments_do_not_cancel():
-    scans = 1e8 + np.random.default_rng(1).normal(size=(50, 4))
-    moments = RunningMoments()
-    for scan in scans:
-        moments.add(scan)
-    np.testing.assert_allclose(moments.variance, scans.var(0, ddof=1), rtol=1e-6)
-    naive = ((scans**2).mean(0) - scans.mean(0) ** 2) * 50 / 49
-    assert np.abs(naive - moments.variance).max() > 0.5
-
-
-def test_what_was_read_before_stays_as_it_was():
-    moments = RunningMoments()
-    moments.add(np.array([1.0, 2.0]))
-    mean = moments.mean
-    moments.add(np.array([3.0, 8.0]))
-    assert mean.tolist() == [1, 2]
-    assert moments.mean.tolist() == [2, 5] and moments.variance.tolist() == [2, 18]
-
-
-def test_scans_of_single_precision_and_whole_numbers_are_added_in_double():
-    moments = RunningMoments()
-    for scan in (np.array([2**24], np.float32), np.array([1], np.uint8)):
-        moments.add(scan)
-    assert moments.mean.dtype == np.float64
-    assert moments.mean[0] == (2**24 + 1) / 2
-
-
-def test_moments_do_not_grow_with_the_scans():
-    moments = RunningMoments()
-    tracemalloc.start()
-    for seed in range(40):
-        moments.add(np.random.default_rng(seed).random(10_000))
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 10 * 8 * 10_000
-
-
-def test_moments_without_enough_scans_or_of_two_shapes_are_refused():
-    moments = RunningMoments()
-    for count in (0, 1):
-        with pytest.raises(SetupFault, match=f"at least two arrays, there are {count}"):
-            _ = moments.variance
-        moments.add(np.ones((2, 3)))
-    with pytest.raises(SetupFault, match=r"shape \(3,\) among others of \(2, 3\)"):
-        moments.add(np.ones(3))
-    assert moments.count == 2
-
-
-def test_t_is_that_of_scipy():
-    rng = np.random.default_rng(3)
-    groups = rng.normal(1, 2, (7, 4, 3, 2)), rng.normal(0, 1, (11, 4, 3, 2))
-    arguments = []
-    for group in groups:
-        moments = RunningMoments()
-        for scan in group:
-            moments.add(scan)
-        arguments += [moments.mean, moments.variance, moments.count]
-    expected = scipy.stats.ttest_ind(*groups, equal_var=False).statistic
-    found = welch_t(*arguments)
-    np.testing.assert_allclose(found, expected, rtol=1e-10)
-    np.testing.assert_allclose(welch_t(*arguments[3:], *arguments[:3]), -expected, rtol=1e-10)
-
-
-def test_t_is_nought_only_where_both_groups_do_not_vary():
-    means = np.array([1.0, 1.0, 1.0, 1.0])
-    found = welch_t(means, np.array([0, 4, 0, 4.0]), 4, 0 * means, np.array([0, 0, 9, 15.0]), 5)
-    np.testing.assert_allclose(found, [0, 1, 1 / np.sqrt(9 / 5), 0.5])
-    without = welch_t(means, means * np.nan, 4, means, means, 5)
-    assert np.isnan(without).all()
-
-
-def test_groups_that_do_not_fit_each_other_are_refused():
-    ones = np.ones(3)
-    with pytest.raises(SetupFault, match="different shapes"):
-        welch_t(ones, ones, 3, np.ones(1), np.ones(1), 3)
-    with pytest.raises(SetupFault, match="two scans of each group, not 5 and 1"):
-        welch_t(ones, ones, 5, ones, ones, 1)
+def test_a_silent_map_has_chance_and_one_that_speaks_is_left_alone():
+    silent = np.where(MASK, 0, HEATMAP)
+    maps = smooth_to(speak(silent, MASK), MASK, [0, 3], (1, 1, 1))
+    rows = pd.DataFrame(score_regions(maps, {"truth": REGION}, MASK))
+    np.testing.assert_allclose(rows["value"], chance(REGION, MASK))
+    assert speak(HEATMAP, MASK) is HEATMAP

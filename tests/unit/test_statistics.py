@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -6,7 +8,12 @@ from hypothesis.extra import numpy as hnp
 
 from voxplain.faults import DataFault, SetupFault
 from voxplain.store import Brain, open_scan, write_scan
-from voxplain.training.statistics import VoxelStatistics, fit_statistics, read_statistics
+from voxplain.training.statistics import (
+    RunningMoments,
+    VoxelStatistics,
+    fit_statistics,
+    read_statistics,
+)
 from voxplain.volumes import axis_aligned_grid, write_array
 
 GRID = axis_aligned_grid((4, 5, 3), (2, 2, 2), (-4, -6, -2))
@@ -239,3 +246,66 @@ def test_statistics_that_are_no_numbers_are_refused_by_name(tmp_path, value):
     with pytest.raises(DataFault, match="no finite number") as fault:
         read_statistics(**paths)
     assert str(paths["sd"]) in fault.value.reason
+
+
+# --- moments of scans read one by one -------------------------------------------------------------
+
+
+@given(scans=hnp.arrays(np.float64, (5, 2, 3), elements=st.integers(-1000, 1000)))
+def test_running_moments_are_those_of_all_scans_at_once(scans):
+    moments = RunningMoments()
+    for count, scan in enumerate(scans, start=1):
+        moments.add(scan)
+        assert moments.count == count
+        np.testing.assert_allclose(moments.mean, scans[:count].mean(0), atol=1e-9)
+        if count > 1:
+            expected = scans[:count].var(0, ddof=1)
+            np.testing.assert_allclose(moments.variance, expected, atol=1e-9)
+
+
+def test_running_moments_do_not_cancel():
+    scans = 1e8 + np.random.default_rng(1).normal(size=(50, 4))
+    moments = RunningMoments()
+    for scan in scans:
+        moments.add(scan)
+    np.testing.assert_allclose(moments.variance, scans.var(0, ddof=1), rtol=1e-6)
+    naive = ((scans**2).mean(0) - scans.mean(0) ** 2) * 50 / 49
+    assert np.abs(naive - moments.variance).max() > 0.5
+
+
+def test_what_was_read_before_stays_as_it_was():
+    moments = RunningMoments()
+    moments.add(np.array([1.0, 2.0]))
+    mean = moments.mean
+    moments.add(np.array([3.0, 8.0]))
+    assert mean.tolist() == [1, 2]
+    assert moments.mean.tolist() == [2, 5] and moments.variance.tolist() == [2, 18]
+
+
+def test_scans_of_single_precision_and_whole_numbers_are_added_in_double():
+    moments = RunningMoments()
+    for scan in (np.array([2**24], np.float32), np.array([1], np.uint8)):
+        moments.add(scan)
+    assert moments.mean.dtype == np.float64
+    assert moments.mean[0] == (2**24 + 1) / 2
+
+
+def test_moments_do_not_grow_with_the_scans():
+    moments = RunningMoments()
+    tracemalloc.start()
+    for seed in range(40):
+        moments.add(np.random.default_rng(seed).random(10_000))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10 * 8 * 10_000
+
+
+def test_moments_without_enough_scans_or_of_two_shapes_are_refused():
+    moments = RunningMoments()
+    for count in (0, 1):
+        with pytest.raises(SetupFault, match=f"at least two arrays, there are {count}"):
+            _ = moments.variance
+        moments.add(np.ones((2, 3)))
+    with pytest.raises(SetupFault, match=r"shape \(3,\) among others of \(2, 3\)"):
+        moments.add(np.ones(3))
+    assert moments.count == 2

@@ -73,6 +73,12 @@ def test_volumes_that_are_not_kept_are_gone_and_nothing_else(finished):
     assert len(gone) == 4
     assert files() < before
     assert not [path for path in scan.rglob("*") if INTERMEDIATE.search(path.name)]
-    # They are not missed.
+    # They are not missed, not even when more scans are explained later.
     again = snakemake(finished, "preprocessed", "-n", config=config)
     assert "Nothing to be done" in again.said, again.said
+    for path in (finished / "results/tiny/derivatives").rglob("*"):
+        if INTERMEDIATE.search(path.name):
+            path.unlink()
+    config = {**changed("heatmaps.splits", "all"), "keep_intermediates": False}
+    more = snakemake(finished, "-n", config=config)
+    assert "register_to_template" not in more.rules, more.said

@@ -82,7 +82,7 @@ TABLE = {
     "evaluation.roc_auc": ("hard_labels", TRAIN),
     "device": ("auto", set()),
     "heatmaps.methods": (["occlusion", "sensitivity", "summary"], COMBINE),
-    "heatmaps.splits": ("all", EXPLAIN),
+    "heatmaps.splits": ("all", EXPLAIN | DIFFER),
     "heatmaps.target": ("predicted", EXPLAIN),
     "heatmaps.chunk_size": (1, EXPLAIN),
     "heatmaps.keep_scans": (False, set()),
@@ -213,7 +213,7 @@ def test_every_key_of_the_schema_has_a_row():
 
 def test_one_more_patient_simulates_and_processes_only_that_one(tiny_run):
     run = snakemake(tiny_run, "-n", config=changed(f"{SIMULATION}.groups.AD.patients", 4))
-    assert {run.jobs[rule] for rule in SCAN_CHAIN} == {1}, run.said
+    assert {run.jobs[rule] for rule in (*SCAN_CHAIN, "carry_truth")} == {1}, run.said
     assert run.rules == COHORT, "the scan, its splits, and what follows from them"
 
 
@@ -313,14 +313,15 @@ def test_touched_scripts_and_comments_rerun_nothing(finished, checkout):
         ("voxplain/anatomy/register.py", REGISTER),
         ("voxplain/store.py", REGISTER),
         ("voxplain/training/cropped.py", TRAIN),
-        ("voxplain/comparison/localisation.py", DIFFER | LOCALISE),
+        ("voxplain/comparison/localisation.py", LOCALISE),
+        ("voxplain/comparison/difference.py", DIFFER | {"compare_localisation"}),
         ("voxplain/cohort/dicom.py", SIMULATE),
         ("voxplain/cohort/scans.py", {"report_splits"} | SUMMARISE),
         ("voxplain/relevance/gradient.py", EXPLAIN),
         ("voxplain/relevance/combine.py", COMBINE),
         ("voxplain/comparison/models.py", SUMMARISE),
         ("voxplain/models/rieke.py", TRAIN),
-        ("voxplain/comparison/distance.py", COMPARE),
+        ("voxplain/comparison/distance.py", COMPARE | {"compare_localisation", "show_truth"}),
         ("voxplain/training/metrics.py", TRAIN),
         ("correct_intensity.py", CORRECT),
     ],
@@ -342,4 +343,5 @@ def test_a_touched_volume_reruns_nothing_and_a_changed_one_does(finished):
     os.utime(corrected[0], (later, later))
     run = snakemake(finished, "-n", config=TINY)
     assert run.jobs["register_to_template"] == 1
-    assert run.rules == REGISTER
+    # (Truth is carried of a scan with a disease.)
+    assert run.rules | {"carry_truth"} == REGISTER

@@ -10,9 +10,6 @@ from scipy import ndimage
 
 from voxplain.faults import SetupFault
 
-# The naive baseline, the difference of the training scans' groups, is streamed by it.
-from voxplain.training.statistics import RunningMoments as RunningMoments
-
 MEASURES = ("average_precision", "mass", "rank", "pointing")
 # Columns of the rows of `score_regions`.
 SCORES = ("region", "smoothing_mm", "measure", "value", "chance")
@@ -147,34 +144,53 @@ def precision_recall(
     return recall, precision
 
 
-def score_regions(
+def speak(heatmap: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """A heatmap; for one that is 0 everywhere in the mask, a map of one value.
+
+    It knows nothing, as little as a map of one value, and has :func:`chance`: so a method that is
+    often silent is not judged by the scans alone on which it spoke.
+    """
+    return heatmap if heatmap[mask].any() else mask.astype(np.float64)
+
+
+def smooth_to(
     heatmap: np.ndarray,
-    regions: Mapping[str, np.ndarray],
     mask: np.ndarray,
     smoothing_mm: Sequence[float],
     voxel_size: Sequence[float],
+) -> dict[float, np.ndarray]:
+    """A heatmap at several resolutions: width in mm to what :func:`smooth_inside` gives."""
+    return {width: smooth_inside(heatmap, mask, width, voxel_size) for width in smoothing_mm}
+
+
+def score_regions(
+    heatmaps: Mapping[float, np.ndarray], regions: Mapping[str, np.ndarray], mask: np.ndarray
 ) -> Iterator[dict[str, object]]:
-    """Every measure of one heatmap for several regions, as it is and smoothed.
+    """Every measure of one heatmap for several regions and resolutions; see also :func:`speak`.
 
     Parameters
     ----------
+    heatmaps
+        From :func:`smooth_to`.
     regions
         Name to ``[x, y, z]`` bool.
-    smoothing_mm
-        Widths for :func:`smooth_inside`.
-
-    The other parameters and the errors are as :func:`score` and :func:`smooth_inside`.
+    mask
+        ``[x, y, z]`` bool, the template's brain.
 
     Yields
     ------
     Rows with the columns of :data:`SCORES`.
+
+    Raises
+    ------
+    SetupFault
+        As :func:`score`.
     """
-    for fwhm_mm in smoothing_mm:
-        smooth = smooth_inside(heatmap, mask, fwhm_mm, voxel_size)
+    for width, heatmap in heatmaps.items():
         for name, region in regions.items():
             expected = chance(region, mask)
-            for measure, value in score(smooth, region, mask).items():
-                yield dict(zip(SCORES, (name, fwhm_mm, measure, value, expected), strict=True))
+            for measure, value in score(heatmap, region, mask).items():
+                yield dict(zip(SCORES, (name, width, measure, value, expected), strict=True))
 
 
 def smooth_inside(
@@ -328,45 +344,6 @@ def summarise(
     table = pd.DataFrame(rows, columns=[*keys, *numbers])
     table["times_chance"] = table["mean"] / table["chance"]
     return table
-
-
-def welch_t(
-    mean_a: np.ndarray,
-    var_a: np.ndarray,
-    n_a: int,
-    mean_b: np.ndarray,
-    var_b: np.ndarray,
-    n_b: int,
-) -> np.ndarray:
-    """Welch's t of two groups of scans in every voxel (Biometrika 34, 1947).
-
-    Parameters
-    ----------
-    mean_a, var_a, mean_b, var_b
-        Mean and unbiased variance of the groups' voxels, of one shape, from
-        :class:`RunningMoments`.
-    n_a, n_b
-        How many scans, at least 2 each.
-
-    Returns
-    -------
-    Float64, above 0 where group a is; 0 where both variances are 0 (as outside the brain). It has
-    a sign, which a heatmap has not.
-
-    Raises
-    ------
-    SetupFault
-        The shapes differ, or a group has fewer than two scans.
-    """
-    shapes = {np.shape(array) for array in (mean_a, var_a, mean_b, var_b)}
-    if len(shapes) > 1:
-        raise SetupFault(f"means and variances of different shapes: {sorted(shapes)}")
-    if min(n_a, n_b) < 2:
-        raise SetupFault(f"Welch's t needs at least two scans of each group, not {n_a} and {n_b}")
-    difference = np.subtract(mean_a, mean_b, dtype=np.float64)
-    squares = (np.divide(var, n, dtype=np.float64) for var, n in ((var_a, n_a), (var_b, n_b)))
-    error = np.sqrt(sum(squares))
-    return np.divide(difference, error, out=np.zeros_like(difference), where=error != 0)
 
 
 def _inside(
