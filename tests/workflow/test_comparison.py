@@ -3,19 +3,23 @@
 import csv
 import json
 import re
+import subprocess
+import sys
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
+from matplotlib import pyplot as plt
 from scipy import stats
 from sklearn import metrics
 
 from voxplain.models import build_model
 from voxplain.relevance import METHODS
 from voxplain.store import Brain, write_scan
-from workflow.conftest import TINY, snakemake
+from workflow.conftest import ROOT, TINY, snakemake
 from workflow.test_tiny_run import read_scans
 
 TASK = "results/tiny/AD-NC"
@@ -279,6 +283,37 @@ def test_the_baseline_is_the_t_of_the_training_scans(tiny_run):
     told = table(tiny_run / FIXED / "localisation.tsv")
     assert "group_difference" in set(told["method"])
     assert set(told["region"]) == {"truth", "cortex", "hippocampus", "lateral_ventricle"}
+
+
+def test_scans_whose_atrophy_nobody_knows_are_localised_by_region_only(finished):
+    """The simulated archive given as somebody's own download."""
+    own = {
+        "source": "adni",
+        "table": "results/tiny/source/scans.csv",
+        "images": "results/tiny/source/ADNI",
+    }
+    # The folders are named as seen from the run's own.
+    config = {**TINY, "cohorts": {"tiny": own}, "heatmaps": {"methods": ["sensitivity"]}}
+    (finished / "config.yaml").write_text(yaml.safe_dump(config))
+    words = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+    words += ["--workflow-profile", str(ROOT / "profiles/default"), "--cores", "2"]
+    run = subprocess.run(words, cwd=finished, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "Finding the simulated atrophy" not in run.stdout + run.stderr
+    told = table(finished / FIXED / "localisation.tsv")
+    assert set(told["region"]) == {"cortex", "hippocampus", "lateral_ventricle"}
+    assert set(told["method"]) == {"sensitivity", "group_difference"}
+    assert (told["patients"] == 2).all()
+
+
+def test_the_truth_is_shown_wherever_its_scan_is_explained(finished):
+    """With one scan a chunk, the first chunk may hold a scan without a disease."""
+    config = {**TINY, "heatmaps": {"methods": ["sensitivity", "occlusion"], "chunk_size": 1}}
+    run = snakemake(finished, f"{FIXED}/truth.png", config=config)
+    assert run.status == 0, run.said
+    assert run.jobs["explain_scans"] == 2, "the diseased scan's chunk of each method"
+    height, width = plt.imread(finished / FIXED / "truth.png").shape[:2]
+    assert height > width / 3, "rows for the truth and each method, not a line of text"
 
 
 def test_the_pictures_are_there(tiny_run):
