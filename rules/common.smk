@@ -513,8 +513,23 @@ def qualities_of_cohort(wildcards):
     return of_scans(scan_file("desc-quality_T1w.json"), wildcards.cohort)
 
 
+def assessed_scans(wildcards):
+    """The quality of every processed scan, each with its true atrophy in the template's space.
+
+    Of all that were simulated with a disease, not only of those that are explained now: where
+    intermediate volumes are not kept, the registration that carries it is gone later. Side by side,
+    so that `--batch` takes whole scans.
+    """
+    cohort = wildcards.cohort
+    paths = []
+    for image in SCANS[cohort]:
+        files = [scan_file("desc-quality_T1w.json"), *([TRUTH] if has_truth(cohort, image) else [])]
+        paths += [path for file in files for path in of_images(file, cohort, [image])]
+    return paths
+
+
 def images_of_cohort(wildcards):
-    """The image ids, in the order of `qualities_of_cohort`."""
+    """The image ids, in the order of `assessed_scans`."""
     return list(SCANS[wildcards.cohort])
 
 
@@ -789,15 +804,6 @@ def has_truth(cohort, image):
     return bool(plan) and plan[image].severity > 0
 
 
-def truths_of_cohort(cohort):
-    """The true atrophy of every scan with a disease, in the template's space.
-
-    Of all, not only of those that are explained now: where intermediate volumes are not kept, the
-    registration that carries it is gone later.
-    """
-    return of_images(TRUTH, cohort, [image for image in SCANS[cohort] if has_truth(cohort, image)])
-
-
 def diseased_test_scans(cohort, split):
     """The test scans of a cohort's split that were simulated with a disease."""
     tested = split.test_cohort or cohort
@@ -894,7 +900,7 @@ def cohort_sizes():
                 "tasks": sum(bool(of_task) for of_task in SPLITS[name].values()),
                 "splits": [[len(split.train), len(split.test)] for split in splits],
                 "explained": explained,
-                "truths": len(truths_of_cohort(name)),
+                "truths": sum(has_truth(name, image) for image in SCANS[name]),
             }
         )
     return sizes
@@ -1014,12 +1020,11 @@ def rules_targets(stage):
         return trees + expand("results/{cohort}/source/scans.csv", cohort=simulated)
     if stage == "converted":
         return [path for name in COHORTS for path in of_scans(scan_file("T1w.nii.gz"), name)]
-    truths = [path for name in simulated for path in truths_of_cohort(name)]
     if stage == "scans":
-        return expand("results/{cohort}/scans.tsv", cohort=COHORTS) + truths
+        return expand("results/{cohort}/scans.tsv", cohort=COHORTS)
     # The table of a simulated cohort belongs to what a run leaves, as it would with real data.
     paths = expand("results/{cohort}/source/scans.csv", cohort=simulated)
-    paths += expand("results/{cohort}/quality_gate.json", cohort=COHORTS) + truths
+    paths += expand("results/{cohort}/quality_gate.json", cohort=COHORTS)
     for cohort in COHORTS:
         for task, splits in SPLITS[cohort].items():
             if not splits:

@@ -179,7 +179,7 @@ rule assess_quality:
 rule collect_scans:
     """Write the cohort's table: every scan with its measures and its fate."""
     input:
-        quality=qualities_of_cohort,
+        scans=assessed_scans,
     output:
         table=report(
             "results/{cohort}/scans.tsv",

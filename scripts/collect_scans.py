@@ -9,8 +9,10 @@ with job(snakemake):
     from voxplain.cohort.fates import collect_fates, write_fates
     from voxplain.faults import SetupFault
 
+    # True atrophy, where it is known, is finished with its scan and has no place in the table.
+    told = [path for path in snakemake.input.scans if path.endswith(".json")]
     qualities = {}
-    for image, path in zip(snakemake.params.images, snakemake.input.quality, strict=True):
+    for image, path in zip(snakemake.params.images, told, strict=True):
         qualities[image] = json.loads(Path(path).read_text(encoding="utf-8"))
     tools = {
         (told["SkullStrippingTool"], told["SkullStrippingToolVersion"])

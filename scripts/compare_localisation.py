@@ -6,7 +6,7 @@ with job(snakemake):
     import numpy as np
     import pandas as pd
 
-    from pipeline.localisation import Sought
+    from pipeline.localisation import TRUTH, Sought
     from pipeline.titles import title_of
     from voxplain.comparison.localisation import SCORES, score_regions, smooth_to, summarise
     from voxplain.plots.localisation import picture_of_localisation, picture_of_precision_recall
@@ -40,7 +40,9 @@ with job(snakemake):
     columns = [*names, *SCORES]
     tables.append(pd.DataFrame(rows, columns=columns).assign(method=baseline))
     by = ["method", "region", "smoothing_mm"]
-    found = summarise(pd.concat(tables), by, settings["draws"])
+    # The truth first, also where the first scan has none: who finds it stands at the top.
+    order = {"by": "region", "key": lambda regions: regions != TRUTH, "kind": "stable"}
+    found = summarise(pd.concat(tables).sort_values(**order), by, settings["draws"])
     look = {"sep": "\t", "index": False, "float_format": "%.6g", "na_rep": "n/a"}
     found.assign(model=params.network).to_csv(output.table, **look)
 
@@ -51,4 +53,6 @@ with job(snakemake):
         for method, path in zip(params.methods, inputs.curves, strict=True)
     ]
     chances = found[found["method"] != baseline].groupby("region", sort=False)["chance"].first()
-    picture_of_precision_recall(output.curves, pd.concat(curves), chances.to_dict(), title)
+    picture_of_precision_recall(
+        output.curves, pd.concat(curves).sort_values(**order), chances.to_dict(), title
+    )
