@@ -186,7 +186,6 @@ rule show_truth:
         runtime=growing(30),
     params:
         images=images_with_truth,
-        methods=names_of_methods,
         network=network_label,
         threshold=config["localisation"]["truth_threshold"],
         code=code_of("show_truth"),

@@ -22,7 +22,7 @@ def welch_t(
     ----------
     mean_a, var_a, mean_b, var_b
         Mean and unbiased variance of the groups' voxels, of one shape, from
-        :class:`RunningMoments`.
+        :class:`voxplain.training.statistics.RunningMoments`.
     n_a, n_b
         How many scans, at least 2 each.
     floor
