@@ -30,6 +30,8 @@ include: "rules/train.smk"
 include: "rules/relevance.smk"
 include: "rules/compare.smk"
 include: "rules/localise.smk"
+include: "rules/faithfulness.smk"
+include: "rules/trust.smk"
 include: "rules/apply.smk"
 include: "rules/estimate.smk"
 

@@ -33,7 +33,7 @@ ENVIRONMENTS = {
         [],
     ),
     "report": (
-        ["seaborn", "scikit-learn", "pandas", "nibabel", "numpy", "scipy", "matplotlib"],
+        ["seaborn", "scikit-learn", "pandas", "jinja2", "nibabel", "numpy", "scipy", "matplotlib"],
         [],
     ),
 }

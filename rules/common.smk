@@ -2,7 +2,9 @@
 
 import ctypes
 import dataclasses
+import functools
 import gc
+import itertools
 import logging
 import sys
 import time
@@ -16,7 +18,7 @@ sys.path.insert(0, str(SCRIPTS))
 
 from pipeline.failures import FailureRecorder, describe_failures
 from pipeline.fingerprint import fingerprint
-from pipeline.settings import complete_settings, read_schema
+from pipeline.settings import complete_settings, name_repeats, read_schema
 from pipeline.start import check_folders, clear_stale_lock, forget_run, note_run
 from pipeline.summary import summarise_applied, summarise_networks, summarise_run
 from voxplain import __version__ as VERSION
@@ -30,6 +32,8 @@ from voxplain.cohort.splits import (
     make_fixed,
     make_folds,
 )
+from voxplain.cohort.twins import healthy_twin, image_of_twin, twin_image
+from voxplain.comparison.demographics import AGE_SEX, AREAS, BASELINES, read_age, read_sex
 from voxplain.faults import SetupFault
 from voxplain.models import MODELS, Recipe, plan_model
 from voxplain.relevance import METHODS, choose_target
@@ -64,7 +68,7 @@ def load_cohort(name, settings):
         simulation = settings["simulation"]
         keys = ("seed", "groups", "visits", "age", "ageing_per_decade", "progression_per_year")
         plan = plan_cohort(
-            **{key: simulation[key] for key in (*keys, "first_number")},
+            **{key: simulation[key] for key in (*keys, "first_number", "shortcut")},
             heads=list(head_names(simulation)),
         )
         if not plan:
@@ -148,6 +152,18 @@ def check_names():
     for name in config["apply"]["cohorts"]:
         if name not in cohorts:
             raise SetupFault(f"config: apply.cohorts has {name!r}; allowed: {', '.join(cohorts)}")
+    chosen = config["heatmaps"]["cohorts"]
+    for name in [] if chosen == "all" else chosen:
+        if name not in cohorts:
+            raise SetupFault(
+                f"config: heatmaps.cohorts has {name!r}; allowed: all, or a list of {', '.join(cohorts)}"
+            )
+        if not cohorts[name]["train"]:
+            raise SetupFault(
+                f"config: heatmaps.cohorts has {name}, which has train: false; name the cohorts that "
+                "networks are trained on (splits.external and heatmaps.splits: external explain the "
+                "scans of others)"
+            )
     chosen = config["summary"]["methods"]
     for method in [] if chosen == "all" else chosen:
         if method not in methods or method == "summary":
@@ -190,10 +206,35 @@ def splits_of(name, task):
         raise SetupFault(f"{fault} (cohort {name}, task {task})") from None
 
 
+@functools.cache
+def heads_of_patients(cohort):
+    """Patient to head, which is called the same in all cohorts; nothing of scans that are real."""
+    plan = PLANNED[cohort]
+    if not plan:
+        return {}
+    names = head_names(config["cohorts"][cohort]["simulation"])
+    # A user's own by its path: two cohorts number their heads for themselves.
+    heads = {name: Path(path).as_posix() if path else name for name, path in names.items()}
+    return {scan.patient: heads[plan[image].head] for image, scan in SCANS[cohort].items()}
+
+
+def heads_kept_together(cohort):
+    """Patient to head, where splits are to be by head; else None."""
+    if config["splits"]["group_by"] != "head":
+        return None
+    if not PLANNED[cohort]:
+        raise SetupFault(
+            f"config: splits.group_by is head, but of the scans of cohort {cohort} no head is known; "
+            "allowed for scans that are not simulated: patient"
+        )
+    return heads_of_patients(cohort)
+
+
 def split_cohort(name, classes):
     """Splits of a cohort for one task, by name: folds, the fixed one, tests on other cohorts."""
     settings, scans = config["splits"], list(SCANS[name].values())
     shared = {"scans": scans, "classes": classes, "seed": settings["seed"]}
+    shared["heads"] = heads_kept_together(name)
     splits = make_folds(
         **shared, **{key: settings[key] for key in ("folds", "repeats", "stratify")}
     )
@@ -203,9 +244,22 @@ def split_cohort(name, classes):
     splits.append(make_fixed(**shared, test_patients=settings["fixed_test_patients"], draw=draw))
     for pair in settings["external"]:
         if pair["train"] == name:
+            check_other_people(name, pair["test"])
             others = list(SCANS[pair["test"]].values())
-            splits.append(make_external(scans, others, classes, pair["test"]))
+            heads = shared["heads"] and (shared["heads"], heads_kept_together(pair["test"]))
+            splits.append(make_external(scans, others, classes, pair["test"], heads))
     return {split.name: split for split in splits}
+
+
+def check_other_people(*cohorts):
+    """Refuse a test on the people that were trained on, under other numbers."""
+    seeds = {config["cohorts"][name]["simulation"]["seed"] for name in cohorts if PLANNED[name]}
+    if all(PLANNED[name] for name in cohorts) and len(seeds) == 1:
+        raise SetupFault(
+            f"config: cohorts {' and '.join(cohorts)} have the same simulation.seed ({seeds.pop()}), so "
+            "that their patients are the same people, whatever their numbers are; for a test on others "
+            "give each cohort a seed of its own"
+        )
 
 
 def check_target(task, classes):
@@ -329,6 +383,10 @@ except SetupFault as fault:
         raise WorkflowError(str(fault)) from None
     PLANS, SPLITS = {}, {name: {task: {} for task in TASKS} for name in COHORTS}
 
+ANY_SPLIT = "|".join([r"repeat-\d+_fold-\d+", FIXED, EXTERNAL.format("[A-Za-z0-9]+")])
+# Where the folds' networks are compared, a split's name stands otherwise.
+OF_FOLDS = "folds"
+
 
 wildcard_constraints:
     cohort="[A-Za-z0-9]+",
@@ -341,7 +399,9 @@ wildcard_constraints:
     moment="[^/]+",
     task="[A-Za-z]+(-[A-Za-z]+)*",
     model="|".join(MODELS),
-    split="|".join([r"repeat-\d+_fold-\d+", FIXED, EXTERNAL.format("[A-Za-z0-9]+")]),
+    split=ANY_SPLIT,
+    several=f"{ANY_SPLIT}|{OF_FOLDS}",
+    baseline="|".join(BASELINES),
     seed=r"\d+",
     method="|".join(METHODS),
     group="[A-Za-z]+",
@@ -400,7 +460,13 @@ def of_scans(pattern, cohort):
 
 
 SPLIT = "results/{cohort}/{task}/splits/{split}"
+# Scores of the voxelwise t of a split's training scans, which looks at no network.
+DIFFERENCE = "_group_difference_localisation.tsv"
 RUN = "results/{cohort}/{task}/{model}/{split}/seed-{seed}"
+# Networks of all seeds of a split, or of all folds.
+SEVERAL = "results/{cohort}/{task}/{model}/{several}"
+BASELINE = "results/{cohort}/{task}/baselines/{baseline}"
+AREA_MEANS = "results/{cohort}/{task}/baselines/areas.tsv"
 CHUNK = f"{RUN}/{{method}}/scans/chunk-{{chunk}}"
 # Methods that look at a network; the summary looks at their maps.
 EXPLAINING = "|".join(method for method in METHODS if method != "summary")
@@ -408,9 +474,11 @@ ALL_MODELS = [model.module for model in MODELS.values()]
 APPLIED = "results/{cohort}/applied/{network}"
 APPLIED_CHUNK = f"{APPLIED}/{{method}}/scans/chunk-{{chunk}}"
 ATLAS = f"results/template/tpl-{SPACE}_atlas-AAL_dseg"
-# Regions that every brain has, to localise heatmaps against; and a simulated scan's own atrophy.
+# Regions that every brain has, to localise heatmaps against; and what was changed in a simulated scan.
 REGIONS = f"results/template/tpl-{SPACE}_atlas-DesikanKilliany_desc-regions_dseg"
-TRUTH = scan_file(f"space-{SPACE}_desc-atrophy_probseg.nii.gz")
+TRUTH = scan_file(f"space-{SPACE}_desc-truth_probseg.nii.gz")
+# What is left of it in the preprocessed scan.
+RESIDUAL = scan_file(f"space-{SPACE}_desc-residual_T1w.nii.gz")
 PREPROCESSED = scan_file(f"space-{SPACE}_desc-preproc_T1w.nii.gz")
 # What is trained on and explained: its brain voxels in 16 bits.
 STORED = scan_file(f"space-{SPACE}_desc-preproc_T1w.npy")
@@ -461,14 +529,66 @@ def skull_settings():
 
 
 def simulation_of(wildcards):
-    """What a scan's simulation is drawn from, beside its own plan."""
+    """What a scan's simulation is drawn from, beside its own plan; no options of what is off."""
     simulation = config["cohorts"][wildcards.cohort]["simulation"]
-    return sort_keys({key: simulation[key] for key in ("atrophy", "scanner")})
+    planned = plan_of(wildcards)
+    settings = {key: dict(simulation[key]) for key in ("atrophy", "scanner", "shortcut")}
+    if planned.severity == 0:
+        # Whatever the disease does, it does not do it here; its areas are measured all the same.
+        settings["atrophy"] |= {"max_loss": 0, "extent": 1, "asymmetry": 0, "spread": 0}
+    if settings["scanner"]["motion"]["share"] == 0:
+        settings["scanner"]["motion"] = {"share": 0}
+    # Who carries it, the plan says; of all others its place is measured as well.
+    shortcut = settings["shortcut"]
+    used = {"none": [], "mark": ["strength"], "scanner": ["area", "strength", "sd_mm"]}
+    options = [key for key in used[shortcut["kind"]] if planned.shortcut or key == "area"]
+    settings["shortcut"] = {key: shortcut[key] for key in ("kind", *options)}
+    return sort_keys(settings)
+
+
+def plan_of(wildcards):
+    """The plan of one simulated scan, or of a scan's healthy twin."""
+    plan, image = PLANNED[wildcards.cohort], wildcards.image
+    return plan[image] if image in plan else healthy_twin(plan[image_of_twin(image)])
+
+
+def scan_of(wildcards):
+    """One processed scan, or a scan's healthy twin, which stands in no table."""
+    scans, image = SCANS[wildcards.cohort], wildcards.image
+    if image in scans:
+        return scans[image]
+    folder = f"results/{wildcards.cohort}/source/ADNI/{plan_of(wildcards).folder}"
+    return dataclasses.replace(scans[image_of_twin(image)], image=image, folder=folder)
 
 
 def planned_scan(wildcards):
     """The plan of one simulated scan."""
-    return PLANNED[wildcards.cohort][wildcards.image].as_dict()
+    return plan_of(wildcards).as_dict()
+
+
+def simulated_scans(wildcards):
+    """Image, patient, group and head of every scan that is simulated."""
+    plan = PLANNED[wildcards.cohort]
+    return [
+        [image, plan[image].subject, plan[image].group, plan[image].head]
+        for image in SCANS[wildcards.cohort]
+    ]
+
+
+def measures_of_cohort(wildcards):
+    """What was done to the areas of each scan, in the order of `simulated_scans`."""
+    plan = PLANNED[wildcards.cohort]
+    place = f"results/{wildcards.cohort}/source/truth"
+    return [f"{place}/{plan[image].folder}_truth.json" for image in SCANS[wildcards.cohort]]
+
+
+def reference_group(wildcards):
+    """The group that others are compared with: the last without a disease, else the last."""
+    groups = config["cohorts"][wildcards.cohort]["simulation"]["groups"]
+    there = {group for _, _, group, _ in simulated_scans(wildcards)}
+    here = [group for group in groups if group in there]
+    well = [group for group in here if not any(groups[group]["severity"])]
+    return (well or here)[-1]
 
 
 def planned_rows(wildcards):
@@ -480,8 +600,7 @@ def head_of_scan(part):
     """The head that a simulated scan is made from."""
 
     def path(wildcards):
-        head = PLANNED[wildcards.cohort][wildcards.image].head
-        return head_file(part).format(cohort=wildcards.cohort, head=head)
+        return head_file(part).format(cohort=wildcards.cohort, head=plan_of(wildcards).head)
 
     return path
 
@@ -493,12 +612,12 @@ def users_head(wildcards):
 
 def dicom_of_scan(wildcards):
     """The folder of one scan's DICOM series; braces in its name are no wildcards."""
-    return SCANS[wildcards.cohort][wildcards.image].folder.replace("{", "{{").replace("}", "}}")
+    return scan_of(wildcards).folder.replace("{", "{{").replace("}", "}}")
 
 
 def correction_settings(wildcards):
     """Settings of the intensity correction, and the table's word on what was done before."""
-    description = SCANS[wildcards.cohort][wildcards.image].description
+    description = scan_of(wildcards).description
     return {**settings_of("bias_correction", "intensity_scale"), "description": description}
 
 
@@ -514,16 +633,18 @@ def qualities_of_cohort(wildcards):
 
 
 def assessed_scans(wildcards):
-    """The quality of every processed scan, each with its true atrophy in the template's space.
+    """The quality of every processed scan, each with its truth in the template's space.
 
-    Of all that were simulated with a disease, not only of those that are explained now: where
+    Of all that were simulated with a disease or a shortcut, not only of those that are explained now: where
     intermediate volumes are not kept, the registration that carries it is gone later. Side by side,
-    so that `--batch` takes whole scans.
+    so that `--batch` takes whole scans, and their healthy twins with them.
     """
     cohort = wildcards.cohort
+    twinned = twinned_images(cohort)
     paths = []
     for image in SCANS[cohort]:
         files = [scan_file("desc-quality_T1w.json"), *([TRUTH] if has_truth(cohort, image) else [])]
+        files += [RESIDUAL] if image in twinned else []
         paths += [path for file in files for path in of_images(file, cohort, [image])]
     return paths
 
@@ -589,7 +710,10 @@ def scans_of_split(pattern, *sides):
 
 
 def members_of_split(wildcards):
-    """Image, patient, class, side and volume of every scan of a split, training side first."""
+    """Image, patient, class, side, volume, other cohort and head of every scan of a split.
+
+    The training side first.
+    """
     split, classes = split_of(wildcards), TASKS[wildcards.task]
     rows = []
     for side, cohort in cohorts_of_sides(wildcards).items():
@@ -598,7 +722,8 @@ def members_of_split(wildcards):
             volume = STORED.format(**entities_of(cohort, scan))
             # Two cohorts may use the same image ids.
             other = "" if cohort == wildcards.cohort else cohort
-            rows.append([image, scan.patient, class_in(scan, classes), side, volume, other])
+            row = [image, scan.patient, class_in(scan, classes), side, volume, other]
+            rows.append([*row, heads_of_patients(cohort).get(scan.patient, "")])
     return rows
 
 
@@ -792,31 +917,114 @@ def of_means(suffix):
     return paths
 
 
+def explained_folds(cohort, task):
+    """The folds whose test scans get heatmaps."""
+    return [name for name in explained_splits(cohort, task) if name.startswith("repeat-")]
+
+
+def several_runs(cohort, task):
+    """What names networks whose average heatmaps are compared: a split with seeds, or the folds."""
+    found = explained_splits(cohort, task) if len(config["training"]["seeds"]) > 1 else []
+    return found + [OF_FOLDS] * (len(explained_folds(cohort, task)) > 1)
+
+
+def compared_runs(wildcards):
+    """Split and seed of the networks whose average heatmaps are compared."""
+    splits = [wildcards.several]
+    if wildcards.several == OF_FOLDS:
+        splits = explained_folds(wildcards.cohort, wildcards.task)
+    return [[split, seed] for split in splits for seed in config["training"]["seeds"]]
+
+
+def means_of_runs(wildcards):
+    """Their average heatmaps, the classes of a method side by side."""
+    return [
+        f"{RUN}/{method}/mean_{group}.nii.gz".format(**wildcards, split=split, seed=seed)
+        for split, seed in compared_runs(wildcards)
+        for method in methods_of(wildcards.model)
+        for group in TASKS[wildcards.task]
+    ]
+
+
+def cohorts_of_task(cohort, task):
+    """The cohorts on any side of a task's splits, that which trains first."""
+    others = {split.test_cohort for split in SPLITS[cohort][task].values()}
+    return [cohort, *sorted(others - {"", cohort})]
+
+
+def people_of(cohort, task):
+    """Cohort, image, age and sex of the scans in a task's splits; None where the table says none."""
+    rows = []
+    for name in cohorts_of_task(cohort, task):
+        for scan in SCANS[name].values():
+            if class_in(scan, TASKS[task]):
+                rows.append([name, scan.image, read_age(scan.age), read_sex(scan.sex)])
+    return rows
+
+
+def baselines_of(cohort, task):
+    """The baselines of a task; without age and sex where its table tells neither of anybody."""
+    told = any(
+        name == cohort and (age is not None or male is not None)
+        for name, _, age, male in people_of(cohort, task)
+    )
+    return [name for name in config["evaluation"]["baselines"] if told or name != AGE_SEX]
+
+
+def scans_of_task(wildcards):
+    """Cohort and image of the scans in a task's splits."""
+    return [[name, image] for name, image, *_ in people_of(wildcards.cohort, wildcards.task)]
+
+
+def volumes_of_task(wildcards):
+    """Their volumes."""
+    return [
+        path
+        for name, image in scans_of_task(wildcards)
+        for path in of_images(STORED, name, [image])
+    ]
+
+
+def areas_of_task(wildcards):
+    """The mean intensities of their areas, where the baseline is of these."""
+    return [AREA_MEANS] if wildcards.baseline == AREAS else []
+
+
+def people_of_splits(wildcards):
+    """Age and sex, where the baseline is of these."""
+    return people_of(wildcards.cohort, wildcards.task) if wildcards.baseline == AGE_SEX else []
+
+
+def label_of_baseline(wildcards):
+    """What tables and figures call a baseline."""
+    return BASELINES[wildcards.baseline]
+
+
 def truth_of_scan(wildcards):
-    """The atrophy of a simulated scan, in the scanner's space."""
+    """By what fraction each place of a simulated scan was changed, in the scanner's space."""
     planned = PLANNED[wildcards.cohort][wildcards.image]
-    return f"results/{wildcards.cohort}/source/truth/{planned.folder}_atrophy.nii.gz"
+    return f"results/{wildcards.cohort}/source/truth/{planned.folder}_truth.nii.gz"
 
 
 def has_truth(cohort, image):
-    """Whether a scan was simulated with a disease."""
+    """Whether a scan was simulated with a disease, or carries a shortcut."""
     plan = PLANNED[cohort]
-    return bool(plan) and plan[image].severity > 0
+    return bool(plan) and (plan[image].severity > 0 or plan[image].shortcut)
 
 
 def diseased_test_scans(cohort, split):
-    """The test scans of a cohort's split that were simulated with a disease."""
+    """The test scans of a cohort's split that were simulated with a disease or a shortcut."""
     tested = split.test_cohort or cohort
     return [image for image in split.test if has_truth(tested, image)]
 
 
 def images_with_truth(wildcards):
-    """The test scans whose true atrophy is known."""
+    """The test scans of which it is known what was changed."""
     return diseased_test_scans(wildcards.cohort, split_of(wildcards))
 
 
 def maps_with_truth(wildcards):
-    """Every method's heatmaps in the chunks that hold scans whose true atrophy is known."""
+    """Every method's heatmaps in the chunks that hold scans whose truth is known."""
     known = set(images_with_truth(wildcards))
     chunks = enumerate(chunked(split_of(wildcards).test), start=1)
     numbers = [number for number, images in chunks if known.intersection(images)]
@@ -824,19 +1032,169 @@ def maps_with_truth(wildcards):
 
 
 def truths_of_split(wildcards):
-    """Their atrophy in the template's space, in the same order."""
+    """What was changed in them, in the template's space, in the same order."""
     return of_images(TRUTH, tested_cohort(wildcards), images_with_truth(wildcards))
+
+
+@functools.cache
+def twinned_images(cohort):
+    """The scans of a cohort that are made once more as healthy twins: explained diseased ones."""
+    if not config["localisation"]["residual"]:
+        return set()
+    return {
+        image
+        for name in COHORTS
+        for task in TASKS
+        for split in explained_splits(name, task)
+        if cohort == (SPLITS[name][task][split].test_cohort or name)
+        for image in diseased_test_scans(name, SPLITS[name][task][split])
+    }
+
+
+def twin_file(suffix):
+    """Input function: a file of a scan's healthy twin."""
+
+    def path(wildcards):
+        twin = {**wildcards, "image": twin_image(wildcards.image)}
+        return scan_file(suffix).format(**twin)
+
+    return path
+
+
+def twin_of_scan(wildcards):
+    """The image id of a scan's healthy twin."""
+    return twin_image(wildcards.image)
+
+
+def residuals_of_split(wildcards):
+    """What is left of the atrophy of `images_with_truth` after registration, where it is asked for."""
+    if not config["localisation"]["residual"]:
+        return []
+    return of_images(RESIDUAL, tested_cohort(wildcards), images_with_truth(wildcards))
+
+
+def localisation_settings(*without):
+    """Settings of localisation; of the residual's only where it is asked for."""
+    settings = settings_of("localisation")["localisation"]
+    residual = [] if settings["residual"] else ["residual_threshold"]
+    left_out = {"residual", *residual, *without}  # whether there are residuals, the inputs say
+    return {key: value for key, value in settings.items() if key not in left_out}
+
+
+def thresholds_of_truth():
+    """From which value on a voxel belongs to a scan's own regions."""
+    settings = localisation_settings()
+    return {key: value for key, value in settings.items() if key.endswith("_threshold")}
 
 
 def scoring_settings():
     """What the score of one heatmap depends on; not how they are averaged."""
-    settings = settings_of("localisation")["localisation"]
-    return {key: value for key, value in settings.items() if key != "draws"}
+    return localisation_settings("draws")
+
+
+def first_test_scans(key):
+    """Input function: so many of a split's test scans, of its classes in turn.
+
+    Patients come before second scans of patients.
+    """
+
+    def images(wildcards):
+        return choose_first(wildcards.cohort, wildcards.task, split_of(wildcards), key)
+
+    return images
+
+
+def choose_first(cohort, task, split, key):
+    """The test scans of `first_test_scans`."""
+    scans, classes = SCANS[split.test_cohort or cohort], TASKS[task]
+    of_patients = {}
+    for image in split.test:
+        of_patients.setdefault(scans[image].patient, []).append(image)
+    ordered = [image for turn in itertools.zip_longest(*of_patients.values()) for image in turn]
+    of_classes = {group: [] for group in classes}
+    for image in filter(None, ordered):
+        of_classes[class_in(scans[image], classes)].append(image)
+    in_turn = [image for turn in itertools.zip_longest(*of_classes.values()) for image in turn]
+    return list(filter(None, in_turn))[: config["faithfulness"][key]]
+
+
+images_to_change = first_test_scans("scans")
+images_to_randomise = first_test_scans("randomised_scans")
+
+
+def volumes_to_change(wildcards):
+    """The volumes of the scans whose areas are deleted and inserted."""
+    return of_images(STORED, tested_cohort(wildcards), images_to_change(wildcards))
+
+
+def volumes_to_randomise(wildcards):
+    """The volumes of the scans that are explained again by a network that forgets."""
+    return of_images(STORED, tested_cohort(wildcards), images_to_randomise(wildcards))
+
+
+def chunks_with(wildcards, images):
+    """The numbers of the chunks that hold some of a split's test scans."""
+    chunks = enumerate(chunked(split_of(wildcards).test), start=1)
+    return [number for number, held in chunks if set(images).intersection(held)]
+
+
+def maps_to_follow(wildcards):
+    """Every method's heatmaps in the chunks that hold the scans whose areas are changed."""
+    numbers = chunks_with(wildcards, images_to_change(wildcards))
+    return expand(CHUNK, **wildcards, method=methods_of(wildcards.model), chunk=numbers)
+
+
+def maps_to_remake(wildcards):
+    """A method's heatmaps in the chunks that hold the scans that are explained again."""
+    return expand(CHUNK, **wildcards, chunk=chunks_with(wildcards, images_to_randomise(wildcards)))
+
+
+def changing_settings():
+    """What the deletion and insertion of areas depends on, beside the network and the heatmaps."""
+    keys = ("random_orders", "seed", "steps")
+    settings = {key: config["faithfulness"][key] for key in keys}
+    return {**settings, "target": config["heatmaps"]["target"]}
+
+
+def code_of_changing(wildcards):
+    """The code that follows this network, and no other network's."""
+    return code_of("change_areas", MODELS[wildcards.model].module)
+
+
+def randomised_methods(model):
+    """The methods whose heatmaps are remade by a network that forgets; the summary looks at none."""
+    chosen = config["faithfulness"]["randomise"]
+    looking = [name for name in methods_of(model) if name != "summary"]
+    return [name for name in looking if chosen == "all" or name in chosen]
+
+
+def names_of_randomised(wildcards):
+    """The methods of `randomised_methods`."""
+    return randomised_methods(wildcards.model)
+
+
+def correlations_of_methods(wildcards):
+    """The rank correlations of each of them."""
+    methods = randomised_methods(wildcards.model)
+    return expand(f"{RUN}/{{method}}/randomisation.tsv", **wildcards, method=methods)
+
+
+def randomising_settings(wildcards):
+    """What a heatmap of a network that forgets depends on, beside the network."""
+    return {**relevance_settings(wildcards), "seed": config["faithfulness"]["seed"]}
+
+
+def code_of_randomising(wildcards):
+    """The code that explains by this method, and no other method's."""
+    modules = MODELS[wildcards.model].module, METHODS[wildcards.method].module
+    return code_of("randomise_layers", *modules)
 
 
 def explained_splits(cohort, task):
     """The splits whose test scans get heatmaps."""
-    wanted = config["heatmaps"]["splits"]
+    chosen, wanted = (config["heatmaps"][key] for key in ("cohorts", "splits"))
+    if chosen != "all" and cohort not in chosen:
+        return []
     starts = {"fixed": FIXED, "folds": "repeat-", "external": EXTERNAL.format(""), "all": ""}
     return [name for name in SPLITS[cohort][task] if name.startswith(starts[wanted])]
 
@@ -864,7 +1222,7 @@ def all_networks(wildcards):
         {
             **network,
             "classes": TASKS[network["task"]],
-            "label": PLANS[network["model"]].label,
+            "model": PLANS[network["model"]].label,
             "tested_on": SPLITS[name][network["task"]][network["split"]].test_cohort or name,
         }
         for name in COHORTS
@@ -872,9 +1230,117 @@ def all_networks(wildcards):
     ]
 
 
+def explained_runs(wildcards=None):
+    """Every network whose test scans get heatmaps, with what was made of them."""
+    faithful = config["faithfulness"]
+    return [
+        {
+            "cohort": cohort,
+            "task": task,
+            "label": PLANS[model].label,
+            "split": split,
+            "seed": seed,
+            "folder": RUN.format(cohort=cohort, task=task, model=model, split=split, seed=seed),
+            "difference": SPLIT.format(cohort=cohort, task=task, split=split) + DIFFERENCE,
+            "disease": TASKS[task][0],
+            "methods": methods_of(model),
+            "with_truth": bool(diseased_test_scans(cohort, SPLITS[cohort][task][split])),
+            "followed": faithful["scans"] > 0,
+            "randomised": bool(faithful["randomised_scans"] and randomised_methods(model)),
+            "retrained": split in several_runs(cohort, task),
+        }
+        for cohort in COHORTS
+        for task in SPLITS[cohort]
+        for model in config["models"]
+        for split in (explained_splits(cohort, task) if methods_of(model) else ())
+        for seed in config["training"]["seeds"]
+    ]
+
+
+def scores_of_runs(wildcards):
+    """How well each method, and the classes' difference, finds what is known to be there."""
+    runs = explained_runs()
+    paths = [f"{run['folder']}/{m}/localisation.tsv" for run in runs for m in run["methods"]]
+    return paths + sorted({run["difference"] for run in runs})
+
+
+def tables_of_runs(wildcards):
+    """Faithfulness of each network's heatmaps, and how much of them another training changes."""
+    paths = []
+    for run in explained_runs():
+        folder = run["folder"]
+        paths += [f"{folder}/area_changes.tsv"] * run["followed"]
+        paths += [f"{folder}/randomisation.tsv"] * run["randomised"]
+        table = f"{Path(folder).parent}/retraining.tsv"
+        paths += [table] * (run["retrained"] and table not in paths)
+    return paths
+
+
+def pictures_of_runs(wildcards):
+    """Truth and heatmaps side by side, of each network's first split and seed with a truth to find."""
+    first = {}
+    for run in explained_runs():
+        if run["with_truth"]:
+            first.setdefault((run["cohort"], run["task"], run["label"]), run["folder"])
+    return [f"{folder}/truth.png" for folder in first.values()]
+
+
+def checks_of_simulations(wildcards):
+    """What was done to each simulated cohort that is explained."""
+    cohorts = dict.fromkeys(run["cohort"] for run in explained_runs() if PLANNED[run["cohort"]])
+    return expand("results/{cohort}/simulation.png", cohort=cohorts)
+
+
+def told_of_cohorts(wildcards):
+    """What sets each cohort's classes apart, and the name that it shares with its repeats."""
+    names = name_repeats(config["cohorts"])
+    effects = {}
+    for name, plan in PLANNED.items():
+        found = {
+            "disease": any(scan.severity > 0 for scan in plan.values()),
+            "shortcut": any(scan.shortcut for scan in plan.values()),
+        }
+        # Nobody knows of real scans.
+        effects[name] = [effect for effect, is_there in found.items() if is_there] if plan else None
+    return {name: {"name": names[name], "effects": effects[name]} for name in COHORTS}
+
+
+def fitted_baselines():
+    """Cohort, task and name of every baseline of the run."""
+    return [
+        {"cohort": cohort, "task": task, "baseline": baseline}
+        for cohort in COHORTS
+        for task, splits in SPLITS[cohort].items()
+        for baseline in (baselines_of(cohort, task) if splits else ())
+    ]
+
+
+def all_baseline_predictions(wildcards):
+    """Their predictions."""
+    return [f"{BASELINE}/predictions.tsv".format(**fitted) for fitted in fitted_baselines()]
+
+
+def all_baselines(wildcards):
+    """Which they are, in the same order."""
+    return [
+        {
+            "cohort": fitted["cohort"],
+            "task": fitted["task"],
+            "classes": TASKS[fitted["task"]],
+            "model": BASELINES[fitted["baseline"]],
+            "tested_on": {
+                name: split.test_cohort or fitted["cohort"]
+                for name, split in sorted(SPLITS[fitted["cohort"]][fitted["task"]].items())
+            },
+        }
+        for fitted in fitted_baselines()
+    ]
+
+
 def cohort_sizes():
     """The numbers of scans, splits and heads, from which a run's cost is estimated."""
     sizes = []
+    fitted = fitted_baselines()
     for name in COHORTS:
         heads = {plan[image].head for image in SCANS[name]} if (plan := PLANNED[name]) else set()
         splits = [split for of_task in SPLITS[name].values() for split in of_task.values()]
@@ -885,10 +1351,12 @@ def cohort_sizes():
                 diseased = diseased_test_scans(name, sides)
                 explained.append(
                     {
+                        "task": task,
                         "train": len(sides.train),
                         "test": len(sides.test),
                         "diseased": len(diseased),
                         "classes": len(classes),
+                        "fold": split.startswith("repeat-"),
                     }
                 )
         sizes.append(
@@ -901,6 +1369,13 @@ def cohort_sizes():
                 "splits": [[len(split.train), len(split.test)] for split in splits],
                 "explained": explained,
                 "truths": sum(has_truth(name, image) for image in SCANS[name]),
+                "twins": len(twinned_images(name)),
+                "baselines": sum(baseline["cohort"] == name for baseline in fitted),
+                "measured": [
+                    len(people_of(name, baseline["task"]))
+                    for baseline in fitted
+                    if (baseline["cohort"], baseline["baseline"]) == (name, AREAS)
+                ],
             }
         )
     return sizes
@@ -1024,17 +1499,22 @@ def rules_targets(stage):
         return expand("results/{cohort}/scans.tsv", cohort=COHORTS)
     # The table of a simulated cohort belongs to what a run leaves, as it would with real data.
     paths = expand("results/{cohort}/source/scans.csv", cohort=simulated)
+    paths += expand("results/{cohort}/simulation.tsv", cohort=simulated)
     paths += expand("results/{cohort}/quality_gate.json", cohort=COHORTS)
     for cohort in COHORTS:
         for task, splits in SPLITS[cohort].items():
             if not splits:
                 continue  # one class, or nothing to train on: such a cohort is preprocessed
             paths.append(f"results/{cohort}/{task}/splits.tsv")
+            fitted = {"cohort": cohort, "task": task, "baseline": baselines_of(cohort, task)}
+            paths += expand(f"{BASELINE}/cross_validation.tsv", **fitted)
             for model in config["models"]:
                 paths.append(f"results/{cohort}/{task}/{model}/cross_validation.tsv")
                 paths += heatmap_targets(cohort, task, model)
     if any(trained_networks(cohort) for cohort in COHORTS):
         paths.append("results/summary.tsv")
+    if explained_runs():
+        paths.append("results/trust.html")
     return paths
 
 
@@ -1048,9 +1528,17 @@ def heatmap_targets(cohort, task, model):
         paths += expand(f"{RUN}/localisation.tsv", **runs)
         if diseased_test_scans(cohort, SPLITS[cohort][task][split]):
             paths += expand(f"{RUN}/truth.png", **runs)
+        if config["faithfulness"]["scans"]:
+            paths += expand(f"{RUN}/faithfulness.tsv", **runs)
+        if config["faithfulness"]["randomised_scans"] and randomised_methods(model):
+            paths += expand(f"{RUN}/randomisation.tsv", **runs)
         if config["heatmaps"]["keep_scans"]:
             numbers = chunk_numbers(SPLITS[cohort][task][split].test)
             paths += expand(CHUNK, **runs, method=methods_of(model), chunk=numbers)
+    if methods_of(model):
+        runs = {"cohort": cohort, "task": task, "model": model}
+        runs["several"] = several_runs(cohort, task)
+        paths += expand(f"{SEVERAL}/retraining.tsv", **runs)
     return paths
 
 
@@ -1098,15 +1586,35 @@ def print_summary(since=0):
                 f"  pictures: results/{cohort}/derivatives/sub-*/ses-*/figures/*.png",
                 file=sys.stderr,
             )
+        tell(describe_lost_twins(cohort, since))
         for task in TASKS:
             for model in config["models"]:
                 place = Path(f"results/{cohort}/{task}/{model}")
                 tell(summarise_run(place, explained_splits(cohort, task), since))
+            wanted = AGE_SEX in config["evaluation"]["baselines"] and SPLITS[cohort][task]
+            if wanted and AGE_SEX not in baselines_of(cohort, task):
+                tell(f"\nCohort {cohort}, {task}: no age or sex in the table, so no such baseline")
         if cohort in config["apply"]["cohorts"]:
             for network in config["apply"]["networks"]:
                 place = Path(f"results/{cohort}/applied/{network}")
                 tell(summarise_applied(place, since))
     tell(summarise_networks(Path("results/summary.tsv"), since))
+    page = Path("results/trust.html")
+    if page.is_file() and page.stat().st_mtime >= since:
+        tell(f"\nWhich heatmap can be trusted, on one page: {page}")
+
+
+def describe_lost_twins(cohort, since):
+    """Which scans have no residual, since they or their healthy twins did not come through."""
+    paths = [Path(path) for path in of_images(RESIDUAL, cohort, sorted(twinned_images(cohort)))]
+    told = [(path, path.stat()) for path in paths if path.is_file()]
+    lost = [path for path, its in told if its.st_size == 0 and its.st_mtime >= since]
+    if not lost:
+        return ""
+    sidecars = [f"  {path.with_suffix('').with_suffix('.json')}" for path in lost]
+    return "\n".join(
+        [f"\nCohort {cohort}: of {len(lost)} scans no residual could be measured, see", *sidecars]
+    )
 
 
 def tell(text):

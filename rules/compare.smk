@@ -65,3 +65,43 @@ rule compare_methods:
         code=code_of("compare_methods"),
     script:
         "../scripts/compare_methods.py"
+
+
+rule compare_runs:
+    """Put the noise of retraining under the distances between the methods."""
+    input:
+        means=means_of_runs,
+        mask=f"{TEMPLATE}_mask.nii.gz",
+    output:
+        table=report(
+            f"{SEVERAL}/retraining.tsv",
+            caption="../report/retraining.rst",
+            category="Heatmaps",
+            subcategory="{cohort} {task} {model} {several}",
+            labels={"seed": "all", "what": "distances and retraining, table"},
+        ),
+        picture=report(
+            f"{SEVERAL}/retraining.png",
+            caption="../report/retraining.rst",
+            category="Heatmaps",
+            subcategory="{cohort} {task} {model} {several}",
+            labels={"seed": "all", "what": "distances and retraining"},
+        ),
+    log:
+        "logs/compare_runs/{cohort}/{task}/{model}/{several}.log",
+    benchmark:
+        "results/benchmarks/compare_runs/{cohort}/{task}/{model}/{several}.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=voxels_times(4000, least_mb=1500),
+        runtime=growing(120),
+    params:
+        classes=classes_of_task,
+        methods=names_of_methods,
+        runs=compared_runs,
+        network=network_label,
+        code=code_of("compare_runs"),
+    script:
+        "../scripts/compare_runs.py"

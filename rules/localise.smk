@@ -2,7 +2,7 @@
 
 
 rule carry_truth:
-    """Carry a simulated scan's true atrophy to the template by the scan's own registration."""
+    """Carry what was changed in a simulated scan to the template by the scan's own registration."""
     input:
         truth=truth_of_scan,
         transform=intermediate(f"from-T1w_to-{SPACE}_mode-image_xfm.h5"),
@@ -27,6 +27,36 @@ rule carry_truth:
         code=code_of("carry_truth"),
     script:
         "../scripts/carry_truth.py"
+
+
+rule measure_residual:
+    """Measure where a simulated scan still differs from its healthy twin after preprocessing."""
+    input:
+        brain=PREPROCESSED,
+        sidecar=scan_file(f"space-{SPACE}_desc-preproc_T1w.json"),
+        twin=twin_file(f"space-{SPACE}_desc-preproc_T1w.nii.gz"),
+        twin_quality=twin_file("desc-quality_T1w.json"),
+        mask=f"{TEMPLATE}_mask.nii.gz",
+    output:
+        residual=RESIDUAL,
+        sidecar=RESIDUAL.replace(".nii.gz", ".json"),
+    log:
+        scan_log("measure_residual"),
+    benchmark:
+        scan_benchmark("measure_residual")
+    wildcard_constraints:
+        cohort=SIMULATED,
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=voxels_times(1000, least_mb=1000),
+        runtime=growing(5),
+    params:
+        twin=twin_of_scan,
+        code=code_of("measure_residual"),
+    script:
+        "../scripts/measure_residual.py"
 
 
 rule make_regions:
@@ -77,11 +107,42 @@ rule map_group_difference:
         "../scripts/map_group_difference.py"
 
 
+rule localise_difference:
+    """Measure how well the classes' plain difference finds what heatmaps are to find."""
+    input:
+        difference=f"{SPLIT}_group_difference.nii.gz",
+        members=f"{SPLIT}_members.tsv",
+        truths=truths_of_split,
+        residuals=residuals_of_split,
+        mask=f"{TEMPLATE}_mask.nii.gz",
+        regions=f"{REGIONS}.nii.gz",
+        names=f"{REGIONS}.tsv",
+    output:
+        scores=f"{SPLIT}{DIFFERENCE}",
+    log:
+        split_log("localise_difference"),
+    benchmark:
+        split_benchmark("localise_difference")
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=voxels_times(2000, least_mb=1000),
+        runtime=growing(60),
+    params:
+        images=images_with_truth,
+        settings=scoring_settings(),
+        code=code_of("localise_difference"),
+    script:
+        "../scripts/localise_difference.py"
+
+
 rule localise_heatmaps:
     """Measure how well a method's heatmaps find the true atrophy, and regions of the brain."""
     input:
         maps=maps_of_method,
         truths=truths_of_split,
+        residuals=residuals_of_split,
         mask=f"{TEMPLATE}_mask.nii.gz",
         regions=f"{REGIONS}.nii.gz",
         names=f"{REGIONS}.tsv",
@@ -111,12 +172,7 @@ rule compare_localisation:
     input:
         scores=of_methods(f"{RUN}/{{method}}/localisation.tsv"),
         curves=of_methods(f"{RUN}/{{method}}/precision_recall.tsv"),
-        difference=f"{SPLIT}_group_difference.nii.gz",
-        members=f"{SPLIT}_members.tsv",
-        truths=truths_of_split,
-        mask=f"{TEMPLATE}_mask.nii.gz",
-        regions=f"{REGIONS}.nii.gz",
-        names=f"{REGIONS}.tsv",
+        baseline=f"{SPLIT}{DIFFERENCE}",
     output:
         table=report(
             f"{RUN}/localisation.tsv",
@@ -147,13 +203,12 @@ rule compare_localisation:
         "../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=voxels_times(2000, least_mb=1000),
-        runtime=growing(60),
+        mem_mb=growing(1000),
+        runtime=growing(30),
     params:
-        images=images_with_truth,
         methods=names_of_methods,
         network=network_label,
-        settings=settings_of("localisation")["localisation"],
+        draws=config["localisation"]["draws"],
         code=code_of("compare_localisation"),
     script:
         "../scripts/compare_localisation.py"
@@ -163,6 +218,7 @@ rule show_truth:
     """Draw the true atrophy of one test scan and every method's heatmap of it side by side."""
     input:
         truths=truths_of_split,
+        residuals=residuals_of_split,
         maps=maps_with_truth,
         template=f"{TEMPLATE}_T1w.nii.gz",
         mask=f"{TEMPLATE}_mask.nii.gz",
@@ -187,7 +243,7 @@ rule show_truth:
     params:
         images=images_with_truth,
         network=network_label,
-        threshold=config["localisation"]["truth_threshold"],
+        thresholds=thresholds_of_truth(),
         code=code_of("show_truth"),
     script:
         "../scripts/show_truth.py"

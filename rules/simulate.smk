@@ -1,4 +1,4 @@
-"""A simulated cohort: DICOM series in the archive's tree, the archive's table, the true atrophy."""
+"""A simulated cohort: DICOM series in the archive's tree, the archive's table, the truth."""
 
 
 rule build_head:
@@ -87,7 +87,8 @@ rule simulate_scan:
         areas=head_of_scan("areas"),
     output:
         dicom=directory("results/{cohort}/source/ADNI/{ptid}/{description}/{moment}/{image}"),
-        truth="results/{cohort}/source/truth/{ptid}/{description}/{moment}/{image}_atrophy.nii.gz",
+        truth="results/{cohort}/source/truth/{ptid}/{description}/{moment}/{image}_truth.nii.gz",
+        measures="results/{cohort}/source/truth/{ptid}/{description}/{moment}/{image}_truth.json",
     log:
         "logs/simulate_scan/{cohort}/{ptid}/{description}/{moment}/{image}.log",
     benchmark:
@@ -130,3 +131,40 @@ rule write_scan_table:
         code=code_of("write_scan_table"),
     script:
         "../scripts/write_scan_table.py"
+
+
+rule check_simulation:
+    """Compare what the simulation did with what it was to do, and with what tells the classes apart."""
+    input:
+        measures=measures_of_cohort,
+    output:
+        table=report(
+            "results/{cohort}/simulation.tsv",
+            caption="../report/simulation.rst",
+            category="Cohort",
+            labels={"cohort": "{cohort}", "what": "simulation table"},
+        ),
+        picture=report(
+            "results/{cohort}/simulation.png",
+            caption="../report/simulation.rst",
+            category="Cohort",
+            labels={"cohort": "{cohort}", "what": "simulation"},
+        ),
+    log:
+        "logs/check_simulation/{cohort}.log",
+    benchmark:
+        "results/benchmarks/check_simulation/{cohort}.tsv"
+    wildcard_constraints:
+        cohort=SIMULATED,
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(1500),
+        runtime=growing(15),
+    params:
+        scans=simulated_scans,
+        reference=reference_group,
+        code=code_of("check_simulation"),
+    script:
+        "../scripts/check_simulation.py"

@@ -27,6 +27,7 @@ rule audit_split:
     params:
         rows=members_of_split,
         classes=classes_of_task,
+        group_by=config["splits"]["group_by"],
         code=code_of("audit_split"),
     script:
         "../scripts/audit_split.py"

@@ -100,16 +100,88 @@ rule evaluate_folds:
         "../scripts/evaluate_folds.py"
 
 
+rule measure_areas:
+    """Measure the mean intensity of the brain areas of every scan in a task."""
+    input:
+        volumes=volumes_of_task,
+        mask=f"{TEMPLATE}_mask.nii.gz",
+        labels=f"{ATLAS}.nii.gz",
+        names=f"{ATLAS}.tsv",
+    output:
+        table=AREA_MEANS,
+    log:
+        "logs/measure_areas/{cohort}/{task}.log",
+    benchmark:
+        "results/benchmarks/measure_areas/{cohort}/{task}.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=voxels_times(2000, least_mb=1000),
+        runtime=growing(60),
+    params:
+        scans=scans_of_task,
+        code=code_of("measure_areas"),
+    script:
+        "../scripts/measure_areas.py"
+
+
+rule fit_baseline:
+    """Tell the classes apart without a network, on every split of a task."""
+    input:
+        members=of_splits(f"{SPLIT}_members.tsv"),
+        areas=areas_of_task,
+    output:
+        predictions=f"{BASELINE}/predictions.tsv",
+        coefficients=f"{BASELINE}/coefficients.tsv",
+        table=report(
+            f"{BASELINE}/cross_validation.tsv",
+            caption="../report/baseline.rst",
+            category="Cross-validation",
+            labels={
+                "cohort": "{cohort}",
+                "task": "{task}",
+                "model": "{baseline}",
+                "what": "table",
+            },
+        ),
+    log:
+        "logs/fit_baseline/{cohort}/{task}/{baseline}.log",
+    benchmark:
+        "results/benchmarks/fit_baseline/{cohort}/{task}/{baseline}.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=growing(30),
+    params:
+        classes=classes_of_task,
+        label=label_of_baseline,
+        people=people_of_splits,
+        roc_auc=config["evaluation"]["roc_auc"],
+        code=code_of("fit_baseline"),
+    script:
+        "../scripts/fit_baseline.py"
+
+
 rule summarise_networks:
-    """Put all tasks, networks and cohorts into one table and one picture."""
+    """Put all tasks, networks, baselines and cohorts into one table and one picture."""
     input:
         predictions=all_predictions,
+        baselines=all_baseline_predictions,
     output:
         table=report(
             "results/summary.tsv",
             caption="../report/summary.rst",
             category="Summary",
             labels={"what": "table"},
+        ),
+        differences=report(
+            "results/against_baselines.tsv",
+            caption="../report/against_baselines.rst",
+            category="Summary",
+            labels={"what": "networks against baselines"},
         ),
         picture=report(
             "results/summary.png",
@@ -129,6 +201,7 @@ rule summarise_networks:
         runtime=15,
     params:
         networks=all_networks,
+        baselines=all_baselines,
         roc_auc=config["evaluation"]["roc_auc"],
         code=code_of("summarise_networks"),
     script:

@@ -7,13 +7,20 @@ with job(snakemake):
     import json
     from pathlib import Path
 
-    from voxplain.cohort.leakage import TEST, TRAIN, Member, check_members, find_repeated
+    from voxplain.cohort.leakage import (
+        TEST,
+        TRAIN,
+        Member,
+        check_members,
+        find_repeated,
+        find_shared_heads,
+    )
     from voxplain.faults import SetupFault
 
     split = snakemake.wildcards.split
     members, paths, lost, tools = [], {}, [], set()
     rows = zip(snakemake.params.rows, snakemake.input.quality, strict=True)
-    for (image, patient, group, side, path, other), quality in rows:
+    for (image, patient, group, side, path, other, head), quality in rows:
         told = json.loads(Path(quality).read_text(encoding="utf-8"))
         if told["Fate"]["status"] != "usable":
             lost.append(image)
@@ -21,7 +28,7 @@ with job(snakemake):
         # Not the files' own digests: a list or a note may lie beside many patients' images.
         tools.add(told["Processing"]["SkullStrippingTool"])
         digests = (told["SourceVoxelDataSha256"],)
-        members.append(Member(image, patient, side, group, digests, other))
+        members.append(Member(image, patient, side, group, digests, other, head))
         paths[side, image] = path
     if len(lost) > int(snakemake.resources.most_lost):
         raise SetupFault(
@@ -34,7 +41,11 @@ with job(snakemake):
             f"split {split} mixes scans stripped by {' and '.join(sorted(tools))}, whose masks "
             "differ as much as groups do; set skull.tool to one of them"
         )
-    check_members(members, snakemake.params.classes, split)
+    by_head = snakemake.params.group_by == "head"
+    check_members(members, snakemake.params.classes, split, by_head)
+    heads = find_shared_heads(members)
+    for line in heads:
+        print(f"warning: {line}; see splits.group_by", flush=True)
     repeated = find_repeated(members)
     for line in repeated:
         print(f"counted twice: {line}", flush=True)
@@ -54,6 +65,8 @@ with job(snakemake):
             "PatientsOnBothSides": 0,
             "ImagesOfTwoPatients": 0,
             "ImagesCountedTwice": repeated,
+            "HeadsKnown": any(member.head for member in members),
+            "HeadsOnBothSides": heads,
             "PatientsTrain": len({m.patient for m in members if m.side == TRAIN}),
             "PatientsTest": len({m.patient for m in members if m.side == TEST}),
             "ScansLeftOut": lost,

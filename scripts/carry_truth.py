@@ -1,4 +1,4 @@
-"""Carry a simulated scan's true atrophy to the template by the scan's own registration."""
+"""Carry what was changed in a simulated scan to the template by the scan's own registration."""
 
 from pipeline.job import read_sidecar, scan_job, write_sidecar
 
@@ -16,7 +16,8 @@ with scan_job(snakemake, "register"):
     write_sidecar(
         snakemake.output.sidecar,
         {
-            "Description": "Fraction of tissue that the simulated disease took at each voxel",
+            "Description": "By what fraction the simulation changed each voxel: tissue that the "
+            "disease took or brightness that a shortcut added, whichever is more",
             "SpatialReference": registered["SpatialReference"],
             "RegistrationMethod": registered["RegistrationMethod"],
         },

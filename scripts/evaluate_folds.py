@@ -16,7 +16,9 @@ with job(snakemake):
         repeat, fold, seed = map(
             int, re.search(r"repeat-(\d+)_fold-(\d+)/seed-(\d+)/", table).groups()
         )
-        predictions[repeat, fold, seed] = pd.read_csv(table, sep="\t", dtype={"patient": str})
+        predictions[repeat, fold, seed] = pd.read_csv(
+            table, sep="\t", dtype={"patient": str}, keep_default_na=False
+        )
         histories[f"{repeat} {fold} {seed}"] = pd.read_csv(history, sep="\t")
     table = cross_validation_table(predictions, params.classes, params.roc_auc)
     table = table.assign(model=params.network)

@@ -9,7 +9,7 @@ with job(snakemake):
     from voxplain.training.statistics import fit_statistics
     from voxplain.volumes import read_array, write_array
 
-    members = pd.read_csv(snakemake.input.members, sep="\t", dtype=str)
+    members = pd.read_csv(snakemake.input.members, sep="\t", dtype=str, keep_default_na=False)
     training = members[members["side"] == "train"]
     mask, grid = read_array(snakemake.input.mask, np.uint8)
     sd_floor, fit_on = (snakemake.params.settings[key] for key in ("sd_floor", "fit_on"))

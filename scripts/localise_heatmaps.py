@@ -5,7 +5,7 @@ from pipeline.job import job
 with job(snakemake):
     import pandas as pd
 
-    from pipeline.localisation import TRUTH, Sought
+    from pipeline.localisation import OWN, Sought
     from voxplain.comparison.averages import find_maps
     from voxplain.comparison.localisation import (
         SCORES,
@@ -26,8 +26,9 @@ with job(snakemake):
         widths = settings["smoothing_mm"]
         smooth = smooth_to(heatmap, sought.mask, widths, sought.grid.voxel_size)
         rows += [{**who, **score} for score in score_regions(smooth, regions, sought.mask)]
-        if TRUTH in regions and not regions[TRUTH].any():
-            print(f"{told['Image']}: nowhere more than truth_threshold of the tissue was lost")
+        for name in OWN:
+            if name in regions and not regions[name].any():
+                print(f"{told['Image']}: its {name} is nowhere above {name}_threshold")
         for region, inside in regions.items():
             recall, precision = precision_recall(heatmap, inside, sought.mask)
             curve = {"region": region, "recall": recall, "precision": precision}

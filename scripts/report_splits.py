@@ -21,6 +21,8 @@ with job(snakemake):
                 "patients_on_both_sides": told["PatientsOnBothSides"],
                 "images_of_two_patients": told["ImagesOfTwoPatients"],
                 "images_counted_twice": "; ".join(told["ImagesCountedTwice"]) or "none",
+                "heads_on_both_sides": "; ".join(told["HeadsOnBothSides"])
+                or ("none" if told["HeadsKnown"] else "n/a"),
                 "scans_left_out": ", ".join(told["ScansLeftOut"]) or "none",
                 "voxel_statistics": "training scans of the split",
                 "quality_thresholds": "absolute, from the configuration",

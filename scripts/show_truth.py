@@ -5,6 +5,7 @@ from pipeline.job import job
 with job(snakemake):
     import numpy as np
 
+    from pipeline.localisation import measured_residuals
     from pipeline.titles import title_of
     from voxplain.comparison.averages import find_maps
     from voxplain.plots.localisation import picture_of_truth
@@ -15,6 +16,7 @@ with job(snakemake):
     mask, grid = read_array(inputs.mask, np.uint8)
     template, _ = read_array(inputs.template)
     truths = dict(zip(params.images, inputs.truths, strict=True))
+    residuals = measured_residuals(params.images, inputs.residuals)
     maps = [told for told in find_maps(inputs.maps) if told["Image"] in truths]
     # The first scan with a disease that came through.
     drawn = maps[0]["Image"] if maps else None
@@ -31,5 +33,7 @@ with job(snakemake):
             mask > 0,
             grid,
             f"{drawn}, {maps[0]['Class']}: {title_of(snakemake.wildcards, params.network)}",
-            threshold=params.threshold,
+            threshold=params.thresholds["truth_threshold"],
+            residual=read_array(residuals[drawn])[0] if drawn in residuals else None,
+            residual_threshold=params.thresholds.get("residual_threshold"),
         )

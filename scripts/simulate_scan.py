@@ -1,8 +1,9 @@
-"""Simulate one scan, as a DICOM series in the archive's tree, with its true atrophy."""
+"""Simulate one scan, as a DICOM series in the archive's tree, with what was changed in it."""
 
-from pipeline.job import job
+from pipeline.job import job, write_sidecar
 
 with job(snakemake):
+    from dataclasses import asdict
     from pathlib import Path
 
     import numpy as np
@@ -11,19 +12,37 @@ with job(snakemake):
     from voxplain.cohort.dicom import SeriesHeader, write_series
     from voxplain.cohort.heads import read_head
     from voxplain.cohort.plan import DESCRIPTION
-    from voxplain.cohort.simulate import ScannerSettings, simulate_scan
+    from voxplain.cohort.simulate import ScannerSettings, Shortcut, draw_losses, simulate_scan
     from voxplain.volumes import write_array
 
     planned, settings = snakemake.params.planned, snakemake.params.settings
-    areas = read_aal().values_of(settings["atrophy"]["areas"])
-    loss = settings["atrophy"]["max_loss"] * planned["severity"]
+    aal, atrophy, told = read_aal(), settings["atrophy"], settings["shortcut"]
+    names = {
+        label: aal.names[label]
+        for labels in aal.values_of(atrophy["areas"]).values()
+        for label in labels
+    }
+    losses = draw_losses(
+        names,
+        atrophy["max_loss"] * planned["severity"],
+        atrophy["asymmetry"],
+        atrophy["spread"],
+        planned["anatomy_seed"],
+    )
+    place = aal.values_of([told["area"]])[told["area"]] if told["kind"] == "scanner" else ()
+    options = {key: value for key, value in told.items() if key != "area"}
+    shortcut = Shortcut(**options, labels=place) if planned["shortcut"] else None
+    measured = [*names, *(label for label in place if label not in names)]
     scan = simulate_scan(
         head=read_head(snakemake.input),
-        losses={label: loss for labels in areas.values() for label in labels},
+        losses=losses,
         ageing=planned["ageing"],
         anatomy_seed=planned["anatomy_seed"],
         scan_seed=planned["scan_seed"],
         scanner=ScannerSettings(**settings["scanner"]),
+        extent=atrophy["extent"],
+        shortcut=shortcut,
+        measured=measured,
     )
     header = SeriesHeader(
         subject=planned["subject"],
@@ -35,3 +54,13 @@ with job(snakemake):
     )
     write_series(Path(snakemake.output.dicom), scan.volume, scan.grid, header)
     write_array(snakemake.output.truth, scan.truth, scan.grid, np.float32)
+    areas = {aal.names[label]: asdict(measures) for label, measures in scan.measures.items()}
+    write_sidecar(
+        snakemake.output.measures,
+        {
+            "Description": "By what fraction the simulation changed each place: tissue that the "
+            "disease took or brightness that a shortcut added, whichever is more",
+            "Shortcut": shortcut.kind if shortcut else "none",
+            "Areas": areas,
+        },
+    )

@@ -1,28 +1,17 @@
-"""Put all tasks, networks and cohorts into one table and one picture."""
+"""Put all tasks, networks, baselines and cohorts into one table and one picture."""
 
 from pipeline.job import job
 
 with job(snakemake):
-    import pandas as pd
-
-    from voxplain.comparison.models import NetworkPredictions, summary_rows
+    from pipeline.predictions import read_predictions
+    from voxplain.comparison.models import Summary
     from voxplain.plots.training import picture_of_models
 
-    networks = []
-    for told, path in zip(snakemake.params.networks, snakemake.input.predictions, strict=True):
-        predictions = pd.read_csv(path, sep="\t", dtype={"patient": str})
-        networks.append(
-            NetworkPredictions(
-                cohort=told["cohort"],
-                tested_on=told["tested_on"],
-                task=told["task"],
-                classes=told["classes"],
-                model=told["label"],
-                split=told["split"],
-                seed=told["seed"],
-                predictions=predictions,
-            )
-        )
-    summary = summary_rows(networks, snakemake.params.roc_auc)
-    summary.to_csv(snakemake.output.table, sep="\t", index=False, float_format="%.4f", na_rep="n/a")
-    picture_of_models(snakemake.output.picture, summary, "How well the networks do")
+    params, output = snakemake.params, snakemake.output
+    summary = Summary(read_predictions(snakemake.input, params), params.roc_auc)
+    look = {"sep": "\t", "index": False, "float_format": "%.4f", "na_rep": "n/a"}
+    rows = summary.rows()
+    rows["imputed"] = rows["imputed"].astype("Int64")
+    rows.to_csv(output.table, **look)
+    summary.differences().to_csv(output.differences, **look)
+    picture_of_models(output.picture, rows, "How well the networks do, and baselines without one")

@@ -32,7 +32,7 @@ with job(snakemake):
     classes, training = settings["classes"], settings["training"]
     options = {key: value for key, value in settings["model"].items() if key != "name"}
 
-    members = pd.read_csv(snakemake.input.members, sep="\t", dtype=str)
+    members = pd.read_csv(snakemake.input.members, sep="\t", dtype=str, keep_default_na=False)
     told = json.loads(Path(snakemake.input.statistics).read_text(encoding="utf-8"))
     fitted_on, fit_on = told["FittedOn"], told["FitOn"]
     audit = json.loads(Path(snakemake.input.audit).read_text(encoding="utf-8"))

@@ -41,13 +41,18 @@ ON_GRID = {
     "average_heatmaps",
     "tabulate_areas",
     "compare_methods",
+    "compare_runs",
+    "measure_areas",
     "carry_truth",
+    "measure_residual",
     "map_group_difference",
+    "localise_difference",
     "localise_heatmaps",
-    "compare_localisation",
     "show_truth",
+    "change_areas",
+    "randomise_layers",
 }
-GPU_RULES = {"train_network", "explain_scans"}
+GPU_RULES = {"train_network", "explain_scans", "change_areas", "randomise_layers"}
 # Assumed, not measured: how many cores train and explain as fast as one GPU.
 CORES_PER_GPU = 100
 GROUP_SIZE = 10  # of profiles/slurm
@@ -60,6 +65,14 @@ PASS_OF_MODEL = {
     "voxresnet": 25.0,
     "voxresnet_gap": 25.0,
     "voxresnet_shallow_gap": 22.0,
+}
+# Convolutions and dense layers of each, which are made anew one after another.
+LAYERS_OF_MODEL = {
+    "rieke": 7,
+    "voxcnn": 13,
+    "voxresnet": 19,
+    "voxresnet_gap": 18,
+    "voxresnet_shallow_gap": 8,
 }
 # Training computes the background of rieke's scans once, which saves it half; of no other's.
 CROPPED = {"rieke": 1.0}
@@ -121,18 +134,24 @@ class ExplainedSplit:
 
     Attributes
     ----------
+    task
+        Its name.
     train, test
         Scans on either side.
     diseased
         Test scans that were simulated with a disease.
     classes
         Those of its task.
+    fold
+        Whether it is a fold of a cross-validation.
     """
 
+    task: str
     train: int
     test: int
     diseased: int
     classes: int
+    fold: bool
 
 
 @dataclass(frozen=True)
@@ -155,6 +174,12 @@ class CohortSize:
         The splits that get heatmaps.
     truths
         Scans whose true atrophy is carried to the template.
+    twins
+        Scans that are made once more without their disease.
+    baselines
+        Those that are fitted, of all its tasks.
+    measured
+        Scans whose areas a baseline reads, of each of its tasks with that baseline.
     """
 
     scans: int
@@ -165,6 +190,9 @@ class CohortSize:
     splits: Sequence[tuple[int, int]]
     explained: Sequence[ExplainedSplit]
     truths: int
+    twins: int
+    baselines: int
+    measured: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -242,17 +270,19 @@ def count_passes(regions: Mapping[str, int], settings: Mapping[str, Any]) -> dic
 
 def count_work(cohort: CohortSize, settings: Mapping[str, Any]) -> Iterator[tuple[str, Work]]:
     """The work of one cohort under the completed settings, in the order of the run."""
-    n = cohort.scans
+    n = cohort.scans + cohort.twins
     if cohort.simulated:
         yield "build_head", Work(cohort.packaged_heads, cohort.packaged_heads)
         yield "strip_head", Work(cohort.own_heads, cohort.own_heads)
         yield "register_head", Work(cohort.own_heads, cohort.own_heads)
         yield "write_scan_table", Work(1, 1)
         yield "simulate_scan", Work(n, n)
+        yield "check_simulation", Work(1, 1)
     yield "choose_skull_tool", Work(1, 1)
     for rule in SCAN_CHAIN[1:]:
         yield rule, Work(n, n)
     yield "carry_truth", Work(cohort.truths, cohort.truths)
+    yield "measure_residual", Work(cohort.twins, cohort.twins)
     yield "collect_scans", Work(1, 1)
     yield "check_scans", Work(1, 1)
     if not cohort.splits:
@@ -261,6 +291,8 @@ def count_work(cohort: CohortSize, settings: Mapping[str, Any]) -> Iterator[tupl
     seeds = len(settings["training"]["seeds"])
     yield "audit_split", Work(splits, splits)
     yield "report_splits", Work(cohort.tasks, cohort.tasks)
+    yield "measure_areas", Work(len(cohort.measured), sum(cohort.measured))
+    yield "fit_baseline", Work(cohort.baselines, cohort.baselines * splits / cohort.tasks)
     yield "fit_statistics", Work(splits, sum(train for train, _ in cohort.splits))
     steps = sum(GRADIENT * train + test for train, test in cohort.splits)
     passes_of_epochs = sum(
@@ -281,6 +313,7 @@ def count_heatmaps(cohort: CohortSize, settings: Mapping[str, Any]) -> Iterator[
     if any(settings["methods_of"].values()):
         training = sum(split.train for split in cohort.explained)
         yield "map_group_difference", Work(len(cohort.explained), training)
+        yield "localise_difference", Work(len(cohort.explained), scans, len(cohort.explained))
     passes = count_passes(count_regions(settings), settings)
     for name in settings["models"]:
         methods = settings["methods_of"][name]
@@ -302,10 +335,53 @@ def count_heatmaps(cohort: CohortSize, settings: Mapping[str, Any]) -> Iterator[
         yield "tabulate_areas", Work(averages, maps)
         pairs = seeds * len(cohort.explained)
         yield "compare_methods", Work(pairs, pairs)
+        jobs, read = _count_compared(cohort.explained, seeds)
+        yield "compare_runs", Work(jobs, read * len(methods))
         yield "localise_heatmaps", Work(averages, maps, averages)
-        yield "compare_localisation", Work(pairs, seeds * scans)
+        yield "compare_localisation", Work(pairs, pairs)
         shown = seeds * sum(split.diseased > 0 for split in cohort.explained)
         yield "show_truth", Work(shown, shown)
+        yield from count_faithfulness(cohort, settings, name)
+
+
+def count_faithfulness(
+    cohort: CohortSize, settings: Mapping[str, Any], name: str
+) -> Iterator[tuple[str, Work]]:
+    """The work on one network's faithfulness, in forward passes of rieke."""
+    told, seeds = settings["faithfulness"], len(settings["training"]["seeds"])
+    methods, passes = settings["methods_of"][name], count_passes(count_regions(settings), settings)
+    chosen = told["randomise"]
+    remade = [
+        method
+        for method in methods
+        if method != "summary" and (chosen == "all" or method in chosen)
+    ]
+    runs = seeds * len(cohort.explained)
+    if told["scans"]:
+        scans = seeds * sum(min(told["scans"], split.test) for split in cohort.explained)
+        of_scan = 2 * told["steps"] * (len(methods) + told["random_orders"])
+        yield "change_areas", Work(runs, scans * of_scan * PASS_OF_MODEL[name])
+        yield "compare_faithfulness", Work(runs, runs)
+    if told["randomised_scans"] and remade:
+        scans = seeds * sum(min(told["randomised_scans"], split.test) for split in cohort.explained)
+        of_scan = LAYERS_OF_MODEL[name] * sum(passes[method] for method in remade)
+        yield (
+            "randomise_layers",
+            Work(runs * len(remade), scans * of_scan * PASS_OF_MODEL[name]),
+        )
+        yield "compare_randomisation", Work(runs, runs)
+
+
+def _count_compared(explained: Sequence[ExplainedSplit], seeds: int) -> tuple[int, int]:
+    """Tables over several networks, and the average maps of each method that they are made of."""
+    over_seeds = explained if seeds > 1 else ()
+    folds: dict[str, list[ExplainedSplit]] = {}
+    for split in explained:
+        if split.fold:
+            folds.setdefault(split.task, []).append(split)
+    over_folds = [of_task for of_task in folds.values() if len(of_task) > 1]
+    read = [*over_seeds, *(split for of_task in over_folds for split in of_task)]
+    return len(over_seeds) + len(over_folds), seeds * sum(split.classes for split in read)
 
 
 def estimate(
@@ -316,13 +392,14 @@ def estimate(
     trains = any(cohort.splits for cohort in cohorts)
     work: dict[str, list[Work]] = {
         "make_template": [Work(1, 1)],
-        "make_atlas": [Work(explains, 1)],
+        "make_atlas": [Work(explains or any(cohort.measured for cohort in cohorts), 1)],
         "make_regions": [Work(explains, 1)],
     }
     for cohort in cohorts:
         for rule, share in count_work(cohort, settings):
             work.setdefault(rule, []).append(share)
     work["summarise_networks"] = [Work(trains, 1)]
+    work["report_trust"] = [Work(explains and any(settings["methods_of"].values()), 1)]
     rows = []
     for rule, shares in work.items():
         jobs = sum(share.jobs for share in shares)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
 import math
 import re
@@ -13,6 +12,7 @@ from typing import Any
 import jsonschema
 import yaml
 
+from pipeline.presets import fill_preset
 from voxplain.cohort.plan import visit_month
 from voxplain.faults import SetupFault
 
@@ -68,17 +68,25 @@ def complete_settings(config: Mapping[str, Any], schema: Mapping[str, Any]) -> d
     SetupFault
         One line for every key that is unknown, missing, or has a value that is not allowed.
     """
-    settings = copy.deepcopy(dict(config))
+    settings = _unshared(config)
     _refuse_odd_values(settings)
     models = settings.get("models")
     if isinstance(models, dict):
         # YAML reads a name with nothing behind its colon as None: the network as in its paper.
         settings["models"] = {name: {} if told is None else told for name, told in models.items()}
+    _fill_presets(settings, schema)
     _fill_defaults(settings, schema, schema)
     problems = list(_problems(settings, schema))
     if problems:
         raise SetupFault("\n".join(dict.fromkeys(problems)))
     return settings
+
+
+def _unshared(value: Any) -> Any:
+    """A copy in which no two keys hold one mapping, as they do where YAML has anchors."""
+    if isinstance(value, Mapping):
+        return {key: _unshared(child) for key, child in value.items()}
+    return [_unshared(child) for child in value] if isinstance(value, list) else value
 
 
 def _refuse_odd_values(value: Any, path: str = "") -> None:
@@ -98,6 +106,16 @@ def _refuse_odd_values(value: Any, path: str = "") -> None:
             _refuse_odd_values(child, f"{where}.")
 
 
+def _fill_presets(settings: dict[str, Any], schema: Mapping[str, Any]) -> None:
+    """Fill each simulated cohort with its preset's defaults, which come before the schema's."""
+    simulation = schema["$defs"]["cohort"]["properties"]["simulation"]["properties"]
+    cohorts = settings.get("cohorts")
+    for cohort in cohorts.values() if isinstance(cohorts, dict) else ():
+        if isinstance(cohort, dict) and cohort.get("source") == "simulated":
+            written = cohort.setdefault("simulation", {})
+            fill_preset(written, simulation["groups"]["default"])
+
+
 def _fill_defaults(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) -> None:
     """Add what a mapping lacks, in place, through nested mappings and references."""
     schema = _resolved(schema, root)
@@ -106,17 +124,13 @@ def _fill_defaults(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any
     for key, described in schema.get("properties", {}).items():
         described = _resolved(described, root)
         if key not in value and "default" in described:
-            value[key] = copy.deepcopy(described["default"])
+            value[key] = _unshared(described["default"])
         if key in value:
             _fill_defaults(value[key], described, root)
     others = schema.get("additionalProperties")
     if isinstance(others, Mapping):
         for key in value.keys() - schema.get("properties", {}).keys():
             _fill_defaults(value[key], others, root)
-    # A simulated cohort need not say `simulation:` to get its defaults; another must not get them.
-    if value.get("source") == "simulated" and "simulation" in schema.get("properties", {}):
-        value.setdefault("simulation", {})
-        _fill_defaults(value["simulation"], schema["properties"]["simulation"], root)
 
 
 def _resolved(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -154,7 +168,7 @@ def _source_problems(name: str, cohort: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _simulation_problems(where: str, simulation: Mapping[str, Any]) -> Iterator[str]:
-    """Ranges that run backwards, and visits out of their order, which a schema cannot see."""
+    """Ranges that run backwards, visits out of their order, effects where there are to be none."""
     ranges = {"age": simulation.get("age")}
     ranges["scanner.voxel_size_mm"] = _get(simulation, "scanner", "voxel_size_mm")
     groups = simulation.get("groups")
@@ -168,6 +182,7 @@ def _simulation_problems(where: str, simulation: Mapping[str, Any]) -> Iterator[
             continue  # the schema says what is wrong with it
         if backwards:
             yield f"config: {where}.{key} is {pair}; allowed: the lower number first"
+    yield from _effect_problems(where, simulation)
     visits = simulation.get("visits")
     names = list(visits) if isinstance(visits, Mapping) else []
     if all(re.fullmatch(r"sc|bl|m\d{2,3}", visit) for visit in names):
@@ -177,6 +192,38 @@ def _simulation_problems(where: str, simulation: Mapping[str, Any]) -> Iterator[
                 f"config: {where}.visits is {', '.join(names)}; allowed: sc or bl first, then "
                 "months in their order"
             )
+
+
+def _effect_problems(where: str, simulation: Mapping[str, Any]) -> Iterator[str]:
+    """Effects under the preset that has none, and a shortcut that nobody carries."""
+    groups, kind = simulation.get("groups"), _get(simulation, "shortcut", "kind")
+    groups = groups if isinstance(groups, Mapping) else {}
+    severities = [_get({"told": told}, "told", "severity") for told in groups.values()]
+    asked = simulation.get("preset") in ("hippocampal", "diffuse_cortex")
+    if asked and severities and all(severity == [0, 0] for severity in severities):
+        yield (
+            f"config: {where}.preset is {simulation['preset']}, but nobody is ill: presets make "
+            "group AD ill; give another group a severity above 0"
+        )
+    area = _get(simulation, "shortcut", "area")
+    if isinstance(area, str) and not area.endswith(("_L", "_R")) and "Vermis" not in area:
+        yield f"config: {where}.shortcut.area is {area}, on both sides; allowed: {area}_L, {area}_R"
+    if simulation.get("preset") == "null":
+        why = "the preset null has no effect at all; remove the key, or choose another preset"
+        for group, told in groups.items():
+            severity = _get({"told": told}, "told", "severity")
+            if severity not in (None, [0, 0]):
+                yield f"config: {where}.groups.{group}.severity is {severity}, but {why}"
+        if kind not in (None, "none"):
+            yield f"config: {where}.shortcut.kind is {kind!r}, but {why}"
+    group = _get(simulation, "shortcut", "group")
+    converts = any(_get({"told": told}, "told", "converts") for told in groups.values())
+    carried = group in groups or (group == "AD" and converts)
+    if kind in ("mark", "scanner") and groups and not carried:
+        yield (
+            f"config: {where}.shortcut.group is {group!r}, which no scan of the cohort is; "
+            f"allowed: {', '.join(groups)}"
+        )
 
 
 def _get(mapping: Mapping[str, Any], *keys: str) -> Any:
@@ -215,7 +262,8 @@ def _allowed(error: jsonschema.ValidationError) -> str:
     if error.validator == "type":
         numeric = error.validator_value in ("number", "integer")
         hint = _as_number(error.instance) if numeric and isinstance(error.instance, str) else ""
-        return f"{error.validator_value}{hint and f'; {hint}'}"
+        told = "a mapping of keys" if error.validator_value == "object" else error.validator_value
+        return f"{told}{hint and f'; {hint}'}"
     if error.validator == "oneOf":
         return ", or ".join(map(_in_short, error.validator_value))
     if error.validator not in _BOUNDS:
@@ -257,3 +305,42 @@ def _allowed_name(error: jsonschema.ValidationError) -> str:
     if error.validator == "pattern" and error.absolute_path[-1] == "cohorts":
         return "allowed: letters and digits (benchmarks, template and report are taken)"
     return f"allowed: {_allowed(error)}"
+
+
+def name_repeats(cohorts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Cohort to the name that it shares with those that repeat it.
+
+    Simulated cohorts repeat each other whose settings differ in nothing but the seed and the
+    patients' numbers, if they differ in both: the same people, or others of the same name, are no
+    repeat. They share the first one's name without the number at its end; others keep their own,
+    and so do repeats where another has that name.
+    """
+    families: list[tuple[Mapping[str, Any], list[str]]] = []
+    for name, settings in cohorts.items():
+        own = {**settings, "simulation": dict(settings.get("simulation") or {})}
+        for key in ("seed", "first_number"):
+            own["simulation"].pop(key, None)
+        simulated = settings["source"] == "simulated"
+        found = [
+            members
+            for other, members in families
+            if simulated and other == own and all(_apart(cohorts[m], settings) for m in members)
+        ]
+        if found:
+            found[0].append(name)
+        else:
+            families.append((own, [name]))
+    shared = [members[0].rstrip("0123456789") or members[0] for _, members in families]
+    names = {}
+    for name, (_, members) in zip(shared, families, strict=True):
+        free = shared.count(name) == 1 and name not in set(cohorts) - set(members)
+        names |= {member: name if len(members) > 1 and free else member for member in members}
+    return names
+
+
+def _apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two simulated cohorts of the same groups have other people under other numbers."""
+    first, second = one["simulation"], other["simulation"]
+    numbers = 10 * max((group["patients"] for group in first["groups"].values()), default=0)
+    distance = abs(first["first_number"] - second["first_number"])
+    return first["seed"] != second["seed"] and distance >= numbers

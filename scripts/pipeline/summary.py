@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 MISSING = "n/a"
+_FAITHFULNESS = ("faithfulness.tsv", "randomisation.tsv")
 
 
 def summarise_run(place: Path, splits: Iterable[str], since: float = 0) -> str:
@@ -27,12 +28,35 @@ def summarise_run(place: Path, splits: Iterable[str], since: float = 0) -> str:
     if _is_new(table, since) and (rows := _read(table)):
         told += ["", summarise_accuracy(rows), f"  table: {table}"]
         told += [f"  pictures: {place}/{{learning_curves,roc,confusion}}.png"]
+    trained_once = False
     for split in splits:
-        for folder in sorted(place.glob(f"{split}/seed-*")):
-            if _is_new(folder / "distances.tsv", since) and _read(folder / "distances.tsv"):
-                told += ["", *summarise_comparison(folder)]
+        spread = place / split / "retraining.tsv"
+        folders = sorted(place.glob(f"{split}/seed-*"))
+        compared = [folder for folder in folders if _is_new(folder / "distances.tsv", since)]
+        if several := _is_new(spread, since):
+            # It says more than each seed's own table, of which there are many.
+            told += ["", *summarise_spread(spread)]
+            if compared:
+                told += ["", f"Of {compared[0].name}; every seed's tables: {place}/{split}/seed-*/"]
+                told += summarise_areas(compared[0])
+        for folder in () if several else compared:
+            told += ["", *summarise_comparison(folder)]
+        for folder in folders[:1] if several else folders:
             if _is_new(folder / "localisation.tsv", since):
                 told += summarise_localisation(folder)
+            new = (_is_new(folder / name, since) for name in _FAITHFULNESS)
+            if any(new):
+                told += summarise_faithfulness(folder)
+        trained_once |= len(folders) == len(compared) == 1
+    if trained_once:
+        told += [
+            "",
+            "How much of a distance is noise of retraining, one training cannot tell; several can "
+            "(training.seeds: [0, 1, 2])",
+        ]
+    over_folds = place / "folds" / "retraining.tsv"
+    if _is_new(over_folds, since):
+        told += ["", *summarise_spread(over_folds)]
     return "\n".join(told)
 
 
@@ -59,20 +83,63 @@ def summarise_applied(place: Path, since: float = 0) -> str:
 
 
 def summarise_networks(path: Path, since: float = 0) -> str:
-    """All tasks, networks and cohorts side by side, where there is more than one of them."""
+    """All tasks, networks, baselines and cohorts side by side, where there are several."""
     rows = [row for row in _read(path) if row["level"] == "scan"] if _is_new(path, since) else []
     if len({(row["cohort"], row["tested_on"], row["task"], row["model"]) for row in rows}) < 2:
         return ""
     measures = ("accuracy", "balanced_accuracy", "roc_auc")
-    header = ["cohort", "task", "network", "evaluation", *(m.replace("_", " ") for m in measures)]
-    cells = []
+    names = [measure.replace("_", " ") for measure in measures]
+    cells = [["cohort", "task", "network or baseline", "evaluation", *names]]
     for row in rows:
         values = [f"{_number(row[f'{m}_mean'])} ± {_number(row[f'{m}_sd'])}" for m in measures]
-        same = row["tested_on"] == row["cohort"]
-        cohort = row["cohort"] if same else f"{row['cohort']}, on {row['tested_on']}"
-        cells.append([cohort, row["task"], row["model"], row["evaluation"], *values])
-    told = ["", "All networks, per scan (mean ± SD)", *_aligned([header, *cells])]
-    return "\n".join([*told, f"  table: {path}", f"  picture: {path.with_suffix('.png')}"])
+        values[-1] += f" {_interval(row['roc_auc_low'], row['roc_auc_high'])}"
+        cells.append([_cohort(row), row["task"], row["model"], row["evaluation"], *values])
+    told = [
+        "",
+        "All networks and baselines, per scan (mean ± SD; [95 % interval over patients])",
+        *_aligned(cells),
+        f"  table: {path}",
+        f"  picture: {path.with_suffix('.png')}",
+    ]
+    return "\n".join([*told, *summarise_against(path.with_name("against_baselines.tsv"))])
+
+
+def summarise_against(path: Path) -> list[str]:
+    """ROC AUC of each network minus that of each baseline, where there are baselines.
+
+    The fixed split, whose networks are for the heatmaps, has few patients and is left out.
+    """
+    rows = [row for row in _read(path) if row["level"] == "scan"] if path.is_file() else []
+    cells = [
+        [
+            _cohort(row),
+            row["task"],
+            row["model"],
+            f"- {row['baseline']}",
+            f"{float(row['roc_auc']):+.2f} {_interval(row['low'], row['high'])}"
+            if row["roc_auc"] != MISSING
+            else MISSING,
+        ]
+        for row in rows
+        if row["evaluation"] != "fixed split"
+    ]
+    if not cells:
+        return []
+    return [
+        "",
+        "ROC AUC of the networks minus the baselines'",
+        *_aligned(cells),
+        f"  table: {path}",
+    ]
+
+
+def _cohort(row: dict[str, str]) -> str:
+    same = row["tested_on"] == row["cohort"]
+    return row["cohort"] if same else f"{row['cohort']}, on {row['tested_on']}"
+
+
+def _interval(low: str, high: str) -> str:
+    return f"[{_number(low)}, {_number(high)}]" if MISSING not in (low, high) else ""
 
 
 def _is_new(path: Path, since: float) -> bool:
@@ -99,9 +166,42 @@ def summarise_accuracy(rows: Sequence[dict[str, str]]) -> str:
     return "\n".join(lines)
 
 
+def summarise_spread(path: Path) -> list[str]:
+    """The distances between methods over several networks, marked where they are noise."""
+    rows = _read(path)
+    classes = list(dict.fromkeys(row["class"] for row in rows))
+    methods = list(dict.fromkeys(row["method_a"] for row in rows))
+    found = {(row["class"], row["method_a"], row["method_b"]): row for row in rows}
+
+    def cell(row: dict[str, str]) -> str:
+        mean, sd = (_number(row[f"distance_{what}"], 1e4) for what in ("mean", "sd"))
+        if row["method_a"] == row["method_b"]:
+            return mean
+        return f"{'~' * (row['within_noise'] == 'True')}{mean} ± {sd}"
+
+    folds = path.parent.name == "folds"
+    lines = [
+        "Distances of the methods' average heatmaps in 1e-4, mean ± SD over "
+        f"{'folds' if folds else 'seeds'} ({rows[0]['model']}, {path.parent.name})"
+    ]
+    for group in classes:
+        cells = [
+            [a, *(cell(found[group, a, b]) for b in methods[: place + 1])]
+            for place, a in enumerate(methods)
+        ]
+        lines += _aligned([[group, *methods], *cells])
+    again = "on other folds" if folds else "with another seed"
+    return [
+        *lines,
+        f"  at the end of a line: how far a method's map moves when trained again {again}",
+        "  ~ not above the larger of these of the two methods: within the noise of retraining",
+        f"  files: {path}, {path.with_suffix('.png')}",
+    ]
+
+
 def summarise_comparison(folder: Path) -> list[str]:
     """The distance table and the area table of one network's heatmaps, as text."""
-    distances, areas = _read(folder / "distances.tsv"), _read(folder / "top_areas.tsv")
+    distances = _read(folder / "distances.tsv")
     classes = list(dict.fromkeys(row["class"] for row in distances))
     methods = list(dict.fromkeys(row["method_a"] for row in distances))
     found = {(row["class"], row["method_a"], row["method_b"]): row["distance"] for row in distances}
@@ -114,7 +214,18 @@ def summarise_comparison(folder: Path) -> list[str]:
         f"Distances of the methods' average heatmaps, {' / '.join(classes)} in 1e-4 "
         f"({distances[0]['model']}, {split}, {seed})",
         *_aligned([["", *methods], *cells]),
+        *summarise_areas(folder),
     ]
+    names = "{distances,top_areas}.tsv, {mean_maps,distances,area_distribution}.png"
+    return [*lines, f"  files: {folder}/{names}"]
+
+
+def summarise_areas(folder: Path) -> list[str]:
+    """The areas with most relevance of one network's heatmaps, as text."""
+    distances, areas = _read(folder / "distances.tsv"), _read(folder / "top_areas.tsv")
+    classes = list(dict.fromkeys(row["class"] for row in distances))
+    methods = list(dict.fromkeys(row["method_a"] for row in distances))
+    lines = []
     for by, meaning in (
         ("sum", "share of the relevance in the brain"),
         ("density", "relevance per voxel, the brain's mean being 1"),
@@ -135,12 +246,11 @@ def summarise_comparison(folder: Path) -> list[str]:
                 ]
                 rows.append([method, group, *(shown or ["(the average map is 0)"])])
         lines += ["", f"Areas with most relevance by {by} ({meaning})", *_aligned(rows)]
-    names = "{distances,top_areas}.tsv, {mean_maps,distances,area_distribution}.png"
-    return [*lines, f"  files: {folder}/{names}"]
+    return lines
 
 
 def summarise_localisation(folder: Path) -> list[str]:
-    """How well each method finds simulated atrophy, the best first; nothing if there is none."""
+    """How well each method finds what was simulated, the best first; nothing if there is none."""
     rows = [
         row
         for row in _read(folder / "localisation.tsv")
@@ -163,9 +273,48 @@ def summarise_localisation(folder: Path) -> list[str]:
         cells.append([method, *(f"{mean} ({times} x chance)" for mean, times in scores)])
     return [
         "",
-        "Finding the simulated atrophy: average precision of each scan's heatmap",
+        "Finding what was simulated: average precision of each scan's heatmap",
         *_aligned(cells),
         f"  files: {folder}/localisation.tsv, {folder}/{{localisation,precision_recall,truth}}.png",
+    ]
+
+
+def summarise_faithfulness(folder: Path) -> list[str]:
+    """How well each method's heatmaps follow the network, the best first, by class.
+
+    The rank correlation is that with the heatmaps of a network whose every layer is random.
+    """
+    changes, forgotten = (
+        _read(folder / name) if (folder / name).is_file() else [] for name in _FAITHFULNESS
+    )
+    found = {(row["class"], row["method"], row["measure"]): row for row in changes}
+    # The last row of a method is that of the last layer.
+    similar = {row["method"]: row["mean"] for row in forgotten}
+    pairs = list(dict.fromkeys((group, method) for group, method, _ in found))
+    pairs = pairs or [("", method) for method in similar]
+    if not pairs:
+        return []
+
+    def best_first(pair: tuple[str, str]) -> tuple[int, float]:
+        told = found[*pair, "faithfulness"]["mean"] if found else MISSING
+        classes = list(dict.fromkeys(group for group, _ in pairs))
+        return classes.index(pair[0]), float("inf") if told == MISSING else -float(told)
+
+    header = ["", "class", "deletion", "insertion", "difference", "at random", "network at random"]
+    cells = [header]
+    for group, method in sorted(pairs, key=best_first):
+        rows = [found.get((group, method, m)) for m in ("deletion", "insertion", "faithfulness")]
+        numbers = [_number(row["mean"]) if row else "-" for row in rows]
+        chance = f"{_number(rows[2]['chance'])}" if rows[2] else "-"
+        rank = _number(similar[method]) if method in similar else "-"
+        cells.append([method, group or "-", *numbers, chance, rank])
+    return [
+        "",
+        "Faithfulness: areas under the curves of the target's probability while areas are deleted",
+        "and inserted (difference: more is better), beside random orders; and rank correlation",
+        "with the maps of a network whose layers are all random",
+        *_aligned(cells),
+        f"  files: {folder}/{{faithfulness,randomisation}}.{{tsv,png}}",
     ]
 
 

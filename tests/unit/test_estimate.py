@@ -39,12 +39,22 @@ PAPER = CohortSize(
     own_heads=0,
     tasks=1,
     splits=[(775, 194)] * 5 + [(900, 69)],
-    explained=[ExplainedSplit(train=900, test=69, diseased=0, classes=2)],
+    explained=[ExplainedSplit("AD-NC", train=900, test=69, diseased=0, classes=2, fold=False)],
     truths=0,
+    twins=0,
+    baselines=2,
+    measured=[969],
 )
 # All that apply to rieke, and what looks at the network.
 OF_RIEKE = [name for name, method in METHODS.items() if not method.models]
 LOOKING = len(OF_RIEKE) - 1
+FAITHFULNESS = {
+    "scans": 8,
+    "steps": 20,
+    "random_orders": 5,
+    "randomised_scans": 2,
+    "randomise": "all",
+}
 
 
 def settings(**change):
@@ -58,6 +68,7 @@ def settings(**change):
         "sa_ucm": {"most_segments": 300},
         "smoothgrad": {"samples": 25},
         "integrated_gradients": {"steps": 50},
+        "faithfulness": FAITHFULNESS,
         "registration": {"transform": "syn_quick"},
         "resolution_mm": 1,
         "device": "auto",
@@ -153,6 +164,24 @@ def test_a_coarser_grid_costs_less_where_it_is_the_template_grid():
     assert coarse["explain_scans"].kept_gb == pytest.approx(fine["explain_scans"].kept_gb / 8)
 
 
+def test_faithfulness_is_counted_in_forward_passes():
+    def work_of(**change):
+        return dict(count_work(PAPER, settings(faithfulness={**FAITHFULNESS, **change})))
+
+    work = work_of()
+    # Deletion and insertion of 20 steps each, by every method and in five random orders.
+    assert work["change_areas"].jobs == 1
+    assert work["change_areas"].units == 8 * 2 * 20 * (len(OF_RIEKE) + 5)
+    assert work_of(scans=100)["change_areas"].units == 69 / 8 * work["change_areas"].units
+    assert work["randomise_layers"].jobs == LOOKING
+    assert work["randomise_layers"].units == pytest.approx(work["explain_scans"].units * 7 * 2 / 69)
+    one = work_of(randomise=["sensitivity"])["randomise_layers"]
+    assert (one.jobs, one.units) == (1, 7 * 2 * GRADIENT)
+    none = work_of(scans=0, randomised_scans=0)
+    rules = {"change_areas", "compare_faithfulness", "randomise_layers", "compare_randomisation"}
+    assert work.keys() - none.keys() == rules
+
+
 def test_gpu_hours_are_told_where_a_gpu_may_be_used():
     assert rows_of(device="cpu")["train_network"].gpu_h == 0
     assert 0 < rows_of()["train_network"].gpu_h < rows_of()["train_network"].cpu_h
@@ -177,11 +206,11 @@ def test_what_is_not_kept_passes():
 def test_the_queue_sees_groups_of_ten_scans():
     grouped, single = count_submissions(list(rows_of().values()))
     assert single - grouped == 5 * 969 - 97
-    assert grouped < 300
+    assert grouped < 330
 
 
 def test_a_cohort_of_one_class_is_preprocessed_only():
-    rows = rows_of(CohortSize(10, True, 1, 0, 0, [], [], 0))
+    rows = rows_of(CohortSize(10, True, 1, 0, 0, [], [], 0, 0, 0, []))
     assert "train_network" not in rows
     assert rows["simulate_scan"].jobs == 10
 

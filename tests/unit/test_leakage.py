@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,6 +10,7 @@ from voxplain.cohort.leakage import (
     check_members,
     find_leaks,
     find_repeated,
+    find_shared_heads,
 )
 from voxplain.faults import SetupFault
 
@@ -229,3 +232,36 @@ def test_a_test_scan_of_another_cohort_with_a_training_scans_id_is_no_test_scan_
     check_fitted_on(["I1", "I2", "I3"], members, "voxel statistics")
     (line,) = refused(lambda: check_fitted_on(["I1"], members, "voxel statistics"))
     assert "fitted on other scans" in line
+
+
+# --- heads ----------------------------------------------------------------------------------------
+
+
+def of_heads(*heads):
+    """The clean split, its patients made from these heads."""
+    return [replace(member, head=head) for member, head in zip(clean(), heads, strict=True)]
+
+
+def test_a_head_on_both_sides_is_found_with_its_numbers_of_patients():
+    members = of_heads("a", "a", "b", "b", "c")
+    assert find_shared_heads(members) == [
+        "head b is on both sides (test: 1 patients; train: 1 patients)"
+    ]
+    all_one = of_heads(*"aaaaa")
+    assert find_shared_heads(all_one) == [
+        "head a is on both sides (test: 2 patients; train: 2 patients)"
+    ]
+
+
+def test_heads_of_one_side_each_and_unknown_ones_are_no_finding():
+    assert find_shared_heads(of_heads("a", "a", "b", "c", "d")) == []
+    assert find_shared_heads(clean()) == []
+
+
+def test_a_shared_head_stops_a_split_by_head_and_no_other():
+    members = of_heads("a", "a", "b", "b", "c")
+    check_members(members, CLASSES, "fixed")
+    (line,) = refused(lambda: check_members(members, CLASSES, "fixed", by_head=True))
+    assert line.startswith("split fixed leaks: head b is on both sides")
+    assert "splits.group_by is head" in line and "simulation.heads" in line
+    check_members(of_heads("a", "a", "b", "c", "d"), CLASSES, "fixed", by_head=True)

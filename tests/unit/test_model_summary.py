@@ -2,7 +2,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from voxplain.comparison.models import EVALUATIONS, NetworkPredictions, summary_rows
+from voxplain.comparison.auc import draw_aucs, interval
+from voxplain.comparison.models import (
+    BASELINE,
+    EVALUATIONS,
+    NETWORK,
+    NetworkPredictions,
+    Summary,
+)
 from voxplain.faults import SetupFault
 from voxplain.training.metrics import (
     MEASURES,
@@ -49,6 +56,10 @@ def network(split="repeat-1_fold-1", seed=1, table=None, **changes):
     return NetworkPredictions(**{**told, **changes})
 
 
+def summary_rows(networks, roc_auc="probabilities"):
+    return Summary(networks, roc_auc).rows()
+
+
 def row_of(summary, level, **where):
     chosen = summary[summary["level"] == level]
     for key, value in where.items():
@@ -75,8 +86,10 @@ def test_a_cross_validation_is_what_one_computes_by_hand():
     ]
     summary = summary_rows(networks)
     assert list(summary.columns) == [
-        *("cohort", "tested_on", "task", "model", "level", "evaluation", "networks", "n"),
+        *("cohort", "tested_on", "task", "model", "kind", "level", "evaluation"),
+        *("networks", "n", "imputed"),
         *(f"{name}_{what}" for name in MEASURES for what in ("mean", "sd")),
+        *("roc_auc_low", "roc_auc_high"),
         "roc_auc_sd_of_repeats",
     ]
     assert summary["level"].tolist() == ["scan", "patient"]
@@ -160,6 +173,62 @@ def test_a_fold_without_a_class_counts_where_it_can():
     assert row["accuracy_mean"] == pytest.approx(0.5)
     assert row["sensitivity_mean"] == pytest.approx(0.5)
     assert row["roc_auc_mean"] == row["specificity_mean"] == 1
+
+
+def test_the_interval_is_that_of_the_networks_together():
+    networks = [network(f"repeat-1_fold-{fold}", table=drawn(fold, scans=40)) for fold in (1, 2)]
+    row = row_of(summary_rows(networks), "scan")
+    tables = [told.predictions for told in networks]
+    assert (row["roc_auc_low"], row["roc_auc_high"]) == interval(draw_aucs(tables, CLASSES))
+    assert row["roc_auc_low"] < row["roc_auc_mean"] < row["roc_auc_high"]
+    # Nothing can be drawn of one patient of each class.
+    row = row_of(summary_rows([network(table=RIGHT)]), "patient")
+    assert np.isnan([row["roc_auc_low"], row["roc_auc_high"]]).all()
+
+
+# --- baselines ------------------------------------------------------------------------------------
+
+
+def beside(table, split="repeat-1_fold-1"):
+    return network(split, model="baseline: x", kind=BASELINE, table=table, seed=0)
+
+
+def test_baselines_come_after_all_networks_and_tell_who_was_imputed():
+    table = drawn(4).assign(imputed=[2] + [0] * 11)
+    rows = summary_rows([network(), beside(table), network(model="voxcnn")])
+    assert rows["model"].tolist() == ["rieke"] * 2 + ["voxcnn"] * 2 + ["baseline: x"] * 2
+    assert rows["kind"].tolist() == [NETWORK] * 4 + [BASELINE] * 2
+    assert rows["imputed"][4:].tolist() == [1, 1]
+    assert rows["imputed"][:4].isna().all()
+
+
+def test_a_network_is_compared_with_a_baseline_on_the_same_patients():
+    networks = [network(f"repeat-1_fold-{f}", table=drawn(f, scans=40)) for f in (1, 2)]
+    baselines = [beside(drawn(10 + f, scans=40), f"repeat-1_fold-{f}") for f in (1, 2)]
+    summary = Summary([*networks, *baselines])
+    told = row_of(summary.differences(), "scan")
+    assert (told["model"], told["baseline"]) == ("rieke", "baseline: x")
+    means, draws = [], []
+    for of in (networks, baselines):
+        tables = [one.predictions for one in of]
+        means.append(np.mean([measure(table, CLASSES)["roc_auc"] for table in tables]))
+        draws.append(draw_aucs(tables, CLASSES))
+    assert told["roc_auc"] == pytest.approx(means[0] - means[1])
+    assert (told["low"], told["high"]) == pytest.approx(interval(draws[0] - draws[1]))
+    # A baseline that predicts as the network does is no other, whoever is drawn.
+    same = [beside(one.predictions, one.split) for one in networks]
+    told = row_of(Summary([*networks, *same]).differences(), "patient")
+    assert told["roc_auc"] == told["low"] == told["high"] == 0
+
+
+def test_without_baselines_or_on_other_splits_there_is_no_difference():
+    columns = list(Summary([network()]).differences().columns)
+    assert columns == [
+        *("cohort", "tested_on", "task", "model", "baseline", "level", "evaluation"),
+        *("roc_auc", "low", "high"),
+    ]
+    assert Summary([network()]).differences().empty
+    assert Summary([network(), beside(drawn(1), "fixed")]).differences().empty
 
 
 # --- rows -----------------------------------------------------------------------------------------

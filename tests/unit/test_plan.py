@@ -1,4 +1,5 @@
 import datetime
+import random
 import re
 import subprocess
 import sys
@@ -126,6 +127,100 @@ def test_heads_are_dealt_alike_to_every_group(seed, count, turns):
     for group in ("AD", "CN"):
         dealt = {scan.subject: scan.head for scan in scans if scan.group == group}
         assert Counter(dealt.values()) == dict.fromkeys(heads, turns)
+
+
+@given(
+    seed=seeds, count=st.integers(1, 6), more=st.lists(st.integers(0, 9), min_size=2, max_size=2)
+)
+def test_heads_serve_a_group_as_evenly_as_they_can(seed, count, more):
+    heads = [f"head{number}" for number in range(count)]
+    groups = {
+        name: {"patients": count + extra, "severity": [0, 1]}
+        for name, extra in zip(("AD", "CN"), more, strict=True)
+    }
+    scans = plan(seed=seed, groups=groups, heads=heads)
+    for group in groups:
+        dealt = Counter({s.subject: s.head for s in scans if s.group == group}.values())
+        assert dealt.keys() == set(heads)
+        assert max(dealt.values()) - min(dealt.values()) <= 1
+
+
+@pytest.mark.parametrize("short", ["AD", "CN"])
+def test_a_head_that_would_serve_one_group_only_is_refused(short):
+    groups = {"AD": {**AD, "patients": 4}, "CN": {**CN, "patients": 4}}
+    groups[short]["patients"] = 3
+    heads = ["head1", "head2", "head3", "head4"]
+    with pytest.raises(SetupFault, match=f"3 patients of group {short} for 4 heads") as fault:
+        plan(groups=groups, heads=heads)
+    assert "at least 4 patients" in str(fault.value)
+    # A group of nobody leaves nothing to tell.
+    groups[short]["patients"] = 0
+    assert {scan.head for scan in plan(groups=groups, heads=heads)} == set(heads)
+
+
+def test_anatomy_never_repeats_between_patients():
+    many = {name: {"patients": 1000, "severity": [0, 1]} for name in ("AD", "CN", "MCI")}
+    for seed in range(20):
+        scans = plan(seed=seed, groups=many, visits={"sc": 1.0})
+        assert len({scan.anatomy_seed for scan in scans}) == 3000
+
+
+def test_a_number_drawn_twice_is_drawn_again_for_the_later_patient_only(monkeypatch):
+    before = plan()
+    drawn = random.Random.getrandbits
+
+    def colliding(self, bits):
+        # As if the first patient of CN had drawn the first number of AD.
+        value = drawn(self, bits)
+        return before[0].anatomy_seed if value == first_of_cn.anatomy_seed else value
+
+    first_of_cn = next(scan for scan in before if scan.group == "CN")
+    monkeypatch.setattr(random.Random, "getrandbits", colliding)
+    after = plan()
+    changed = [(a, b) for a, b in zip(before, after, strict=True) if a != b]
+    assert {a.subject for a, _ in changed} == {first_of_cn.subject}
+    for a, b in changed:
+        assert a == replace(b, anatomy_seed=a.anatomy_seed)
+    assert len({scan.anatomy_seed for scan in after}) == 12
+
+
+# --- shortcuts ------------------------------------------------------------------------------------
+
+MARK = {"kind": "mark", "group": "AD", "share": 1.0}
+
+
+def test_without_a_shortcut_nobody_carries_one():
+    assert not any(scan.shortcut for scan in plan())
+    assert plan(shortcut={**MARK, "kind": "none"}) == plan()
+
+
+@pytest.mark.parametrize("kind", ["mark", "scanner"])
+def test_a_shortcut_is_carried_by_its_group_and_changes_nothing_else(kind):
+    scans = plan(shortcut={**MARK, "kind": kind})
+    assert {scan.group for scan in scans if scan.shortcut} == {"AD"}
+    assert all(scan.shortcut for scan in scans if scan.group == "AD")
+    assert [replace(scan, shortcut=False) for scan in scans] == plan()
+
+
+@given(seed=seeds, share=st.floats(0.05, 1), more=st.floats(0, 1))
+def test_a_larger_share_keeps_those_who_carried_the_shortcut(seed, share, more):
+    few, many = (
+        {s.image for s in plan(seed=seed, shortcut={**MARK, "share": min(p, 1)}) if s.shortcut}
+        for p in (share, share + more)
+    )
+    assert few <= many
+
+
+def test_about_the_share_of_a_groups_scans_carries_the_shortcut():
+    groups = {"AD": {**AD, "patients": 900}, "CN": CN}
+    scans = plan(groups=groups, visits={"sc": 1.0}, shortcut={**MARK, "share": 0.7})
+    assert sum(scan.shortcut for scan in scans) == pytest.approx(630, abs=55)
+
+
+def test_a_shortcut_goes_by_the_diagnosis_of_the_visit():
+    scans = plan(groups={"MCI": {**MCI, "converts": 1.0}}, visits=YEARLY, shortcut=MARK)
+    assert [scan.shortcut for scan in scans] == [scan.group == "AD" for scan in scans]
+    assert 0 < sum(scan.shortcut for scan in scans) < len(scans)
 
 
 def of_patients(scans):

@@ -4,11 +4,13 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from voxplain.comparison.distance import distance_rows
+from voxplain.comparison.retraining import pairs_of_runs, spread_rows
 from voxplain.plots.comparison import (
     SLICES,
     picture_of_area_distribution,
     picture_of_distances,
     picture_of_mean_maps,
+    picture_of_spread,
 )
 from voxplain.volumes import axis_aligned_grid
 
@@ -341,3 +343,64 @@ def test_a_patient_without_relevance_has_no_point(drawn):
         picture_of_area_distribution, shares, {METHODS[0]: AREAS}, CLASSES, "a cohort"
     )
     assert len(points_of(figure.axes[0])) == (2 * 5 - 1) * 3
+
+
+# --- distances over several networks --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_every_cell_says_mean_and_sd_and_is_hatched_within_noise(drawn, count):
+    methods = [f"method_{place}" for place in range(count)]
+    runs = [("fixed", seed) for seed in range(3)]
+    draw = np.random.default_rng(0)
+    of_method = draw.random((count, 300))
+    # Of the first class all maps are noise; of the second none is.
+    tables = []
+    for group, noise in (("AD", 1.0), ("CN", 0.0)):
+        maps = {
+            (method, run): of_method[place] * (noise == 0) + noise * draw.random(300)
+            for place, method in enumerate(methods)
+            for run in runs
+        }
+
+        def read(method, run, maps=maps):
+            return maps[method, run]
+
+        rows = spread_rows(read, methods, runs, pairs_of_runs(runs, "seeds"))
+        if noise:
+            rows = [
+                {**r, "within_noise": None if r["within_noise"] is None else True} for r in rows
+            ]
+        tables.append(pd.DataFrame(rows).assign(**{"class": group}))
+    table = pd.concat(tables)
+    _, figure = drawn(picture_of_spread, table, "a run")
+    for axes, group in zip(figure.axes, CLASSES, strict=False):
+        assert axes.get_title() == group
+        rows = table[table["class"] == group]
+        expected = []
+        for row in rows.to_dict("records"):
+            mark = "~ " if row["within_noise"] is True else ""
+            expected.append(
+                f"{mark}{row['distance_mean'] * 1e4:.2f} ± {row['distance_sd'] * 1e4:.2f}"
+            )
+        assert [text.get_text() for text in axes.texts] == expected
+        hatched = [bool(patch.get_hatch()) for patch in axes.patches]
+        assert hatched == [row is True for row in rows["within_noise"]]
+    assert sum(text.get_text().startswith("~") for text in figure.axes[0].texts) == (
+        count * (count - 1)
+    )
+
+
+def test_a_method_without_a_map_has_no_number_in_the_table_over_networks(drawn):
+    runs = [("fixed", 1), ("fixed", 2)]
+    maps = {"a": np.array([1.0, 2.0, 4.0]), "b": np.zeros(3)}
+    rows = spread_rows(
+        lambda method, run: maps[method] + (method == "a") * run[1],
+        ["a", "b"],
+        runs,
+        pairs_of_runs(runs, "seeds"),
+    )
+    _, figure = drawn(picture_of_spread, pd.DataFrame(rows).assign(**{"class": "AD"}), "a run")
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts[1:] == ["n/a"] * 3
+    assert "n/a" not in texts[0]

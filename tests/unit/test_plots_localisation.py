@@ -89,7 +89,7 @@ def scan(drawn):
 
 def test_the_truth_comes_first_and_then_each_method_by_name(scan):
     _, figure = scan
-    assert names_of(figure, 4) == ["tissue lost", "guided_grad_cam_pp", "lrp\n(0 everywhere)", "b"]
+    assert names_of(figure, 4) == ["truth", "guided_grad_cam_pp", "lrp\n(0 everywhere)", "b"]
 
 
 def test_slices_cut_the_truth_where_it_is_most_and_say_their_place(scan):
@@ -185,7 +185,7 @@ def test_the_subjects_left_is_on_the_left_and_marked_on_all_but_sagittal_slices(
 def test_without_a_loss_the_middle_of_the_brain_is_shown_and_no_border(drawn):
     _, figure = truth_picture(drawn, {"a": noise()}, NOTHING)
     assert captions_of(figure) == ["sagittal\nx = 0 mm", "coronal\ny = -20 mm", "axial\nz = 18 mm"]
-    assert names_of(figure, 2) == ["tissue lost\n(0 everywhere)", "a"]
+    assert names_of(figure, 2) == ["truth\n(0 everywhere)", "a"]
     assert not any(contours_of(axes) for axes in figure.axes)
 
 
@@ -196,6 +196,49 @@ def test_titles_and_names_of_slices_fit_however_many_the_methods(drawn, count):
     _, figure = truth_picture(drawn, rows, loss(((12, 14, 12), (1, 1, 1), 0.3)), title=title)
     names = [slices[0].texts[-1] for slices, _ in rows_of(figure, count + 1)]
     assert_inside_and_apart(figure, [*figure.texts, *names])
+
+
+# --- what is left of it ---------------------------------------------------------------------------
+
+# Between the blocks of the truth in x = 16: two voxels differ by more than 0.1.
+LEFT = loss(((16, 13, 8), (1, 2, 1), 0.3), ((16, 11, 8), (1, 1, 1), 0.08))
+
+
+@pytest.fixture(scope="module")
+def with_residual(drawn):
+    options = {"threshold": THRESHOLD, "residual": LEFT, "residual_threshold": 0.1}
+    shown = TRUTH, TEMPLATE, MASK, GRID, "a scan"
+    return drawn(partial(picture_of_truth, **options), {"a": noise()}, *shown)
+
+
+def test_what_is_left_has_a_row_below_the_truth_with_a_scale_of_its_own(with_residual):
+    _, figure = with_residual
+    assert names_of(figure, 3) == ["truth", "what is left", "a"]
+    slices, bar = rows_of(figure, 3)[1]
+    # Three voxels are fewer than a 200th of the brain: the scale ends at the largest.
+    assert [tick.get_text() for tick in bar.get_yticklabels()] == ["0", "0.3"]
+    overlay = slices[1].images[1].get_array().filled(0)
+    np.testing.assert_allclose(overlay, LEFT[16].T / 0.3)
+    assert "more than 0.1" in figure._suptitle.get_text().replace("\n", " ")
+
+
+def test_its_border_is_drawn_on_its_own_row_and_the_truths_on_all(with_residual):
+    _, figure = with_residual
+    found = [contours_of(slices[1]) for slices, _ in rows_of(figure, 3)]
+    assert [len(borders) for borders in found] == [1, 2, 1]
+    box = found[1][0].get_paths()[0].get_extents()  # y 13 and 14, z 8; 0.08 is below the threshold
+    np.testing.assert_allclose([box.x0, box.x1, box.y0, box.y1], [12.5, 14.5, 7.5, 8.5])
+    colours = [tuple(borders[-1].get_edgecolor()[0][:3]) for borders in found]
+    assert set(colours) == {to_rgb("#4fc3f7")}
+    assert tuple(found[1][0].get_edgecolor()[0][:3]) != to_rgb("#4fc3f7")
+
+
+def test_where_nothing_is_left_the_row_says_so(drawn):
+    options = {"threshold": THRESHOLD, "residual": NOTHING, "residual_threshold": 0.1}
+    shown = TRUTH, TEMPLATE, MASK, GRID, "a scan"
+    _, figure = drawn(partial(picture_of_truth, **options), {"a": noise()}, *shown)
+    assert names_of(figure, 3)[1] == "what is left\n(0 everywhere)"
+    assert len(contours_of(rows_of(figure, 3)[1][0][1])) == 1
 
 
 # --- how well the truth is found ------------------------------------------------------------------

@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.settings import complete_settings, read_schema
+from pipeline.settings import complete_settings, name_repeats, read_schema
 from voxplain.faults import SetupFault
 from voxplain.models import MODELS
 
@@ -141,6 +141,83 @@ def test_a_group_that_the_user_names_gets_its_own_defaults_and_no_group_beside(s
     assert groups == {"MCI": {"patients": 3, "severity": [0, 0], "converts": 0}}
 
 
+# --- presets --------------------------------------------------------------------------------------
+
+
+def simulation_of(schema, **simulation):
+    return complete_settings(simulated(**simulation), schema)["cohorts"]["demo"]["simulation"]
+
+
+def test_temporal_is_what_a_cohort_without_a_preset_is(schema):
+    assert simulation_of(schema, preset="temporal") == simulation_of(schema)
+    told = simulation_of(schema)
+    assert told["atrophy"] == {
+        "areas": ["Hippocampus", "ParaHippocampal", "Amygdala", "Temporal_Mid", "Temporal_Inf"],
+        "max_loss": 0.3,
+        "extent": 1,
+        "asymmetry": 0,
+        "spread": 0,
+    }
+    assert told["shortcut"]["kind"] == "none"
+    assert told["scanner"]["motion"]["share"] == 0
+
+
+PRESETS = {
+    "hippocampal": ([0.7, 1.0], 1, 0.3, "none"),
+    "diffuse_cortex": ([0.7, 1.0], 37, 0.15, "none"),
+    "null": ([0, 0], 5, 0.3, "none"),
+    "confound": ([0, 0], 5, 0.3, "scanner"),
+}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_sets_the_defaults(schema, preset):
+    severity, areas, max_loss, kind = PRESETS[preset]
+    told = simulation_of(schema, preset=preset)
+    assert told["groups"]["AD"] == {"patients": 10, "severity": severity, "converts": 0}
+    assert told["groups"]["CN"]["severity"] == [0, 0]
+    assert len(told["atrophy"]["areas"]) == areas
+    assert told["atrophy"]["max_loss"] == max_loss
+    assert told["shortcut"]["kind"] == kind
+    again = simulation_of(schema, groups={"AD": {"patients": 3}, "MCI": {}}, preset=preset)
+    assert again["groups"]["AD"] == {"patients": 3, "severity": severity, "converts": 0}
+    assert again["groups"]["MCI"]["severity"] == [0, 0]
+
+
+@pytest.mark.parametrize("preset", ["temporal", "hippocampal", "diffuse_cortex", "confound"])
+def test_what_is_written_wins_over_the_preset_key_by_key(schema, preset):
+    plain = simulation_of(schema, preset=preset)
+    groups = {"AD": {"patients": 5, "severity": [0.1, 0.2]}, "CN": {"patients": 5}}
+    told = simulation_of(
+        schema,
+        preset=preset,
+        groups=groups,
+        atrophy={"max_loss": 0.41},
+        shortcut={"kind": "mark"},
+    )
+    assert told["groups"]["AD"]["severity"] == [0.1, 0.2]
+    assert told["atrophy"] == {**plain["atrophy"], "max_loss": 0.41}
+    assert told["shortcut"] == {**plain["shortcut"], "kind": "mark"}
+
+
+@pytest.mark.parametrize("word", ["null", '"null"', "~", ""])
+def test_the_preset_null_may_stand_without_quotes(schema, word):
+    written = yaml.safe_load(f"preset: {word}\n")
+    assert simulation_of(schema, **written) == simulation_of(schema, preset="null")
+
+
+def test_cohorts_that_share_a_mapping_by_an_anchor_keep_presets_of_their_own(schema):
+    text = """
+    a: {source: simulated, simulation: &a {preset: hippocampal, atrophy: {max_loss: 0.4}}}
+    b: {source: simulated, simulation: {<<: *a, preset: diffuse_cortex}}
+    """
+    cohorts = complete_settings({"cohorts": yaml.safe_load(text)}, schema)["cohorts"]
+    areas = [cohorts[name]["simulation"]["atrophy"]["areas"] for name in "ab"]
+    assert areas[0] == ["Hippocampus"]
+    assert len(areas[1]) == 37
+    assert cohorts["b"]["simulation"]["atrophy"]["max_loss"] == 0.4
+
+
 def test_defaults_are_not_shared_between_calls_nor_with_the_schema(schema):
     before = copy.deepcopy(schema)
     first = complete_settings(config(), schema)
@@ -210,8 +287,30 @@ REFUSED = {
         config(registration={"seed": 1.5}),
         ("registration.seed is 1.5", "integer"),
     ),
-    "key without value": (config(skull=None), ("skull is None", "object")),
-    "models without value": (config(models=None), ("models is None", "object")),
+    "nobody ill under a disease": (
+        {
+            "cohorts": {
+                "demo": {
+                    **SIMULATED,
+                    "simulation": {"preset": "hippocampal", "groups": {"LMCI": {}, "CN": {}}},
+                }
+            }
+        },
+        ("preset is hippocampal, but nobody is ill", "severity above 0"),
+    ),
+    "shortcut on both sides": (
+        {
+            "cohorts": {
+                "demo": {
+                    **SIMULATED,
+                    "simulation": {"preset": "confound", "shortcut": {"area": "Frontal_Mid"}},
+                }
+            }
+        },
+        ("shortcut.area is Frontal_Mid, on both sides", "Frontal_Mid_L"),
+    ),
+    "key without value": (config(skull=None), ("skull is None", "a mapping of keys")),
+    "models without value": (config(models=None), ("models is None", "a mapping of keys")),
     "unknown network without value": (
         config(models={"riecke": None}),
         ("unknown key models.riecke", "did you mean rieke?"),
@@ -272,6 +371,26 @@ REFUSED = {
     "no task": (config(tasks=[]), ("tasks is []", "at least 1 items")),
     "no class": (config(tasks=[[]]), ("tasks.0 is []", "at least 1 items")),
     "class twice": (config(tasks=[["AD", "AD"]]), ("tasks.0 is ['AD', 'AD']", "non-unique")),
+    "unknown preset": (
+        simulated(preset="temporall"),
+        ("simulation.preset is 'temporall'", "temporal, hippocampal, diffuse_cortex, null"),
+    ),
+    "a severity under the preset that has none": (
+        simulated(preset="null", groups={"AD": {"severity": [0, 0.5]}}),
+        ("simulation.groups.AD.severity is [0, 0.5], but the preset null has no effect", "remove"),
+    ),
+    "a shortcut under the preset that has none": (
+        simulated(preset=None, shortcut={"kind": "mark"}),
+        ("simulation.shortcut.kind is 'mark', but the preset null has no effect", "another preset"),
+    ),
+    "a shortcut of a group that is not there": (
+        simulated(shortcut={"kind": "mark", "group": "MCI"}),
+        ("simulation.shortcut.group is 'MCI', which no scan of the cohort is; allowed: AD, CN",),
+    ),
+    "shortcut of nobody": (
+        simulated(shortcut={"kind": "mark", "share": 0}),
+        ("simulation.shortcut.share is 0", "above 0"),
+    ),
     "misspelt area": (
         simulated(atrophy={"areas": ["Hipocampus"]}),
         ("simulation.atrophy.areas.0 is 'Hipocampus'", "Hippocampus, Hippocampus_"),
@@ -304,7 +423,10 @@ REFUSED = {
         {"cohorts": {"template": SIMULATED}},
         ("'template' cannot be a key of cohorts", "benchmarks, template and report"),
     ),
-    "cohort without settings": ({"cohorts": {"demo": None}}, ("cohorts.demo is None", "object")),
+    "cohort without settings": (
+        {"cohorts": {"demo": None}},
+        ("cohorts.demo is None", "a mapping of keys"),
+    ),
     "no cohort": ({"cohorts": {}}, ("cohorts is {}", "at least 1 entries")),
     "nothing at all": ({}, ("cohorts is missing", "The cohorts of a run")),
     "cohort without source": (config({}), ("cohorts.demo.source is missing", "adni reads")),
@@ -397,3 +519,39 @@ def test_a_whole_number_written_with_a_point_is_taken_for_one(schema):
     told = complete_settings({"cohorts": {"demo": SIMULATED}, "resolution_mm": 2.0}, schema)
     assert told["resolution_mm"] == 2
     assert isinstance(told["resolution_mm"], int)
+
+
+# --- cohorts that repeat each other ---------------------------------------------------------------
+
+
+def repeat(seed, first_number, **more):
+    groups = {"AD": {"patients": 24}, "CN": {"patients": 20}}
+    told = {"seed": seed, "first_number": first_number, "groups": groups, **more}
+    return {"source": "simulated", "simulation": told}
+
+
+@pytest.mark.parametrize(
+    ("cohorts", "names"),
+    [
+        ({"null1": repeat(1, 0), "null2": repeat(2, 240)}, ["null", "null"]),
+        ({"3": repeat(1, 0), "4": repeat(2, 300)}, ["3", "3"]),
+        # The same people twice; others of the same numbers.
+        ({"a1": repeat(1, 0), "a2": repeat(1, 240)}, ["a1", "a2"]),
+        ({"a1": repeat(1, 0), "a2": repeat(2, 239)}, ["a1", "a2"]),
+        # Another cohort has the name, or other repeats would have it too.
+        (
+            {"a": repeat(1, 0, preset="null"), "a1": repeat(2, 300), "a2": repeat(3, 600)},
+            ["a", "a1", "a2"],
+        ),
+        (
+            {
+                **{"a1": repeat(1, 0), "a2": repeat(2, 300)},
+                **{"a3": repeat(3, 600, age=1), "a4": repeat(4, 900, age=1)},
+            },
+            ["a1", "a2", "a3", "a4"],
+        ),
+        ({"own1": {"source": "adni"}, "own2": {"source": "adni"}}, ["own1", "own2"]),
+    ],
+)
+def test_cohorts_repeat_each_other_that_differ_in_seed_and_numbers_only(cohorts, names):
+    assert list(name_repeats(cohorts).values()) == names

@@ -6,19 +6,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from voxplain.anatomy.skull import find_brain, find_tool
+from voxplain.cohort.effects import TOLERANCE
 from voxplain.cohort.heads import Head
 from voxplain.cohort.simulate import (
     CSF_LEVEL,
+    LARGEST_LOSS,
     ScannerSettings,
+    Shortcut,
+    add_shortcut,
     area_loss,
     atrophy_field,
+    compose_kspace,
+    draw_losses,
     individual_anatomy,
+    jacobian,
     lose_tissue,
     shrinkage,
     simulate_scan,
     tissue,
 )
-from voxplain.volumes import axis_aligned_grid, centres_mm
+from voxplain.volumes import axis_aligned_grid, centres_mm, write_array
 
 DISEASE = ("Hippocampus", "ParaHippocampal", "Amygdala", "Temporal_Mid", "Temporal_Inf")
 SCANNER = ScannerSettings(
@@ -43,8 +51,8 @@ def sampled(array, grid, places):
     return ndimage.map_coordinates(np.asarray(array, np.float32), indices, order=1, mode="nearest")
 
 
-def jacobian(field, grid):
-    """Determinant of the Jacobian of a pull-back displacement."""
+def determinant(field, grid):
+    """Determinant of the Jacobian of a pull-back displacement, by linear algebra."""
     gradients = [np.gradient(component, *grid.voxel_size, axis=(0, 1, 2)) for component in field]
     matrices = np.eye(3) + np.moveaxis(np.array(gradients), (0, 1), (-2, -1))
     return np.linalg.det(matrices)
@@ -124,14 +132,15 @@ def test_the_skull_stays_where_only_the_hippocampus_shrinks(head, aal):
 
 
 def test_the_map_of_atrophy_folds_nowhere(atrophy):
-    determinant = jacobian(atrophy.field, atrophy.grid)
-    assert determinant.min() > 0.2
-    assert determinant.mean() == pytest.approx(1, abs=0.01)
+    found = jacobian(atrophy.field, atrophy.grid.voxel_size)
+    assert found.min() > 0.2
+    assert found.mean() == pytest.approx(1, abs=0.01)
+    np.testing.assert_allclose(found, determinant(atrophy.field, atrophy.grid), atol=1e-4)
 
 
 def test_tissue_contracts_by_half_of_the_loss_and_fluid_takes_the_room(atrophy, head, aal):
-    determinant = jacobian(atrophy.field, atrophy.grid)
-    there = sampled(determinant, atrophy.grid, centres_mm(head.grid))
+    found = jacobian(atrophy.field, atrophy.grid.voxel_size)
+    there = sampled(found, atrophy.grid, centres_mm(head.grid))
     inside = ndimage.binary_erosion(
         np.isin(head.areas, labels_of(aal, "Temporal_Mid")) & (tissue(head) > 0.99)
     )
@@ -187,6 +196,80 @@ def test_tissue_is_the_brains_grey_and_white_matter(head):
     assert not fraction[head.t1 <= CSF_LEVEL].any()
 
 
+# --- the patients' own patterns -------------------------------------------------------------------
+
+TEMPORAL = {
+    81: "Hippocampus_L",
+    82: "Hippocampus_R",
+    1: "Amygdala_L",
+    2: "Amygdala_R",
+    9: "Vermis_3",
+}
+
+
+def test_without_options_all_areas_lose_alike():
+    assert draw_losses(TEMPORAL, 0.25, 0, 0, 7) == dict.fromkeys(TEMPORAL, 0.25)
+
+
+@given(seed=st.integers(0, 2**32 - 1), asymmetry=st.floats(0, 1), spread=st.floats(0, 1))
+def test_an_area_draws_for_itself(seed, asymmetry, spread):
+    all_of_them = draw_losses(TEMPORAL, 0.2, asymmetry, spread, seed)
+    for label, name in TEMPORAL.items():
+        assert draw_losses({label: name}, 0.2, asymmetry, spread, seed) == {
+            label: all_of_them[label]
+        }
+    assert max(all_of_them.values()) <= LARGEST_LOSS
+
+
+@given(seed=st.integers(0, 2**32 - 1), spread=st.floats(0, 0.5))
+def test_sides_differ_by_the_asymmetry_at_most_and_the_same_way(seed, spread):
+    even, uneven = (draw_losses(TEMPORAL, 0.1, a, spread, seed) for a in (0, 0.4))
+    assert even[81] == even[82]
+    differences = []
+    for left, right in ((81, 82), (1, 2)):
+        mean = (uneven[left] + uneven[right]) / 2
+        assert mean == pytest.approx(even[left])
+        differences.append((uneven[left] - uneven[right]) / mean)
+    assert differences[0] == pytest.approx(differences[1])
+    assert abs(differences[0]) <= 0.4
+    assert uneven[9] == even[9], "it has no sides"
+
+
+def test_asymmetry_is_uniform_to_either_side():
+    drawn = [draw_losses(TEMPORAL, 0.1, 0.4, 0, seed) for seed in range(2000)]
+    differences = np.array([(d[81] - d[82]) / 0.1 for d in drawn])
+    assert differences.mean() == pytest.approx(0, abs=0.02)
+    assert differences.std() == pytest.approx(0.8 / np.sqrt(12), rel=0.05)
+
+
+def test_the_spread_is_the_sd_of_the_loss_and_keeps_its_mean():
+    drawn = [draw_losses({81: "Hippocampus_L"}, 0.1, 0, 0.3, seed)[81] for seed in range(4000)]
+    assert np.mean(drawn) == pytest.approx(0.1, rel=0.02)
+    assert np.std(drawn) == pytest.approx(0.03, rel=0.06)
+    assert min(drawn) > 0
+
+
+@pytest.mark.parametrize("extent", [0.2, 0.5, 0.8])
+def test_a_patch_holds_the_extent_of_each_area_and_a_larger_one_holds_it(head, aal, extent):
+    labels = labels_of(aal, "Temporal_Mid", "Hippocampus")
+    losses = dict.fromkeys(labels, 0.3)
+    patch = area_loss(head, losses, extent, seed=3)
+    whole = area_loss(head, losses)
+    for label in labels:
+        area = (head.areas == label) & (tissue(head) > 0.99)
+        # What lies inside its soft border is lost in full, what lies outside not at all.
+        assert (patch[area] > 0.15).mean() == pytest.approx(extent, abs=0.12)
+    assert (patch <= whole + 1e-6).all()
+    larger = area_loss(head, losses, min(extent + 0.2, 1), seed=3)
+    assert (patch <= larger + 1e-6).all()
+    other = area_loss(head, losses, extent, seed=4)
+    assert abs(other - patch).max() > 0.2
+    # Another area leaves this one's patch where it is.
+    alone = area_loss(head, {labels[0]: 0.3}, extent, seed=3)
+    inner = ndimage.binary_erosion(head.areas == labels[0], iterations=2)
+    np.testing.assert_allclose(alone[inner], patch[inner], atol=1e-3)
+
+
 # --- anatomy --------------------------------------------------------------------------------------
 
 
@@ -194,7 +277,7 @@ def test_tissue_is_the_brains_grey_and_white_matter(head):
 def test_a_persons_anatomy_folds_nowhere(head, sd_mm):
     for seed in range(6):
         field, grid = individual_anatomy(head.grid, seed, sd_mm)
-        assert jacobian(field, grid).min() > 0.05, seed
+        assert jacobian(field, grid.voxel_size).min() > 0.05, seed
 
 
 @settings(max_examples=5)
@@ -334,3 +417,185 @@ def test_gain_and_intensity_field_change_brightness_and_not_anatomy(head, health
     # Smooth: neighbours change alike.
     whole = np.where(bright, field.volume / np.maximum(healthy.volume, 1), np.nan)
     assert np.nanmax(abs(np.diff(whole, axis=2))) < 0.1
+
+
+# --- shortcuts ------------------------------------------------------------------------------------
+
+
+def scanners(aal, **changes):
+    told = {"strength": 0.3, "labels": labels_of(aal, "Frontal_Mid_L"), "sd_mm": 15.0, **changes}
+    return Shortcut("scanner", **told)
+
+
+def test_a_scanners_bright_place_is_a_gaussian_around_the_middle_of_its_area(head, aal):
+    places = centres_mm(head.grid)
+    image, change = add_shortcut(head.t1, places, head, scanners(aal))
+    solid = head.t1 > 0.02
+    np.testing.assert_allclose(image[solid] / head.t1[solid], 1 + change[solid], rtol=1e-5)
+    np.testing.assert_array_equal(image[~solid], head.t1[~solid])
+    assert change.max() == pytest.approx(0.3, abs=0.01)
+    centre = [places[axis][head.areas == scanners(aal).labels[0]].mean() for axis in range(3)]
+    np.testing.assert_allclose(centre, (-35, 31, 34), atol=4)
+    # Two standard deviations off it is exp(-2) of its height, wherever there is a head.
+    distance = np.sqrt(sum((p - c) ** 2 for p, c in zip(places, centre, strict=True)))
+    ring = solid & (abs(distance - 30) < 0.5)
+    np.testing.assert_allclose(change[ring], 0.3 * np.exp(-2), rtol=0.08)
+
+
+def test_the_truth_of_a_shortcut_is_where_the_image_changed_and_by_what_fraction(
+    head, aal, quiet, healthy
+):
+    scan = scan_of(head, scanner=quiet)
+    bright = simulate_scan(head, {}, 0, 5, 6, quiet, shortcut=scanners(aal))
+    seen = healthy.volume > 120
+    ratio = bright.volume[seen] / healthy.volume[seen] - 1
+    np.testing.assert_allclose(ratio, bright.truth[seen], atol=0.01)
+    assert not scan.truth.any()
+    ill = simulate_scan(
+        head, dict.fromkeys(labels_of(aal, "Frontal_Mid"), 0.2), 0, 5, 6, quiet,
+        shortcut=scanners(aal),
+    )  # fmt: skip
+    assert (ill.truth < bright.truth - 0.02).mean() < 1e-4, "the larger of both"
+    assert (ill.truth > bright.truth + 0.1).mean() > 1e-3
+    assert ill.truth.max() == pytest.approx(0.3, abs=0.02)
+
+
+def test_a_mark_lies_beside_the_head_and_goes_with_the_skull(head, quiet, tmp_path):
+    scanner = replace(quiet, noise=0.03, voxel_size_mm=(2.5, 2.5))
+    plain = scan_of(head, scanner=scanner)
+    marked = simulate_scan(head, {}, 0, 5, 6, scanner, shortcut=Shortcut("mark", 0.3))
+    capsule = marked.truth > 0.5
+    volume_ml = capsule.sum() * marked.grid.voxel_volume_ml
+    # A cylinder of 10 mm between two halves of a ball, 785 and 524 mm3, 1.3 times as bright as
+    # white matter; its soft border is half a millimetre wider.
+    added = (marked.volume.astype(float) - plain.volume).sum() / 600 / 1.3
+    assert added * marked.grid.voxel_volume_ml == pytest.approx(1.31, rel=0.1)
+    assert volume_ml == pytest.approx(1.65, rel=0.1)
+    np.testing.assert_array_equal(marked.volume[marked.truth == 0], plain.volume[marked.truth == 0])
+    brain = scan_of(
+        Head(head.brain.astype(np.float32), head.brain, head.areas, head.grid), scanner=quiet
+    )
+    off_mm = ndimage.distance_transform_edt(brain.volume < 300, brain.grid.voxel_size)
+    assert off_mm[capsule].min() > 10
+    path = tmp_path / "marked.nii.gz"
+    write_array(path, marked.volume, marked.grid, np.uint16)
+    found = find_brain(path, find_tool("deepbet"), {"threshold": 0.5, "dilate": 0})
+    assert 1.2e6 < found.sum() * 1000 * marked.grid.voxel_volume_ml < 2.2e6
+    assert not (found & (marked.truth > 0)).any()
+
+
+# --- motion ---------------------------------------------------------------------------------------
+
+
+def naive_composition(images, pose_of_line):
+    """Every line of the middle-first three-dimensional k-space, one after another."""
+    spectra = [np.fft.fftshift(np.fft.fftn(image)) for image in images]
+    composed = np.zeros_like(spectra[0])
+    for line, pose in enumerate(pose_of_line):
+        for x in range(composed.shape[0]):
+            composed[x, line, :] = spectra[pose][x, line, :]
+    return abs(np.fft.ifftn(np.fft.ifftshift(composed)))
+
+
+@pytest.mark.parametrize("lines", [12, 13])
+def test_k_space_is_composed_as_line_by_line(lines):
+    draw = np.random.default_rng(0)
+    images = [draw.uniform(0, 1, (6, lines, 8)).astype(np.float32) for _ in range(3)]
+    poses = [0, 0, 0, 2, *[1] * (lines - 6), 2, 0]
+    np.testing.assert_allclose(
+        compose_kspace(images, poses), naive_composition(images, poses), atol=1e-5
+    )
+    np.testing.assert_allclose(compose_kspace(images[:1], [0] * lines), images[0], atol=1e-6)
+
+
+def moving(quiet, **motion):
+    return replace(quiet, motion={"share": 1.0, "translation_mm": 4, "rotation_deg": 4, **motion})
+
+
+def test_a_head_that_moves_is_blurred_but_stays_in_its_place(head, aal, quiet, healthy):
+    for seed in range(6, 10):
+        still = scan_of(head, scanner=quiet, scan_seed=seed)
+        moved = scan_of(head, scanner=moving(quiet), scan_seed=seed)
+        change = moved.volume.astype(float) - still.volume
+        assert abs(change).mean() > 3
+        # The middle of k-space is the pose that is known: shifted by a voxel it fits worse.
+        error = (change**2).mean()
+        for axis in range(3):
+            for step in (-1, 1):
+                shifted = np.roll(still.volume.astype(float), step, axis)
+                assert ((moved.volume - shifted) ** 2).mean() > error
+        np.testing.assert_array_equal(moved.truth, still.truth)
+
+
+def test_motion_of_nothing_and_of_nobody_leaves_a_scan_as_it_is(head, quiet, healthy):
+    still = moving(quiet, translation_mm=0, rotation_deg=0)
+    difference = scan_of(head, scanner=still).volume.astype(int) - healthy.volume
+    assert abs(difference).max() <= 2
+    nobody = scan_of(head, scanner=moving(quiet, share=0.0))
+    np.testing.assert_array_equal(nobody.volume, healthy.volume)
+
+
+def test_about_the_share_of_scans_moves(coarse_head, quiet):
+    grid = replace(quiet, voxel_size_mm=(4, 4))
+    plain = scan_of(coarse_head, scanner=grid)
+    blurred = sum(
+        (
+            scan_of(coarse_head, scanner=moving(grid, share=0.5), scan_seed=seed).volume
+            != plain.volume
+        ).any()
+        for seed in range(12)
+    )
+    assert 2 <= blurred <= 10
+
+
+# --- what was done --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fraction", [0.15, 0.45])
+def test_the_achieved_loss_is_the_intended_one_within_the_tolerance(head, aal, fraction):
+    labels = labels_of(aal, *DISEASE)
+    losses = dict.fromkeys(labels, fraction)
+    fine = replace(SCANNER, voxel_size_mm=(2.0, 2.0))
+    scan = simulate_scan(head, losses, 0.04, 5, 6, fine, measured=labels)
+    assert scan.measures.keys() == set(labels)
+    for label, told in scan.measures.items():
+        ratio = (1 - told.volume_ml / told.volume_without_ml) / told.intended_loss
+        assert TOLERANCE[0] < ratio < TOLERANCE[1], aal.names[label]
+        assert told.intended_loss == fraction
+        assert -0.4 < told.intensity / told.intensity_without - 1 < -0.25 * fraction
+    plain = simulate_scan(head, losses, 0.04, 5, 6, fine)
+    np.testing.assert_array_equal(plain.volume, scan.volume)
+
+
+def test_measured_volumes_are_those_of_scans_with_and_without_the_disease(head, aal, quiet):
+    """Counted apart: tissue of a healthy scan and of a diseased one of the same person."""
+    labels = labels_of(aal, "Temporal_Mid", "Temporal_Inf")
+    losses = dict.fromkeys(labels, 0.4)
+    scanner = replace(quiet, deformation_mm=2.0)
+    told = simulate_scan(head, losses, 0, 5, 6, scanner, measured=labels).measures
+    own = np.where(np.isin(head.areas, labels), tissue(head), 0).astype(np.float32)
+    # A head as bright as the areas' tissue, so that a scan is a map of it.
+    marker = replace(head, t1=0.24 * own)
+    counted = []
+    for ill in ({}, losses):
+        shown = simulate_scan(marker, ill, 0, 5, 6, scanner)
+        counted.append(shown.volume.sum() / 600 / 0.24 * shown.grid.voxel_volume_ml)
+    assert sum(m.volume_without_ml for m in told.values()) == pytest.approx(counted[0], rel=0.1)
+
+
+def test_a_healthy_persons_measures_are_the_same_with_and_without(head, aal):
+    labels = labels_of(aal, "Hippocampus")
+    told = simulate_scan(head, {}, 0.05, 5, 6, SCANNER, measured=labels).measures
+    for own in told.values():
+        assert own.volume_ml == pytest.approx(own.volume_without_ml, rel=0.02)
+        assert own.intensity == pytest.approx(own.intensity_without, rel=1e-4)
+
+
+def test_a_shortcut_brightens_its_area_and_takes_no_tissue(head, aal):
+    shortcut = scanners(aal)
+    measured = [*shortcut.labels, *labels_of(aal, "Cuneus_R")]
+    scan = simulate_scan(head, {}, 0.0, 5, 6, SCANNER, shortcut=shortcut, measured=measured)
+    near, far = (scan.measures[label] for label in measured)
+    assert 0.08 < near.intensity / near.intensity_without - 1 < 0.3
+    assert far.intensity == pytest.approx(far.intensity_without, rel=1e-3)
+    assert near.volume_ml == pytest.approx(near.volume_without_ml, rel=0.02)

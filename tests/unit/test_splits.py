@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import GroupKFold, train_test_split
 
 from voxplain.cohort.scans import Scan
 from voxplain.cohort.splits import (
@@ -434,6 +434,201 @@ def test_an_external_test_without_a_class_on_a_side_is_refused():
         lambda: make_external(whole, whole, CLASSES, "b"),
         "class AD to test (2 of its patients",
         "simulated cohorts need a simulation.first_number of their own",
+    )
+
+
+# --- by head --------------------------------------------------------------------------------------
+
+
+def made_from(scans, heads):
+    """Patient to head: each head's name, for the patients in the order of the scans."""
+    return dict(zip(dict.fromkeys(scan.patient for scan in scans), heads, strict=True))
+
+
+def heads_of(scans, heads, images):
+    return {heads[scan.patient] for scan in scans if scan.image in images}
+
+
+@st.composite
+def cohorts_of_heads(draw, least=3):
+    """A cohort of which each class has patients of at least so many heads, and who has which."""
+    scans = draw(cohorts(least=least))
+    by_class = patient_classes(scans, CLASSES)
+    names = [f"head{n}" for n in range(draw(st.integers(least, 6)))]
+    heads = {}
+    for group in CLASSES:
+        own = [patient for patient, its in by_class.items() if its == group]
+        assume(len(own) >= least)
+        some = [draw(st.sampled_from(names)) for _ in own[least:]]
+        heads |= dict(zip(own, [*names[:least], *some], strict=True))
+    return scans, heads
+
+
+@given(drawn=cohorts_of_heads(), repeats=st.integers(1, 2), **everything)
+def test_no_head_is_on_two_sides_and_every_scan_is_tested_once_a_repeat(
+    drawn, repeats, folds, stratify, seed
+):
+    scans, heads = drawn
+    splits = split_or_skip(make_folds, scans, CLASSES, folds, repeats, stratify, seed, heads)
+    assert len(splits) == folds * repeats
+    for split in splits:
+        assert split.test, "every fold tests some head"
+        assert not heads_of(scans, heads, split.train) & heads_of(scans, heads, split.test)
+    for repeat in range(repeats):
+        own = splits[repeat * folds : (repeat + 1) * folds]
+        assert sorted(image for split in own for image in split.test) == sorted(
+            scan.image for scan in scans
+        )
+
+
+def test_heads_with_equally_many_of_each_class_are_dealt_evenly():
+    # As plan_cohort deals them: each group's patients get all heads in turn.
+    patients = [["AD"]] * 12 + [["NC"]] * 12
+    scans = scans_of(patients)
+    heads = made_from(scans, [f"head{n % 6}" for n in range(24)])
+    for split in make_folds(scans, CLASSES, 3, 2, True, 1, heads):
+        tested = Counter(scan.group for scan in scans if scan.image in split.test)
+        assert tested == {"AD": 4, "NC": 4}
+        assert len(heads_of(scans, heads, split.test)) == 2
+
+
+def test_a_large_head_is_weighed_against_several_small_ones():
+    # a: 4 AD, 4 NC; b: 2 AD, 2 NC; c: 1 AD, 1 NC; d: 1 AD, 1 NC
+    sizes = {"a": 4, "b": 2, "c": 1, "d": 1}
+    patients = [[group] for group in CLASSES for _ in range(8)]
+    scans = scans_of(patients)
+    heads = made_from(scans, 2 * [name for name, n in sizes.items() for _ in range(n)])
+    splits = make_folds(scans, CLASSES, 2, 1, True, 5, heads)
+    tested = {frozenset(heads_of(scans, heads, split.test)) for split in splits}
+    assert tested == {frozenset("a"), frozenset("bcd")}
+
+
+def test_heads_of_one_class_each_are_paired_with_those_of_the_other():
+    # Dealt by their number of patients alone, a fold could get the two heads of one class.
+    scans = scans_of([["AD"]] * 4 + [["NC"]] * 4)
+    heads = made_from(scans, ["a", "a", "b", "b", "c", "c", "d", "d"])
+    for seed in range(20):
+        for split in make_folds(scans, CLASSES, 2, 1, True, seed, heads):
+            assert Counter(s.group for s in scans if s.image in split.test) == {"AD": 2, "NC": 2}
+
+
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=3, max_size=8), folds=st.integers(2, 3), seed=seeds
+)
+def test_heads_of_one_stratum_are_dealt_as_sklearn_deals_groups(sizes, folds, seed):
+    # Of both classes in every head, so that no training set lacks one; unstratified all the same.
+    scans = scans_of([[group] for size in sizes for _ in range(size) for group in CLASSES])
+    names = [f"head{n}" for n, size in enumerate(sizes) for _ in range(2 * size)]
+    splits = make_folds(scans, CLASSES, folds, 1, False, seed, made_from(scans, names))
+    expected = GroupKFold(folds).split(names, groups=names)
+    assert sorted(len(split.test) for split in splits) == sorted(len(test) for _, test in expected)
+
+
+@given(drawn=cohorts_of_heads(), data=st.data(), **everything)
+def test_by_head_too_the_order_of_the_table_moves_nobody(drawn, data, folds, stratify, seed):
+    scans, heads = drawn
+    other = data.draw(st.permutations(scans))
+    first, second = (
+        split_or_skip(make_folds, rows, CLASSES, folds, 1, stratify, seed, heads)
+        for rows in (scans, other)
+    )
+    assert [set(split.test) for split in first] == [set(split.test) for split in second]
+
+
+def test_by_head_one_more_repeat_leaves_the_earlier_ones_and_divides_otherwise():
+    scans = scans_of([["AD"], ["NC"]] * 8)
+    heads = made_from(scans, [f"head{n // 2}" for n in range(16)])
+    one, many = (make_folds(scans, CLASSES, 2, n, True, 1, heads) for n in (1, 4))
+    assert many[:2] == one
+    assert len({frozenset(split.test) for split in many[::2]}) > 1
+
+
+@given(drawn=cohorts_of_heads(), test_patients=st.integers(1, 2), seed=seeds)
+def test_the_fixed_split_by_head_tests_whole_heads_with_at_least_so_many_of_each_class(
+    drawn, test_patients, seed
+):
+    scans, heads = drawn
+    try:
+        split = make_fixed(scans, CLASSES, test_patients, seed, heads=heads)
+    except SetupFault as fault:
+        assert "leave none of the" in str(fault) or "allowed: fewer" in str(fault)
+        return
+    tested = heads_of(scans, heads, split.test)
+    assert not tested & heads_of(scans, heads, split.train)
+    by_class = patient_classes(scans, CLASSES)
+    counts = Counter(by_class[patient] for patient, head in heads.items() if head in tested)
+    assert min(counts[group] for group in CLASSES) >= test_patients
+
+
+def test_the_fixed_split_by_head_takes_as_few_heads_as_are_enough():
+    scans = scans_of([["AD"], ["NC"]] * 6)
+    heads = made_from(scans, [f"head{n // 4}" for n in range(12)])  # two of each class a head
+    for test_patients, expected in ((1, 1), (2, 1), (3, 2), (4, 2)):
+        split = make_fixed(scans, CLASSES, test_patients, 1, heads=heads)
+        assert len(heads_of(scans, heads, split.test)) == expected
+    refused(
+        lambda: make_fixed(scans, CLASSES, 5, 1, heads=heads),
+        "splits.group_by is head",
+        "5 test patients",
+        "none of the 3 heads",
+        "patient",
+    )
+
+
+def test_two_heads_are_enough_for_two_folds_and_a_fixed_split():
+    scans = scans_of([["AD"]] * 4 + [["NC"]] * 4)
+    heads = made_from(scans, ["a", "b"] * 4)
+    for split in [
+        *make_folds(scans, CLASSES, 2, 1, True, 1, heads),
+        make_fixed(scans, CLASSES, 1, 1, heads=heads),
+    ]:
+        assert len(split.test) == len(split.train) == 4
+        assert len(heads_of(scans, heads, split.test)) == 1
+
+
+@pytest.mark.parametrize(
+    ("stratify", "told"), [(True, "patients of class AD"), (False, "patients")]
+)
+def test_fewer_heads_than_folds_are_refused_by_both_numbers_and_what_to_set(stratify, told):
+    scans = scans_of([["AD"]] * 6 + [["NC"]] * 6)
+    heads = made_from(scans, ["a", "b"] * 6)
+    refused(
+        lambda: make_folds(scans, CLASSES, 3, 1, stratify, 1, heads),
+        "splits.group_by is head and splits.folds is 3",
+        f"the {told} are made from 2 heads",
+        "simulation.heads at least 3",
+        "splits.group_by to patient",
+    )
+
+
+def test_a_class_of_too_few_heads_is_refused_though_there_are_enough_of_all():
+    scans = scans_of([["AD"]] * 6 + [["NC"]] * 6)
+    heads = made_from(scans, ["a"] * 6 + ["b", "c"] * 3)
+    refused(lambda: make_folds(scans, CLASSES, 2, 1, True, 1, heads), "class AD", "from 1 heads")
+
+
+def test_the_published_draw_cannot_keep_heads_together():
+    scans = scans_of([["AD"]] * 3 + [["NC"]] * 3)
+    heads = made_from(scans, "abcabc")
+    refused(
+        lambda: make_fixed(scans, CLASSES, 1, 0, "as_published", heads),
+        "splits.group_by is head",
+        "as_published",
+        "allowed with it: hash",
+    )
+
+
+def test_an_external_test_by_head_leaves_out_whoever_shares_a_head():
+    here = scans_of([["AD"], ["NC"]])
+    there = other_cohort(scans_of([["AD"], ["NC"], ["AD"], ["NC"]]))
+    heads = made_from(here, ["a", "b"]), made_from(there, ["a", "c", "c", "b"])
+    assert make_external(here, there, CLASSES, "b").test == ("I100", "I101", "I102", "I103")
+    assert make_external(here, there, CLASSES, "b", heads).test == ("I101", "I102")
+    refused(
+        lambda: make_external(here, there, CLASSES, "b", (heads[0], made_from(there, "abca"))),
+        "no scan of class NC to test",
+        "(3 of its patients or their heads are in the training cohort too and left out)",
+        "splits.group_by to patient",
     )
 
 

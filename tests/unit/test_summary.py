@@ -7,9 +7,14 @@ import pytest
 from pipeline.summary import (
     summarise_accuracy,
     summarise_comparison,
+    summarise_faithfulness,
     summarise_localisation,
+    summarise_networks,
     summarise_run,
+    summarise_spread,
 )
+from voxplain.comparison.models import NetworkPredictions, Summary
+from voxplain.comparison.retraining import pairs_of_runs, spread_rows
 from voxplain.training.metrics import cross_validation_table, predictions_table
 
 CLASSES = ["AD", "NC"]
@@ -184,7 +189,7 @@ def test_the_best_at_finding_the_atrophy_stands_first(place):
     ]
     write_localisation(folder, rows)
     lines = summarise_localisation(folder)
-    assert "simulated atrophy" in lines[1]
+    assert "what was simulated" in lines[1]
     assert lines[2].split() == ["as", "it", "is", "smoothed", "12", "mm"]
     assert [line.split()[0] for line in lines[3:6]] == ["occlusion", "sensitivity", "silent"]
     assert lines[3].split()[1:] == [
@@ -198,12 +203,164 @@ def test_the_best_at_finding_the_atrophy_stands_first(place):
         "chance)",
     ]
     assert lines[5].split()[1:3] == ["n/a", "(n/a"]
-    assert "simulated atrophy" in summarise_run(place, ["fixed"])
+    assert "what was simulated" in summarise_run(place, ["fixed"])
 
 
 def test_real_scans_have_no_atrophy_to_find(tmp_path):
     write_localisation(tmp_path, [("sensitivity", "cortex", 0, "average_precision", 0.3, 1.1)])
     assert summarise_localisation(tmp_path) == []
+
+
+# --- faithfulness ---------------------------------------------------------------------------------
+
+
+def write_faithfulness(folder, rows):
+    folder.mkdir(parents=True, exist_ok=True)
+    columns = ["method", "class", "measure", "mean", "chance"]
+    pd.DataFrame(rows, columns=columns).to_csv(folder / "faithfulness.tsv", **LOOK)
+
+
+def write_randomisation(folder, rows):
+    folder.mkdir(parents=True, exist_ok=True)
+    columns = ["method", "step", "layer", "mean"]
+    pd.DataFrame(rows, columns=columns).to_csv(folder / "randomisation.tsv", **LOOK)
+
+
+def test_the_most_faithful_stands_first_in_its_class(place):
+    folder = place / "fixed" / "seed-1"
+    values = {("sensitivity", "AD"): (0.6, 0.5), ("occlusion", "AD"): (0.25, 0.75)}
+    values |= {(method, "NC"): (0.125, 0.25) for method, _ in values}
+    write_faithfulness(
+        folder,
+        [
+            (method, group, measure, mean, 0.0625)
+            for (method, group), (deletion, insertion) in values.items()
+            for measure, mean in (
+                ("deletion", deletion),
+                ("insertion", insertion),
+                ("faithfulness", insertion - deletion),
+                ("gain", insertion - deletion - 0.0625),
+            )
+        ],
+    )
+    assert "Faithfulness" in summarise_run(place, ["fixed"])
+    rows = [("sensitivity", 1, "fc", 0.9), ("sensitivity", 2, "conv", 0.375)]
+    write_randomisation(folder, rows)
+    lines = [line.split() for line in summarise_faithfulness(folder)[5:-1]]
+    assert lines[0] == ["occlusion", "AD", "0.25", "0.75", "0.50", "0.06", "-"]
+    assert lines[1] == ["sensitivity", "AD", "0.60", "0.50", "-0.10", "0.06", "0.38"]
+    assert [line[:2] for line in lines[2:]] == [["sensitivity", "NC"], ["occlusion", "NC"]]
+
+
+def test_layers_alone_are_told_too_and_nothing_of_nothing(tmp_path):
+    assert summarise_faithfulness(tmp_path) == []
+    write_randomisation(tmp_path, [("grad_cam", 1, "fc", np.nan), ("lrp", 1, "fc", 0.5)])
+    lines = [line.split() for line in summarise_faithfulness(tmp_path)[5:-1]]
+    assert lines == [
+        ["grad_cam", "-", "-", "-", "-", "-", "n/a"],
+        ["lrp", "-", "-", "-", "-", "-", "0.50"],
+    ]
+
+
+# --- over several networks ------------------------------------------------------------------------
+
+
+def write_spread(path):
+    """Two seeds, which move occlusion by more than the methods lie apart for NC."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    runs = [("fixed", 1), ("fixed", 2)]
+    shares = {
+        "AD": {"sensitivity": (0.1, 0.1), "occlusion": (0.5, 0.6)},
+        "NC": {"sensitivity": (0.1, 0.1), "occlusion": (0.1, 0.3)},
+    }
+    tables = []
+    for group, of_methods in shares.items():
+
+        def read(method, run, of_methods=of_methods):
+            share = of_methods[method][run[1] - 1]
+            return np.array([share, 1 - share])
+
+        rows = spread_rows(read, METHODS, runs, pairs_of_runs(runs, "seeds"))
+        tables.append(pd.DataFrame(rows).assign(**{"class": group, "model": "rieke"}))
+    pd.concat(tables).to_csv(path, float_format="%.6g", **LOOK)
+
+
+def test_distances_within_noise_are_marked_and_floors_stand_on_the_diagonal(tmp_path):
+    path = tmp_path / "fixed" / "retraining.tsv"
+    write_spread(path)
+    root = 2**0.5 * 1e4
+    lines = summarise_spread(path)
+    assert "mean ± SD over seeds (rieke, fixed)" in lines[0]
+    assert [line.split() for line in lines[1:7]] == [
+        ["AD", "sensitivity", "occlusion"],
+        ["sensitivity", "0.00"],
+        [
+            "occlusion",
+            f"{0.45 * root:.2f}",
+            "±",
+            f"{0.05 * 2**0.5 * root:.2f}",
+            f"{0.1 * root:.2f}",
+        ],
+        ["NC", "sensitivity", "occlusion"],
+        ["sensitivity", "0.00"],
+        ["occlusion", f"~{0.1 * root:.2f}", "±", f"{0.1 * 2**0.5 * root:.2f}", f"{0.2 * root:.2f}"],
+    ]
+    assert "with another seed" in lines[7]
+    assert lines[8].split()[0] == "~"
+    assert lines[9] == f"  files: {path}, {path.with_suffix('.png')}"
+
+
+def test_the_table_over_seeds_takes_the_place_of_each_seeds_own(place):
+    write_spread(place / "fixed" / "retraining.tsv")
+    told = summarise_run(place, ["fixed"])
+    assert told.count("Distances of the methods' average heatmaps") == 1
+    assert told.count("Areas with most relevance by sum") == 1
+    assert f"Of seed-1; every seed's tables: {place}/fixed/seed-*/" in told
+    assert "one training" not in told
+    write_spread(place / "folds" / "retraining.tsv")
+    assert "mean ± SD over folds (rieke, folds)" in summarise_run(place, ["fixed"])
+    assert "on other folds" in summarise_run(place, ["fixed"])
+
+
+def test_one_training_says_how_to_tell_its_noise(place):
+    for path in (place / "fixed" / "seed-2").iterdir():
+        path.unlink()
+    (place / "fixed" / "seed-2").rmdir()
+    told = summarise_run(place, ["fixed"])
+    assert "noise of retraining, one training cannot tell" in told
+    assert "training.seeds: [0, 1, 2]" in told
+
+
+# --- all networks ---------------------------------------------------------------------------------
+
+
+def test_baselines_stand_below_the_networks_with_intervals_and_differences(tmp_path):
+    groups = ["AD", "NC"] * 4
+    told = {"cohort": "a", "tested_on": "a", "task": "AD-NC", "classes": CLASSES, "seed": 0}
+    networks = [
+        NetworkPredictions(
+            **told, model=model, kind=kind, split=split, predictions=predictions(given, groups)
+        )
+        for model, kind, given in (
+            ("rieke", "network", [0.9, 0.1] * 4),
+            ("baseline: age and sex", "baseline", [0.5] * 8),
+        )
+        for split in ("repeat-1_fold-1", "fixed")
+    ]
+    summary = Summary(networks)
+    summary.rows().to_csv(tmp_path / "summary.tsv", float_format="%.4f", **LOOK)
+    differences = summary.differences()
+    differences.to_csv(tmp_path / "against_baselines.tsv", float_format="%.4f", **LOOK)
+    lines = summarise_networks(tmp_path / "summary.tsv").splitlines()
+    assert "baselines" in lines[1]
+    assert [line.split()[2] for line in lines[3:7]] == ["rieke", "rieke", "baseline:", "baseline:"]
+    assert lines[3].endswith("1.00 ± n/a [1.00, 1.00]")
+    assert lines[5].endswith("0.50 ± n/a [0.50, 0.50]")
+    assert lines[11].split() == [
+        *("a", "AD-NC", "rieke", "-", "baseline:", "age", "and", "sex"),
+        *("+0.50", "[0.50,", "0.50]"),
+    ]
+    assert len(lines) == 13, "the fixed split has no line of its own there"
 
 
 # --- a run ----------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """One real tiny run, made once, that the tests of the workflow copy and ask questions of."""
 
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -56,6 +57,13 @@ TINY = {
     "sa_ucm": {"levels": 3, "most_segments": 10},
     "smoothgrad": {"samples": 2},
     "integrated_gradients": {"steps": 3},
+    "faithfulness": {
+        "scans": 2,
+        "steps": 4,
+        "random_orders": 2,
+        "randomised_scans": 1,
+        "randomise": ["sensitivity", "occlusion"],
+    },
     "device": "cpu",
 }
 
@@ -100,8 +108,11 @@ def snakemake(
     directory: Path, *arguments: str, root: Path = ROOT, config: dict | None = None, **environment
 ) -> Run:
     """Call Snakemake on the workflow of ``root``, its results below ``directory``."""
+    words = command(directory, *arguments, root=root, config=config)
+    if "-n" in arguments and not environment:
+        return plan(directory, words[words.index("snakemake") + 1 :])
     done = subprocess.run(
-        command(directory, *arguments, root=root, config=config),
+        words,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -110,6 +121,30 @@ def snakemake(
         check=False,
     )
     return Run(done.returncode, done.stdout)
+
+
+def plan(directory: Path, arguments: list[str]) -> Run:
+    """A dry run, in a fork of a process that has Snakemake at hand."""
+    handle, said = tempfile.mkstemp(".log", "said-", directory)
+    os.close(handle)
+    asked = json.dumps({"arguments": arguments, "said": said})
+    process = planner()
+    process.stdin.write(f"{asked}\n")
+    process.stdin.flush()
+    status = int(process.stdout.readline())
+    return Run(status, Path(said).read_text())
+
+
+@functools.cache
+def planner() -> subprocess.Popen:
+    """It ends with its standard input, that is with the tests."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "workflow.planner"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
+    )
 
 
 def spoil_statistics(directory: Path) -> None:

@@ -50,6 +50,8 @@ ALL = {
     },
     "heatmaps": {"methods": METHODS_HERE},
     "cam": {"layer": {"voxcnn": "conv2b"}},
+    # On Rieke's network only: test_faithfulness.py.
+    "faithfulness": {"scans": 0, "randomised_scans": 0},
 }
 
 
@@ -128,7 +130,11 @@ def test_a_summary_is_the_mean_of_the_other_methods_normalised_maps(all_run):
 def test_the_summary_has_a_row_for_every_network_and_evaluation(all_run):
     rows = table(all_run / "results/summary.tsv")
     per_scan = rows[rows["level"] == "scan"]
-    assert len(per_scan) == 3 * len(NETWORKS)
+    baselines = per_scan[per_scan["kind"] == "baseline"]
+    assert len(per_scan) - len(baselines) == 3 * len(NETWORKS)
+    # Also of the other cohort, whose areas, ages and sexes are its own.
+    assert len(baselines) == 3 * 2
+    assert (baselines.groupby("evaluation")["tested_on"].first()["external test"]) == "other"
     assert set(per_scan["evaluation"]) == {"cross-validation", "fixed split", "external test"}
     for model in NETWORKS:
         label = describe_model(model, GRID)
@@ -139,7 +145,7 @@ def test_the_summary_has_a_row_for_every_network_and_evaluation(all_run):
         assert own.loc["cross-validation", "networks"] == 2
         assert own.loc["external test", "tested_on"] == "other"
     assert (all_run / "results/summary.png").read_bytes()[:4] == b"\x89PNG"
-    assert "All networks, per scan (mean ± SD)" in (all_run / "said.log").read_text()
+    assert "All networks and baselines, per scan (mean ± SD" in (all_run / "said.log").read_text()
 
 
 def test_an_external_test_trains_on_one_cohort_and_tests_on_the_other(all_run):

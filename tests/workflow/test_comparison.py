@@ -15,6 +15,7 @@ import yaml
 from matplotlib import pyplot as plt
 from scipy import stats
 from sklearn import metrics
+from sklearn.linear_model import LogisticRegression
 
 from voxplain.models import build_model
 from voxplain.relevance import METHODS
@@ -46,6 +47,8 @@ def test_every_usable_scan_is_tested_once_and_no_patient_is_on_two_sides(tiny_ru
     assert counts["scans"].sum() == len(splits)
     audit = table(tiny_run / f"{TASK}/leakage_audit.tsv")
     assert (audit["patients_on_both_sides"] == 0).all()
+    # Said of every simulated cohort that has no other head.
+    assert audit["heads_on_both_sides"].str.startswith("head packaged is on both sides").all()
 
 
 def test_a_splits_statistics_are_those_of_its_training_scans(tiny_run):
@@ -200,9 +203,7 @@ def test_areas_and_distances_follow_from_the_average_maps(tiny_run):
 
 def truth_of(tiny_run, image):
     """Path and volume of a scan's true atrophy in template space."""
-    (path,) = (tiny_run / "results/tiny/derivatives").rglob(
-        f"*_acq-{image}_*atrophy_probseg.nii.gz"
-    )
+    (path,) = (tiny_run / "results/tiny/derivatives").rglob(f"*_acq-{image}_*truth_probseg.nii.gz")
     return path, nib.load(path).get_fdata()
 
 
@@ -210,7 +211,7 @@ def test_the_truth_of_a_diseased_test_scan_lies_in_the_areas_that_lost_tissue(ti
     splits = table(tiny_run / f"{TASK}/splits.tsv")
     tested = splits[(splits["split"] == "fixed") & (splits["side"] == "test")]
     (image,) = tested[tested["class"] == "AD"]["image"]
-    carried = list((tiny_run / "results/tiny/derivatives").rglob("*atrophy_probseg.nii.gz"))
+    carried = list((tiny_run / "results/tiny/derivatives").rglob("*truth_probseg.nii.gz"))
     path, truth = truth_of(tiny_run, image)
     assert path in carried and len(carried) == 3, "of the scans with a disease"
     assert np.allclose(nib.load(path).affine[:3, 3], (-96, -132, -78))
@@ -304,11 +305,110 @@ def test_scans_whose_atrophy_nobody_knows_are_localised_by_region_only(finished)
     words += ["--workflow-profile", str(ROOT / "profiles/default"), "--cores", "2"]
     run = subprocess.run(words, cwd=finished, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    assert "Finding the simulated atrophy" not in run.stdout + run.stderr
+    assert "Finding what was simulated" not in run.stdout + run.stderr
     told = table(finished / FIXED / "localisation.tsv")
     assert set(told["region"]) == {"cortex", "hippocampus", "lateral_ventricle"}
     assert set(told["method"]) == {"sensitivity", "group_difference"}
     assert (told["patients"] == 2).all()
+
+
+def test_the_noise_of_retraining_is_that_of_two_seeds_maps(finished):
+    """The maps of a second seed are made here: each is the first's, with a tenth of another's."""
+    methods = ["sensitivity", "occlusion"]
+    config = {
+        **TINY,
+        "heatmaps": {"methods": methods},
+        "training": {"seeds": [1, 2]},
+    }
+    mask = nib.load(next(finished.glob("results/template/*desc-brain_mask.nii.gz")))
+    inside = mask.get_fdata() > 0
+    shares = {}
+    for group in ("AD", "NC"):
+        for method, other in zip(methods, methods[::-1], strict=True):
+            one, two = (
+                nib.load(finished / FIXED / name / f"mean_{group}.nii.gz").get_fdata()
+                for name in (method, other)
+            )
+            again = one / one.sum() + 0.1 * two / two.sum()
+            path = finished / FIXED.replace("seed-1", "seed-2") / method / f"mean_{group}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nib.save(nib.Nifti1Image(again.astype(np.float32), mask.affine), path)
+            shares[group, method, 1] = (one / one.sum())[inside]
+            shares[group, method, 2] = (again / again.sum())[inside]
+    target = f"{TASK}/rieke/fixed/retraining.png"
+    run = snakemake(finished, target, "--allowed-rules", "compare_runs", config=config)
+    assert run.status == 0, run.said
+    assert run.jobs == {"compare_runs": 1}
+    rows = table(finished / TASK / "rieke/fixed/retraining.tsv")
+    assert len(rows) == 2 * 4
+    for row in rows.to_dict("records"):
+        a, b = (
+            [shares[row["class"], row[f"method_{which}"], seed] for seed in (1, 2)]
+            for which in "ab"
+        )
+        own = row["method_a"] == row["method_b"]
+        pairs = [(a[0], a[1])] if own else list(zip(a, b, strict=True))
+        apart = [np.linalg.norm(one - other) for one, other in pairs]
+        alike = [stats.spearmanr(one, other).statistic for one, other in pairs]
+        assert row["distance_mean"] == pytest.approx(np.mean(apart), rel=1e-4)
+        assert row["rank_correlation_mean"] == pytest.approx(np.mean(alike), abs=1e-4)
+        floor = max(np.linalg.norm(maps[0] - maps[1]) for maps in (a, b))
+        assert row["floor"] == pytest.approx(floor, rel=1e-4)
+        # A tenth of the way to the other method is not as far as the other method.
+        assert own or str(row["within_noise"]) == "False"
+        assert row["model"] == LABEL
+
+
+def test_baselines_are_fitted_on_each_splits_training_scans(tiny_run):
+    scans, splits = read_scans(tiny_run), table(tiny_run / f"{TASK}/splits.tsv")
+    areas = table(tiny_run / f"{TASK}/baselines/areas.tsv").set_index("image")
+    assert set(areas.pop("cohort")) == {"tiny"}
+    assert sorted(areas.index) == sorted(scans_of_the_task(scans))
+    labels = nib.load(next(tiny_run.glob("results/template/*AAL_dseg.nii.gz"))).get_fdata()
+    names = table(next(tiny_run.glob("results/template/*AAL_dseg.tsv"))).set_index("name")["index"]
+    mask = nib.load(next(tiny_run.glob("results/template/*desc-brain_mask.nii.gz"))).get_fdata() > 0
+    image = areas.index[0]
+    volume = nib.load(tiny_run / "results/tiny" / scans[image]["preprocessed"]).get_fdata()
+    for area in ("Hippocampus_L", "Hippocampus_R", "Temporal_Mid_L"):
+        expected = volume[mask & (labels == names[area])].mean()
+        assert areas.loc[image, area] == pytest.approx(expected, rel=1e-4)
+    people = pd.DataFrame(
+        {i: [float(scans[i]["age"]), scans[i]["sex"] == "M"] for i in areas.index}
+    ).T.astype(float)
+    for baseline, features in (("areas", areas), ("age_sex", people)):
+        folder = tiny_run / f"{TASK}/baselines/{baseline}"
+        predictions = table(folder / "predictions.tsv")
+        assert set(predictions["split"]) == set(splits["split"])
+        for split, rows in splits.groupby("split"):
+            train, test = (rows[rows["side"] == side] for side in ("train", "test"))
+            values = features.loc[train["image"]].to_numpy()
+            mean, sd = values.mean(0), values.std(0)
+            sd[sd == 0] = 1
+            model = LogisticRegression().fit((values - mean) / sd, train["class"])
+            tested = (features.loc[test["image"]].to_numpy() - mean) / sd
+            told = predictions[predictions["split"] == split]
+            assert list(told["image"]) == list(test["image"])
+            expected = model.predict_proba(tested)[:, 0]
+            np.testing.assert_allclose(told["probability_AD"], expected, atol=1e-4)
+        rows = table(folder / "cross_validation.tsv")
+        assert list(rows["split"][:5]) == [
+            *("repeat-1_fold-1", "repeat-1_fold-2", "pooled", "mean", "sd")
+        ]
+    summary = table(tiny_run / "results/summary.tsv")
+    assert list(summary["model"].unique()) == [
+        *(LABEL, "baseline: age and sex", "baseline: mean of areas")
+    ]
+    against = table(tiny_run / "results/against_baselines.tsv")
+    means = summary.set_index(["model", "level", "evaluation"])["roc_auc_mean"]
+    assert len(against) == 2 * 2 * 2
+    for row in against.to_dict("records"):
+        at = (row["level"], row["evaluation"])
+        expected = means[(LABEL, *at)] - means[(row["baseline"], *at)]
+        assert row["roc_auc"] == pytest.approx(expected, abs=1e-3)
+
+
+def scans_of_the_task(scans):
+    return [image for image, row in scans.items() if row["group"] in ("AD", "NC", "CN")]
 
 
 def test_the_truth_is_shown_wherever_its_scan_is_explained(finished):
@@ -435,7 +535,8 @@ def test_a_failed_scan_is_left_out_and_the_others_go_on(finished):
     fate = {"status": "excluded", "stage": "quality", "reason": "by hand", "remedy": ""}
     quality.write_text(json.dumps({**told, "Fate": fate}))
     target = f"{FIXED}/distances.tsv"
-    run = snakemake(finished, target, f"{FIXED}/localisation.tsv", config=two)
+    others = [f"{FIXED}/{name}.tsv" for name in ("localisation", "faithfulness")]
+    run = snakemake(finished, target, *others, config=two)
     assert run.status == 0, run.said
     members = table(finished / f"{TASK}/splits/fixed_members.tsv")
     assert victim not in set(members["image"])
@@ -448,6 +549,7 @@ def test_a_failed_scan_is_left_out_and_the_others_go_on(finished):
     found = table(finished / FIXED / "localisation.tsv")
     assert (found["patients"] == 1).all()
     assert "truth" in set(found["region"])
+    assert set(table(finished / FIXED / "faithfulness.tsv")["class"]) == {"AD"}
 
 
 def bad(**settings):
@@ -497,6 +599,27 @@ def bad(**settings):
         (
             bad(heatmaps={"methods": ["oclusion"]}),
             "config: heatmaps.methods.0 is 'oclusion'; allowed: occlusion",
+        ),
+        (
+            bad(
+                cohorts={name: TINY["cohorts"]["tiny"] for name in ("tiny", "twin")},
+                splits={**TINY["splits"], "external": [{"train": "tiny", "test": "twin"}]},
+            ),
+            "cohorts tiny and twin have the same simulation.seed (3), so that their patients are",
+        ),
+        (
+            bad(
+                cohorts={
+                    "tiny": TINY["cohorts"]["tiny"],
+                    "other": {**TINY["cohorts"]["tiny"], "train": False},
+                },
+                heatmaps={"cohorts": ["other"]},
+            ),
+            "config: heatmaps.cohorts has other, which has train: false",
+        ),
+        (
+            bad(heatmaps={"cohorts": ["big"]}),
+            "config: heatmaps.cohorts has 'big'; allowed: all, or a list of tiny",
         ),
         (
             bad(heatmaps={"target": "MCI"}),

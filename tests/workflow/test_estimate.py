@@ -5,11 +5,12 @@ import re
 import shutil
 
 import pytest
+import yaml
 
 from pipeline.estimate import INTERMEDIATE
 from voxplain.models import MODELS
 from voxplain.relevance import METHODS
-from workflow.conftest import TINY, snakemake
+from workflow.conftest import ROOT, TINY, snakemake
 from workflow.test_rerun import SIMULATION, changed
 
 OTHER = copy.deepcopy(TINY["cohorts"]["tiny"])
@@ -30,7 +31,16 @@ CONFIGS = {
     },
     "more visits": changed(f"{SIMULATION}.visits", {"sc": 1.0, "m12": 1.0}),
     "own heads": changed(f"{SIMULATION}.heads", ["head.nii.gz"]),
+    "healthy twins": {
+        **changed("heatmaps.splits", "all"),
+        "localisation": {"residual": True},
+    },
     "two cohorts": {**TINY, "cohorts": {**TINY["cohorts"], "other": OTHER}},
+    # The configurations of the main question, as they are.
+    **{
+        name: yaml.safe_load((ROOT / f"config/{name}.yaml").read_text())
+        for name in ("benchmark", "benchmark_small")
+    },
 }
 
 

@@ -96,7 +96,7 @@ def test_a_cohort_is_simulated_from_a_users_own_head(tmp_path):
     (row,) = read_scans(tmp_path, "own").values()
     assert row["fate"] == "usable"
     assert float(row["overlap"]) > 0.95
-    truth = next(tmp_path.glob("results/own/source/truth/**/*_atrophy.nii.gz"))
+    truth = next(tmp_path.glob("results/own/source/truth/**/*_truth.nii.gz"))
     loss = nib.load(truth).get_fdata()
     # The default areas hold some 160 ml; at full severity the truth covers much of that.
     volume = (loss > 0.1).sum() * abs(nib.load(truth).affine[0, 0]) * 2 * 2 / 1000

@@ -13,27 +13,40 @@ from pipeline.estimate import SCAN_CHAIN
 from workflow.conftest import ROOT, TINY, snakemake
 
 COMPARE = {"compare_methods"}
-LOCALISE = {"localise_heatmaps", "compare_localisation"}
-AVERAGE = {"average_heatmaps", "tabulate_areas", "show_truth"} | COMPARE | LOCALISE
+# What many rules say of networks and heatmaps is put together on one page.
+TRUST = {"report_trust"}
+MEASURE = {"localise_heatmaps", "compare_localisation"} | TRUST
+# What is to be found is another, for heatmaps and for the difference without a network.
+LOCALISE = {"localise_difference"} | MEASURE
+FOLLOW = {"change_areas", "compare_faithfulness"} | TRUST
+FORGET = {"randomise_layers", "compare_randomisation"} | TRUST
+TELL = {"compare_faithfulness", "compare_randomisation"} | TRUST
+AVERAGE = {"average_heatmaps", "tabulate_areas", "show_truth"} | COMPARE | MEASURE | FOLLOW
 COMBINE = {"combine_heatmaps"} | AVERAGE
-EXPLAIN = {"explain_scans"} | COMBINE
-SUMMARISE = {"evaluate_folds", "summarise_networks"}
+EXPLAIN = {"explain_scans"} | COMBINE | FORGET
+# By methods whose maps are not remade while the network forgets.
+EXPLAIN_OTHERS = EXPLAIN - FORGET | TRUST
+SUMMARISE = {"evaluate_folds", "summarise_networks"} | TRUST
+BASELINE = {"fit_baseline", "summarise_networks"} | TRUST
 EVALUATE = {"train_network"} | SUMMARISE
 TRAIN = EVALUATE | EXPLAIN
 FIT = {"fit_statistics"} | TRAIN
-DIFFER = {"map_group_difference"}
-AUDIT = {"audit_split", "report_splits"} | FIT | DIFFER
+DIFFER = {"map_group_difference", "localise_difference"}
+AUDIT = {"audit_split", "report_splits"} | FIT | DIFFER | BASELINE
 QUALITY = {"assess_quality", "collect_scans", "check_scans"} | AUDIT
-REGISTER = {"register_to_template", "carry_truth"} | QUALITY
+REGISTER = {"register_to_template", "carry_truth", "measure_areas"} | QUALITY
 CORRECT = {"correct_intensity"} | REGISTER
 STRIP = {"strip_skull"} | CORRECT
 CHOOSE = {"choose_skull_tool"} | STRIP
 CONVERT = {"convert_series"} | STRIP
-SIMULATE = {"simulate_scan"} | CONVERT
+SIMULATE = {"simulate_scan", "check_simulation"} | CONVERT
 COHORT = SIMULATE | {"write_scan_table"}
 # Other folds leave the fixed split and its heatmaps alone, and the other way round.
-FOLDS = {"audit_split", "report_splits", "fit_statistics"} | EVALUATE
+FOLDS = {"audit_split", "report_splits", "fit_statistics"} | EVALUATE | BASELINE
 FIXED = AUDIT - {"evaluate_folds"}
+
+# A healthy twin is a scan of its own, and finished with the scan that it belongs to.
+TWIN = {*SCAN_CHAIN, "measure_residual", "collect_scans", "check_scans"}
 
 # Key, as its place in the schema -> a new value -> the rules that run again.
 SIMULATION = "cohorts.tiny.simulation"
@@ -64,6 +77,7 @@ TABLE = {
     "splits.repeats": (2, FOLDS),
     "splits.stratify": (False, FOLDS),
     "splits.fixed_test_patients": (2, FIXED),
+    "splits.group_by": ("patient", set()),  # by head, see test_splits_by_head.py
     "splits.fixed_draw": ("as_published", FIXED),
     "splits.external": ([], set()),  # with another cohort, see test_all_methods.py
     "splits.seed": (2, AUDIT),
@@ -78,38 +92,55 @@ TABLE = {
     "models.rieke.every_class": (True, TRAIN),
     "training.precision": ("bfloat16", TRAIN),
     "training.deterministic": (False, TRAIN),
-    "training.seeds": ([1, 2], TRAIN),
-    "evaluation.roc_auc": ("hard_labels", TRAIN),
+    "training.seeds": ([1, 2], TRAIN | {"compare_runs"}),
+    "evaluation.roc_auc": ("hard_labels", TRAIN | BASELINE),
+    "evaluation.baselines": (["areas"], {"summarise_networks"} | TRUST),
     "device": ("auto", set()),
-    "heatmaps.methods": (["occlusion", "sensitivity", "summary"], COMBINE),
-    "heatmaps.splits": ("all", EXPLAIN | DIFFER),
+    "heatmaps.methods": (
+        ["occlusion", "sensitivity", "summary"],
+        COMBINE | {"compare_randomisation"},
+    ),
+    "heatmaps.splits": ("all", EXPLAIN | DIFFER | {"compare_runs"}),
     "heatmaps.target": ("predicted", EXPLAIN),
     "heatmaps.chunk_size": (1, EXPLAIN),
     "heatmaps.keep_scans": (False, set()),
-    "sa_ucm.levels": (2, EXPLAIN),
-    "sa_ucm.most_segments": (8, EXPLAIN),
-    "cam.layer": ("features.10", EXPLAIN),
-    "cam.placement": ("stretch", EXPLAIN),
-    "smoothgrad.samples": (3, EXPLAIN),
-    "smoothgrad.noise": (0.2, EXPLAIN),
-    "smoothgrad.seed": (1, EXPLAIN),
-    "integrated_gradients.steps": (4, EXPLAIN),
+    "heatmaps.cohorts": ([], set()),  # nothing is explained any more
+    "sa_ucm.levels": (2, EXPLAIN_OTHERS),
+    "sa_ucm.most_segments": (8, EXPLAIN_OTHERS),
+    "cam.layer": ("features.10", EXPLAIN_OTHERS),
+    "cam.placement": ("stretch", EXPLAIN_OTHERS),
+    "smoothgrad.samples": (3, EXPLAIN_OTHERS),
+    "smoothgrad.noise": (0.2, EXPLAIN_OTHERS),
+    "smoothgrad.seed": (1, EXPLAIN_OTHERS),
+    "integrated_gradients.steps": (4, EXPLAIN_OTHERS),
     "lrp.composite": ("epsilon", set()),  # not among the methods here
     "summary.methods": (["sensitivity", "occlusion"], COMBINE),
     "summary.normalise": ("rank", COMBINE),
     "occlusion.size_mm": (20, EXPLAIN),
     "occlusion.stride_mm": (20, EXPLAIN),
     "occlusion.spread": ("average", EXPLAIN),
-    "voxel_occlusion.size_voxels": (3, EXPLAIN),
-    "voxel_occlusion.stride_voxels": (2, EXPLAIN),
-    "areas.placement": ("as_published", {"make_atlas"} | EXPLAIN),
+    "voxel_occlusion.size_voxels": (3, EXPLAIN_OTHERS),
+    "voxel_occlusion.stride_voxels": (2, EXPLAIN_OTHERS),
+    "areas.placement": (
+        "as_published",
+        {"make_atlas", "measure_areas"} | EXPLAIN_OTHERS | BASELINE,
+    ),
     "areas.share_of": ("atlas", {"tabulate_areas"} | COMPARE),
     "areas.top": (5, COMPARE),
     "areas.least_ml": (1, COMPARE),
     "localisation.regions": (["cortex"], LOCALISE),
     "localisation.truth_threshold": (0.1, LOCALISE | {"show_truth"}),
+    "localisation.residual": (True, TWIN | LOCALISE | {"show_truth"}),
+    "localisation.residual_threshold": (0.2, set()),  # no residual here
     "localisation.smoothing_mm": ([8], LOCALISE),
-    "localisation.draws": (500, {"compare_localisation"}),
+    "localisation.draws": (500, {"compare_localisation"} | TRUST),
+    "faithfulness.scans": (1, FOLLOW),
+    "faithfulness.steps": (5, FOLLOW),
+    "faithfulness.random_orders": (3, FOLLOW),
+    "faithfulness.seed": (2, FOLLOW | FORGET),
+    "faithfulness.randomised_scans": (2, FORGET),
+    "faithfulness.randomise": (["sensitivity"], {"compare_randomisation"} | TRUST),
+    f"{SIMULATION}.preset": ("hippocampal", SIMULATE),
     f"{SIMULATION}.seed": (4, COHORT),
     f"{SIMULATION}.first_number": (100, COHORT),
     f"{SIMULATION}.groups.AD.converts": (0.5, set()),  # AD is what others turn into
@@ -121,6 +152,18 @@ TABLE = {
     f"{SIMULATION}.progression_per_year": (0.2, set()),  # only first visits here
     f"{SIMULATION}.atrophy.areas": (["Hippocampus"], SIMULATE),
     f"{SIMULATION}.atrophy.max_loss": (0.2, SIMULATE),
+    f"{SIMULATION}.atrophy.extent": (0.5, SIMULATE),
+    f"{SIMULATION}.atrophy.asymmetry": (0.3, SIMULATE),
+    f"{SIMULATION}.atrophy.spread": (0.2, SIMULATE),
+    f"{SIMULATION}.shortcut.kind": ("scanner", SIMULATE),
+    f"{SIMULATION}.shortcut.group": ("CN", set()),  # nobody carries one here
+    f"{SIMULATION}.shortcut.share": (0.5, set()),
+    f"{SIMULATION}.shortcut.strength": (0.2, set()),
+    f"{SIMULATION}.shortcut.area": ("Cuneus_R", set()),
+    f"{SIMULATION}.shortcut.sd_mm": (20, set()),
+    f"{SIMULATION}.scanner.motion.share": (0.9, SIMULATE),
+    f"{SIMULATION}.scanner.motion.translation_mm": (3, set()),  # nobody moves here
+    f"{SIMULATION}.scanner.motion.rotation_deg": (3, set()),
     f"{SIMULATION}.scanner.deformation_mm": (2.0, SIMULATE),
     f"{SIMULATION}.scanner.rotation_deg": (5, SIMULATE),
     f"{SIMULATION}.scanner.translation_mm": (5, SIMULATE),
@@ -313,16 +356,25 @@ def test_touched_scripts_and_comments_rerun_nothing(finished, checkout):
         ("voxplain/anatomy/register.py", REGISTER),
         ("voxplain/store.py", REGISTER),
         ("voxplain/training/cropped.py", TRAIN),
-        ("voxplain/comparison/localisation.py", LOCALISE),
-        ("voxplain/comparison/difference.py", DIFFER | {"compare_localisation"}),
+        ("voxplain/comparison/localisation.py", LOCALISE | TELL),
+        ("voxplain/comparison/faithfulness.py", FOLLOW | FORGET),
+        ("voxplain/comparison/faithfulness_tables.py", TELL),
+        ("voxplain/relevance/randomisation.py", FORGET),
+        ("voxplain/relevance/deletion.py", FOLLOW),
+        ("voxplain/comparison/difference.py", DIFFER | TRUST | {"compare_localisation"}),
         ("voxplain/cohort/dicom.py", SIMULATE),
         ("voxplain/cohort/scans.py", {"report_splits"} | SUMMARISE),
         ("voxplain/relevance/gradient.py", EXPLAIN),
         ("voxplain/relevance/combine.py", COMBINE),
         ("voxplain/comparison/models.py", SUMMARISE),
         ("voxplain/models/rieke.py", TRAIN),
-        ("voxplain/comparison/distance.py", COMPARE | {"compare_localisation", "show_truth"}),
-        ("voxplain/training/metrics.py", TRAIN),
+        (
+            "voxplain/comparison/distance.py",
+            COMPARE | {"compare_localisation", "show_truth"} | TRUST,
+        ),
+        ("voxplain/training/metrics.py", TRAIN | BASELINE),
+        ("voxplain/comparison/auc.py", SUMMARISE),
+        ("voxplain/comparison/baselines.py", BASELINE),
         ("correct_intensity.py", CORRECT),
     ],
 )

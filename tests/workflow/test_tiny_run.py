@@ -9,6 +9,7 @@ import numpy as np
 import pydicom
 import yaml
 
+from voxplain.cohort.effects import TOLERANCE
 from voxplain.cohort.fates import COLUMNS
 from voxplain.store import Brain, open_scan
 from workflow.conftest import ROOT, TINY, snakemake
@@ -90,10 +91,30 @@ def test_the_simulated_archive_is_dicom_in_the_archives_tree(tiny_run):
             / "results/tiny/source/truth"
             / folder.relative_to(tiny_run / "results/tiny/source/ADNI")
         )
-        loss = nib.load(f"{truth}_atrophy.nii.gz").get_fdata()
+        loss = nib.load(f"{truth}_truth.nii.gz").get_fdata()
         diseased = read_scans(tiny_run)[image]["group"] == "AD"
         assert (loss.max() > 0.2) if diseased else (loss.max() == 0)
         assert loss.max() <= 0.3 + 1e-6
+
+
+def test_the_simulation_did_what_it_was_to_do(tiny_run):
+    with open(tiny_run / "results/tiny/simulation.tsv", newline="") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t"))
+    areas = [row for row in rows if row["part"] == "area"]
+    assert len(areas) == 2 * 10, "five areas have two sides each"
+    for row in areas:
+        intended, achieved = float(row["intended_loss"]), float(row["achieved_loss"])
+        if row["group"] == "AD":
+            assert 0.24 <= intended <= 0.3
+            assert TOLERANCE[0] < achieved / intended < TOLERANCE[1], row
+        else:
+            assert intended == 0
+            assert abs(achieved) < 0.03
+    heads = {(row["group"], row["name"]): row["patients"] for row in rows if row["part"] == "head"}
+    assert heads == {("AD", "packaged"): "3", ("CN", "packaged"): "3"}
+    (volumes,) = [row for row in rows if row["name"] == "volumes"]
+    assert volumes["group"] == "AD / CN"
+    assert float(volumes["low"]) <= float(volumes["roc_auc"]) <= float(volumes["high"])
 
 
 def test_nothing_is_left_to_do_after_a_run(finished):

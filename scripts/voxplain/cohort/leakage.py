@@ -32,6 +32,8 @@ class Member:
     cohort
         Its cohort, where that is another than the training scans'; image ids of two cohorts may be
         the same.
+    head
+        The head that a simulated patient is made from; empty where nobody knows.
     """
 
     image: str
@@ -40,6 +42,7 @@ class Member:
     group: str
     digests: tuple[str, ...] = ()
     cohort: str = ""
+    head: str = ""
 
     @property
     def name(self) -> str:
@@ -80,6 +83,25 @@ def find_repeated(members: Sequence[Member]) -> list[str]:
     ]
 
 
+def find_shared_heads(members: Sequence[Member]) -> list[str]:
+    """One line for every head that patients on both sides are made from.
+
+    They share its folding, which an atrophy changes little: a network that knows the head from
+    training is tested on what it has seen.
+    """
+    patients = defaultdict(lambda: defaultdict(set))
+    for member in members:
+        if member.head:
+            patients[member.head][member.side].add(member.patient)
+    return [
+        f"head {head} is on both sides ("
+        + "; ".join(f"{side}: {len(found[side])} patients" for side in sorted(found))
+        + ")"
+        for head, found in sorted(patients.items())
+        if len(found) > 1
+    ]
+
+
 def _same_images(members: Sequence[Member]) -> list[tuple[Member, Member]]:
     """Pairs that share a digest: each image with the first that hashes to the same."""
     first_with: dict[str, Member] = {}
@@ -92,7 +114,9 @@ def _same_images(members: Sequence[Member]) -> list[tuple[Member, Member]]:
     return list(pairs.values())
 
 
-def check_members(members: Sequence[Member], classes: Iterable[str], split: str) -> None:
+def check_members(
+    members: Sequence[Member], classes: Iterable[str], split: str, by_head: bool = False
+) -> None:
     """Refuse a split that leaks, or one side of which lacks what it needs.
 
     Parameters
@@ -103,6 +127,8 @@ def check_members(members: Sequence[Member], classes: Iterable[str], split: str)
         Each must have a scan to train on; the test side needs one scan of any.
     split
         Name of the split, for messages.
+    by_head
+        Whether a head on both sides is a leak as well.
 
     Raises
     ------
@@ -112,6 +138,12 @@ def check_members(members: Sequence[Member], classes: Iterable[str], split: str)
     problems = [
         f"split {split} leaks: {leak}; correct the table of scans" for leak in find_leaks(members)
     ]
+    if by_head:
+        problems += [
+            f"split {split} leaks: {shared}, though splits.group_by is head; give every cohort "
+            "simulation.heads of its own"
+            for shared in find_shared_heads(members)
+        ]
     for group in classes:
         if not any(m.side == TRAIN and m.group == group for m in members):
             problems.append(

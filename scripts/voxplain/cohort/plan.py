@@ -56,6 +56,8 @@ class PlannedScan:
         0 (healthy) to 1 (the full ``max_loss`` of tissue in the diseased areas).
     ageing
         Fraction of brain tissue lost to age.
+    shortcut
+        Whether the scan carries the cohort's shortcut, a change that is no disease.
     anatomy_seed, scan_seed
         Seeds of what belongs to the patient, and of what belongs to this scan.
     """
@@ -70,6 +72,7 @@ class PlannedScan:
     head: str
     severity: float
     ageing: float
+    shortcut: bool
     anatomy_seed: int
     scan_seed: int
 
@@ -112,6 +115,7 @@ def plan_cohort(
     progression_per_year: float,
     heads: Sequence[str],
     first_number: int = 0,
+    shortcut: Mapping[str, Any] | None = None,
 ) -> list[PlannedScan]:
     """Draw a cohort.
 
@@ -135,10 +139,14 @@ def plan_cohort(
     progression_per_year
         How much a diseased patient's severity grows in a year, as a fraction of itself.
     heads
-        Names of the heads; each group is dealt all of them in turn, so that none marks a group.
+        Names of the heads; each group is dealt all of them in turn, so that none marks a group and
+        no two serve numbers of a group's patients that differ by more than one.
     first_number
         Added to the numbers of all patients, which subjects and image ids are made of, so that two
         cohorts do not share them: a cohort's numbers go up to ten times its largest group.
+    shortcut
+        ``kind`` (``none``: no scan carries one), ``group`` and ``share``: each scan whose row says
+        that group carries the shortcut with that probability. None for no shortcut.
 
     Returns
     -------
@@ -147,9 +155,12 @@ def plan_cohort(
     Raises
     ------
     SetupFault
-        A patient's number has more than four digits.
+        A patient's number has more than four digits, or a group has fewer patients than there are
+        heads.
     """
+    _check_heads(groups, heads)
     scans = []
+    anatomies: set[int] = set()
     for rank, (group, settings) in enumerate(groups.items()):
         for index in range(settings["patients"]):
             number = first_number + index * 10 + rank + 1
@@ -165,6 +176,11 @@ def plan_cohort(
             first_age = draw.uniform(*age)
             first_severity = draw.uniform(*settings["severity"])
             anatomy_seed = draw.getrandbits(32)
+            # Of a thousand patients two draw the same number once in some ten thousand cohorts.
+            again = random.Random(f"{seed}/{group}/{index}/anatomy")
+            while anatomy_seed in anatomies:
+                anatomy_seed = again.getrandbits(32)
+            anatomies.add(anatomy_seed)
             first_day = datetime.date(2005, 9, 1) + datetime.timedelta(days=draw.randrange(700))
             conversion = _conversion_month(
                 random.Random(f"{seed}/{group}/{index}/converts"), settings.get("converts", 0)
@@ -183,11 +199,13 @@ def plan_cohort(
                 years = months / 12
                 years_of_ageing = max(first_age + years - 60, 0)
                 severity = min(first_severity * (1 + progression_per_year * years), 1.0)
+                diagnosis = _CONVERTED if months >= conversion else group
+                chance = random.Random(f"{seed}/{group}/{index}/{visit}/shortcut").random()
                 scans.append(
                     PlannedScan(
                         image=f"I{1000000 + number * 1000 + months}",
                         subject=subject,
-                        group=_CONVERTED if months >= conversion else group,
+                        group=diagnosis,
                         sex=sex,
                         age=round(first_age + years, 2),
                         visit=_VISIT_LABELS.get(visit, f"ADNI1/GO Month {months}"),
@@ -195,11 +213,30 @@ def plan_cohort(
                         head=heads[index % len(heads)],
                         severity=round(severity, 6),
                         ageing=round(ageing_per_decade * years_of_ageing / 10, 6),
+                        shortcut=_carries(shortcut, diagnosis, chance),
                         anatomy_seed=anatomy_seed,
                         scan_seed=scan_seed,
                     )
                 )
     return scans
+
+
+def _check_heads(groups: Mapping[str, Mapping[str, Any]], heads: Sequence[str]) -> None:
+    """Refuse a cohort where some head serves some groups only: it would give the class away."""
+    for group, settings in groups.items():
+        if 0 < settings["patients"] < len(heads):
+            raise SetupFault(
+                f"a simulated cohort has {settings['patients']} patients of group {group} for "
+                f"{len(heads)} heads: some heads would serve other groups only and give the class "
+                f"away; ask for at least {len(heads)} patients of each group, or give fewer heads"
+            )
+
+
+def _carries(shortcut: Mapping[str, Any] | None, diagnosis: str, chance: float) -> bool:
+    """Whether a scan with a number drawn from 0 to 1 carries the shortcut."""
+    if shortcut is None or shortcut["kind"] == "none" or shortcut["group"] != diagnosis:
+        return False
+    return chance < shortcut["share"]
 
 
 def _conversion_month(draw: random.Random, share: float) -> float:

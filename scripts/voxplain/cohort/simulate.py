@@ -1,4 +1,4 @@
-"""One scan of a simulated patient: anatomy, ageing, atrophy, pose and the scanner's own marks.
+"""One scan of a simulated patient: anatomy, ageing, atrophy, pose, shortcut, the scanner's marks.
 
 All fields are *pull-back* displacements in mm: the value at a point says where in the undeformed
 head its tissue comes from. A place where tissue shrank to a fraction ``1 - c`` of its volume is
@@ -7,11 +7,12 @@ therefore one where the pull-back's Jacobian determinant is ``1 / (1 - c)``.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import ndimage
+from scipy import fft, ndimage
 
 from voxplain.cohort.heads import Head
 from voxplain.volumes import Grid, axis_aligned_grid, centres_mm
@@ -22,6 +23,15 @@ _REACH_MM = 12.0  # how far from lost tissue fluid takes its place (SD of a Gaus
 _FULLEST = 0.7  # fluid at a point grows at most to 1 / (1 - 0.7) of its volume
 _WHITE_MATTER_UNITS = 600  # stored value of white matter at gain 1
 _FIELD_OF_VIEW_MM = (200.0, 240.0, 240.0)
+LARGEST_LOSS = 0.6  # of an area's tissue; for more the field was never shown not to fold
+_PATCH_MM = 8.0  # smoothness of the border between an area's affected part and the rest
+_PATCH_STREAM, _MOTION_STREAM = 1, 2  # draws of their own: an option leaves the others' as they are
+# A capsule of 20 mm, taped to the upper left of the head along it.
+_CAPSULE_MM, _CAPSULE_RADIUS_MM, _CAPSULE_GAP_MM = 20.0, 5.0, 2.0
+_CAPSULE_DIRECTION = np.array([-1.0, 0.0, 1.0]) / np.sqrt(2)
+_SKIN = 0.2  # brightness that bone and a scanner's noise do not reach
+_AIR = 0.02
+_MOST_POSES = 4  # of a head that moves
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,9 @@ class ScannerSettings:
         Largest change of the overall brightness, as a fraction.
     voxel_size_mm
         Smallest and largest in-plane voxel edge; slices are 1.2 times as thick, as in ADNI-1.
+    motion
+        ``share`` (probability that the head moves), and where that is not 0 ``translation_mm`` and
+        ``rotation_deg``, the largest along and about each axis.
     """
 
     deformation_mm: float
@@ -51,6 +64,52 @@ class ScannerSettings:
     noise: float
     gain: float
     voxel_size_mm: Sequence[float]
+    motion: Mapping[str, float] = field(default_factory=lambda: {"share": 0.0})
+
+
+@dataclass(frozen=True)
+class Shortcut:
+    """A change of a scan that is no disease.
+
+    Attributes
+    ----------
+    kind
+        ``mark``: a bright capsule beside the head. ``scanner``: a place inside that is brighter.
+    strength
+        By what fraction the capsule is brighter than white matter, or the place at its middle.
+    labels
+        Label values of the area around whose middle the place lies.
+    sd_mm
+        SD of the place's Gaussian.
+    """
+
+    kind: str
+    strength: float
+    labels: Sequence[int] = ()
+    sd_mm: float = 15.0
+
+
+@dataclass(frozen=True)
+class AreaMeasures:
+    """What was done to one area of one scan.
+
+    Attributes
+    ----------
+    intended_loss
+        The fraction of its tissue that the disease was to take.
+    volume_ml, volume_without_ml
+        Its tissue, and what it would be without the disease.
+    intensity, intensity_without
+        Mean brightness of its voxels, white matter being 1, and what it would be without disease
+        and shortcut; both before the coil's field, gain and noise, which preprocessing is to
+        remove.
+    """
+
+    intended_loss: float
+    volume_ml: float
+    volume_without_ml: float
+    intensity: float
+    intensity_without: float
 
 
 @dataclass(frozen=True)
@@ -62,14 +121,18 @@ class SimulatedScan:
     volume
         uint16, as the scanner would store it.
     truth
-        float32, the fraction of tissue that the disease took at each place (0 outside the areas).
+        float32, by what fraction each place was changed: the tissue that the disease took, or the
+        brightness that a shortcut added (1 where there was nothing), whichever is more.
     grid
         Sagittal slices, 1.2 times as thick as the pixels are wide, around the head.
+    measures
+        Label value of each area that was asked for to what was done to it.
     """
 
     volume: np.ndarray
     truth: np.ndarray
     grid: Grid
+    measures: Mapping[int, AreaMeasures] = field(default_factory=dict)
 
 
 def simulate_scan(
@@ -79,6 +142,9 @@ def simulate_scan(
     anatomy_seed: int,
     scan_seed: int,
     scanner: ScannerSettings,
+    extent: float = 1.0,
+    shortcut: Shortcut | None = None,
+    measured: Sequence[int] = (),
 ) -> SimulatedScan:
     """Simulate a scan of one patient.
 
@@ -91,9 +157,15 @@ def simulate_scan(
     ageing
         Fraction of tissue lost everywhere in the brain.
     anatomy_seed, scan_seed
-        Of the patient's anatomy; of pose, bias, gain, noise and voxel size.
+        Of the patient's anatomy and patches; of pose, motion, bias, gain, noise and voxel size.
     scanner
         Sizes of what is drawn.
+    extent
+        Fraction of each area that is affected, see :func:`area_loss`.
+    shortcut
+        Where the scan carries one.
+    measured
+        Label values of the areas to measure.
     """
     draw = np.random.default_rng(scan_seed)
     grid = _draw_grid(draw, scanner.voxel_size_mm)
@@ -101,21 +173,190 @@ def simulate_scan(
 
     anatomy, anatomy_grid = individual_anatomy(head.grid, anatomy_seed, scanner.deformation_mm)
     points += _sample_field(anatomy, anatomy_grid, points)
-    disease = area_loss(head, losses)
-    loss = 1 - (1 - disease) * (1 - ageing * tissue(head))
-    field, field_grid = atrophy_field(head, loss)
-    points += _sample_field(field, field_grid, points)
+    fraction = tissue(head)
+    disease = area_loss(head, losses, extent, anatomy_seed)
+    loss = 1 - (1 - disease) * (1 - ageing * fraction)
+    displacement, field_grid = atrophy_field(head, loss)
+    shift = _sample_field(displacement, field_grid, points)
+    points += shift
 
     # What the head ends with at its volume's border (the neck) goes on beyond it.
-    image = _sample(head.t1, head.grid, points, beyond="nearest")
+    whole = _sample(head.t1, head.grid, points, beyond="nearest")
     truth = _sample(disease, head.grid, points)
-    image = lose_tissue(image, _sample(loss, head.grid, points))
+    lost = _sample(loss, head.grid, points)
+    image = lose_tissue(whole, lost)
+    if shortcut is not None:
+        image, change = add_shortcut(image, points, head, shortcut)
+        truth = np.maximum(truth, change)
+    clean = image.copy() if len(measured) else None
+    # The coil stays where it is while the head moves.
+    image = _moved(image, grid, scanner.motion, scan_seed)
     image *= _bias_field(grid, draw, scanner.bias)
     image *= 1 + scanner.gain * draw.uniform(-1, 1)
     noise = draw.normal(0, scanner.noise, (2, *grid.shape)).astype(np.float32)
     image = np.hypot(image + noise[0], noise[1])  # a magnitude image's noise is Rician
     stored = np.clip(np.rint(image * _WHITE_MATTER_UNITS), 0, 4095).astype(np.uint16)
-    return SimulatedScan(stored, truth.astype(np.float32), grid)
+
+    measures = {}
+    if clean is not None:
+        labels = _sample(head.areas, head.grid, points, order=0)
+        there = np.isin(labels, measured)
+        sources = points[:, there].reshape(3, -1, 1, 1)
+        stretched = _stretch(
+            displacement, field_grid, sources - shift[:, there].reshape(sources.shape)
+        )
+        diseased = _sample(disease, head.grid, sources).ravel()
+        aged = 1 - (1 - lost[there]) / (1 - diseased)
+        fraction_there = _sample(fraction, head.grid, sources).ravel()
+        sums = {
+            "voxels": np.ones(len(aged)),
+            "tissue": fraction_there * (1 - shrinkage(lost[there])),
+            # What the voxel's tissue was before it shrank, but for what age took of it.
+            "tissue_without": fraction_there * (1 - aged) * stretched,
+            "brightness": clean[there],
+            "brightness_without": lose_tissue(whole[there], aged),
+        }
+        totals = {key: np.bincount(labels[there], weights, 256) for key, weights in sums.items()}
+        measures = _measures(
+            totals,
+            measured,
+            {label: extent * losses.get(label, 0.0) for label in measured},
+            grid.voxel_volume_ml,
+        )
+    return SimulatedScan(stored, truth.astype(np.float32), grid, measures)
+
+
+def _measures(
+    totals: Mapping[str, np.ndarray],
+    measured: Sequence[int],
+    intended: Mapping[int, float],
+    voxel_ml: float,
+) -> dict[int, AreaMeasures]:
+    """The measures of areas from sums over their voxels, by label; nothing of one without any."""
+    measures = {}
+    for label in measured:
+        own = {key: float(sums[label]) for key, sums in totals.items()}
+        if own["voxels"] == 0:
+            continue
+        measures[label] = AreaMeasures(
+            intended_loss=intended[label],
+            volume_ml=own["tissue"] * voxel_ml,
+            volume_without_ml=own["tissue_without"] * voxel_ml,
+            intensity=own["brightness"] / own["voxels"],
+            intensity_without=own["brightness_without"] / own["voxels"],
+        )
+    return measures
+
+
+def _stretch(displacement: np.ndarray, grid: Grid, points: np.ndarray) -> np.ndarray:
+    """The Jacobian determinant of a pull-back at points ``(3, n, 1, 1)`` in mm, ``[n]``."""
+    # Only of the box around the points: of the whole head it would take longer than the scan.
+    origin, sizes = grid.matrix[:3, 3], np.array(grid.voxel_size)
+    indices = (points[:, :, 0, 0] - origin[:, None]) / sizes[:, None]
+    if not indices.size:
+        return np.ones(0)
+    first = np.clip(np.floor(indices.min(axis=1)).astype(int) - 2, 0, np.array(grid.shape) - 2)
+    last = np.clip(np.ceil(indices.max(axis=1)).astype(int) + 3, first + 2, grid.shape)
+    box = tuple(slice(a, b) for a, b in zip(first, last, strict=True))
+    determinant = jacobian(displacement[(slice(None), *box)], grid.voxel_size)
+    near = axis_aligned_grid(determinant.shape, sizes, origin + first * sizes)
+    return _sample(determinant, near, points, beyond="nearest").ravel()
+
+
+def jacobian(displacement: np.ndarray, voxel_size: Sequence[float]) -> np.ndarray:
+    """The Jacobian determinant of ``x + displacement(x)``, by central differences.
+
+    Parameters
+    ----------
+    displacement
+        ``(3, x, y, z)``, mm.
+    voxel_size
+        Of its grid, mm.
+
+    Returns
+    -------
+    ``[x, y, z]``; 1 where volumes stay, 0 or less where the map folds.
+    """
+    rows = [list(np.gradient(part, *voxel_size, axis=(0, 1, 2))) for part in displacement]
+    for number, row in enumerate(rows):
+        row[number] = row[number] + 1
+    (a, b, c), (d, e, f), (g, h, i) = rows
+    return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+
+
+def draw_losses(
+    names: Mapping[int, str], loss: float, asymmetry: float, spread: float, seed: int
+) -> dict[int, float]:
+    """The fraction of tissue that a patient's areas lose.
+
+    Every area draws for itself, by its name: another area, or another option, leaves it as it is,
+    and so do the patient's other visits.
+
+    Parameters
+    ----------
+    names
+        Label value to name, which ends in ``_L`` or ``_R`` where an area has sides.
+    loss
+        The mean over patients and areas.
+    asymmetry
+        Largest difference between left and right as a fraction of their mean; uniform, to either
+        side.
+    spread
+        SD over areas as a fraction of the mean; log-normal, both sides of an area alike.
+    seed
+        Of the patient.
+
+    Returns
+    -------
+    Label value to fraction, at most :data:`LARGEST_LOSS`.
+    """
+    lean = asymmetry / 2 * random.Random(f"{seed}/asymmetry").uniform(-1, 1)
+    sides = {"_L": 1 + lean, "_R": 1 - lean}
+    sigma = np.sqrt(np.log1p(spread**2))  # of the logarithm, for a mean of 1 and an SD of spread
+    losses = {}
+    for label, name in names.items():
+        area, side = name.removesuffix("_L").removesuffix("_R"), sides.get(name[-2:], 1.0)
+        drawn = random.Random(f"{seed}/spread/{area}").gauss(0, 1)
+        own = loss * side * float(np.exp(sigma * drawn - sigma**2 / 2))
+        losses[label] = min(own, LARGEST_LOSS)
+    return losses
+
+
+def add_shortcut(
+    image: np.ndarray, points: np.ndarray, head: Head, shortcut: Shortcut
+) -> tuple[np.ndarray, np.ndarray]:
+    """Add a shortcut to an image whose voxels come from ``points``, in mm of the undeformed head.
+
+    There it lies in the same place in every patient, so that registration brings it to one place.
+
+    Returns
+    -------
+    The image, and by what fraction its brightness changed, 1 where it was dark; both as ``image``.
+    """
+    if shortcut.kind == "mark":
+        covered = _capsule(points, head)
+        changed = np.maximum(image, (1 + shortcut.strength) * covered)
+        change = np.clip((changed - image) / np.maximum(image, _AIR), 0, 1)
+        return changed.astype(np.float32), change.astype(np.float32)
+    voxels = np.argwhere(np.isin(head.areas, shortcut.labels))
+    centre = head.grid.matrix[:3, :3] @ voxels.mean(axis=0) + head.grid.matrix[:3, 3]
+    squared = sum((axis - middle) ** 2 for axis, middle in zip(points, centre, strict=True))
+    gain = shortcut.strength * np.exp(-squared / (2 * shortcut.sd_mm**2))
+    change = np.where(image > _AIR, gain, 0).astype(np.float32)
+    return image * (1 + change), change
+
+
+def _capsule(points: np.ndarray, head: Head) -> np.ndarray:
+    """How much of each point a capsule fills that lies along the upper left of the head, 0 to 1."""
+    centre = _brain_centre(head)
+    steps = np.arange(0.0, 200.0, 0.5)
+    ray = (centre[:, None] + _CAPSULE_DIRECTION[:, None] * steps).reshape(3, -1, 1, 1)
+    skin = steps[np.flatnonzero(_sample(head.t1, head.grid, ray).ravel() > _SKIN)[-1]]
+    middle = centre + _CAPSULE_DIRECTION * (skin + _CAPSULE_GAP_MM + _CAPSULE_RADIUS_MM)
+    across, along, up = (axis - place for axis, place in zip(points, middle, strict=True))
+    beyond = np.maximum(abs(along) - (_CAPSULE_MM / 2 - _CAPSULE_RADIUS_MM), 0)
+    distance = np.sqrt(across**2 + beyond**2 + up**2)
+    return np.clip(_CAPSULE_RADIUS_MM + 0.5 - distance, 0, 1)
 
 
 def tissue(head: Head) -> np.ndarray:
@@ -124,16 +365,50 @@ def tissue(head: Head) -> np.ndarray:
     return np.where(head.brain, np.clip(brightness, 0, 1), 0).astype(np.float32)
 
 
-def area_loss(head: Head, losses: Mapping[int, float]) -> np.ndarray:
+def area_loss(
+    head: Head, losses: Mapping[int, float], extent: float = 1.0, seed: int = 0
+) -> np.ndarray:
     """The fraction of tissue lost at each voxel of the undeformed head, ``[x, y, z]`` float32.
 
     Areas end in tissue, not in fluid, and their borders are softened by about a voxel.
+
+    Parameters
+    ----------
+    head
+        Whose areas lose tissue.
+    losses
+        Label value to fraction.
+    extent
+        Fraction of each area's voxels that lose it, a smooth patch or a few; the others lose
+        nothing. A larger extent holds the smaller one.
+    seed
+        Of the patches.
     """
     table = np.zeros(256, np.float32)
     for label, loss in losses.items():
         table[label] = loss
-    smooth = ndimage.gaussian_filter(table[head.areas], 1.0 / np.array(head.grid.voxel_size))
+    lost = table[head.areas]
+    if extent < 1:
+        lost[~_patches(head, [label for label in losses if table[label] > 0], extent, seed)] = 0
+    smooth = ndimage.gaussian_filter(lost, 1.0 / np.array(head.grid.voxel_size))
     return smooth * tissue(head)
+
+
+def _patches(head: Head, labels: Sequence[int], extent: float, seed: int) -> np.ndarray:
+    """Where a smooth random field is among its highest values in an area, ``[x, y, z]`` bool."""
+    coarse = head.grid.coarsened(4.0)
+    noise = np.random.default_rng([seed, _PATCH_STREAM]).standard_normal(coarse.shape)
+    smooth = ndimage.gaussian_filter(noise, _PATCH_MM / 4.0, mode="wrap")
+    voxels = np.nonzero(np.isin(head.areas, labels))
+    places = np.array(voxels) * (np.array(head.grid.voxel_size) / 4.0)[:, None]
+    values = ndimage.map_coordinates(smooth, places, order=1, mode="nearest")
+    owners, affected = head.areas[voxels], np.zeros(head.areas.shape, bool)
+    for label in labels:
+        own = owners == label
+        if own.any():
+            highest = values[own] >= np.quantile(values[own], 1 - extent)
+            affected[tuple(axis[own] for axis in voxels)] = highest
+    return affected
 
 
 def shrinkage(loss: np.ndarray) -> np.ndarray:
@@ -255,14 +530,79 @@ def _posed(
     points: np.ndarray, draw: np.random.Generator, scanner: ScannerSettings, centre: np.ndarray
 ) -> np.ndarray:
     """Where in the head the scanner's points lie, the head being turned and moved at random."""
-    a, b, c = np.deg2rad(draw.uniform(-scanner.rotation_deg, scanner.rotation_deg, 3))
+    rotation = _rotation(draw.uniform(-scanner.rotation_deg, scanner.rotation_deg, 3))
     shift = draw.uniform(-scanner.translation_mm, scanner.translation_mm, 3)
+    moved = points - shift.astype(np.float32).reshape(3, 1, 1, 1)
+    turned = np.tensordot(rotation.astype(np.float32), moved, axes=1)
+    return turned + centre.astype(np.float32).reshape(3, 1, 1, 1)
+
+
+def _rotation(degrees: np.ndarray) -> np.ndarray:
+    """The matrix that rotates about z, then y, then x."""
+    a, b, c = np.deg2rad(degrees)
     about_x = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
     about_y = np.array([[np.cos(b), 0, np.sin(b)], [0, 1, 0], [-np.sin(b), 0, np.cos(b)]])
     about_z = np.array([[np.cos(c), -np.sin(c), 0], [np.sin(c), np.cos(c), 0], [0, 0, 1]])
-    rotation = (about_x @ about_y @ about_z).astype(np.float32)
-    moved = points - shift.astype(np.float32).reshape(3, 1, 1, 1)
-    return np.tensordot(rotation, moved, axes=1) + centre.astype(np.float32).reshape(3, 1, 1, 1)
+    return about_x @ about_y @ about_z
+
+
+def _moved(
+    image: np.ndarray, grid: Grid, motion: Mapping[str, float], scan_seed: int
+) -> np.ndarray:
+    """The image of a head that may have moved while its lines were acquired, one after another.
+
+    The head takes two to four poses. The one it has when the middle of k-space is acquired, which
+    holds most of the image, is that of ``image``, so that what is known of it stays in its place.
+    """
+    draw = np.random.default_rng([scan_seed, _MOTION_STREAM])
+    if draw.random() >= motion["share"]:
+        return image
+    lines = image.shape[1]
+    count = int(draw.integers(2, _MOST_POSES + 1))
+    # Beyond the inner half it would not show; in the very middle no pose would be the scan's.
+    off_middle = abs(np.arange(lines) - lines // 2)
+    moments = np.flatnonzero((off_middle > lines // 16) & (off_middle <= lines // 4))
+    changes = np.sort(draw.choice(moments, count - 1, replace=False))
+    pose_of_line = np.searchsorted(changes, np.arange(lines), side="right")
+    still = pose_of_line[lines // 2]  # k = 0, lines running from the lowest frequency up
+    sizes, origin = np.array(grid.voxel_size), grid.matrix[:3, 3]
+    images = []
+    for pose in range(count):
+        rotation = _rotation(draw.uniform(-motion["rotation_deg"], motion["rotation_deg"], 3))
+        shift = draw.uniform(-motion["translation_mm"], motion["translation_mm"], 3)
+        if pose == still:
+            images.append(image)
+            continue
+        # From voxels to mm about the middle of the field of view, through the pose, and back.
+        matrix = rotation * sizes / sizes[:, None]
+        offset = (rotation @ (origin - shift) - origin) / sizes
+        images.append(ndimage.affine_transform(image, matrix, offset, order=3, mode="nearest"))
+    return compose_kspace(images, pose_of_line)
+
+
+def compose_kspace(images: Sequence[np.ndarray], pose_of_line: Sequence[int]) -> np.ndarray:
+    """The magnitude image whose phase-encoding lines come from different images.
+
+    Phases are encoded along y (front to back). Along the other axes all of a line comes from one
+    image, so that the transform along y alone tells the lines apart.
+
+    Parameters
+    ----------
+    images
+        Each ``[x, y, z]``.
+    pose_of_line
+        Which image each line comes from, ``[y]``, the lowest frequency first and 0 at ``y // 2``.
+
+    Returns
+    -------
+    ``[x, y, z]`` float32.
+    """
+    owners = np.fft.ifftshift(np.asarray(pose_of_line))
+    spectrum = np.zeros(images[0].shape, np.complex64)
+    for number, image in enumerate(images):
+        lines = fft.fft(image.astype(np.float32), axis=1)
+        spectrum[:, owners == number] = lines[:, owners == number]
+    return abs(fft.ifft(spectrum, axis=1)).astype(np.float32)
 
 
 def _bias_field(grid: Grid, draw: np.random.Generator, sd: float) -> np.ndarray:
@@ -286,12 +626,15 @@ def _block_mean(array: np.ndarray, step: np.ndarray) -> np.ndarray:
 
 
 def _sample(
-    array: np.ndarray, grid: Grid, points: np.ndarray, beyond: str = "constant"
+    array: np.ndarray, grid: Grid, points: np.ndarray, beyond: str = "constant", order: int = 1
 ) -> np.ndarray:
-    """Values of a volume at points in mm, linear; 0 beyond it, or its ``nearest`` voxel's."""
+    """Values of a volume at points in mm, linear; 0 beyond it, or its ``nearest`` voxel's.
+
+    Order 0 takes the nearest voxel's, for labels.
+    """
     origin = grid.matrix[:3, 3].astype(np.float32).reshape(3, 1, 1, 1)
     sizes = np.array(grid.voxel_size, np.float32).reshape(3, 1, 1, 1)
-    return ndimage.map_coordinates(array, (points - origin) / sizes, order=1, mode=beyond)
+    return ndimage.map_coordinates(array, (points - origin) / sizes, order=order, mode=beyond)
 
 
 def _sample_field(field: np.ndarray, grid: Grid, points: np.ndarray) -> np.ndarray:

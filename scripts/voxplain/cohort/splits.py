@@ -4,6 +4,9 @@ Only the standard library is needed: which scans a split holds is decided while 
 parsed, from the table alone, so that no job's outcome moves anybody from one side to the other.
 A patient's place depends on the seed and on the patients' own names (their order is that of a
 hash), not on the order of a table; only the draw that reproduces a published one depends on that.
+
+Simulated patients who are made from one head share its folding, by which a network can know it:
+where heads are given, all patients of a head stay on one side.
 """
 
 from __future__ import annotations
@@ -82,11 +85,14 @@ def make_folds(
     repeats: int,
     stratify: bool,
     seed: int,
+    heads: Mapping[str, str] | None = None,
 ) -> list[Split]:
     """Cross-validation by patient, repeated with other divisions.
 
     Patients of a class are put in the order of a hash and dealt to the folds in turn; unstratified,
-    all patients are one class. One more repeat leaves the earlier ones as they are.
+    all patients are one class. One more repeat leaves the earlier ones as they are. By head, whole
+    heads are dealt, the largest first: each to the fold that has least of its classes so far, as
+    ``sklearn.model_selection.GroupKFold`` does with a single class.
 
     Parameters
     ----------
@@ -99,12 +105,15 @@ def make_folds(
     stratify
         Whether every fold gets its share of each class.
     seed
-        Of the patients' order.
+        Of the order of the patients, or of their heads.
+    heads
+        Patient to the head that they are made from, to keep heads together; None: patients only.
 
     Raises
     ------
     SetupFault
-        A class has fewer patients than there are folds, or a training set would lack a class.
+        A class has fewer patients, or patients of fewer heads, than there are folds, or a training
+        set would lack a class.
     """
     by_class = patient_classes(scans, classes)
     counts = Counter(by_class.values())
@@ -119,19 +128,71 @@ def make_folds(
             f"config: splits.folds is {folds}, but there are {len(by_class)} patients; allowed: at "
             "most as many folds as patients"
         )
+    # Unstratified, all are of one class.
+    dealt_as = by_class if stratify else dict.fromkeys(by_class, "")
+    if heads is not None:
+        _check_heads(dealt_as, heads, folds)
     splits = []
     for repeat in range(1, repeats + 1):
-        fold_of = {}
-        strata = [[p for p, g in by_class.items() if g == group] for group in classes]
-        for rank, stratum in enumerate(strata if stratify else [list(by_class)]):
-            for place, patient in enumerate(_hash_order(stratum, f"{seed}/{repeat}")):
-                # Every other class is dealt backwards, so that no fold gets all the remainders.
-                fold_of[patient] = folds - 1 - place % folds if rank % 2 else place % folds
+        salt = f"{seed}/{repeat}"
+        if heads is not None:
+            fold_of = _deal_heads(dealt_as, heads, folds, salt)
+        else:
+            fold_of = _deal_patients(dealt_as, classes if stratify else [""], folds, salt)
         for fold in range(folds):
             name = f"repeat-{repeat}_fold-{fold + 1}"
             testing = {patient for patient, its in fold_of.items() if its == fold}
             splits.append(_split(name, scans, testing, classes))
     return splits
+
+
+def _deal_patients(
+    by_class: Mapping[str, str], classes: Sequence[str], folds: int, salt: str
+) -> dict[str, int]:
+    """Patient to fold: those of each class in turn."""
+    fold_of = {}
+    for rank, group in enumerate(classes):
+        stratum = [patient for patient, its in by_class.items() if its == group]
+        for place, patient in enumerate(_hash_order(stratum, salt)):
+            # Every other class is dealt backwards, so that no fold gets all the remainders.
+            fold_of[patient] = folds - 1 - place % folds if rank % 2 else place % folds
+    return fold_of
+
+
+def _check_heads(by_class: Mapping[str, str], heads: Mapping[str, str], folds: int) -> None:
+    """Refuse heads that are too few for every fold to test some of each class."""
+    for group in dict.fromkeys(by_class.values()):
+        own = {heads[patient] for patient, its in by_class.items() if its == group}
+        if len(own) < folds:
+            told = f" of class {group}" if group else ""
+            raise SetupFault(
+                f"config: splits.group_by is head and splits.folds is {folds}, but the patients"
+                f"{told} are made from {len(own)} heads; give simulation.heads at least {folds} "
+                "volumes, or set splits.folds to no more than there are heads, or splits.group_by "
+                "to patient"
+            )
+
+
+def _deal_heads(
+    by_class: Mapping[str, str], heads: Mapping[str, str], folds: int, salt: str
+) -> dict[str, int]:
+    """Patient to fold, all patients of a head to one; classes as even as whole heads allow."""
+    sizes = Counter(by_class.values())
+    of_head = defaultdict(Counter)
+    for patient, group in by_class.items():
+        of_head[heads[patient]][group] += 1
+    filled = [Counter() for _ in range(folds)]
+    fold_of_head = {}
+    # The order by size is stable: a hash decides among heads of one size.
+    for head in sorted(_hash_order(of_head, salt), key=lambda h: -of_head[h].total()):
+        own = of_head[head]
+        # By how much the squares of a fold's shares of the classes would grow, bar what is the same
+        # in every fold: the least keeps the shares most alike.
+        growth = [sum(its[g] * own[g] / sizes[g] ** 2 for g in sorted(own)) for its in filled]
+        chosen = min(range(folds), key=lambda f: (growth[f], filled[f].total()))
+        filled[chosen] += own
+        fold_of_head[head] = chosen
+    return {patient: fold_of_head[heads[patient]] for patient in by_class}
 
 
 def make_fixed(
@@ -140,8 +201,13 @@ def make_fixed(
     test_patients: int,
     seed: int,
     draw: str = "hash",
+    heads: Mapping[str, str] | None = None,
 ) -> Split:
     """The fixed split whose test set the heatmaps explain: so many patients of each class.
+
+    By head, whole heads are tested on, in the order of a hash, until every class has at least so
+    many patients in the test set; a head that has none of a class that still lacks some is passed
+    over.
 
     Parameters
     ----------
@@ -157,14 +223,22 @@ def make_fixed(
         test_size=test_patients, random_state=seed)`` draws from the patients of each class in the
         order in which the table first has them with it, as the published code of Rieke et al. does;
         the same table then gives the same test patients.
+    heads
+        As for :func:`make_folds`.
 
     Raises
     ------
     SetupFault
-        A class has no more patients than that, the draw is unknown, or it cannot take the seed.
+        A class has no more patients than that, no head is left to train on, the draw is unknown, or
+        it cannot take the seed or keep heads together.
     """
     if draw not in DRAWS:
         raise SetupFault(f"config: the fixed split's draw is {draw!r}; allowed: {', '.join(DRAWS)}")
+    if heads is not None and draw != "hash":
+        raise SetupFault(
+            f"config: splits.group_by is head, but splits.fixed_draw is {draw}, which draws single "
+            "patients; allowed with it: hash"
+        )
     by_class = patient_classes(scans, classes)
     testing = set()
     for group in classes:
@@ -181,16 +255,48 @@ def make_fixed(
         else:
             ordered = [patients[place] for place in numpy_permutation(len(patients), seed)]
         testing.update(ordered[:test_patients])
+    if heads is not None:
+        testing = _test_heads(by_class, heads, test_patients, f"{seed}/{FIXED}")
     return _split(FIXED, scans, testing, classes)
 
 
+def _test_heads(
+    by_class: Mapping[str, str], heads: Mapping[str, str], test_patients: int, salt: str
+) -> set[str]:
+    """The patients of whole heads, as many of each class as asked for or some more."""
+    of_head = defaultdict(set)
+    for patient in by_class:
+        of_head[heads[patient]].add(patient)
+    lacking = Counter(dict.fromkeys(by_class.values(), test_patients))
+    testing = set()
+    for head in _hash_order(of_head, salt):
+        own = Counter(by_class[patient] for patient in of_head[head])
+        if any(lacking[group] > 0 for group in own):
+            testing |= of_head[head]
+            lacking.subtract(own)
+    for group in dict.fromkeys(by_class.values()):
+        if not any(its == group and p not in testing for p, its in by_class.items()):
+            raise SetupFault(
+                f"config: splits.group_by is head, and {test_patients} test patients of each class "
+                f"(splits.fixed_test_patients) leave none of the {len(of_head)} heads to train "
+                f"class {group} on; ask for fewer, give simulation.heads more volumes, or set "
+                "splits.group_by to patient"
+            )
+    return testing
+
+
 def make_external(
-    training: Sequence[Scan], testing: Sequence[Scan], classes: Sequence[str], name: str
+    training: Sequence[Scan],
+    testing: Sequence[Scan],
+    classes: Sequence[str],
+    name: str,
+    heads: tuple[Mapping[str, str], Mapping[str, str]] | None = None,
 ) -> Split:
     """An external test: train on all of one cohort, test on all of another.
 
     Whoever is in the training cohort, with whatever scan, is left out of the test: ADNI scanned
-    some patients in both field strengths.
+    some patients in both field strengths. By head, so is whoever is made from the head of a patient
+    in the training cohort.
 
     Parameters
     ----------
@@ -200,6 +306,8 @@ def make_external(
         Those of the task, the disease first.
     name
         Of the cohort that is tested on.
+    heads
+        As for :func:`make_folds`, of the patients of either cohort.
 
     Returns
     -------
@@ -211,15 +319,22 @@ def make_external(
         Any of the classes has no scan to train on, or none left to test, even if the others have.
     """
     known = {scan.patient for scan in training}
-    train = [scan for scan in training if class_in(scan, classes)]
-    test = [s for s in testing if class_in(s, classes) and s.patient not in known]
     tested = {scan.patient for scan in testing}
-    left_out = len(tested & known)
+    shared = tested & known
     hint = (
         "; simulated cohorts need a simulation.first_number of their own each"
         if tested and tested <= known
         else ""
     )
+    if heads is not None:
+        heads_known = {heads[0][patient] for patient in known}
+        of_known_head = {patient for patient in tested if heads[1][patient] in heads_known}
+        if of_known_head - shared:
+            hint += "; or set splits.group_by to patient, or give the cohorts heads of their own"
+        shared |= of_known_head
+    train = [scan for scan in training if class_in(scan, classes)]
+    test = [s for s in testing if class_in(s, classes) and s.patient not in shared]
+    told = "or their heads are" if heads is not None else "are"
     for group in classes:
         if not any(class_in(scan, classes) == group for scan in train):
             raise SetupFault(
@@ -229,8 +344,8 @@ def make_external(
         if not any(class_in(scan, classes) == group for scan in test):
             raise SetupFault(
                 f"the external test on cohort {name} has no scan of class {group} to test "
-                f"({left_out} of its patients are in the training cohort too and left out); leave "
-                f"the test out, or the task{hint}"
+                f"({len(shared)} of its patients {told} in the training cohort too and left out); "
+                f"leave the test out, or the task{hint}"
             )
     images = (tuple(scan.image for scan in side) for side in (train, test))
     return Split(EXTERNAL.format(name), *images, test_cohort=name)

@@ -124,3 +124,23 @@ def top_areas(table: pd.DataFrame, count: int, least_voxels: int = 1) -> list[di
                 }
             )
     return rows
+
+
+def measure_areas(
+    values: np.ndarray, labels: np.ndarray, names: dict[int, str]
+) -> dict[str, float]:
+    """Mean intensity of a brain in each area that has a voxel.
+
+    Parameters
+    ----------
+    values
+        ``[voxels]``, in the units of the scan's intensity scale.
+    labels
+        ``[voxels]``, the area of each; 0 is none.
+    names
+        Label value to area name.
+    """
+    most = max(names) + 1
+    counts = np.bincount(labels, minlength=most)
+    sums = np.bincount(labels, weights=values, minlength=most)
+    return {name: float(sums[n] / counts[n]) for n, name in names.items() if counts[n]}

@@ -156,6 +156,82 @@ def picture_of_distances(path: str | Path, distances: pd.DataFrame, title: str) 
     plt.close(figure)
 
 
+def picture_of_spread(path: str | Path, spread: pd.DataFrame, title: str) -> None:
+    """The distance table with its spread over networks: a panel a class.
+
+    A cell is mean ± SD in 1e-4, coloured by how many times the mean is the noise of retraining;
+    grey, hatched and marked ``~`` where it is within that noise. The diagonal is each method's own
+    floor.
+
+    Parameters
+    ----------
+    spread
+        Columns ``class`` and those of :func:`voxplain.comparison.retraining.spread_rows`.
+    """
+    classes = list(dict.fromkeys(spread["class"]))
+    methods = list(dict.fromkeys(spread["method_a"]))
+    # Of many methods one panel below the other, so that the text stays readable.
+    columns = len(classes) if len(methods) <= 4 else 1
+    rows = len(classes) // columns
+    side = max(1.35 * len(methods), 2.5)
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(max(columns * (side + 0.3) + 2.6, 8.5), rows * (0.45 * side + 0.4) + 1.8),
+        layout="constrained",
+        squeeze=False,
+        sharex=True,
+        sharey=True,
+    )
+    times = spread["times_floor"].replace(np.inf, np.nan).astype(float)
+    colours = plt.get_cmap("Blues")
+    scale = matplotlib.colors.LogNorm(1, max(float(np.nanmax([*times, 2.0])), 2.0))
+    place_of = {method: place for place, method in enumerate(methods)}
+    for place, group in zip(axes.flat, classes, strict=True):
+        for row in spread[spread["class"] == group].to_dict("records"):
+            column, line = place_of[row["method_b"]], place_of[row["method_a"]]
+            own, noisy = column == line, row["within_noise"] is True
+            above = not own and np.isfinite(row["times_floor"])
+            face = colours(scale(max(row["times_floor"], 1))) if above else "white"
+            look = {"facecolor": face, "edgecolor": "0.8", "lw": 0.5}
+            if noisy:
+                look |= {"facecolor": "0.9", "edgecolor": "0.55", "hatch": "///"}
+            place.add_patch(plt.Rectangle((column, line), 1, 1, **look))
+            text = "n/a"
+            if np.isfinite(row["distance_mean"]):
+                sd = "" if np.isnan(row["distance_sd"]) else f" ± {row['distance_sd'] * 1e4:.2f}"
+                text = f"{'~ ' * noisy}{row['distance_mean'] * 1e4:.2f}{sd}"
+            place.text(
+                column + 0.5,
+                line + 0.5,
+                text,
+                ha="center",
+                va="center",
+                fontsize=8,
+                style="italic" if own else "normal",
+                color="white" if above and np.mean(face[:3]) < 0.5 else "black",
+                bbox={"facecolor": "0.9", "lw": 0, "pad": 1.5} if noisy else None,
+            )
+        place.set(xlim=(0, len(methods)), ylim=(len(methods), 0), title=group)
+        place.set_xticks(np.arange(len(methods)) + 0.5, methods, rotation=20, ha="right")
+        place.set_yticks(np.arange(len(methods)) + 0.5, methods)
+        place.tick_params(length=0)
+    steps = [step for step in (1, 1.5, 2, 3, 5, 10, 20, 50, 100, 200, 500) if step <= scale.vmax]
+    bar = figure.colorbar(
+        plt.cm.ScalarMappable(scale, colours), ax=axes, label="mean, times the noise floor"
+    )
+    bar.set_ticks(steps, labels=[f"{step:g}" for step in steps])
+    bar.minorticks_off()
+    figure.suptitle(
+        f"{title}\nEuclidean distance of average maps, mean ± SD over networks in 1e-4; diagonal: "
+        "a method's own noise floor\n(mean distance of its maps of two networks); hatched, ~: "
+        "within the larger floor of the two methods",
+        fontsize=9,
+    )
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
 def picture_of_area_distribution(
     path: str | Path,
     shares: pd.DataFrame,

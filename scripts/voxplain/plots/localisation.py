@@ -37,7 +37,8 @@ _PLANES = dict(zip(AXES, ("sagittal", "coronal", "axial"), strict=True))
 _APART_MM = 10.0  # two slices of one plane
 _ASIDE_MM = 8.0  # to either side of the brain, for the letter that says which one is left
 _BORDER = "#4fc3f7"  # legible on grey and on a heatmap, and to colour-blind eyes
-_TRUTH, _NOTHING = "tissue lost", "0 everywhere"
+_LEFT = "#ff8a3d"  # beside it, on the viridis of the residual
+_TRUTH, _RESIDUAL, _NOTHING = "truth", "what is left", "0 everywhere"
 _GREY = "0.5"  # baselines
 _MARKERS = ("o", "s", "^", "D")
 
@@ -51,27 +52,36 @@ def picture_of_truth(
     grid: Grid,
     title: str,
     threshold: float,
+    residual: np.ndarray | None = None,
+    residual_threshold: float | None = None,
 ) -> None:
     """One scan's truth and heatmaps on slices that cut the truth: a row for each method.
 
     Slices are in neurological order, the subject's left on the left. Every heatmap is divided by
     its sum and has a colour scale of its own, up to the 99.5th percentile inside the brain; the
-    truth has one from 0 to its maximum. The truth's border is drawn on all of them.
+    truth has one from 0 to its maximum, the residual one of its own values up to that percentile.
+    The truth's border is drawn on all of them.
 
     Parameters
     ----------
     rows
         Method to heatmap ``[x, y, z]``, none below 0.
     truth
-        ``[x, y, z]``, the fraction of tissue lost, 0 to 1.
+        ``[x, y, z]``, the fraction that was changed, 0 to 1.
     template, mask
         ``[x, y, z]`` on ``grid``, axes along those of space.
     threshold
         The truth's border is around what lost more than this.
+    residual
+        ``[x, y, z]``, how much the scan still differs from its healthy twin, 0 or more; it has a
+        row below the truth. None where it was not measured.
+    residual_threshold
+        The residual's border, on its own row, is around what differs by more than this.
     """
     region = truth > threshold
+    left_over = None if residual is None else residual > residual_threshold
     slices = _slices_of(np.where(region, truth, 0) if region.any() else truth, mask, grid)
-    names = [_TRUTH, *rows]
+    names = [_TRUTH, *([] if residual is None else [_RESIDUAL]), *rows]
     # One scale for all planes: a panel is as wide, and a row as high, as the brain is.
     first, last = _bounds(mask)
     aside = round(_ASIDE_MM / grid.voxel_size[0])
@@ -81,9 +91,14 @@ def picture_of_truth(
     left = 0.3 + 0.075 * max(map(len, [*names, _NOTHING]))
     width = max(left + 1.05 * sum(widths) + 0.65, 7.0)
     told = (
-        f"line: more than {_percent(threshold)} of the tissue lost; each heatmap divided by its "
+        f"line: changed by more than {_percent(threshold)}; each heatmap divided by its "
         "sum, scales in 1e-4"
     )
+    if residual is not None:
+        told += (
+            "; what is left: difference from the healthy twin, white matter near 1, orange line: "
+            f"more than {residual_threshold:.3g}"
+        )
     heading = [part for line in (title, told) for part in textwrap.wrap(line, int(13 * width))]
     above = 0.5 + 0.15 * len(heading)
     row_height = 1.05 * float(inches[1:].max())
@@ -105,14 +120,17 @@ def picture_of_truth(
         },
     )
     greys = top_of_greys(template, mask)
-    for row, (name, overlay, cmap, ends_at) in zip(axes, _layers(rows, truth, mask), strict=True):
+    layers = _layers(rows, truth, residual, mask)
+    for row, (name, overlay, cmap, ends_at) in zip(axes, layers, strict=True):
         image = None
+        borders = [(left_over, _LEFT)] if name == _RESIDUAL else []
         for place, (axis, index) in zip(row, slices, strict=False):
             image = draw_slice(place, template, overlay, axis, index, grid, greys, cmap)
             number = AXES.index(axis)
-            inside = np.take(region, index, number).T
-            if inside.any() and not inside.all():
-                place.contour(inside, [0.5], colors=_BORDER, linewidths=0.9)
+            for volume, colour in [*borders, (region, _BORDER)]:
+                inside = np.take(volume, index, number).T
+                if inside.any() and not inside.all():
+                    place.contour(inside, [0.5], colors=colour, linewidths=0.9)
             across, up = (a for a in range(3) if a != number)
             place.set(
                 xlim=(first[across] - 0.5, last[across] - 0.5),
@@ -142,11 +160,17 @@ def picture_of_truth(
 
 
 def _layers(
-    rows: Mapping[str, np.ndarray], truth: np.ndarray, mask: np.ndarray
+    rows: Mapping[str, np.ndarray],
+    truth: np.ndarray,
+    residual: np.ndarray | None,
+    mask: np.ndarray,
 ) -> Iterator[tuple[str, np.ndarray | None, str, str]]:
     """Name, map from 0 to 1 (None where it is 0 everywhere), colours and the scale's end."""
     most = float(truth.max())
     yield _TRUTH, truth / most if most > 0 else None, "viridis", _percent(most)
+    if residual is not None:
+        top = float(np.percentile(residual[mask], 99.5)) or float(residual.max())
+        yield _RESIDUAL, residual / top if top > 0 else None, "viridis", f"{top:.2g}"
     for method, heatmap in rows.items():
         shown, top = normalise(heatmap), top_of_scale([heatmap], mask)
         overlay = None if shown is None else shown / top

@@ -30,6 +30,8 @@ class TrainedNetwork:
         What a scan is normalised by before the network is given it.
     name, label
         Key of :data:`voxplain.models.MODELS`; what tables and figures call it.
+    options
+        What :func:`voxplain.models.build_model` built it from, beside grid and classes.
     classes
         In the order of the outputs, the disease first.
     last_layer
@@ -43,6 +45,7 @@ class TrainedNetwork:
     statistics: VoxelStatistics
     name: str
     label: str
+    options: dict[str, Any]
     classes: list[str]
     last_layer: str
     told: dict[str, Any]
@@ -122,6 +125,7 @@ def load_network(path: str | Path, device: torch.device | str = "cpu") -> Traine
         statistics=VoxelStatistics(mean, sd, mask, Grid(shape, affine)),
         name=name,
         label=plan.label,
+        options=options,
         classes=classes,
         last_layer=plan.last_layer,
         told=told,

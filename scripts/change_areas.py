@@ -1,0 +1,63 @@
+"""Follow the network's word on scans while areas of the brain are deleted and inserted in order."""
+
+from pipeline.job import job
+
+with job(snakemake):
+    import numpy as np
+    import pandas as pd
+    import torch
+
+    from voxplain.comparison.averages import find_maps
+    from voxplain.comparison.faithfulness import (
+        CURVES,
+        DIRECTIONS,
+        RANDOM,
+        areas_of_brain,
+        mean_relevance,
+        order_areas,
+        steps_of,
+    )
+    from voxplain.relevance import choose_target
+    from voxplain.relevance.deletion import delete_and_insert
+    from voxplain.store import open_scan
+    from voxplain.training.device import choose_device
+    from voxplain.training.networks import load_network
+    from voxplain.volumes import read_array
+
+    torch.set_num_threads(snakemake.threads)
+    inputs, settings = snakemake.input, snakemake.params.settings
+    network = load_network(inputs.model, choose_device(snakemake.resources.device))
+    statistics = network.statistics
+    labels, _ = read_array(inputs.labels, np.uint8)
+    areas = areas_of_brain(labels, statistics.mask)
+    members = pd.read_csv(inputs.members, sep="\t", dtype=str, keep_default_na=False)
+    paths = members[members["side"] == "test"].set_index("image")["path"]
+    by_image: dict[str, list[dict]] = {}
+    for told in find_maps(inputs.maps):
+        by_image.setdefault(told["Image"], []).append(told)
+    images = [image for image in snakemake.params.images if image in by_image]
+    tables = [pd.DataFrame(columns=list(CURVES))]
+    for number, image in enumerate(images, start=1):
+        found = {told["Method"]: told for told in by_image[image]}
+        any_map = by_image[image][0]
+        probabilities = [any_map["Probability"][group] for group in network.classes]
+        target = choose_target(settings["target"], network.classes, any_map["Class"], probabilities)
+        scan = statistics.normalise(open_scan(paths[image], statistics.brain))
+        orders = [
+            (method, 0, mean_relevance(read_array(told["path"])[0], areas), 1)
+            for method, told in found.items()
+        ]
+        nothing = np.zeros(areas.max())
+        draws = range(1, settings["random_orders"] + 1)
+        orders += [(RANDOM, draw, nothing, draw) for draw in draws]
+        for method, draw, relevance, drawn_by in orders:
+            order = order_areas(relevance, settings["seed"], image, drawn_by)
+            step_of_voxel, fraction = steps_of(areas, order, settings["steps"])
+            both = delete_and_insert(network.model, scan, target, step_of_voxel)
+            for direction, curve in zip(DIRECTIONS, both, strict=True):
+                told = [method, draw, image, any_map["Patient"], any_map["Class"], direction]
+                points = {"step": range(len(curve)), "fraction": fraction, "probability": curve}
+                tables.append(pd.DataFrame(dict(zip(CURVES, told, strict=False)) | points))
+        print(f"scan {number} of {len(images)}, {image}", flush=True)
+    curves = pd.concat(tables[1:] or tables)
+    curves.to_csv(snakemake.output.curves, sep="\t", index=False, float_format="%.9g")

@@ -1,0 +1,33 @@
+"""Compare what the simulation did with what it was to do, and with what tells the classes apart."""
+
+from pipeline.job import job
+
+with job(snakemake):
+    import json
+    from pathlib import Path
+
+    import pandas as pd
+
+    from voxplain.cohort.effects import TOLERANCE, check_table
+    from voxplain.plots.simulation import picture_of_simulation
+
+    params, output = snakemake.params, snakemake.output
+    rows = []
+    for scan, path in zip(params.scans, snakemake.input.measures, strict=True):
+        who = dict(zip(("image", "patient", "group", "head"), scan, strict=True))
+        told = json.loads(Path(path).read_text(encoding="utf-8"))["Areas"]
+        rows += [{**who, "area": area, **measures} for area, measures in told.items()]
+    measures = pd.DataFrame(rows)
+    table = check_table(measures, params.reference)
+    table.to_csv(output.table, sep="\t", index=False, float_format="%.6g", na_rep="n/a")
+    title = f"{snakemake.wildcards.cohort}: what the simulation did"
+    picture_of_simulation(output.picture, measures, table, params.reference, title)
+
+    ratios = (table["achieved_loss"] / table["intended_loss"])[table["intended_loss"] > 0]
+    least, most = TOLERANCE
+    for row, ratio in ratios[(ratios < least) | (ratios > most)].items():
+        group, area = table.loc[row, ["group", "name"]]
+        print(f"{group}, {area}: achieved {ratio:.2f} of the intended loss, not {least} to {most}")
+    for row in table[table["part"] == "baseline"].to_dict("records"):
+        auc = "{roc_auc:.2f} ({low:.2f} to {high:.2f})".format(**row)
+        print(f"{row['group']}, logistic regression on {row['name']}: ROC AUC {auc}")

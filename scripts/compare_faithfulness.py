@@ -1,0 +1,19 @@
+"""Compare the methods by what deleting and inserting areas in their order does to the network."""
+
+from pipeline.job import job
+
+with job(snakemake):
+    import pandas as pd
+
+    from pipeline.titles import title_of
+    from voxplain.comparison.faithfulness_tables import mean_curves, score_curves, summarise_scores
+    from voxplain.plots.faithfulness import picture_of_faithfulness
+
+    output, params = snakemake.output, snakemake.params
+    names = {key: str for key in ("method", "image", "patient", "class", "direction")}
+    curves = pd.read_csv(snakemake.input.curves, sep="\t", dtype=names, keep_default_na=False)
+    found = summarise_scores(score_curves(curves), params.methods)
+    look = {"sep": "\t", "index": False, "float_format": "%.6g", "na_rep": "n/a"}
+    found.assign(model=params.network).to_csv(output.table, **look)
+    title = title_of(snakemake.wildcards, params.network)
+    picture_of_faithfulness(output.picture, mean_curves(curves), params.methods, title)

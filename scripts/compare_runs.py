@@ -1,0 +1,45 @@
+"""Put the noise of retraining under the distances between the methods."""
+
+from pipeline.job import job
+
+with job(snakemake):
+    import itertools
+
+    import numpy as np
+    import pandas as pd
+
+    from voxplain.comparison.retraining import FOLDS, SEEDS, pairs_of_runs, spread_rows
+    from voxplain.plots.comparison import picture_of_spread
+    from voxplain.volumes import read_array
+
+    params, output = snakemake.params, snakemake.output
+    inside = read_array(snakemake.input.mask, np.uint8)[0] > 0
+    runs = [(split, seed) for split, seed in params.runs]
+    over = FOLDS if snakemake.wildcards.several == FOLDS else SEEDS
+    pairs = pairs_of_runs(runs, over)
+    keys = itertools.product(runs, params.methods, params.classes)
+    paths = dict(zip(keys, snakemake.input.means, strict=True))
+    tables = []
+    for group in params.classes:
+
+        def read(method: str, run: tuple[str, int], group: str = group) -> np.ndarray:
+            """The average map of this class inside the brain, beyond which there is none."""
+            return read_array(paths[run, method, group])[0][inside]
+
+        rows = spread_rows(read, params.methods, runs, pairs)
+        tables.append(pd.DataFrame(rows).assign(**{"class": group}))
+    table = pd.concat(tables)
+    table = table[["class", *table.columns.drop("class")]].assign(model=params.network)
+    look = {"sep": "\t", "index": False, "float_format": "%.6g", "na_rep": "n/a"}
+    table.to_csv(output.table, **look)
+
+    where = snakemake.wildcards
+    if over == SEEDS:
+        trained = f"split {where.several}, seeds {', '.join(str(seed) for _, seed in runs)}"
+    else:
+        seeds = sorted({seed for _, seed in runs})
+        folds = len({split for split, _ in runs})
+        trained = f"{folds} folds, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+    title = f"{where.cohort}, {where.task}, {params.network}, {trained}"
+    picture_of_spread(output.picture, table, title)
+    print(f"{len(runs)} networks, {len(pairs)} pairs of them over {over}")

@@ -1,0 +1,66 @@
+"""Put what is known of every method on every network and cohort on one page."""
+
+from pipeline.job import job
+
+with job(snakemake):
+    from dataclasses import replace
+
+    from pipeline.localisation import BASELINE, RESIDUAL
+    from pipeline.predictions import read_predictions
+    from pipeline.trust import (
+        page_of_trust,
+        read_changes,
+        read_retraining,
+        read_runs,
+        tested_networks,
+    )
+    from voxplain import __version__
+    from voxplain.comparison.models import Summary
+    from voxplain.comparison.scorecard import findings, scorecard
+    from voxplain.plots.scorecard import picture_of_scorecard
+
+    params, inputs, output = snakemake.params, snakemake.input, snakemake.output
+    names = {cohort: told["name"] for cohort, told in params.cohorts.items()}
+    effects = {told["name"]: told["effects"] for told in params.cohorts.values()}
+    everybody = (
+        replace(told, cohort=names[told.cohort], tested_on=names[told.tested_on])
+        for told in read_predictions(inputs, params)
+    )
+    networks = tested_networks(Summary(everybody, params.roc_auc).rows())
+
+    scores = read_runs(params.runs, names)
+    # Heatmaps as they are, or with the least smoothing that was asked for.
+    least, *widths = sorted(params.smoothing_mm)
+    card = scorecard(scores, smoothing_mm=least, draws=params.draws)
+    also = {f"smoothed by {width:g} mm": {"smoothing_mm": width} for width in widths}
+    if (scores["region"] == RESIDUAL).any():
+        also["what is left after registration"] = {"region": RESIDUAL, "smoothing_mm": least}
+    others = {name: scorecard(scores, draws=params.draws, **which) for name, which in also.items()}
+    changes = read_changes(params.runs, names, params.draws)
+    retraining = read_retraining(params.runs, names)
+
+    keys = ["cohort", "task", "model", "method"]
+    table = scores[keys].drop_duplicates().merge(card, how="left", on=keys)
+    for name, other in others.items():
+        column = f"times_chance_{name.replace(' ', '_')}"
+        told = other[[*keys, "times_chance"]].rename(columns={"times_chance": column})
+        table = table.merge(told, how="left", on=keys)
+    for other in (changes, retraining):
+        table = table.merge(other, how="left", on=keys)
+    look = {"sep": "\t", "index": False, "float_format": "%.6g", "na_rep": "n/a"}
+    table.to_csv(output.table, **look)
+
+    title = "Average precision of the truth, in times chance; frame: twice chance or better"
+    title += f" (heatmaps smoothed by {least:g} mm)" if least else ""
+    picture_of_scorecard(output.picture, card, title, baselines=[BASELINE])
+    page = page_of_trust(
+        sentences=list(findings(card, networks, effects, [BASELINE])),
+        networks=networks,
+        table=table,
+        others=others,
+        scorecard=output.picture,
+        truths=inputs.pictures,
+        simulations=inputs.simulations,
+        version=__version__,
+    )
+    page.write(output.page)

@@ -1,0 +1,243 @@
+"""Pages of results that open from disk in any browser: one file, nothing from a network."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+
+from voxplain.faults import SetupFault
+
+_TEMPLATE = """\
+{%- macro told(part) %}
+{{ part.caption }}{% if part.link %} <a href="{{ part.link }}">{{ part.link }}</a>{% endif %}
+{% endmacro -%}
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ page.title }}</title>
+<style>
+:root { --ink: #1d2430; --soft: #5b6675; --line: #d9dee5; --tint: #f4f6f9; --mark: #0b6e99; }
+* { box-sizing: border-box; }
+body { margin: 0; color: var(--ink); background: white; font: 16px/1.5 system-ui, sans-serif; }
+main, header { max-width: 76rem; margin: 0 auto; padding: 0 1.25rem; }
+header { padding-top: 2rem; }
+h1 { font-size: 1.8rem; line-height: 1.2; margin: 0 0 .5rem; }
+h2 { font-size: 1.3rem; margin: 2.5rem 0 .5rem; padding-top: .75rem;
+     border-top: 1px solid var(--line); }
+p, li { max-width: 48rem; }
+nav ul { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; }
+a { color: var(--mark); }
+figure { margin: 1rem 0; }
+figcaption, caption { color: var(--soft); font-size: .9rem; text-align: left; padding: .25rem 0; }
+figcaption { max-width: 48rem; }
+img { max-width: 100%; height: auto; display: block; }
+.scroll { overflow-x: auto; margin: 1rem 0; }
+table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .7rem; text-align: left; white-space: nowrap;
+         border-bottom: 1px solid var(--line); }
+th { background: var(--tint); }
+td.number, th.number { text-align: right; }
+th button { all: unset; cursor: pointer; font-weight: 600; }
+th button:focus-visible { outline: 2px solid var(--mark); }
+th[aria-sort=ascending] button::after { content: " \\2191"; }
+th[aria-sort=descending] button::after { content: " \\2193"; }
+footer { max-width: 76rem; margin: 3rem auto 2rem; padding: 0 1.25rem; color: var(--soft);
+         font-size: .85rem; }
+@media print { nav, th button::after { display: none; } }
+</style>
+</head>
+<body>
+<header>
+<h1>{{ page.title }}</h1>
+{% for text in page.lead %}<p>{{ text }}</p>
+{% endfor %}
+<nav aria-label="Sections"><ul>
+{% for section in page.sections %}
+<li><a href="#section-{{ loop.index }}">{{ section.title }}</a></li>
+{% endfor %}
+</ul></nav>
+</header>
+<main>
+{% for section in page.sections %}
+<section id="section-{{ loop.index }}">
+<h2>{{ section.title }}</h2>
+{% for part in section.parts %}
+{% if part.kind == "text" %}<p>{{ part.text }}</p>
+{% elif part.kind == "points" %}<ul>
+{% for point in part.points %}<li>{{ point }}</li>
+{% endfor %}</ul>
+{% elif part.kind == "picture" %}<figure>
+<img alt="{{ part.alt }}" loading="lazy" src="data:image/png;base64,{{ part.data }}">
+<figcaption>{{ told(part) }}</figcaption>
+</figure>
+{% else %}<div class="scroll" tabindex="0" role="region" aria-label="{{ part.caption }}">
+<table>
+<caption>{{ told(part) }}</caption>
+<thead><tr>
+{% for column in part.columns %}
+<th scope="col"{% if column.number %} class="number"{% endif %}>
+<button type="button">{{ column.name }}</button></th>
+{% endfor %}
+</tr></thead>
+<tbody>
+{% for row in part.rows %}
+<tr>
+{% for cell in row %}
+{% if cell.value is none %}
+<td{% if part.columns[loop.index0].number %} class="number"{% endif %}>{{ cell.text }}</td>
+{% else %}
+<td class="number" data-value="{{ cell.value }}">{{ cell.text }}</td>
+{% endif %}
+{% endfor %}
+</tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+{% endif %}
+{% endfor %}
+</section>
+{% endfor %}
+</main>
+<footer>{{ page.footer }}</footer>
+<script>
+for (const button of document.querySelectorAll("th button")) {
+  button.addEventListener("click", () => {
+    const head = button.parentElement, table = head.closest("table");
+    const upwards = head.getAttribute("aria-sort") === "descending";
+    for (const other of table.querySelectorAll("th")) other.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", upwards ? "ascending" : "descending");
+    const key = (row) => row.cells[head.cellIndex].dataset.value;
+    const text = (row) => row.cells[head.cellIndex].textContent;
+    const rows = [...table.tBodies[0].rows].sort((a, b) => {
+      const x = key(a), y = key(b);
+      // What is no number stands below all numbers, whichever way they are sorted.
+      if ((x === undefined) !== (y === undefined)) return x === undefined ? 1 : -1;
+      const order = x === undefined ? text(a).localeCompare(text(b)) : x - y;
+      return upwards ? order : -order;
+    });
+    table.tBodies[0].append(...rows);
+  });
+}
+</script>
+</body>
+</html>
+"""
+
+
+@dataclass
+class _Section:
+    title: str
+    parts: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Page:
+    """A page of text, tables that sort by a click on their head, and pictures.
+
+    Pictures are within the page, which is one file to keep or to pass on; links are relative to the
+    page, so that a folder of results can be moved.
+
+    Attributes
+    ----------
+    title, lead, footer
+        Heading, the paragraphs below it, and the last line.
+    sections
+        In their order.
+    """
+
+    def __init__(self, title: str, lead: Sequence[str] = (), footer: str = "") -> None:
+        self.title, self.lead, self.footer = title, list(lead), footer
+        self.sections: list[_Section] = []
+
+    def add_section(self, title: str) -> None:
+        """Begin a section; what is added next stands in it."""
+        self.sections.append(_Section(title))
+
+    def add_text(self, text: str) -> None:
+        """Add a paragraph."""
+        self._add(kind="text", text=text)
+
+    def add_points(self, points: Sequence[str]) -> None:
+        """Add a list of sentences."""
+        if points:
+            self._add(kind="points", points=list(points))
+
+    def add_picture(self, path: str | Path, alt: str, caption: str, link: str = "") -> None:
+        """Add a PNG file.
+
+        Parameters
+        ----------
+        alt
+            What it shows, for who cannot see it.
+        link
+            Where the picture's own file is, relative to the page.
+
+        Raises
+        ------
+        SetupFault
+            The file is no PNG.
+        """
+        data = Path(path).read_bytes()
+        if not data.startswith(b"\x89PNG\r\n"):
+            raise SetupFault(f"{path} is no PNG picture; it was to stand on the page {self.title}")
+        encoded = base64.b64encode(data).decode("ascii")
+        self._add(kind="picture", data=encoded, alt=alt, caption=caption, link=link)
+
+    def add_table(self, table: pd.DataFrame, caption: str, link: str = "", digits: int = 2) -> None:
+        """Add a table.
+
+        Parameters
+        ----------
+        table
+            Cells that are numbers are rounded to ``digits`` (whole numbers are not) and sort as
+            numbers; a missing one says n/a. A cell that is a pair of a number and a text shows the
+            text and sorts by the number.
+        link
+            Where the table's own file is, relative to the page.
+        """
+        rows = [[_cell(value, digits) for value in row] for row in table.itertuples(index=False)]
+        columns = [
+            {"name": str(name), "number": any(row[place]["value"] is not None for row in rows)}
+            for place, name in enumerate(table.columns)
+        ]
+        self._add(kind="table", rows=rows, columns=columns, caption=caption, link=link)
+
+    def write(self, path: str | Path) -> None:
+        """Write the page, whole or not at all."""
+        environment = jinja2.Environment(
+            autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined
+        )
+        text = environment.from_string(_TEMPLATE).render(page=self)
+        unfinished = Path(f"{path}.unfinished")
+        unfinished.write_text(text, encoding="utf-8")
+        os.replace(unfinished, path)
+
+    def _add(self, **part: Any) -> None:
+        if not self.sections:
+            raise SetupFault(f"page {self.title}: a part before the first section")
+        self.sections[-1].parts.append(part)
+
+
+def _cell(value: Any, digits: int) -> dict[str, Any]:
+    """What a cell shows, and the number that it sorts by, if any."""
+    if isinstance(value, tuple):
+        number, text = value
+        return {"text": text, "value": None if pd.isna(number) else float(number)}
+    if isinstance(value, str):
+        return {"text": value, "value": None}
+    if pd.isna(value):
+        return {"text": "n/a", "value": None}
+    if isinstance(value, bool | np.bool_):
+        return {"text": "yes" if value else "no", "value": None}
+    shown = f"{value:d}" if isinstance(value, int | np.integer) else f"{value:.{digits}f}"
+    return {"text": shown, "value": float(value)}

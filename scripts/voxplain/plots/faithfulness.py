@@ -1,0 +1,113 @@
+"""Pictures of how well heatmaps follow their network: curves of changed areas and lost layers."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+
+matplotlib.use("Agg")
+import seaborn as sns
+from matplotlib import pyplot as plt
+from matplotlib.lines import Line2D
+
+from voxplain.comparison.faithfulness import DIRECTIONS, RANDOM
+
+_AT_RANDOM = {"color": "0.3", "lw": 1.2, "ls": ":"}
+_TOLD = {
+    "deletion": "share of the brain deleted",
+    "insertion": "share of the brain inserted",
+}
+
+
+def picture_of_faithfulness(
+    path: str | Path, curves: pd.DataFrame, methods: Sequence[str], title: str
+) -> None:
+    """Mean curves of every method: a row of panels for each class, deletion left, insertion right.
+
+    Random orders are one dotted line with a band from the lowest to the highest of the draws.
+
+    Parameters
+    ----------
+    curves
+        From :func:`voxplain.comparison.faithfulness_tables.mean_curves`.
+    methods
+        In the order of the legend.
+    """
+    classes = list(curves["class"].unique())
+    rows = max(len(classes), 1)
+    figure, axes = plt.subplots(
+        rows, 2, figsize=(9.0, 2.7 * rows + 0.7), squeeze=False, sharex=True, sharey=True,
+        layout="constrained",
+    )  # fmt: skip
+    looks = _looks(methods)
+    for places, group in zip(axes, classes or [None], strict=True):
+        for place, direction in zip(places, DIRECTIONS, strict=True):
+            own = curves[(curves["class"] == group) & (curves["direction"] == direction)]
+            drawn = own[own["method"] == RANDOM].groupby("fraction")["probability"]
+            if drawn.ngroups:
+                mean = drawn.mean()
+                lowest, highest = drawn.min(), drawn.max()
+                place.fill_between(mean.index, lowest, highest, color="0.85", lw=0, zorder=0)
+                place.plot(mean.index, mean, **_AT_RANDOM)
+            for method, look in looks.items():
+                curve = own[own["method"] == method]
+                place.plot(curve["fraction"], curve["probability"], lw=1.2, **look)
+            place.set(xlim=(0, 1))
+            place.set_title(f"{direction}, {group} scans" if group else direction, fontsize=9)
+            place.tick_params(labelsize=7)
+            sns.despine(ax=place)
+        places[0].set_ylabel("probability of the target", fontsize=8)
+    for place, direction in zip(axes[-1], DIRECTIONS, strict=True):
+        place.set_xlabel(_TOLD[direction], fontsize=8)
+    handles = [Line2D([], [], label=method, **look) for method, look in looks.items()]
+    handles.append(Line2D([], [], label="random orders", **_AT_RANDOM))
+    figure.legend(handles=handles, frameon=False, fontsize=7, loc="outside right center")
+    figure.suptitle("\n".join(textwrap.wrap(title, 95)), fontsize=10, parse_math=False)
+    figure.savefig(path, dpi=200)
+    plt.close(figure)
+
+
+def picture_of_randomisation(path: str | Path, table: pd.DataFrame, title: str) -> None:
+    """Rank correlation with the original heatmaps over the layers made anew, a line a method.
+
+    Parameters
+    ----------
+    table
+        From :func:`voxplain.comparison.faithfulness_tables.summarise_correlations`; the line is
+        broken where ``mean`` is nan.
+    """
+    methods = list(table["method"].unique())
+    names = table.drop_duplicates("step").set_index("step")["layer"].sort_index()
+    width = max(6.0, 2.6 + 0.33 * len(names))
+    figure, place = plt.subplots(figsize=(width, 4.0), layout="constrained")
+    looks = _looks(methods)
+    for method, look in looks.items():
+        own = table[table["method"] == method].sort_values("step")
+        # Before any layer is made anew a map is the map itself.
+        place.plot([0, *own["step"]], [1.0, *own["mean"]], lw=1.2, marker="o", ms=3, **look)
+    place.axhline(0, color="0.3", lw=0.9, ls=":")
+    place.set_xticks([0, *names.index], ["none", *names], rotation=60, ha="right", fontsize=7)
+    place.tick_params(axis="y", labelsize=7)
+    place.set(ylim=(min(-0.1, table["mean"].min() - 0.05), 1.05))
+    place.set_xlabel("layers with random weights: up to this one, from the output", fontsize=8)
+    place.set_ylabel("rank correlation with the original", fontsize=8)
+    sns.despine(ax=place)
+    handles = [Line2D([], [], label=method, **look) for method, look in looks.items()]
+    figure.legend(handles=handles, frameon=False, fontsize=7, loc="outside right center")
+    heading = textwrap.wrap(title, int(12 * width))
+    figure.suptitle("\n".join(heading), fontsize=10, parse_math=False)
+    figure.savefig(path, dpi=200)
+    plt.close(figure)
+
+
+def _looks(methods: Sequence[str]) -> dict[str, dict[str, object]]:
+    """Ten colours that most eyes tell apart, then the same ones broken."""
+    palette = sns.color_palette("colorblind", 10)
+    return {
+        method: {"color": palette[number % 10], "ls": ("-", "--")[number // 10 % 2]}
+        for number, method in enumerate(methods)
+    }

@@ -1,0 +1,122 @@
+"""Picture of the answer: which method finds what is there, by cohort and network."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+from matplotlib.patches import Rectangle
+
+from voxplain.comparison.scorecard import ENOUGH, finds
+
+# Times chance at which the colours end: four times below and sixteen above.
+_LEAST, _MOST = 1 / 4, 16.0
+_COLUMN = ["cohort", "task", "model"]
+
+
+def picture_of_scorecard(
+    path: str | Path,
+    table: pd.DataFrame,
+    title: str,
+    baselines: Sequence[str] = (),
+    enough: float = ENOUGH,
+) -> None:
+    """How many times better than chance each method finds the truth: a row a method.
+
+    A cell says the average precision over chance, and below it the interval; a frame is around
+    cells that are at least ``enough`` times chance with an interval above chance. Methods stand in
+    the order of their mean (of logarithms) over columns, baselines in grey below them.
+
+    Parameters
+    ----------
+    table
+        See :func:`voxplain.comparison.scorecard.scorecard`; one row for each cell. A cell without a
+        row stays empty; a table without rows makes a picture that says so.
+    baselines
+        Those of the methods that explain no network.
+    enough
+        See above.
+    """
+    columns = list(table[_COLUMN].drop_duplicates().itertuples(index=False, name=None))
+    cells = {(row["method"], *(row[k] for k in _COLUMN)): row for row in table.to_dict("records")}
+    methods = _order(table, baselines)
+    longest = max((len(method) for method in methods), default=0)
+    width = max(0.5 + 0.08 * longest + 1.25 * len(columns) + 0.9, 6.0)
+    heading = textwrap.wrap(title, int(12 * width))
+    figure, place = plt.subplots(
+        figsize=(width, 0.42 * len(methods) + 1.3 + 0.18 * len(heading)), layout="constrained"
+    )
+    if not columns:
+        place.axis("off")
+        place.text(0.5, 0.5, "no scan here was simulated with anything to find", ha="center")
+        figure.savefig(path, dpi=200)
+        plt.close(figure)
+        return
+    values = np.full((len(methods), len(columns)), np.nan)
+    for y, method in enumerate(methods):
+        for x, column in enumerate(columns):
+            if cell := cells.get((method, *column)):
+                values[y, x] = cell["times_chance"]
+    image = place.imshow(
+        np.log2(np.clip(values, _LEAST, _MOST)),
+        cmap="PuOr_r",
+        vmin=-np.log2(_MOST),
+        vmax=np.log2(_MOST),
+        aspect="auto",
+    )
+    for y, method in enumerate(methods):
+        for x, column in enumerate(columns):
+            _write_cell(place, x, y, cells.get((method, *column)), enough)
+    tasks = table["task"].nunique()
+    names = [
+        "\n".join([cohort, *([task] if tasks > 1 else []), textwrap.fill(model, 18)])
+        for cohort, task, model in columns
+    ]
+    place.set_xticks(range(len(columns)), names, fontsize=7, parse_math=False)
+    place.set_yticks(range(len(methods)), methods, fontsize=8)
+    for tick, method in zip(place.get_yticklabels(), methods, strict=True):
+        tick.set_color("0.5" if method in baselines else "black")
+    place.xaxis.tick_top()
+    place.tick_params(length=0)
+    for edge in place.spines.values():
+        edge.set_visible(False)
+    bar = figure.colorbar(image, ax=place, fraction=0.03, pad=0.02)
+    ticks = [1 / 4, 1, 2, 4, 16]
+    bar.set_ticks(np.log2(ticks), labels=["≤ ¼", "1 (chance)", "2", "4", "≥ 16"], fontsize=7)
+    bar.ax.set_ylim(np.log2(_LEAST), np.log2(_MOST))
+    figure.suptitle("\n".join(heading), fontsize=9, parse_math=False)
+    figure.savefig(path, dpi=200)
+    plt.close(figure)
+
+
+def _order(table: pd.DataFrame, baselines: Sequence[str]) -> list[str]:
+    """Methods from the best to the worst, baselines last; one that is never scored stays last."""
+    told = table.assign(height=np.log(np.clip(table["times_chance"].astype(float), 1e-3, None)))
+    means = told.groupby("method", sort=False)["height"].mean()
+    order = list(means.sort_values(ascending=False, kind="stable").index)
+    return [m for m in order if m not in baselines] + [m for m in order if m in baselines]
+
+
+def _write_cell(place: plt.Axes, x: int, y: int, cell: dict | None, enough: float) -> None:
+    if cell is None:
+        return
+    times, low, high = (float(cell[f"times_{key}"]) for key in ("chance", "low", "high"))
+    if np.isnan(times):
+        place.text(x, y, "n/a", fontsize=7, color="0.5", ha="center", va="center")
+        return
+    ink = "white" if times > 7 else "black"
+    between = "" if np.isnan(low) else f"{low:.1f} to {high:.1f}"
+    above = 0.14 if between else 0
+    place.text(x, y - above, f"{times:.1f} ×", fontsize=8, color=ink, ha="center", va="center")
+    place.text(x, y + 0.24, between, fontsize=5.5, color=ink, ha="center", va="center")
+    if finds(cell, enough):
+        place.add_patch(
+            Rectangle((x - 0.47, y - 0.46), 0.94, 0.92, fill=False, edgecolor="black", lw=1.2)
+        )

@@ -1,0 +1,106 @@
+"""Picture of a simulated cohort: what was done to its areas, and how their volumes differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+
+matplotlib.use("Agg")
+import seaborn as sns
+from matplotlib import pyplot as plt
+
+from voxplain.cohort.effects import TOLERANCE, per_patient
+
+_MOST_AREAS = 14
+
+
+def picture_of_simulation(
+    path: str | Path, measures: pd.DataFrame, table: pd.DataFrame, reference: str, title: str
+) -> None:
+    """Achieved against intended loss, and the volumes of areas by group.
+
+    Parameters
+    ----------
+    measures, reference
+        See :func:`voxplain.cohort.effects.check_table`.
+    table
+        What it gave.
+    """
+    areas = table[table["part"] == "area"]
+    groups = list(areas["group"].unique())
+    colours = dict(zip(groups, sns.color_palette("colorblind", len(groups)), strict=True))
+    shown = _areas_that_differ_most(areas)
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(9.5, 1.6 + 0.14 * len(shown) * len(groups) + 1.2), layout="constrained",
+        width_ratios=(1, 1.5),
+    )  # fmt: skip
+    people = per_patient(measures)
+    losses = ["intended_loss", "achieved_loss"]
+    most = max(105 * float(people[losses].max().max()), 1.0)
+    left.fill_between(
+        [0, most], *([0, most * ratio] for ratio in TOLERANCE), color="0.93", label="tolerance"
+    )
+    left.plot([0, most], [0, most], color="0.4", lw=0.9, ls="--", label="as intended")
+    for group, own in areas.groupby("group", sort=False):
+        of_patients = people[people["group"] == group]
+        left.scatter(
+            *(100 * of_patients[key] for key in losses), s=6, alpha=0.4, color=colours[group]
+        )
+        left.plot(
+            *(100 * own[key] for key in losses),
+            "o",
+            ms=5,
+            mec="white",
+            mew=0.6,
+            color=colours[group],
+            label=group,
+        )
+    left.set(
+        xlim=(-0.03 * most, most),
+        ylim=(-0.03 * most, most),
+        xlabel="tissue lost, intended (%)",
+        ylabel="tissue lost, achieved (%)",
+    )
+    left.set_title("small: an area of a patient; large: mean over patients", fontsize=8)
+    left.legend(frameon=False, fontsize=7)
+    _draw_volumes(right, measures, shown, reference, colours)
+    for axis in (left, right):
+        axis.tick_params(labelsize=7)
+        sns.despine(ax=axis)
+    figure.suptitle(title, fontsize=10, parse_math=False)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _areas_that_differ_most(areas: pd.DataFrame) -> list[str]:
+    """At most so many areas as can be read, in the table's order."""
+    order = list(areas["name"].unique())
+    largest = areas.groupby("name")["cohens_d"].apply(lambda d: d.abs().max()).fillna(0)
+    kept = set(largest.sort_values(ascending=False, kind="stable").index[:_MOST_AREAS])
+    return [area for area in order if area in kept]
+
+
+def _draw_volumes(
+    axis: plt.Axes,
+    measures: pd.DataFrame,
+    shown: Sequence[str],
+    reference: str,
+    colours: dict[str, tuple[float, ...]],
+) -> None:
+    people = per_patient(measures)
+    usual = people[people["group"] == reference].groupby("area")["volume_ml"].mean()
+    own = people[people["area"].isin(shown)]
+    own = own.assign(relative=100 * own["volume_ml"] / own["area"].map(usual))
+    look = {"x": "relative", "y": "area", "hue": "group", "order": shown, "data": own, "ax": axis}
+    sns.boxplot(
+        **look, palette=colours, fliersize=0, linewidth=0.7, fill=False, legend=False, gap=0.15
+    )
+    sns.stripplot(
+        **look, palette=colours, dodge=True, size=2.5, jitter=0.05, alpha=0.7, legend=False
+    )
+    axis.axvline(100, color="0.4", lw=0.8, ls="--", zorder=0)
+    axis.set(xlabel=f"volume of tissue (% of the mean of {reference})", ylabel="")
+    axis.set_title("each point a patient", fontsize=8)

@@ -1,0 +1,117 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+
+from voxplain.comparison.auc import draw_aucs, interval, too_few
+from voxplain.training.metrics import measure, predictions_table
+
+CLASSES = ("AD", "NC")
+
+
+def drawn(seed, patients, classes=CLASSES, effect=1.0, scans=1):
+    """Predictions of somewhat informed networks; patients' names and classes go by their number."""
+    draw = np.random.default_rng(seed)
+    numbers = np.repeat(np.arange(*patients), scans)
+    members = pd.DataFrame(
+        {
+            "image": [f"I{n}" for n in range(len(numbers))],
+            "patient": [f"P{n:04d}" for n in numbers],
+            "class": [classes[n % len(classes)] for n in numbers],
+        }
+    )
+    logits = draw.normal(0, 1, (len(numbers), len(classes)))
+    logits[np.arange(len(numbers)), numbers % len(classes)] += effect
+    odds = np.exp(logits)
+    return predictions_table(members, odds / odds.sum(1, keepdims=True), classes)
+
+
+def delong_sd(table):
+    """SD of a ROC AUC by its closed form (DeLong, DeLong and Clarke-Pearson 1988)."""
+    sick = (table["class"] == "AD").to_numpy()
+    scores = table["probability_AD"].to_numpy()
+    apart = scores[sick][:, None] - scores[~sick][None]
+    right = np.heaviside(apart, 0.5)
+    of_sick, of_others = right.mean(1), right.mean(0)
+    return np.sqrt(of_sick.var(ddof=1) / sick.sum() + of_others.var(ddof=1) / (~sick).sum())
+
+
+def test_of_one_network_the_spread_is_delongs():
+    table = drawn(0, (0, 200))
+    aucs = draw_aucs([table], CLASSES)
+    assert aucs.shape == (2000,)
+    assert aucs.mean() == pytest.approx(measure(table, CLASSES)["roc_auc"], abs=0.003)
+    assert aucs.std() == pytest.approx(delong_sd(table), rel=0.05)
+    low, high = interval(aucs)
+    told = measure(table, CLASSES)["roc_auc"]
+    expected = stats.norm.interval(0.95, told, delong_sd(table))
+    assert (low, high) == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize("classes", [CLASSES, ("AD", "MCI", "NC")])
+@pytest.mark.parametrize("roc_auc", ["probabilities", "hard_labels"])
+def test_every_draw_is_what_scikit_learn_says_of_the_drawn_patients(classes, roc_auc):
+    """The draws of two folds by hand, from the generator's own multinomials."""
+    tables = [drawn(1, (0, 24), classes, scans=2), drawn(2, (24, 48), classes)]
+    found = draw_aucs(tables, classes, roc_auc, draws=5)
+    generator = np.random.default_rng(0)
+    weight = {}
+    for place in range(len(classes)):
+        own = [f"P{n:04d}" for n in range(48) if n % len(classes) == place]
+        counts = generator.multinomial(len(own), np.full(len(own), 1 / len(own)), size=5)
+        weight.update(dict(zip(own, counts.T, strict=True)))
+    for number, auc in enumerate(found):
+        of_folds = []
+        for table in tables:
+            weights = [weight[patient][number] for patient in table["patient"]]
+            of_classes = [
+                roc_auc_score(
+                    table["class"] == group,
+                    table[f"probability_{group}"]
+                    if roc_auc == "probabilities"
+                    else table["predicted"] == group,
+                    sample_weight=weights,
+                )
+                for group in (classes[:1] if len(classes) == 2 else classes)
+            ]
+            of_folds.append(np.mean(of_classes))
+        assert auc == pytest.approx(np.mean(of_folds))
+
+
+def test_the_same_predictions_by_five_networks_are_no_more_patients():
+    table = drawn(3, (0, 40))
+    np.testing.assert_allclose(draw_aucs([table] * 5, CLASSES), draw_aucs([table], CLASSES))
+    # Five networks that err independently of each other do tell more of the same patients.
+    several = [drawn(seed, (0, 40)) for seed in range(5)]
+    assert draw_aucs(several, CLASSES).std() < 0.7 * draw_aucs([table], CLASSES).std()
+
+
+def test_scans_of_a_patient_stay_together():
+    once = drawn(4, (0, 60))
+    twice = pd.concat([once, once.assign(image=once["image"] + "b")], ignore_index=True)
+    np.testing.assert_allclose(draw_aucs([twice], CLASSES), draw_aucs([once], CLASSES))
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    """Fresh patients and a network that is as it is: 95 % of intervals, within three SD of that."""
+    covered = []
+    for seed in range(200):
+        low, high = interval(draw_aucs([drawn(seed, (0, 100), effect=0)], CLASSES, draws=300))
+        covered.append(low <= 0.5 <= high)
+    assert 0.95 - 3 * np.sqrt(0.95 * 0.05 / 200) <= np.mean(covered) < 1
+
+
+def test_a_fold_that_lacks_a_class_does_not_count():
+    whole, lacking = drawn(5, (0, 30)), drawn(6, (30, 40))
+    lacking = lacking[lacking["class"] == "AD"]
+    told = draw_aucs([whole, lacking], CLASSES)
+    assert told.mean() == pytest.approx(measure(whole, CLASSES)["roc_auc"], abs=0.01)
+    assert np.isnan(draw_aucs([lacking], CLASSES)).all()
+    assert np.isnan(interval(draw_aucs([lacking], CLASSES))).all()
+
+
+def test_of_one_patient_of_a_class_nothing_can_be_drawn():
+    assert too_few([drawn(7, (0, 3))], CLASSES)
+    assert not too_few([drawn(7, (0, 4))], CLASSES)
+    assert too_few([drawn(7, (0, 4))], ("AD", "MCI", "NC"))

@@ -1,0 +1,147 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+
+from voxplain.cohort.effects import COLUMNS, baseline_auc, check_table, cohens_d
+from voxplain.plots.simulation import picture_of_simulation
+
+AREAS = ("Hippocampus_L", "Hippocampus_R")
+
+
+def cohort(patients=20, loss=0.2, seed=0, bright=0.0, groups=("AD", "MCI", "CN")):
+    """Patients of whom AD lost a fifth of their tissue, MCI half of that."""
+    draw = np.random.default_rng(seed)
+    rows = []
+    for group in groups:
+        severity = {"AD": 1.0, "MCI": 0.5}.get(group, 0.0)
+        for number in range(patients):
+            for area in AREAS:
+                whole = draw.normal(5, 0.4)
+                rows.append(
+                    {
+                        "image": f"I{group}{number}",
+                        "patient": f"{group}{number}",
+                        "group": group,
+                        "head": f"head{number % 2 + 1}",
+                        "area": area,
+                        "intended_loss": severity * loss,
+                        "volume_ml": whole * (1 - 0.9 * severity * loss),
+                        "volume_without_ml": whole,
+                        "intensity": 0.8 * (1 + bright * severity) + draw.normal(0, 0.001),
+                        "intensity_without": 0.8,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def test_a_difference_in_pooled_standard_deviations():
+    # Means 3 and 5, variances 1 and 4: pooled (2 * 1 + 2 * 4) / 4 = 2.5.
+    assert cohens_d([2, 3, 4], [3, 5, 7]) == pytest.approx(-2 / np.sqrt(2.5))
+    a, b = np.random.default_rng(0).normal(size=(2, 30))
+    t = stats.ttest_ind(a, b).statistic
+    assert cohens_d(a, b) == pytest.approx(t * np.sqrt(2 / 30))
+    assert np.isnan(cohens_d([1], [1, 2]))
+    assert np.isnan(cohens_d([1, 1], [2, 2]))
+
+
+def test_the_table_tells_intended_and_achieved_loss_of_every_group_and_area():
+    measures = cohort(bright=-0.1)
+    table = check_table(measures, "CN")
+    assert tuple(table.columns) == COLUMNS
+    areas = table[table["part"] == "area"].set_index(["group", "name"])
+    assert len(areas) == 6
+    for group, intended in (("AD", 0.2), ("MCI", 0.1), ("CN", 0.0)):
+        for area in AREAS:
+            row = areas.loc[group, area]
+            assert row["intended_loss"] == pytest.approx(intended)
+            assert row["achieved_loss"] == pytest.approx(0.9 * intended)
+            assert row["achieved_loss_sd"] == pytest.approx(0, abs=1e-9)
+            assert row["intensity_change"] == pytest.approx(-intended / 2, abs=0.002)
+            assert row["patients"] == 20
+    own, others = (
+        measures[(measures["group"] == group) & (measures["area"] == AREAS[0])]["volume_ml"]
+        for group in ("AD", "CN")
+    )
+    assert areas.loc["AD", AREAS[0]]["cohens_d"] == pytest.approx(cohens_d(own, others))
+    assert np.isnan(areas.loc["CN", AREAS[0]]["cohens_d"])
+    heads = table[table["part"] == "head"]
+    assert set(heads["name"]) == {"head1", "head2"}
+    assert (heads["patients"] == 10).all()
+    assert list(table[table["part"] == "baseline"]["group"].unique()) == [
+        "AD / MCI",
+        "AD / CN",
+        "MCI / CN",
+    ]
+
+
+def test_a_patient_counts_once_however_often_scanned():
+    once = check_table(cohort(), "CN")
+    twice = check_table(pd.concat([cohort(), cohort().head(30)]), "CN")
+    same = ["intended_loss", "achieved_loss", "cohens_d", "patients"]
+    pd.testing.assert_frame_equal(once[same], twice[same])
+
+
+def test_volumes_tell_ill_from_well_where_tissue_was_lost_and_intensities_where_they_changed():
+    lost = cohort(patients=30)
+    auc, low, high, patients = baseline_auc(lost, "volume_ml", ("AD", "CN"))
+    assert auc > 0.95
+    assert low < auc <= high <= 1
+    assert patients == 60
+    bright = cohort(patients=30, loss=0.0, bright=0.1)
+    assert baseline_auc(bright, "intensity", ("AD", "CN"))[0] == 1
+    auc, low, high, _ = baseline_auc(bright, "volume_ml", ("AD", "CN"))
+    assert low < 0.5 < high
+
+
+def test_labels_without_an_effect_are_at_chance_over_many_cohorts():
+    found = [
+        baseline_auc(cohort(40, 0.0, seed, groups=("AD", "CN")), "volume_ml", ("AD", "CN"))
+        for seed in range(20)
+    ]
+    assert np.mean([auc for auc, *_ in found]) == pytest.approx(0.5, abs=0.06)
+    covered = sum(low <= 0.5 <= high for _, low, high, _ in found)
+    assert covered >= 15
+
+
+def test_the_interval_is_that_of_drawn_patients():
+    """Against the plain bootstrap: draw patients, ask scikit-learn for the area."""
+    from voxplain.cohort.effects import _interval
+
+    draw = np.random.default_rng(1)
+    above, below = draw.normal(1, 1, 25), draw.normal(0, 1, 35)
+    labels = np.r_[np.ones(25), np.zeros(35)]
+    aucs = [
+        roc_auc_score(labels, np.r_[draw.choice(above, 25), draw.choice(below, 35)])
+        for _ in range(2000)
+    ]
+    assert _interval(above, below, 4000) == pytest.approx(
+        np.quantile(aucs, [0.025, 0.975]), abs=0.015
+    )
+
+
+def test_a_patient_of_both_groups_counts_under_the_first_and_one_of_a_kind_tells_nothing():
+    measures = cohort(patients=6, groups=("AD", "CN"))
+    measures.loc[measures["patient"] == "CN0", "patient"] = "AD0"
+    assert baseline_auc(measures, "volume_ml", ("AD", "CN"))[3] == 11
+    alone = cohort(patients=1, groups=("AD", "CN"))
+    auc, low, high, patients = baseline_auc(alone, "volume_ml", ("AD", "CN"))
+    assert np.isnan([auc, low, high]).all()
+    assert patients == 2
+    table = check_table(alone, "CN")
+    assert table["cohens_d"].isna().all()
+
+
+@pytest.mark.parametrize("patients", [1, 12])
+def test_the_picture_shows_points_of_areas_and_patients(drawn, patients):
+    measures = cohort(patients=patients)
+    table = check_table(measures, "CN")
+    _, figure = drawn(picture_of_simulation, measures, table, "CN", "demo: what was done")
+    left, right = figure.axes
+    lines = {
+        tuple(line.get_xdata()): line.get_ydata() for line in left.lines if line.get_marker() == "o"
+    }
+    assert (20.0, 20.0) in {tuple(np.round(x, 6)) for x in lines}
+    assert [tick.get_text() for tick in right.get_yticklabels()] == list(AREAS)
+    assert "CN" in right.get_xlabel()

@@ -1,0 +1,466 @@
+"""Areas deleted and inserted, layers made anew: by hand, and by second libraries."""
+
+import copy
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+from sklearn.metrics import auc
+from torch import nn
+
+from voxplain.comparison.faithfulness import (
+    CURVES,
+    DIRECTIONS,
+    RANDOM,
+    areas_of_brain,
+    mean_relevance,
+    order_areas,
+    rank_correlation,
+    steps_of,
+)
+from voxplain.comparison.faithfulness_tables import (
+    area_under,
+    mean_curves,
+    score_curves,
+    summarise_correlations,
+    summarise_scores,
+)
+from voxplain.faults import SetupFault
+from voxplain.models import MODELS, build_model
+from voxplain.relevance import deletion, explain
+from voxplain.relevance.deletion import delete_and_insert
+from voxplain.relevance.randomisation import layers_of, randomise_layers
+
+# Along x: a voxel outside the brain, then areas of 1, 2, 4 and 3 voxels.
+AREAS = np.array([0, 2, 3, 3, 4, 4, 4, 4, 1, 1, 1])[:, None, None]
+MASK = AREAS > 0
+
+
+def line(*values):
+    return np.array(values, float)[:, None, None]
+
+
+# --- areas and their order ------------------------------------------------------------------------
+
+
+def test_areas_are_those_of_the_atlas_and_what_is_nearest_to_each():
+    labels = np.array([7, 5, 5, 0, 0, 0, 0, 0, 2, 0, 0])[:, None, None]
+    found = areas_of_brain(labels, MASK)[:, 0, 0].tolist()
+    # 7 lies outside the brain. Of 2, 5 and around 2, around 5; the fifth voxel behind 5 is even.
+    assert found[:5] == [0, 2, 2, 4, 4]
+    assert found[5] in (3, 4)
+    assert found[6:] == [3, 3, 1, 3, 3]
+    assert areas_of_brain(0 * labels, MASK)[:, 0, 0].tolist() == [0] + [1] * 10
+    rng = np.random.default_rng(0)
+    labels = np.where(rng.random((6, 7, 8)) < 0.02, rng.integers(1, 117, (6, 7, 8)), 0)
+    mask = rng.random(labels.shape) < 0.9
+    areas = areas_of_brain(labels, mask)
+    seeds = np.argwhere((labels > 0) & mask)
+    own = labels[tuple(seeds.T)]
+    assert len(np.unique(own)) == len(own)
+    for place in np.argwhere(mask & (labels == 0)):
+        away = ((seeds - place) ** 2).sum(1)
+        close = own[away == away.min()]
+        (around,) = np.unique(own)[areas[tuple(place)] - 1 - len(own) :][:1]
+        assert around in close
+    assert (areas > 0).sum() == mask.sum()
+
+
+def test_an_areas_relevance_is_the_mean_over_its_voxels():
+    heatmap = line(100, 5, 1, 3, 1, 1, 1, 2, 0, 0, 0.3)
+    np.testing.assert_allclose(mean_relevance(heatmap, AREAS), [0.1, 5, 2, 1.25])
+
+
+def test_areas_come_by_mean_relevance_and_equal_ones_at_random():
+    assert order_areas(np.array([0.1, 5, 2, 1.25]), 1, "I1").tolist() == [2, 3, 4, 1]
+    relevance = np.array([0.0, 3, 0, 0, 0, 0, 4, 0])
+    orders = np.array([order_areas(relevance, seed, "I1") for seed in range(400)])
+    assert (orders[:, :2] == [7, 2]).all()
+    # Each of the six others is third in a sixth of the draws.
+    counts = np.bincount(orders[:, 2], minlength=9)[[1, 3, 4, 5, 6, 8]]
+    assert counts.sum() == 400
+    assert stats.chisquare(counts).pvalue > 0.001
+
+
+def test_a_map_of_noughts_has_a_random_order_the_same_for_all_methods():
+    nothing = np.zeros(30)
+    order = order_areas(nothing, 1, "I1")
+    assert sorted(order) == list(range(1, 31))
+    assert (order == order_areas(nothing + 2, 1, "I1", draw=1)).all()
+    others = [(2, "I1", 1), (1, "I2", 1), (1, "I1", 2)]
+    assert all((order != order_areas(nothing, *other)).any() for other in others)
+
+
+def test_steps_end_with_the_area_that_reaches_the_next_part_of_the_brain():
+    # In this order the areas have 4, 1, 2 and 3 voxels of 10: they end at 4, 5, 7 and 10.
+    order = np.array([4, 2, 3, 1])
+    step_of_voxel, fraction = steps_of(AREAS, order, 2)
+    assert fraction.tolist() == [0, 0.5, 1]
+    assert step_of_voxel[:, 0, 0].tolist() == [0, 1, 2, 2, 1, 1, 1, 1, 2, 2, 2]
+    # Every 2.5 voxels: the first area takes two steps' worth at once.
+    step_of_voxel, fraction = steps_of(AREAS, order, 4)
+    assert fraction.tolist() == [0, 0.4, 0.5, 1 - 0.3 + 0.3]
+    step_of_voxel, fraction = steps_of(AREAS, order, 100)
+    assert fraction.tolist() == [0, 0.4, 0.5, 0.7, 1]
+    assert step_of_voxel[:, 0, 0].tolist() == [0, 2, 3, 3, 1, 1, 1, 1, 4, 4, 4]
+
+
+def test_every_area_goes_whole_and_steps_are_no_more_than_asked_for():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 40, (9, 9, 9)) ** 2 // 40
+    areas = areas_of_brain(labels, rng.random(labels.shape) < 0.7)
+    for steps in (2, 5, 20):
+        order = rng.permutation(areas.max()) + 1
+        step_of_voxel, fraction = steps_of(areas, order, steps)
+        assert step_of_voxel.max() == len(fraction) - 1 <= steps
+        assert ((step_of_voxel > 0) == (areas > 0)).all()
+        of_area = [np.unique(step_of_voxel[areas == area]) for area in order]
+        assert all(len(found) == 1 for found in of_area)
+        assert (np.diff(np.concatenate(of_area)) >= 0).all()
+        done = [(step_of_voxel[areas > 0] <= step).mean() for step in range(len(fraction))]
+        np.testing.assert_allclose(fraction, done)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: areas_of_brain(AREAS, MASK[1:]), "areas of shape"),
+        (lambda: areas_of_brain(AREAS, np.zeros_like(MASK)), "no voxel"),
+        (lambda: mean_relevance(line(*range(10)), AREAS), "a heatmap of shape"),
+        (lambda: mean_relevance(np.full(AREAS.shape, np.nan), AREAS), "no number"),
+        (lambda: area_under([0, 0.5], [1, 1]), "rise from 0 to 1"),
+        (lambda: area_under([0, 0.5, 0.5, 1], [1, 1, 1, 1]), "rise from 0 to 1"),
+        (lambda: rank_correlation(line(1, 2), line(1, 2), MASK), "heatmaps of shapes"),
+    ],
+)
+def test_what_does_not_fit_is_refused(call, message):
+    with pytest.raises(SetupFault, match=message):
+        call()
+
+
+# --- curves ---------------------------------------------------------------------------------------
+
+
+class Weighted(nn.Module):
+    """Logits 0 and the scan's weighted sum, so that the second probability is its sigmoid."""
+
+    def __init__(self, weights):
+        super().__init__()
+        self.weights = nn.Parameter(torch.as_tensor(weights, dtype=torch.float64))
+
+    def forward(self, scans):
+        total = (scans[:, 0] * self.weights).sum((1, 2, 3))
+        return torch.stack([torch.zeros_like(total), total], 1)
+
+
+def sigmoid(value):
+    return 1 / (1 + np.exp(-np.asarray(value, float)))
+
+
+SCAN = line(8, 1, 1, 2, -1, -1, 0, 0, 0.5, 0, 0)
+WEIGHTS = line(0.1, 2, 0.5, 0.5, 1, 0, 0, 0, 1, 0, 0)
+# What each area gives the logit, the first voxel 0.8: areas 1 to 4 0.5, 2, 1.5, -1.
+GIVEN = np.array([0.5, 2, 1.5, -1])
+MODEL = Weighted(WEIGHTS).eval()
+
+
+def curves_of(relevance, steps=100, model=MODEL, image="I1"):
+    order = order_areas(np.asarray(relevance, float), 1, image)
+    step_of_voxel, fraction = steps_of(AREAS, order, steps)
+    return fraction, *delete_and_insert(model, SCAN, 1, step_of_voxel)
+
+
+def test_curves_of_a_linear_network_are_the_sigmoid_of_what_is_left():
+    """What lies outside the brain stays: 0.8 in all of them."""
+    fraction, deleted, inserted = curves_of(GIVEN)
+    np.testing.assert_allclose(fraction, [0, 0.1, 0.3, 0.6, 1])
+    np.testing.assert_allclose(deleted, sigmoid(0.8 + np.array([3, 1, -0.5, -1, 0])))
+    np.testing.assert_allclose(inserted, sigmoid(0.8 + np.array([0, 2, 3.5, 4, 3])))
+    step_of_voxel, _ = steps_of(AREAS, np.array([2, 3, 1, 4]), 100)
+    np.testing.assert_allclose(
+        delete_and_insert(MODEL, torch.as_tensor(SCAN), 0, step_of_voxel)[0], 1 - deleted
+    )
+    # One by one as in batches.
+    one_by_one = [
+        torch.softmax(MODEL(torch.as_tensor(np.where(hidden, 0, SCAN))[None, None]), 1)[0, 1].item()
+        for hidden in ((step_of_voxel > 0) & (step_of_voxel <= at) for at in range(5))
+    ]
+    np.testing.assert_allclose(deleted, one_by_one)
+
+
+def test_batches_make_no_difference(monkeypatch):
+    whole = curves_of(GIVEN)
+    monkeypatch.setitem(deletion._VOXELS_A_BATCH, "cpu", 3 * SCAN.size)
+    for one, other in zip(whole, curves_of(GIVEN), strict=True):
+        np.testing.assert_allclose(one, other)
+
+
+def test_a_network_is_asked_in_eval_mode_for_a_class_that_it_has():
+    step_of_voxel = np.where(MASK, 1, 0)
+    with pytest.raises(SetupFault, match="the target is class 2"):
+        delete_and_insert(MODEL, SCAN, 2, step_of_voxel)
+    with pytest.raises(SetupFault, match="training mode"):
+        delete_and_insert(copy.deepcopy(MODEL).train(), SCAN, 1, step_of_voxel)
+    with pytest.raises(ValueError, match="lie not on the scan's grid"):
+        delete_and_insert(MODEL, SCAN, 1, step_of_voxel[1:])
+
+
+def test_the_area_under_a_curve_is_that_of_scikit_learn():
+    assert area_under([0, 0.25, 1], [1, 0.5, 0]) == pytest.approx(0.25 * 0.75 + 0.75 * 0.25)
+    rng = np.random.default_rng(1)
+    at = np.sort(np.concatenate([[0, 1], rng.random(20)]))
+    values = rng.random(22)
+    assert area_under(at, values) == pytest.approx(auc(at, values))
+
+
+def rows_of(method, relevance, draw=0, image="I1", patient="P1", group="AD"):
+    fraction, *both = curves_of(relevance, image=image)
+    return pd.concat(
+        [
+            pd.DataFrame(
+                dict(zip(CURVES, [method, draw, image, patient, group, direction], strict=False))
+                | {"step": range(len(curve)), "fraction": fraction, "probability": curve}
+            )
+            for direction, curve in zip(DIRECTIONS, both, strict=True)
+        ]
+    )
+
+
+def random_rows(image="I1", patient="P1", draws=5, group="AD"):
+    rng = np.random.default_rng(3)
+    return [
+        rows_of(RANDOM, rng.permutation(4), draw, image, patient, group)
+        for draw in range(1, draws + 1)
+    ]
+
+
+def values_of(scores, method):
+    own = scores[scores["method"] == method]
+    return own.set_index("measure")["value"].to_dict()
+
+
+def test_the_true_contributions_beat_their_reverse_and_random_orders_lie_between():
+    table = pd.concat([rows_of("true", GIVEN), rows_of("reverse", -GIVEN), *random_rows()])
+    scores = score_curves(table.sample(frac=1, random_state=1))
+    true, reverse = values_of(scores, "true"), values_of(scores, "reverse")
+    at, kept = [0, 0.1, 0.3, 0.6, 1], sigmoid(0.8 + np.array([3, 1, -0.5, -1, 0]))
+    assert true["deletion"] == pytest.approx(auc(at, kept))
+    assert true["insertion"] == pytest.approx(auc(at, sigmoid([0.8, 2.8, 4.3, 4.8, 3.8])))
+    assert true["faithfulness"] == pytest.approx(true["insertion"] - true["deletion"])
+    drawn = scores[(scores["method"] == RANDOM) & (scores["measure"] == "faithfulness")]["value"]
+    assert len(drawn) == 5
+    assert true["gain"] == pytest.approx(true["faithfulness"] - drawn.mean())
+    assert reverse["faithfulness"] < drawn.min() <= drawn.max() < true["faithfulness"]
+    assert true["faithfulness"] == pytest.approx(-reverse["faithfulness"], abs=0.05)
+    chances = scores.groupby("measure")["chance"].unique()
+    assert chances["faithfulness"] == pytest.approx([drawn.mean()])
+    assert chances["gain"] == pytest.approx([0])
+
+
+def test_a_map_of_noughts_is_a_random_order():
+    nothing = np.zeros(4)
+    order = order_areas(nothing, 1, "I1", draw=1)
+    table = pd.concat([rows_of("silent", nothing), rows_of(RANDOM, nothing, draw=1)])
+    scores = score_curves(table)
+    assert sorted(order) == [1, 2, 3, 4]
+    assert values_of(scores, "silent")["gain"] == pytest.approx(0)
+
+
+def test_means_are_over_patients_and_chance_has_its_spread():
+    parts = []
+    for image, patient in (("I1", "P1"), ("I2", "P1"), ("I3", "P2")):
+        parts += [rows_of("true", GIVEN, image=image, patient=patient)]
+        parts += random_rows(image, patient, draws=3)
+    parts += [
+        rows_of("true", GIVEN, image="I4", patient="P3", group="NC"),
+        *random_rows("I4", "P3", group="NC"),
+    ]
+    scores = score_curves(pd.concat(parts))
+    table = summarise_scores(scores, ["true", "absent"])
+    assert list(table["class"].unique()) == ["AD", "NC"]
+    assert set(table["method"]) == {"true"}
+    row = table[(table["class"] == "AD") & (table["measure"] == "faithfulness")].iloc[0]
+    assert (row["scans"], row["patients"]) == (3, 2)
+    # The scans are the same one under three names.
+    assert row["mean"] == pytest.approx(
+        values_of(scores[scores["image"] == "I1"], "true")["faithfulness"]
+    )
+    drawn = scores[
+        (scores["image"] == "I1")
+        & (scores["method"] == RANDOM)
+        & (scores["measure"] == "faithfulness")
+    ]["value"]
+    assert row["chance"] == pytest.approx(drawn.mean())
+    assert row["chance_sd"] == pytest.approx(drawn.std())
+    assert row["chance_sd"] > 0.01
+
+
+def test_methods_stand_in_the_order_asked_for():
+    table = pd.concat([rows_of("a", GIVEN), rows_of("b", -GIVEN), *random_rows()])
+    found = summarise_scores(score_curves(table), ["b", "a"])
+    assert list(found["method"].unique()) == ["b", "a"]
+    assert found["low"].isna().all(), "one patient"
+
+
+def test_no_scan_has_no_rows():
+    nothing = pd.DataFrame(columns=list(CURVES))
+    scores = score_curves(nothing)
+    assert scores.empty
+    assert summarise_scores(scores, ["a"]).empty
+    assert mean_curves(nothing).empty
+
+
+def test_the_mean_curve_is_straight_between_points_and_counts_a_patient_once():
+    def row(patient, image, values):
+        return pd.DataFrame(
+            dict(zip(CURVES, ["a", 0, image, patient, "AD", "deletion"], strict=False))
+            | {"step": range(len(values)), "fraction": [0, 0.5, 1], "probability": values}
+        )
+
+    table = pd.concat(
+        [row("P1", "I1", [1, 0, 0]), row("P1", "I2", [0, 0, 0]), row("P2", "I3", [1, 1, 0])]
+    )
+    found = mean_curves(table, points=5)
+    assert found["fraction"].tolist() == [0, 0.25, 0.5, 0.75, 1]
+    assert found["probability"].tolist() == [0.75, 0.625, 0.5, 0.25, 0]
+
+
+# --- rank correlation -----------------------------------------------------------------------------
+
+
+def test_rank_correlation_is_that_of_scipy_of_absolute_values_in_the_brain():
+    rng = np.random.default_rng(2)
+    one, other = rng.normal(size=(2, 6, 7, 8)).round(1)
+    mask = rng.random(one.shape) < 0.5
+    expected = stats.spearmanr(abs(one[mask]), abs(other[mask])).statistic
+    assert rank_correlation(one, other, mask) == pytest.approx(expected)
+    assert rank_correlation(one, np.exp(abs(one)), mask) == pytest.approx(1)
+    # By hand, ranks 1, 2.5, 2.5, 4 and 2, 1, 3, 4; the last voxel lies outside.
+    found = rank_correlation(line(1, 2, -2, 3, 9), line(2, 1, 3, 4, 0), line(1, 1, 1, 1, 0) > 0)
+    assert found == pytest.approx(3 / np.sqrt(4.5 * 5))
+
+
+def test_a_map_of_one_value_ranks_nothing():
+    assert np.isnan(rank_correlation(line(0, 0, 0), line(1, 2, 3), line(1, 1, 1) > 0))
+
+
+def test_correlations_are_means_over_patients():
+    rows = [
+        ("a", "I1", "P1", 1, "fc", 1.0),
+        ("a", "I2", "P1", 1, "fc", 0.0),
+        ("a", "I3", "P2", 1, "fc", 0.0),
+        ("a", "I1", "P1", 2, "conv", np.nan),
+    ]
+    columns = ["method", "image", "patient", "step", "layer", "rank_correlation"]
+    found = summarise_correlations(pd.DataFrame(rows, columns=columns)).to_dict("records")
+    assert found[0]["mean"] == 0.25
+    assert [(row["step"], row["layer"], row["scans"], row["patients"]) for row in found] == [
+        (1, "fc", 3, 2),
+        (2, "conv", 0, 0),
+    ]
+    assert np.isnan(found[1]["mean"])
+
+
+# --- layers made anew -----------------------------------------------------------------------------
+
+GRID_SHAPE = (40, 44, 40)
+
+
+def network(name="rieke", seed=0):
+    torch.manual_seed(seed)
+    model = build_model(name, GRID_SHAPE, 2)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm3d | nn.BatchNorm1d):
+                module.running_mean.uniform_(-0.1, 0.1)
+                module.running_var.uniform_(0.5, 2)
+    return model.eval()
+
+
+def a_scan():
+    return np.random.default_rng(5).normal(size=GRID_SHAPE).astype(np.float32)
+
+
+def test_layers_come_in_the_order_in_which_they_run_with_their_norms():
+    assert layers_of(network(), a_scan()) == [
+        *([f"features.{conv}", f"features.{conv + 1}"] for conv in (0, 4, 8, 12)),
+        ["classifier.2"],
+        ["classifier.4"],
+        ["classifier.6"],
+    ]
+
+
+def test_a_layer_that_is_called_first_comes_first_whatever_the_order_of_names():
+    class Swapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last, self.first = nn.Linear(8, 2), nn.Conv3d(1, 1, 1)
+            self.norm = nn.BatchNorm3d(1)
+
+        def forward(self, scans):
+            return self.last(self.first(self.norm(scans)).flatten(1))
+
+    assert layers_of(Swapped().eval(), np.ones((2, 2, 2), np.float32)) == [
+        ["first", "norm"],
+        ["last"],
+    ]
+
+
+def test_weights_that_are_no_modules_own_call_are_refused():
+    class Hidden(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(8, 2)
+
+        def forward(self, scans):
+            return nn.functional.linear(scans.flatten(1), self.fc.weight)
+
+    with pytest.raises(SetupFault, match="the layer 'fc' has weights"):
+        layers_of(Hidden().eval(), np.ones((2, 2, 2), np.float32))
+
+
+@pytest.mark.parametrize("name", ["rieke", "voxresnet_shallow_gap"])
+def test_layers_are_made_anew_one_after_another_and_the_others_stay(name):
+    model, untrained, scan = network(name), network(name, seed=1), a_scan()
+    before = copy.deepcopy(model.state_dict())
+    blocks = layers_of(model, scan)
+    anew, seen = set(), []
+    for block, (layer, forgetting) in zip(
+        reversed(blocks), randomise_layers(model, untrained, scan), strict=True
+    ):
+        anew |= set(block)
+        seen.append(layer)
+        assert not any(module.training for module in forgetting.modules())
+        first = untrained.state_dict()
+        for key, value in forgetting.state_dict().items():
+            source = first if key.rsplit(".", 1)[0] in anew else before
+            assert torch.equal(value, source[key]), key
+        weights = f"{layer}.weight"
+        assert not torch.equal(forgetting.state_dict()[weights], before[weights])
+    assert seen == [block[0] for block in reversed(blocks)]
+    assert all(torch.equal(forgetting.state_dict()[key], value) for key, value in first.items())
+    assert all(torch.equal(model.state_dict()[key], value) for key, value in before.items())
+
+
+def test_a_map_that_does_not_look_stays_and_a_gradient_does_not():
+    scan = a_scan()
+    model, untrained = network(), network(seed=1)
+    mask = np.ones(GRID_SHAPE, bool)
+    original = {"edges": abs(scan), "sensitivity": explain("sensitivity", model, scan, 0)}
+    found = {"edges": [], "sensitivity": []}
+    for _, forgetting in randomise_layers(model, untrained, scan):
+        remade = {"edges": abs(scan), "sensitivity": explain("sensitivity", forgetting, scan, 0)}
+        for name, heatmap in remade.items():
+            found[name].append(rank_correlation(original[name], heatmap, mask))
+    assert found["edges"] == pytest.approx([1] * 7)
+    assert found["sensitivity"][-1] < 0.8 < 1 - 1e-6
+    assert found["sensitivity"][-1] < found["sensitivity"][0] < 1
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_estimate_knows_how_many_layers_forget(name):
+    from pipeline.estimate import LAYERS_OF_MODEL
+
+    assert LAYERS_OF_MODEL[name] == len(layers_of(network(name), a_scan()))

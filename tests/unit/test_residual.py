@@ -1,0 +1,104 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from pipeline.localisation import RESIDUAL, TRUTH, Sought, measured_residuals
+from voxplain.comparison.residual import residual
+from voxplain.faults import SetupFault
+from voxplain.volumes import axis_aligned_grid, write_array
+
+SHAPE = (4, 3, 2)
+MASK = np.ones(SHAPE, bool)
+MASK[0] = False
+
+
+def test_the_residual_is_the_absolute_difference_inside_the_mask():
+    scan, twin = np.full(SHAPE, 0.5, np.float32), np.full(SHAPE, 0.5, np.float32)
+    scan[1, 0, 0], scan[2, 1, 1], scan[3, 2, 0] = 0.75, 0.25, 0
+    scan[0] = 9  # outside the template's brain
+    left = residual(scan, twin, MASK)
+    expected = np.zeros(SHAPE, np.float32)
+    expected[1, 0, 0] = expected[2, 1, 1] = 0.25
+    expected[3, 2, 0] = 0.5  # the scan's own brain ends there, its twin's does not
+    np.testing.assert_array_equal(left, expected)
+    assert left.dtype == np.float32
+    np.testing.assert_array_equal(residual(twin, scan, MASK)[1:], expected[1:])
+
+
+def test_a_scan_that_is_its_own_twin_leaves_nothing():
+    scan = np.random.default_rng(0).random(SHAPE).astype(np.float32)
+    assert not residual(scan, scan.copy(), MASK).any()
+
+
+def test_unsigned_volumes_do_not_wrap_around():
+    scan, twin = np.zeros(SHAPE, np.uint8), np.ones(SHAPE, np.uint8)
+    assert (residual(scan, twin, MASK)[MASK] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("scan", "twin", "mask", "told"),
+    [
+        (np.zeros((4, 3, 3)), np.zeros(SHAPE), MASK, "shape"),
+        (np.zeros(SHAPE), np.zeros((4, 3)), MASK, "its twin of"),
+        (np.zeros(SHAPE), np.zeros(SHAPE), MASK.astype(np.uint8), "expected bool"),
+        (np.full(SHAPE, np.nan), np.zeros(SHAPE), MASK, "no number"),
+        (np.zeros(SHAPE), np.full(SHAPE, np.inf), MASK, "no number"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(scan, twin, mask, told):
+    with pytest.raises(SetupFault, match=told):
+        residual(scan, twin, mask)
+
+
+# --- as the scripts get it ------------------------------------------------------------------------
+
+GRID = axis_aligned_grid(SHAPE, (4, 4, 4), (0, 0, 0))
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    """Files of two diseased scans, of the second of which the twin failed."""
+
+    inputs = SimpleNamespace(
+        mask=str(tmp_path / "mask.nii.gz"),
+        regions=str(tmp_path / "regions.nii.gz"),
+        names=str(tmp_path / "regions.tsv"),
+        truths=[str(tmp_path / f"{image}_truth.nii.gz") for image in ("I1", "I2")],
+        residuals=[str(tmp_path / f"{image}_residual.nii.gz") for image in ("I1", "I2")],
+    )
+    for path in (inputs.mask, inputs.regions):
+        write_array(path, MASK, GRID, np.uint8)
+    (tmp_path / "regions.tsv").write_text("index\tname\n1\tcortex\n")
+    for path in (*inputs.truths, inputs.residuals[0]):
+        volume = np.zeros(SHAPE)
+        volume[1, 0, 0], volume[2, 0, 0] = 0.08, 0.2
+        write_array(path, volume, GRID)
+    (tmp_path / "I2_residual.nii.gz").touch()
+    return inputs
+
+
+def sought(inputs):
+    settings = {"regions": ["cortex"], "truth_threshold": 0.05, "residual_threshold": 0.1}
+    return Sought(inputs, ["I1", "I2"], settings)
+
+
+def test_a_scans_own_regions_come_first_each_with_its_own_threshold(inputs):
+    found = sought(inputs).of_scan("I1")
+    assert list(found) == [TRUTH, RESIDUAL, "cortex"]
+    assert np.argwhere(found[TRUTH]).tolist() == [[1, 0, 0], [2, 0, 0]]
+    assert np.argwhere(found[RESIDUAL]).tolist() == [[2, 0, 0]]
+    assert list(sought(inputs).of_scan("I3")) == ["cortex"], "a scan without a disease"
+
+
+def test_a_scan_whose_twin_failed_keeps_its_truth_and_the_log_says_so(inputs, capsys):
+    assert list(sought(inputs).own_of("I2")) == [TRUTH]
+    told = capsys.readouterr().out
+    assert "I2: no residual, see the fate in" in told and "I2_residual.json" in told
+    assert "I1" not in told
+
+
+def test_without_residuals_there_is_only_the_truth(inputs):
+    inputs.residuals = []
+    assert list(sought(inputs).own_of("I1")) == [TRUTH]
+    assert measured_residuals(["I1", "I2"], []) == {}
