@@ -69,6 +69,7 @@ rule apply:
 
 onstart:
     note_run(ON_CLUSTER)
+    lift_default_rate_limit(workflow.scheduler)
 
 
 onsuccess:

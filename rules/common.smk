@@ -18,6 +18,7 @@ sys.path.insert(0, str(SCRIPTS))
 
 from pipeline.failures import FailureRecorder, describe_failures
 from pipeline.fingerprint import fingerprint
+from pipeline.scheduling import lift_default_rate_limit
 from pipeline.settings import complete_settings, name_repeats, read_schema
 from pipeline.start import check_folders, clear_stale_lock, forget_run, note_run
 from pipeline.summary import summarise_applied, summarise_networks, summarise_run
@@ -108,6 +109,12 @@ def takes_part(name):
     return config["cohorts"][name]["train"] or name in tested
 
 
+def models_of(name):
+    """The networks that are trained on a cohort."""
+    chosen = config["cohorts"][name]["models"]
+    return [model for model in config["models"] if chosen == "all" or model in chosen]
+
+
 def trains():
     """Whether any network is trained here; those that are only applied say what they are."""
     return any(cohort["train"] for cohort in config["cohorts"].values())
@@ -164,6 +171,13 @@ def check_names():
                 "networks are trained on (splits.external and heatmaps.splits: external explain the "
                 "scans of others)"
             )
+    for name, cohort in cohorts.items():
+        for model in [] if cohort["models"] == "all" else cohort["models"]:
+            if model not in config["models"]:
+                raise SetupFault(
+                    f"config: cohorts.{name}.models has {model!r}, which is not among the models; "
+                    f"allowed: all, or a list of {', '.join(config['models'])}"
+                )
     chosen = config["summary"]["methods"]
     for method in [] if chosen == "all" else chosen:
         if method not in methods or method == "summary":
@@ -1204,7 +1218,7 @@ def trained_networks(cohort):
     return [
         {"cohort": cohort, "task": task, "model": model, "split": split, "seed": seed}
         for task, splits in SPLITS[cohort].items()
-        for model in config["models"]
+        for model in models_of(cohort)
         for split in splits
         for seed in config["training"]["seeds"]
     ]
@@ -1251,7 +1265,7 @@ def explained_runs(wildcards=None):
         }
         for cohort in COHORTS
         for task in SPLITS[cohort]
-        for model in config["models"]
+        for model in models_of(cohort)
         for split in (explained_splits(cohort, task) if methods_of(model) else ())
         for seed in config["training"]["seeds"]
     ]
@@ -1370,6 +1384,7 @@ def cohort_sizes():
                 "explained": explained,
                 "truths": sum(has_truth(name, image) for image in SCANS[name]),
                 "twins": len(twinned_images(name)),
+                "models": models_of(name),
                 "baselines": sum(baseline["cohort"] == name for baseline in fitted),
                 "measured": [
                     len(people_of(name, baseline["task"]))
@@ -1508,7 +1523,7 @@ def rules_targets(stage):
             paths.append(f"results/{cohort}/{task}/splits.tsv")
             fitted = {"cohort": cohort, "task": task, "baseline": baselines_of(cohort, task)}
             paths += expand(f"{BASELINE}/cross_validation.tsv", **fitted)
-            for model in config["models"]:
+            for model in models_of(cohort):
                 paths.append(f"results/{cohort}/{task}/{model}/cross_validation.tsv")
                 paths += heatmap_targets(cohort, task, model)
     if any(trained_networks(cohort) for cohort in COHORTS):
@@ -1588,7 +1603,7 @@ def print_summary(since=0):
             )
         tell(describe_lost_twins(cohort, since))
         for task in TASKS:
-            for model in config["models"]:
+            for model in models_of(cohort):
                 place = Path(f"results/{cohort}/{task}/{model}")
                 tell(summarise_run(place, explained_splits(cohort, task), since))
             wanted = AGE_SEX in config["evaluation"]["baselines"] and SPLITS[cohort][task]

@@ -176,6 +176,8 @@ class CohortSize:
         Scans whose true atrophy is carried to the template.
     twins
         Scans that are made once more without their disease.
+    models
+        The networks that are trained on it, by name.
     baselines
         Those that are fitted, of all its tasks.
     measured
@@ -191,6 +193,7 @@ class CohortSize:
     explained: Sequence[ExplainedSplit]
     truths: int
     twins: int
+    models: Sequence[str]
     baselines: int
     measured: Sequence[int]
 
@@ -287,7 +290,8 @@ def count_work(cohort: CohortSize, settings: Mapping[str, Any]) -> Iterator[tupl
     yield "check_scans", Work(1, 1)
     if not cohort.splits:
         return
-    splits, models = len(cohort.splits), settings["models"]
+    splits = len(cohort.splits)
+    models = {name: settings["models"][name] for name in cohort.models}
     seeds = len(settings["training"]["seeds"])
     yield "audit_split", Work(splits, splits)
     yield "report_splits", Work(cohort.tasks, cohort.tasks)
@@ -310,12 +314,12 @@ def count_heatmaps(cohort: CohortSize, settings: Mapping[str, Any]) -> Iterator[
     scans = sum(split.test for split in cohort.explained)
     chunks = sum(math.ceil(split.test / heatmaps["chunk_size"]) for split in cohort.explained)
     classes = sum(split.classes for split in cohort.explained)
-    if any(settings["methods_of"].values()):
+    if any(settings["methods_of"][name] for name in cohort.models):
         training = sum(split.train for split in cohort.explained)
         yield "map_group_difference", Work(len(cohort.explained), training)
         yield "localise_difference", Work(len(cohort.explained), scans, len(cohort.explained))
     passes = count_passes(count_regions(settings), settings)
-    for name in settings["models"]:
+    for name in cohort.models:
         methods = settings["methods_of"][name]
         if not methods:
             continue

@@ -1,6 +1,7 @@
 """The estimate's own arithmetic; that it counts as Snakemake does, see tests/workflow."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -42,6 +43,7 @@ PAPER = CohortSize(
     explained=[ExplainedSplit("AD-NC", train=900, test=69, diseased=0, classes=2, fold=False)],
     truths=0,
     twins=0,
+    models=["rieke"],
     baselines=2,
     measured=[969],
 )
@@ -149,7 +151,9 @@ def test_work_grows_with_what_it_is_done_for():
 
 def test_every_network_and_task_adds_its_own():
     one = rows_of()
-    both = rows_of(models={"rieke": {"epochs": 20}, "voxresnet_gap": {"epochs": 20}})
+    models = {"rieke": {"epochs": 20}, "voxresnet_gap": {"epochs": 20}}
+    both = rows_of(replace(PAPER, models=list(models)), models=models)
+    assert rows_of(models=models) == one  # the cohort has no part in the second
     assert both["train_network"].jobs == 2 * one["train_network"].jobs
     assert both["train_network"].cpu_h > 10 * one["train_network"].cpu_h
     # cam applies to the second only.
@@ -210,7 +214,7 @@ def test_the_queue_sees_groups_of_ten_scans():
 
 
 def test_a_cohort_of_one_class_is_preprocessed_only():
-    rows = rows_of(CohortSize(10, True, 1, 0, 0, [], [], 0, 0, 0, []))
+    rows = rows_of(CohortSize(10, True, 1, 0, 0, [], [], 0, 0, [], 0, []))
     assert "train_network" not in rows
     assert rows["simulate_scan"].jobs == 10
 

@@ -622,6 +622,11 @@ def bad(**settings):
             "config: heatmaps.cohorts has 'big'; allowed: all, or a list of tiny",
         ),
         (
+            bad(cohorts={"tiny": {**TINY["cohorts"]["tiny"], "models": ["voxcnn"]}}),
+            "config: cohorts.tiny.models has 'voxcnn', which is not among the models; "
+            "allowed: all, or a list of rieke",
+        ),
+        (
             bad(heatmaps={"target": "MCI"}),
             "heatmaps.target is 'MCI'; allowed: disease, predicted, true, AD, NC",
         ),

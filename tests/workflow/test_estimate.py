@@ -36,6 +36,10 @@ CONFIGS = {
         "localisation": {"residual": True},
     },
     "two cohorts": {**TINY, "cohorts": {**TINY["cohorts"], "other": OTHER}},
+    "a network of one cohort": {
+        **changed("models", {"rieke": {}, "voxcnn": {}}),
+        "cohorts": {**TINY["cohorts"], "other": {**OTHER, "models": ["voxcnn"]}},
+    },
     # The configurations of the main question, as they are.
     **{
         name: yaml.safe_load((ROOT / f"config/{name}.yaml").read_text())
@@ -58,6 +62,14 @@ def test_jobs_are_counted_as_snakemake_plans_them(tmp_path, name):
     assert counted == planned
     assert total == sum(planned.values())
     assert (tmp_path / "logs/estimate.log").read_text().strip() in told.said
+
+
+def test_only_the_networks_that_a_cohort_names_are_trained_on_it(tmp_path):
+    run = snakemake(tmp_path, "-n", config=CONFIGS["a network of one cohort"])
+    assert run.status == 0, run.said
+    made = set(re.findall(r"results/(\w+)/AD-NC/(\w+)/cross_validation\.tsv", run.said))
+    baselines = {(cohort, name) for cohort, name in made if name not in MODELS}
+    assert made - baselines == {("tiny", "rieke"), ("tiny", "voxcnn"), ("other", "voxcnn")}
 
 
 def test_volumes_that_are_not_kept_are_gone_and_nothing_else(finished):

@@ -105,6 +105,7 @@ TABLE = {
     "heatmaps.chunk_size": (1, EXPLAIN),
     "heatmaps.keep_scans": (False, set()),
     "heatmaps.cohorts": ([], set()),  # nothing is explained any more
+    "cohorts.tiny.models": (["rieke"], set()),  # the only one here
     "sa_ucm.levels": (2, EXPLAIN_OTHERS),
     "sa_ucm.most_segments": (8, EXPLAIN_OTHERS),
     "cam.layer": ("features.10", EXPLAIN_OTHERS),

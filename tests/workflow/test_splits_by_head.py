@@ -92,7 +92,8 @@ def test_an_external_test_leaves_out_the_heads_that_were_trained_on(tmp_path, he
     config = by_head(heads, external=[{"train": "tiny", "test": "other"}])
     other = copy.deepcopy(config["cohorts"]["tiny"])
     # Other patients, the first half of whom are made from a head of the training cohort.
-    other["simulation"] |= {"heads": ["b.nii.gz", "c.nii.gz"], "first_number": 500}
+    heads = ["b.nii.gz", "c.nii.gz"]
+    other["simulation"] |= {"heads": heads, "first_number": 500, "seed": 4}
     config["cohorts"]["other"] = {**other, "train": False}
     config["heatmaps"] = {"methods": ["sensitivity"], "splits": "external"}
     run = snakemake(tmp_path, "-n", config=config)

@@ -1,0 +1,81 @@
+"""What Snakemake's scheduler takes from the jobs, under its default rate limit and without it.
+
+Runs one workflow of jobs that only sleep, a second each, with Snakemake's default
+``--max-jobs-per-timespan`` and with that limit lifted as voxplain lifts it (`pipeline.scheduling`).
+CPU time is that of Snakemake and of the jobs' shells. Medians over repetitions, the two sides in
+turn. Prints one JSON line last.
+
+    python benchmarks/scheduling.py [--jobs 500] [--cores 8] [--repeat 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+from tqdm import tqdm
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+SNAKEFILE = """
+import sys
+sys.path.insert(0, {scripts!r})
+from pipeline.scheduling import lift_default_rate_limit
+
+onstart:
+    if {lifted}:
+        lift_default_rate_limit(workflow.scheduler)
+
+rule all:
+    input: expand("{{job}}.txt", job=range({jobs}))
+
+rule sleep:
+    output: "{{job}}.txt"
+    shell: "sleep 1; touch {{output}}"
+"""
+
+
+def measure(jobs: int, cores: int, lifted: bool) -> float:
+    """Run the workflow in a folder of its own; the CPU time of it all in seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        text = SNAKEFILE.format(scripts=str(SCRIPTS), lifted=lifted, jobs=jobs)
+        (Path(folder) / "Snakefile").write_text(text)
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(
+            [sys.executable, "-m", "snakemake", "--cores", str(cores), "--scheduler", "greedy"],
+            cwd=folder,
+            check=True,
+            capture_output=True,
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return sum(getattr(after, key) - getattr(before, key) for key in ("ru_utime", "ru_stime"))
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--jobs", type=int, default=500)
+    parser.add_argument("--cores", type=int, default=8)
+    parser.add_argument("--repeat", type=int, default=3)
+    told = parser.parse_args()
+    taken = {"default limit": [], "lifted": []}
+    for _ in tqdm(range(told.repeat), unit="pair"):
+        for lifted, seconds in zip((False, True), taken.values(), strict=True):
+            seconds.append(measure(told.jobs, told.cores, lifted))
+    medians = {name: statistics.median(seconds) for name, seconds in taken.items()}
+    for name, seconds in medians.items():
+        print(f"{name}: {seconds:.1f} s of CPU for {told.jobs} jobs on {told.cores} cores")
+    ratio = medians["default limit"] / medians["lifted"]
+    print(f"ratio: {ratio:.1f}")
+    told = {**vars(told), "snakemake": version("snakemake"), "cpu_s": medians, "ratio": ratio}
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()
