@@ -34,7 +34,7 @@ from voxplain.cohort.splits import (
     make_folds,
 )
 from voxplain.cohort.twins import healthy_twin, image_of_twin, twin_image
-from voxplain.comparison.demographics import AGE_SEX, AREAS, BASELINES, read_age, read_sex
+from voxplain.cohort.demographics import AGE_SEX, AREAS, BASELINES, read_age, read_sex
 from voxplain.faults import SetupFault
 from voxplain.models import MODELS, Recipe, plan_model
 from voxplain.relevance import METHODS, choose_target
@@ -91,6 +91,7 @@ def load_cohort(name, settings):
         settings["columns"],
         settings["diagnosis_words"],
         **config["progression"],
+        select=settings["select"],
     )
     usable = [scan for scan in scans if scan.fate is None]
     for classes in tasks or ():

@@ -8,8 +8,8 @@ with job(snakemake):
 
     import pandas as pd
 
+    from voxplain.cohort.demographics import AREAS
     from voxplain.comparison.baselines import predict_split
-    from voxplain.comparison.demographics import AREAS
     from voxplain.training.metrics import cross_validation_table
 
     params, output = snakemake.params, snakemake.output

@@ -121,6 +121,8 @@ def config(**training):
     settings = copy.deepcopy(TINY)
     # A GPU job takes a GPU where torch finds one; these are only names.
     settings["device"] = "auto"
+    # What N4 does to nine scans is tested elsewhere.
+    settings["bias_correction"] = "never"
     settings["heatmaps"]["methods"] = ["sensitivity", "occlusion", "area_occlusion"]
     settings["models"]["rieke"] |= training
     return settings

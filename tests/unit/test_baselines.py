@@ -3,13 +3,13 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from voxplain.cohort.demographics import read_age, read_sex
 from voxplain.cohort.plan import plan_cohort
 from voxplain.cohort.scans import list_scans
 from voxplain.cohort.splits import make_folds
 from voxplain.comparison.areas import measure_areas
 from voxplain.comparison.auc import draw_aucs, interval
 from voxplain.comparison.baselines import predict_split
-from voxplain.comparison.demographics import read_age, read_sex
 from voxplain.faults import SetupFault
 from voxplain.training.metrics import measure
 

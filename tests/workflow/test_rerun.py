@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from pipeline.estimate import SCAN_CHAIN
+from voxplain.cohort.selection import EVERYTHING
 from workflow.conftest import ROOT, TINY, snakemake
 
 COMPARE = {"compare_methods"}
@@ -191,6 +192,9 @@ OTHER_SOURCE = {
         f"cohorts.tiny.columns.{name}"
         for name in ("image", "subject", "diagnosis", "visit", "date", "description", "sex", "age")
     ),
+    "cohorts.tiny.columns.phase",
+    "cohorts.tiny.columns.field_strength",
+    *(f"cohorts.tiny.select.{name}" for name in EVERYTHING),
 }
 
 

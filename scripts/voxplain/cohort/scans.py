@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from voxplain.cohort.progression import (
     MCI_GROUPS,
@@ -24,6 +25,7 @@ from voxplain.cohort.progression import (
     check_task,
     derive_progression,
 )
+from voxplain.cohort.selection import EVERYTHING, columns_for, select_scans
 from voxplain.faults import Fate, SetupFault
 
 # What each column is called in the tables that users have: the archive's search export, ADNI's own
@@ -37,6 +39,8 @@ COLUMN_NAMES: dict[str, tuple[str, ...]] = {
     "description": ("Description", "Sequence"),
     "sex": ("Sex", "PTGENDER", "Gender"),
     "age": ("Age",),
+    "phase": ("Phase", "COLPROT"),
+    "field_strength": ("Field Strength", "FLDSTRENG", "MagStrength", "Imaging Protocol"),
 }
 REQUIRED_COLUMNS = ("image", "subject", "diagnosis")
 
@@ -73,7 +77,7 @@ class Scan:
         As in the table; ISO date, or empty.
     diagnosis, group
         The table's word; the group it means, or empty.
-    sex, age, description
+    sex, age, description, phase, field_strength
         As in the table, or empty.
     folder
         Where its images lie, or empty.
@@ -97,6 +101,8 @@ class Scan:
     folder: str = ""
     fate: Fate | None = None
     progression: str = ""
+    phase: str = ""
+    field_strength: str = ""
 
     @property
     def subject_label(self) -> str:
@@ -275,6 +281,7 @@ def list_scans(
     diagnosis_words: Mapping[str, Sequence[str]],
     horizon_months: float = 36,
     visit: str = "first",
+    select: Mapping[str, Any] = EVERYTHING,
 ) -> list[Scan]:
     """The scans of a cohort, one a row, with the fate of those that will not be processed.
 
@@ -297,6 +304,9 @@ def list_scans(
     horizon_months, visit
         How sMCI and pMCI are told, where a task has them; see
         :func:`voxplain.cohort.progression.derive_progression`.
+    select
+        Which scans take part, see :func:`voxplain.cohort.selection.select_scans`. What becomes of a
+        patient with MCI is told from all visits of the table.
 
     Raises
     ------
@@ -307,7 +317,7 @@ def list_scans(
     for classes in tasks or ():
         check_task(classes)
     required = [key for key in REQUIRED_COLUMNS if tasks is not None or key != "diagnosis"]
-    where = find_columns(rows[0], columns, table, required)
+    where = find_columns(rows[0], columns, table, [*required, *columns_for(select)])
     groups = {
         word.lower(): group
         for words in (DIAGNOSIS_WORDS, diagnosis_words)
@@ -335,6 +345,7 @@ def list_scans(
                 for scan in scans
             ]
         scans = [_used(scan, wanted, neither.get(scan.image, "")) for scan in scans]
+    scans = select_scans(scans, select)
     scans = [_with_folder(scan, folders) for scan in scans]
     if all(scan.fate is not None for scan in scans):
         reasons = Counter(scan.fate.reason for scan in scans).most_common(3)
@@ -390,6 +401,8 @@ def _scan_of_row(
         sex=values.get("sex", ""),
         age=values.get("age", ""),
         description=values.get("description", ""),
+        phase=values.get("phase", ""),
+        field_strength=values.get("field_strength", ""),
         fate=fate,
     )
 

@@ -1,0 +1,210 @@
+"""Which scans of a table take part: visits, phases, field strengths, people, the first of several.
+
+Only the standard library is needed, see :mod:`voxplain.cohort.scans`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from voxplain.cohort.demographics import read_age, read_sex
+from voxplain.faults import Fate, SetupFault
+
+if TYPE_CHECKING:
+    from voxplain.cohort.scans import Scan
+
+# What every key of `select` is by default: everything takes part.
+EVERYTHING: dict[str, Any] = {
+    "visits": [],
+    "phases": [],
+    "field_strengths": [],
+    "description": "",
+    "not_description": "",
+    "sex": "any",
+    "age": [0, 150],
+    "keep": "all",
+}
+# The column of a table that each key looks at.
+_COLUMNS = {
+    "visits": "visit",
+    "phases": "phase",
+    "field_strengths": "field_strength",
+    "description": "description",
+    "not_description": "description",
+    "sex": "sex",
+    "age": "age",
+}
+_SEXES = {"female": 0, "male": 1}
+# A magnet of 3 T may call itself 2.89 T.
+_TESLA_APART = 0.25
+
+
+def columns_for(select: Mapping[str, Any]) -> list[str]:
+    """What is asked of a table: keys of :data:`voxplain.cohort.scans.COLUMN_NAMES`."""
+    asked = (name for key, name in _COLUMNS.items() if select[key] != EVERYTHING[key])
+    return list(dict.fromkeys(asked))
+
+
+def select_scans(scans: Sequence[Scan], select: Mapping[str, Any]) -> list[Scan]:
+    """The scans, with the fate of those that are not asked for.
+
+    Nothing is guessed: a scan whose table has no value where one is asked for takes no part. A scan
+    that already has a fate keeps it, and is nobody's first.
+
+    Parameters
+    ----------
+    scans
+        In the order of the table.
+    select
+        ``visits`` (words or session labels), ``phases``, ``field_strengths`` (tesla),
+        ``description`` and ``not_description`` (regular expressions, searched for in any case),
+        ``sex`` (``any``, ``female``, ``male``), ``age`` (least and greatest, in years), and
+        ``keep``: ``all``, ``first_of_visit`` or ``first_of_patient``, by date, then by visit, then
+        by image id. A key that is as in :data:`EVERYTHING` asks for nothing.
+
+    Raises
+    ------
+    SetupFault
+        A regular expression is none, or the greatest age is less than the least.
+    """
+    checks = _checks(select)
+    chosen = []
+    for scan in scans:
+        reason = "" if scan.fate else next(filter(None, (check(scan) for check in checks)), "")
+        chosen.append(replace(scan, fate=Fate("unused", "table", reason)) if reason else scan)
+    return _first_of_several(chosen, select["keep"])
+
+
+def _checks(select: Mapping[str, Any]) -> list[Callable[[Scan], str]]:
+    """What is asked of a scan, each with its answer: why the scan is left out, or nothing."""
+    checks: list[Callable[[Scan], str]] = []
+    if wanted := {_plain(visit): visit for visit in select["visits"]}:
+
+        def of_visit(scan: Scan) -> str:
+            found = {_plain(scan.visit), _plain(scan.session)}
+            told = ", ".join(map(str, wanted.values()))
+            return "" if found & set(wanted) else f"its visit {_told(scan.visit)} is none of {told}"
+
+        checks.append(of_visit)
+    if phases := {_plain(phase): phase for phase in select["phases"]}:
+
+        def of_phase(scan: Scan) -> str:
+            told = ", ".join(phases.values())
+            return (
+                ""
+                if _plain(scan.phase) in phases
+                else f"its phase {_told(scan.phase)} is none of {told}"
+            )
+
+        checks.append(of_phase)
+    if strengths := select["field_strengths"]:
+
+        def of_strength(scan: Scan) -> str:
+            found = tesla_in(scan.field_strength)
+            if found is not None and any(abs(found - t) <= _TESLA_APART for t in strengths):
+                return ""
+            told = ", ".join(f"{strength:g}" for strength in strengths)
+            return f"its field strength {_told(scan.field_strength)} is none of {told} T"
+
+        checks.append(of_strength)
+    if select["description"]:
+        pattern = _compiled(select, "description")
+        checks.append(
+            lambda scan: (
+                ""
+                if pattern.search(scan.description)
+                else f"its description {_told(scan.description)} is not like {pattern.pattern!r}"
+            )
+        )
+    if select["not_description"]:
+        refused = _compiled(select, "not_description")
+        checks.append(
+            lambda scan: (
+                f"its description {_told(scan.description)} is like {refused.pattern!r}"
+                if refused.search(scan.description)
+                else ""
+            )
+        )
+    if select["sex"] != "any":
+        checks.append(
+            lambda scan: (
+                ""
+                if read_sex(scan.sex) == _SEXES[select["sex"]]
+                else f"its sex {_told(scan.sex)} is not {select['sex']}"
+            )
+        )
+    if select["age"] != EVERYTHING["age"]:
+        checks.append(_check_of_age(*select["age"]))
+    return checks
+
+
+def _check_of_age(least: float, greatest: float) -> Callable[[Scan], str]:
+    if greatest < least:
+        raise SetupFault(
+            f"config: a cohort's select.age is [{least:g}, {greatest:g}]; expected the least age, "
+            "then the greatest"
+        )
+
+    def of_age(scan: Scan) -> str:
+        age = read_age(scan.age)
+        if age is not None and least <= age <= greatest:
+            return ""
+        return f"its age {_told(scan.age)} is not one from {least:g} to {greatest:g}"
+
+    return of_age
+
+
+def _compiled(select: Mapping[str, Any], key: str) -> re.Pattern[str]:
+    try:
+        return re.compile(select[key], re.IGNORECASE)
+    except re.error as error:
+        raise SetupFault(
+            f"config: a cohort's select.{key} is {select[key]!r}, which is no regular expression "
+            f"({error}); put a backslash before characters that stand for themselves"
+        ) from None
+
+
+def tesla_in(text: str) -> float | None:
+    """The field strength that a table means: ``1.5``, ``3T``, ``Field Strength=1.5;...``."""
+    match = re.search(r"field strength\s*=\s*(\d+(?:\.\d+)?)", text, re.IGNORECASE)
+    match = match or re.match(r"\s*(\d+(?:\.\d+)?)\s*(?:t|tesla)?\b", text, re.IGNORECASE)
+    return float(match[1]) if match else None
+
+
+def _first_of_several(scans: Sequence[Scan], keep: str) -> list[Scan]:
+    """The scans; those that are not the first of their patient, or of their visit, are unused."""
+    if keep == "all":
+        return list(scans)
+    whole = keep == "first_of_patient"
+    first: dict[tuple[str, ...], Scan] = {}
+    for scan in scans:
+        if scan.fate is None:
+            key = (scan.patient,) if whole else (scan.patient, scan.session)
+            first[key] = min(first.get(key, scan), scan, key=_place_in_time)
+    chosen = []
+    for scan in scans:
+        key = (scan.patient,) if whole else (scan.patient, scan.session)
+        if scan.fate is None and first[key] is not scan:
+            what = "patient's first scan" if whole else "first scan of that visit"
+            reason = f"image {first[key].image} is the {what} (select.keep)"
+            scan = replace(scan, fate=Fate("unused", "table", reason))
+        chosen.append(scan)
+    return chosen
+
+
+def _place_in_time(scan: Scan) -> tuple[str, int, int]:
+    """By date, without dates by the visit's month; then by image id, which counts up."""
+    month = re.fullmatch(r"M(\d+)", scan.session)
+    visit = int(month[1]) if month else (0 if scan.session in ("SC", "BL") else 10**6)
+    return scan.date or "9999", visit, int(scan.image[1:])
+
+
+def _told(value: str) -> str:
+    return repr(value) if value else "(not in the table)"
+
+
+def _plain(text: object) -> str:
+    return re.sub(r"[^a-z0-9]", "", str(text).lower())
