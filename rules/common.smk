@@ -64,7 +64,10 @@ def head_names(simulation):
 
 
 def load_cohort(name, settings):
-    """Plan of a cohort (if it is simulated) and its scans, from the settings and the table alone."""
+    """Plan of a cohort (if it is simulated), its scans, and images that its table does not name.
+
+    All from the settings, the table and the names of folders.
+    """
     if settings["source"] == "simulated":
         simulation = settings["simulation"]
         keys = ("seed", "groups", "visits", "age", "ageing_per_decade", "progression_per_year")
@@ -101,7 +104,8 @@ def load_cohort(name, settings):
                     f"cohort {name} has no scan of class {group} to process (table {table}); "
                     "correct the table, or leave the class out of `tasks`"
                 )
-    return {scan.image: scan for scan in plan}, scans
+    named = {scan.image for scan in scans}
+    return {scan.image: scan for scan in plan}, scans, sorted(set(folders) - named)
 
 
 def takes_part(name):
@@ -358,9 +362,9 @@ except SetupFault as fault:
 
 COHORTS = list(LOADED)
 # Only these are written by rules; another cohort may read what they wrote.
-SIMULATED = "|".join(name for name, (plan, _) in LOADED.items() if plan) or "none"
-PLANNED = {name: plan for name, (plan, _) in LOADED.items()}
-ALL_SCANS = {name: scans for name, (_, scans) in LOADED.items()}
+SIMULATED = "|".join(name for name, (plan, *_) in LOADED.items() if plan) or "none"
+PLANNED = {name: plan for name, (plan, *_) in LOADED.items()}
+ALL_SCANS = {name: scans for name, (_, scans, _) in LOADED.items()}
 # The scans that are processed, by image id.
 SCANS = {
     name: {scan.image: scan for scan in scans if scan.fate is None}
@@ -674,7 +678,8 @@ def rows_of_cohort(wildcards):
     rows = []
     for scan in ALL_SCANS[wildcards.cohort]:
         keys = ("image", "subject", "session", "visit", "date", "diagnosis", "group", "progression")
-        row = {key: getattr(scan, key) for key in (*keys, "sex", "age", "description")}
+        keys += ("sex", "age", "description", "phase", "field_strength")
+        row = {key: getattr(scan, key) for key in keys}
         if scan.fate is None:
             path = PREPROCESSED.format(**entities_of(wildcards.cohort, scan))
             row["preprocessed"] = path.removeprefix(f"results/{wildcards.cohort}/")
@@ -683,6 +688,11 @@ def rows_of_cohort(wildcards):
             row |= {"fate": fate.pop("status"), **fate}
         rows.append(row)
     return rows
+
+
+def unlisted_images(wildcards):
+    """Images of the cohort's tree that its table does not name."""
+    return LOADED[wildcards.cohort][2]
 
 
 def split_of(wildcards):
@@ -1003,6 +1013,11 @@ def volumes_of_task(wildcards):
 def areas_of_task(wildcards):
     """The mean intensities of their areas, where the baseline is of these."""
     return [AREA_MEANS] if wildcards.baseline == AREAS else []
+
+
+def people_of_task(wildcards):
+    """Age and sex of everybody in a task's splits."""
+    return people_of(wildcards.cohort, wildcards.task)
 
 
 def people_of_splits(wildcards):

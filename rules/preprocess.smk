@@ -185,7 +185,19 @@ rule collect_scans:
             "results/{cohort}/scans.tsv",
             caption="../report/scans.rst",
             category="Cohort",
-            labels={"cohort": "{cohort}"},
+            labels={"cohort": "{cohort}", "table": "scans"},
+        ),
+        people=report(
+            "results/{cohort}/scans_people.tsv",
+            caption="../report/people.rst",
+            category="Cohort",
+            labels={"cohort": "{cohort}", "table": "people"},
+        ),
+        oddities=report(
+            "results/{cohort}/scans_oddities.tsv",
+            caption="../report/oddities.rst",
+            category="Cohort",
+            labels={"cohort": "{cohort}", "table": "oddities"},
         ),
         description="results/{cohort}/derivatives/dataset_description.json",
     log:
@@ -201,6 +213,7 @@ rule collect_scans:
     params:
         rows=rows_of_cohort,
         images=images_of_cohort,
+        unlisted=unlisted_images,
         version=VERSION,
         code=code_of("collect_scans"),
     script:

@@ -64,6 +64,7 @@ rule report_splits:
         runtime=10,
     params:
         classes=classes_of_task,
+        people=people_of_task,
         code=code_of("report_splits"),
     script:
         "../scripts/report_splits.py"

@@ -6,7 +6,10 @@ with job(snakemake):
     import json
     from pathlib import Path
 
+    import pandas as pd
+
     from voxplain.cohort.fates import collect_fates, write_fates
+    from voxplain.cohort.overview import describe_people, find_oddities
     from voxplain.faults import SetupFault
 
     # True atrophy, where it is known, is finished with its scan and has no place in the table.
@@ -26,7 +29,12 @@ with job(snakemake):
             "masks differ as much as groups do; set skull.tool to one of them, or, where only the "
             "version differs, run again with --forcerun strip_skull"
         )
-    write_fates(snakemake.output.table, collect_fates(snakemake.params.rows, qualities))
+    table = collect_fates(snakemake.params.rows, qualities)
+    write_fates(snakemake.output.table, table)
+    people = describe_people(table)
+    pd.DataFrame(people).to_csv(snakemake.output.people, sep="\t", index=False)
+    oddities = find_oddities(table, snakemake.params.unlisted)
+    pd.DataFrame(oddities).to_csv(snakemake.output.oddities, sep="\t", index=False)
     write = {
         "Name": f"voxplain, cohort {snakemake.wildcards.cohort}",
         "BIDSVersion": "1.10.0",

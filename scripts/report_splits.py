@@ -8,6 +8,7 @@ with job(snakemake):
 
     import pandas as pd
 
+    from voxplain.cohort.overview import describe_ages, describe_members
     from voxplain.cohort.splits import count_members
 
     tables, audits = [], []
@@ -32,6 +33,11 @@ with job(snakemake):
     splits = pd.concat(tables)
     columns = ["split", "side", "cohort", "image", "patient", "class"]
     splits[columns].to_csv(snakemake.output.splits, sep="\t", index=False)
-    rows = count_members(splits.to_dict("records"), snakemake.params.classes)
+    members = splits.to_dict("records")
+    rows = count_members(members, snakemake.params.classes)
+    about = describe_members(members, snakemake.params.people)
+    nobody = {"female": 0, "male": 0, **describe_ages([])}
+    for row in rows:
+        row |= about.get((row["split"], row["side"], row["class"]), nobody)
     pd.DataFrame(rows).to_csv(snakemake.output.counts, sep="\t", index=False)
     pd.DataFrame(audits).to_csv(snakemake.output.audit, sep="\t", index=False)

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.settings import read_schema
+from voxplain.cohort.demographics import read_tesla
 from voxplain.cohort.scans import list_scans
-from voxplain.cohort.selection import EVERYTHING, tesla_in
+from voxplain.cohort.selection import EVERYTHING
 from voxplain.faults import SetupFault
 from workflow.conftest import ROOT
 
@@ -119,7 +120,7 @@ def test_a_missing_value_is_not_guessed(select, values, reason):
     ],
 )
 def test_a_field_strength_is_read_in_the_forms_of_tables(text, tesla):
-    assert tesla_in(text) == tesla
+    assert read_tesla(text) == tesla
 
 
 def test_the_first_of_several_is_the_earliest_then_the_lowest_image_id():

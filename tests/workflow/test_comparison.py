@@ -45,6 +45,16 @@ def test_every_usable_scan_is_tested_once_and_no_patient_is_on_two_sides(tiny_ru
     assert sorted(fixed["class"]) == ["AD", "NC"]
     counts = table(tiny_run / f"{TASK}/splits_counts.tsv")
     assert counts["scans"].sum() == len(splits)
+    # Every patient of the simulation has a sex and an age.
+    assert (counts["female"] + counts["male"] == counts["patients"]).all()
+    scans = pd.DataFrame(read_scans(tiny_run)).T
+    side = splits[(splits["split"] == "fixed") & (splits["side"] == "train")]
+    training = counts[(counts["split"] == "fixed") & (counts["side"] == "train")].set_index("class")
+    for group, members in side.groupby("class"):
+        ages = scans.loc[members["image"], "age"].astype(float)
+        row = training.loc[group]
+        assert row["age_mean"] == pytest.approx(ages.mean(), abs=0.01)
+        assert row["age_sd"] == pytest.approx(ages.std(), abs=0.01)
     audit = table(tiny_run / f"{TASK}/leakage_audit.tsv")
     assert (audit["patients_on_both_sides"] == 0).all()
     # Said of every simulated cohort that has no other head.

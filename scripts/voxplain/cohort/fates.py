@@ -23,6 +23,8 @@ COLUMNS = (
     "sex",
     "age",
     "description",
+    "phase",
+    "field_strength",
     "fate",
     "stage",
     "reason",
@@ -44,7 +46,7 @@ def collect_fates(
     Parameters
     ----------
     rows
-        One a scan of the user's table, in its order: the columns up to ``description``, those of
+        One a scan of the user's table, in its order: the columns up to ``field_strength``, those of
         the fate where it was decided without processing, and ``preprocessed``.
     qualities
         Image id to what quality control wrote, for the scans that were processed.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from voxplain.cohort.demographics import read_age, read_sex
+from voxplain.cohort.demographics import read_age, read_sex, read_tesla
 from voxplain.faults import Fate, SetupFault
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _checks(select: Mapping[str, Any]) -> list[Callable[[Scan], str]]:
     if strengths := select["field_strengths"]:
 
         def of_strength(scan: Scan) -> str:
-            found = tesla_in(scan.field_strength)
+            found = read_tesla(scan.field_strength)
             if found is not None and any(abs(found - t) <= _TESLA_APART for t in strengths):
                 return ""
             told = ", ".join(f"{strength:g}" for strength in strengths)
@@ -165,13 +165,6 @@ def _compiled(select: Mapping[str, Any], key: str) -> re.Pattern[str]:
             f"config: a cohort's select.{key} is {select[key]!r}, which is no regular expression "
             f"({error}); put a backslash before characters that stand for themselves"
         ) from None
-
-
-def tesla_in(text: str) -> float | None:
-    """The field strength that a table means: ``1.5``, ``3T``, ``Field Strength=1.5;...``."""
-    match = re.search(r"field strength\s*=\s*(\d+(?:\.\d+)?)", text, re.IGNORECASE)
-    match = match or re.match(r"\s*(\d+(?:\.\d+)?)\s*(?:t|tesla)?\b", text, re.IGNORECASE)
-    return float(match[1]) if match else None
 
 
 def _first_of_several(scans: Sequence[Scan], keep: str) -> list[Scan]:

@@ -1,0 +1,118 @@
+"""Who is in a table, and what is odd about it, against cases counted by hand."""
+
+import pytest
+
+from voxplain.cohort.fates import COLUMNS, MISSING
+from voxplain.cohort.overview import (
+    MOST_NAMED,
+    describe_members,
+    describe_people,
+    find_oddities,
+)
+
+
+def row(image, subject="011_S_0003", group="AD", **told):
+    """A line of scans.tsv."""
+    known = {"image": image, "subject": subject, "group": group, "fate": "usable", "session": "SC"}
+    return {**dict.fromkeys(COLUMNS, MISSING), **known, **told}
+
+
+COHORT = [
+    row("I1", sex="F", age="70"),
+    row("I2", sex="F", age="71", session="M12"),
+    # The same person, spelled otherwise, at a visit with another diagnosis.
+    row("I3", "011s0003", "MCI", sex="F", age="69.5", session="BL"),
+    row("I4", "012_S_0004", "NC", sex="M", age="60", fate="failed", stage="find"),
+    row("I5", "013_S_0005", "NC", sex="M", age="80"),
+    row("I5", "013_S_0005", "NC", sex="M", age="80", fate="duplicate"),
+    row("I6", "014_S_0006", MISSING, diagnosis="Patient", fate="failed", stage="table"),
+]
+
+
+def test_people_are_counted_once_with_their_age_at_the_first_scan():
+    told = {(r["which"], r["group"]): r for r in describe_people(COHORT)}
+    assert list(told) == [
+        ("table", "AD"),
+        ("table", "MCI"),
+        ("table", "NC"),
+        ("table", "unknown"),
+        ("usable", "AD"),
+        ("usable", "MCI"),
+        ("usable", "NC"),
+    ]
+    diseased, healthy = told["table", "AD"], told["table", "NC"]
+    assert (diseased["scans"], diseased["patients"], diseased["female"]) == (2, 1, 1)
+    assert (diseased["age_mean"], diseased["age_sd"]) == (70, MISSING)
+    assert (healthy["scans"], healthy["patients"], healthy["male"]) == (2, 2, 2)
+    assert (healthy["age_mean"], healthy["age_min"], healthy["age_max"]) == (70, 60, 80)
+    assert healthy["age_sd"] == pytest.approx(14.14)  # of the sample: sqrt(200)
+    assert told["usable", "NC"]["patients"] == 1
+    assert told["table", "unknown"]["age_mean"] == MISSING
+
+
+def test_who_is_said_to_be_both_sexes_counts_as_neither():
+    (told, _) = describe_people([row("I1", sex="F"), row("I2", sex="M")])
+    assert (told["patients"], told["female"], told["male"]) == (1, 0, 0)
+
+
+def test_oddities_are_counted_and_named():
+    told = {r["finding"]: (r["count"], r["which"]) for r in find_oddities(COHORT, ["I8", "I9"])}
+    assert told == {
+        "patients with several diagnoses": (1, "011S0003 (AD, MCI)"),
+        "patients at several field strengths": (0, MISSING),
+        "patients of both sexes": (0, MISSING),
+        "visits with several scans": (0, MISSING),
+        "lines that name an image again": (1, "I5"),
+        "images of the table that are not there": (1, "I4"),
+        "images that the table does not name": (2, "I8, I9"),
+        "lines with an unknown diagnosis": (1, "I6 (Patient)"),
+    }
+
+
+def test_magnets_visits_and_sexes_are_compared_within_a_person():
+    rows = [
+        row("I1", field_strength="1.5", sex="F"),
+        row("I2", field_strength="2.89", sex="M"),
+        row("I3", "012_S_0004", field_strength="1.494"),
+        row("I4", "012_S_0004", field_strength="1.5 Tesla MRI", session="M12"),
+    ]
+    told = {r["finding"]: r["which"] for r in find_oddities(rows, [])}
+    assert told["patients at several field strengths"] == "011S0003 (1.5, 2.89 T)"
+    assert told["patients of both sexes"] == "011S0003"
+    assert told["visits with several scans"] == "011_S_0003 SC (2)"
+
+
+def test_of_many_only_the_first_are_named():
+    told = {r["finding"]: r for r in find_oddities(COHORT, [f"I{n}" for n in range(25)])}
+    told = told["images that the table does not name"]
+    assert told["count"] == 25
+    assert told["which"].endswith(f"I{MOST_NAMED - 1}, and 5 more")
+
+
+def test_the_people_of_a_split_are_counted_by_side_and_class():
+    def member(image, patient, side="train", group="AD"):
+        told = {"split": "fixed", "side": side, "cohort": "a", "image": image}
+        return {**told, "patient": patient, "class": group}
+
+    members = [
+        member("I1", "P1"),
+        member("I2", "P1"),
+        member("I3", "P2"),
+        member("I4", "P3", side="test", group="NC"),
+    ]
+    people = [
+        ("a", "I1", 71.0, 1),
+        ("a", "I2", 70.0, 1),
+        ("a", "I3", 74.0, 0),
+        ("a", "I4", None, None),
+    ]
+    told = describe_members(members, people)
+    train = told["fixed", "train", "AD"]
+    assert (train["female"], train["male"]) == (1, 1)
+    assert (train["age_mean"], train["age_min"], train["age_max"]) == (72, 70, 74)
+    assert train["age_sd"] == pytest.approx(2.83)  # sqrt(8)
+    assert told["fixed", "test", "NC"] == {
+        "female": 0,
+        "male": 0,
+        **dict.fromkeys(("age_mean", "age_sd", "age_min", "age_max"), MISSING),
+    }
