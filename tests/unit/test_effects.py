@@ -95,9 +95,11 @@ def test_volumes_tell_ill_from_well_where_tissue_was_lost_and_intensities_where_
     assert low < 0.5 < high
 
 
-def test_labels_without_an_effect_are_at_chance_over_many_cohorts():
+# (With pairs of different folds as well, forty small ones are at 0.45 instead of 0.51.)
+@pytest.mark.parametrize("patients", [8, 40])
+def test_labels_without_an_effect_are_at_chance_over_many_cohorts(patients):
     found = [
-        baseline_auc(cohort(40, 0.0, seed, groups=("AD", "CN")), "volume_ml", ("AD", "CN"))
+        baseline_auc(cohort(patients, 0.0, seed, groups=("AD", "CN")), "volume_ml", ("AD", "CN"))
         for seed in range(20)
     ]
     assert np.mean([auc for auc, *_ in found]) == pytest.approx(0.5, abs=0.06)
@@ -107,7 +109,7 @@ def test_labels_without_an_effect_are_at_chance_over_many_cohorts():
 
 def test_the_interval_is_that_of_drawn_patients():
     """Against the plain bootstrap: draw patients, ask scikit-learn for the area."""
-    from voxplain.cohort.effects import _interval
+    from voxplain.cohort.effects import _pairs_in_order
 
     draw = np.random.default_rng(1)
     above, below = draw.normal(1, 1, 25), draw.normal(0, 1, 35)
@@ -116,9 +118,24 @@ def test_the_interval_is_that_of_drawn_patients():
         roc_auc_score(labels, np.r_[draw.choice(above, 25), draw.choice(below, 35)])
         for _ in range(2000)
     ]
-    assert _interval(above, below, 4000) == pytest.approx(
-        np.quantile(aucs, [0.025, 0.975]), abs=0.015
-    )
+    found = np.r_[above, below]
+    auc, *interval = _pairs_in_order(found, np.zeros(60), labels == 1, 4000)
+    assert auc == pytest.approx(roc_auc_score(labels, found))
+    assert interval == pytest.approx(np.quantile(aucs, [0.025, 0.975]), abs=0.015)
+
+
+def test_patients_of_different_folds_make_no_pair():
+    """Against the mean of the folds' own areas, which have as many pairs each."""
+    from voxplain.cohort.effects import _pairs_in_order
+
+    draw = np.random.default_rng(2)
+    fold, labels = np.repeat(np.arange(4), 10), np.tile([0, 1], 20)
+    found = draw.normal(labels, 1) + 5 * fold  # each fold's regression has an offset of its own
+    aucs = [roc_auc_score(labels[fold == k], found[fold == k]) for k in range(4)]
+    auc, low, high = _pairs_in_order(found, fold, labels == 1, 500)
+    assert auc == pytest.approx(np.mean(aucs))
+    assert low < auc < high
+    assert roc_auc_score(labels, found) < auc - 0.1
 
 
 def test_a_patient_of_both_groups_counts_under_the_first_and_one_of_a_kind_tells_nothing():

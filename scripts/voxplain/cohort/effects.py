@@ -8,8 +8,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -133,8 +132,9 @@ def baseline_auc(
 
     Returns
     -------
-    ROC AUC over all patients, the ends of its 95 % interval (it holds the regressions as they are:
-    patients are drawn, not folds), and the number of patients; nan where a group has less than two.
+    ROC AUC over all pairs of patients in one fold, the ends of its 95 % interval (it holds the
+    regressions as they are: patients are drawn, not folds), and the number of patients; nan where a
+    group has less than two.
     """
     people = pd.concat(
         measures[measures["group"] == group].pivot_table(
@@ -151,23 +151,33 @@ def baseline_auc(
         return np.nan, np.nan, np.nan, len(people)
     # An area too small for a scanner's voxels has no measure in some scan.
     features = people.dropna(axis="columns")
-    found = cross_val_predict(
-        make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
-        features.to_numpy(),
-        ill,
-        cv=StratifiedKFold(min(folds, smaller), shuffle=True, random_state=0),
-        method="decision_function",
-    )
-    low, high = _interval(found[ill], found[~ill], draws)
-    return float(roc_auc_score(ill, found)), low, high, len(people)
+    data = features.to_numpy()
+    dealt = StratifiedKFold(min(folds, smaller), shuffle=True, random_state=0)
+    found, fold = np.empty(len(ill)), np.empty(len(ill), np.int64)
+    for number, (train, test) in enumerate(dealt.split(data, ill)):
+        regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+        regression.fit(data[train], ill[train])
+        found[test], fold[test] = regression.decision_function(data[test]), number
+    auc, low, high = _pairs_in_order(found, fold, ill, draws)
+    return auc, low, high, len(people)
 
 
-def _interval(above: np.ndarray, below: np.ndarray, draws: int) -> tuple[float, float]:
-    """Percentile bootstrap of the share of pairs in their order, which is the ROC AUC."""
-    ordered = (above[:, None] > below) + 0.5 * (above[:, None] == below)
+def _pairs_in_order(
+    found: np.ndarray, fold: np.ndarray, ill: np.ndarray, draws: int
+) -> tuple[float, float, float]:
+    """The share of pairs in their order, which is the ROC AUC, and its percentile bootstrap.
+
+    Only patients of one fold make a pair: regressions that were fitted on others differ in their
+    offset, the more the fewer patients there are, and against the side that was left out.
+    """
+    above, below = found[ill][:, None], found[~ill]
+    pairs = (fold[ill][:, None] == fold[~ill]).astype(float)
+    ordered = pairs * ((above > below) + 0.5 * (above == below))
     draw = np.random.default_rng(0)
     # How often each patient is drawn.
-    often = [draw.multinomial(n, np.full(n, 1 / n), size=draws) for n in ordered.shape]
-    aucs = ((often[0] @ ordered) * often[1]).sum(axis=1) / ordered.size
+    often = [draw.multinomial(n, np.full(n, 1 / n), size=draws) for n in pairs.shape]
+    drawn, in_order = (((often[0] @ of) * often[1]).sum(axis=1) for of in (pairs, ordered))
+    # A draw without a single pair says nothing.
+    aucs = in_order[drawn > 0] / drawn[drawn > 0]
     low, high = np.quantile(aucs, [0.025, 0.975])
-    return float(low), float(high)
+    return float(ordered.sum() / pairs.sum()), float(low), float(high)
