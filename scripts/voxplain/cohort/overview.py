@@ -10,20 +10,20 @@ from voxplain.cohort.demographics import read_age, read_sex, read_tesla
 from voxplain.cohort.fates import MISSING
 
 Row = Mapping[str, str]
+# Of one scan: years, and 1 for men, 0 for women; None where the table says neither.
+AgeAndSex = tuple[float | None, int | None]
 # So many are named; of the others only the number.
 MOST_NAMED = 20
 UNKNOWN = "unknown"
 
 
-def describe_people(rows: Sequence[Row], key: str = "group") -> list[dict[str, Any]]:
+def describe_people(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Scans and patients of every group, with sex and age, before and after processing.
 
     Parameters
     ----------
     rows
         Of the cohort's table (``scans.tsv``).
-    key
-        The column that tells the groups apart.
 
     Returns
     -------
@@ -39,24 +39,30 @@ def describe_people(rows: Sequence[Row], key: str = "group") -> list[dict[str, A
         groups: dict[str, list[Row]] = {}
         for row in rows:
             if which == "table" or row["fate"] == which:
-                groups.setdefault(UNKNOWN if row[key] == MISSING else row[key], []).append(row)
+                groups.setdefault(UNKNOWN if row["group"] == MISSING else row["group"], []).append(
+                    row
+                )
         for group in sorted(groups, key=lambda name: (name == UNKNOWN, name)):
             told.append({"which": which, "group": group, **_count_people(groups[group])})
     return told
 
 
 def _count_people(rows: Iterable[Row]) -> dict[str, Any]:
-    people: dict[str, list[Row]] = {}
+    people: dict[str, list[AgeAndSex]] = {}
     for row in rows:
-        people.setdefault(patient_of(row), []).append(row)
-    sexes = [_of_person(read_sex(row["sex"]) for row in own) for own in people.values()]
-    return {
-        "scans": sum(map(len, people.values())),
-        "patients": len(people),
-        "female": sexes.count(0),
-        "male": sexes.count(1),
-        **describe_ages([age for own in people.values() if (age := _first_age(own)) is not None]),
-    }
+        told = read_age(row["age"]), read_sex(row["sex"])
+        people.setdefault(patient_of(row), []).append(told)
+    counts = {"scans": sum(map(len, people.values())), "patients": len(people)}
+    return counts | _describe_patients(people.values())
+
+
+def _describe_patients(people: Iterable[Sequence[AgeAndSex]]) -> dict[str, Any]:
+    """Sex and age at the first scan of patients, each a list of their scans."""
+    people = list(people)
+    sexes = [_of_person(male for _, male in scans) for scans in people]
+    ages = [[age for age, _ in scans if age is not None] for scans in people]
+    counts = {"female": sexes.count(0), "male": sexes.count(1)}
+    return counts | describe_ages([min(of_person) for of_person in ages if of_person])
 
 
 def describe_members(
@@ -78,17 +84,11 @@ def describe_members(
     :func:`describe_ages`.
     """
     known = {(cohort, image): (age, male) for cohort, image, age, male in people}
-    sides: dict[tuple[str, str, str], dict[str, list[tuple[float | None, int | None]]]] = {}
+    sides: dict[tuple[str, str, str], dict[str, list[AgeAndSex]]] = {}
     for row in members:
         of_side = sides.setdefault((row["split"], row["side"], row["class"]), {})
         of_side.setdefault(row["patient"], []).append(known[row["cohort"], row["image"]])
-    told = {}
-    for side, own in sides.items():
-        sexes = [_of_person(male for _, male in scans) for scans in own.values()]
-        ages = [[age for age, _ in scans if age is not None] for scans in own.values()]
-        counts = {"female": sexes.count(0), "male": sexes.count(1)}
-        told[side] = counts | describe_ages([min(of_person) for of_person in ages if of_person])
-    return told
+    return {side: _describe_patients(own.values()) for side, own in sides.items()}
 
 
 def describe_ages(ages: Sequence[float]) -> dict[str, Any]:
@@ -106,10 +106,6 @@ def describe_ages(ages: Sequence[float]) -> dict[str, Any]:
 def patient_of(row: Row) -> str:
     """Who a row of the cohort's table shows, however the subject is spelled."""
     return "".join(filter(str.isalnum, row["subject"])).upper()
-
-
-def _first_age(rows: Iterable[Row]) -> float | None:
-    return min((age for row in rows if (age := read_age(row["age"])) is not None), default=None)
 
 
 def _of_person(values: Iterable[int | None]) -> int | None:

@@ -172,16 +172,15 @@ def _first_of_several(scans: Sequence[Scan], keep: str) -> list[Scan]:
     if keep == "all":
         return list(scans)
     whole = keep == "first_of_patient"
-    first: dict[tuple[str, ...], Scan] = {}
-    for scan in scans:
+    what = "patient's first scan" if whole else "first scan of that visit"
+    keys = [(scan.patient, "" if whole else scan.session) for scan in scans]
+    first: dict[tuple[str, str], Scan] = {}
+    for key, scan in zip(keys, scans, strict=True):
         if scan.fate is None:
-            key = (scan.patient,) if whole else (scan.patient, scan.session)
             first[key] = min(first.get(key, scan), scan, key=_place_in_time)
     chosen = []
-    for scan in scans:
-        key = (scan.patient,) if whole else (scan.patient, scan.session)
+    for key, scan in zip(keys, scans, strict=True):
         if scan.fate is None and first[key] is not scan:
-            what = "patient's first scan" if whole else "first scan of that visit"
             reason = f"image {first[key].image} is the {what} (select.keep)"
             scan = replace(scan, fate=Fate("unused", "table", reason))
         chosen.append(scan)
