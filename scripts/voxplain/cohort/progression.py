@@ -131,7 +131,7 @@ def _progression(
     """The label of one MCI scan, from all rows of its patient."""
     if not scan.patient:
         return Progression("", "the subject is empty")
-    if not scan.date and _visit_month(scan) is None:
+    if not scan.date and visit_month(scan) is None:
         return Progression("", f"neither date nor month of visit {scan.session!r} is known")
     after = {other.row: _months_between(scan, other) for other in visits}
     known = [other for other in visits if after[other.row] is not None]
@@ -166,11 +166,11 @@ def _months_between(scan: Scan, other: Scan) -> float | None:
     if scan.date and other.date:
         start, end = (datetime.date.fromisoformat(visit.date) for visit in (scan, other))
         return (end - start).days / _DAYS_A_MONTH
-    months = _visit_month(scan), _visit_month(other)
+    months = visit_month(scan), visit_month(other)
     return None if None in months else float(months[1] - months[0])
 
 
-def _visit_month(scan: Scan) -> int | None:
+def visit_month(scan: Scan) -> int | None:
     """Months since the first visit by a session's label: 0 for SC and BL, 12 for M12."""
     if scan.session in ("SC", "BL"):
         return 0

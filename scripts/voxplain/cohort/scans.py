@@ -25,7 +25,7 @@ from voxplain.cohort.progression import (
     check_task,
     derive_progression,
 )
-from voxplain.cohort.selection import EVERYTHING, columns_for, select_scans
+from voxplain.cohort.selection import EVERYTHING, columns_for, plain, select_scans
 from voxplain.faults import Fate, SetupFault
 
 # What each column is called in the tables that users have: the archive's search export, ADNI's own
@@ -189,7 +189,7 @@ def find_columns(
         A needed column, or one the user named, is not there.
     """
     header = list(header)
-    by_plain_name = {_plain(name): name for name in header}
+    by_plain_name = {plain(name): name for name in header}
     columns = {}
     for key, names in COLUMN_NAMES.items():
         if key in chosen:
@@ -199,7 +199,7 @@ def find_columns(
                 raise SetupFault(f"scan table {table} has no column {chosen[key]!r} ({key}){hint}")
             columns[key] = chosen[key]
             continue
-        match = next((by_plain_name[_plain(n)] for n in names if _plain(n) in by_plain_name), None)
+        match = next((by_plain_name[plain(n)] for n in names if plain(n) in by_plain_name), None)
         if match is not None:
             columns[key] = match
     missing = [key for key in required if key not in columns]
@@ -215,10 +215,6 @@ def find_columns(
             f"{', '.join(header)}. Rename the column, or name it in the cohort's `columns`"
         )
     return columns
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def find_image_folders(root: str | Path) -> dict[str, list[str]]:

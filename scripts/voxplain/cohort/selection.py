@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from voxplain.cohort.demographics import read_age, read_sex, read_tesla
+from voxplain.cohort.progression import visit_month
 from voxplain.faults import Fate, SetupFault
 
 if TYPE_CHECKING:
@@ -81,21 +82,21 @@ def select_scans(scans: Sequence[Scan], select: Mapping[str, Any]) -> list[Scan]
 def _checks(select: Mapping[str, Any]) -> list[Callable[[Scan], str]]:
     """What is asked of a scan, each with its answer: why the scan is left out, or nothing."""
     checks: list[Callable[[Scan], str]] = []
-    if wanted := {_plain(visit): visit for visit in select["visits"]}:
+    if wanted := {plain(visit): visit for visit in select["visits"]}:
 
         def of_visit(scan: Scan) -> str:
-            found = {_plain(scan.visit), _plain(scan.session)}
-            told = ", ".join(map(str, wanted.values()))
+            found = {plain(scan.visit), plain(scan.session)}
+            told = ", ".join(wanted.values())
             return "" if found & set(wanted) else f"its visit {_told(scan.visit)} is none of {told}"
 
         checks.append(of_visit)
-    if phases := {_plain(phase): phase for phase in select["phases"]}:
+    if phases := {plain(phase): phase for phase in select["phases"]}:
 
         def of_phase(scan: Scan) -> str:
             told = ", ".join(phases.values())
             return (
                 ""
-                if _plain(scan.phase) in phases
+                if plain(scan.phase) in phases
                 else f"its phase {_told(scan.phase)} is none of {told}"
             )
 
@@ -189,14 +190,14 @@ def _first_of_several(scans: Sequence[Scan], keep: str) -> list[Scan]:
 
 def _place_in_time(scan: Scan) -> tuple[str, int, int]:
     """By date, without dates by the visit's month; then by image id, which counts up."""
-    month = re.fullmatch(r"M(\d+)", scan.session)
-    visit = int(month[1]) if month else (0 if scan.session in ("SC", "BL") else 10**6)
-    return scan.date or "9999", visit, int(scan.image[1:])
+    month = visit_month(scan)
+    return scan.date or "9999", 10**6 if month is None else month, int(scan.image[1:])
 
 
 def _told(value: str) -> str:
     return repr(value) if value else "(not in the table)"
 
 
-def _plain(text: object) -> str:
-    return re.sub(r"[^a-z0-9]", "", str(text).lower())
+def plain(text: str) -> str:
+    """A word by its letters and digits in lower case, as tables' words are compared."""
+    return re.sub(r"[^a-z0-9]", "", text.lower())
