@@ -25,7 +25,8 @@ from pipeline.summary import summarise_applied, summarise_networks, summarise_ru
 from voxplain import __version__ as VERSION
 from voxplain.cohort.fates import read_fates, summarise
 from voxplain.cohort.plan import plan_cohort
-from voxplain.cohort.scans import class_in, find_image_folders, list_scans, read_table
+from voxplain.cohort.bids import read_dataset
+from voxplain.cohort.scans import class_in, list_scans
 from voxplain.cohort.splits import (
     EXTERNAL,
     FIXED,
@@ -33,6 +34,8 @@ from voxplain.cohort.splits import (
     make_fixed,
     make_folds,
 )
+from voxplain.cohort.tables import read_table
+from voxplain.cohort.trees import find_images, split_zip
 from voxplain.cohort.twins import healthy_twin, image_of_twin, twin_image
 from voxplain.cohort.demographics import AGE_SEX, AREAS, BASELINES, read_age, read_sex
 from voxplain.faults import SetupFault
@@ -41,6 +44,14 @@ from voxplain.relevance import METHODS, choose_target
 
 SPACE = "MNI152NLin2009cAsym"
 PACKAGED_HEAD = "packaged"
+# What a BIDS dataset's listing calls the columns of a table of scans.
+DATASET_COLUMNS = {
+    "image": "image",
+    "subject": "subject",
+    "visit": "session",
+    "date": "date",
+    "description": "description",
+}
 # Voxels of the template at 1 mm.
 TEMPLATE_SHAPE = (193, 229, 193)
 # These end before any split is needed.
@@ -79,22 +90,35 @@ def load_cohort(name, settings):
             raise SetupFault(f"config: cohorts.{name}.simulation.groups has no patients")
         rows = [scan.table_row() for scan in plan]
         table = f"results/{name}/source/scans.csv"
-        folders = {scan.image: [f"results/{name}/source/ADNI/{scan.folder}"] for scan in plan}
+        places = {scan.image: [f"results/{name}/source/ADNI/{scan.folder}"] for scan in plan}
+        companions, columns = {}, settings["columns"]
+    elif settings["source"] == "bids":
+        plan = []
+        (root,) = images_of_source(settings)
+        table = settings.get("table") or str(Path(root) / "participants.tsv")
+        rows, places, companions = read_dataset(
+            root, settings["images_are"], settings["files"], settings.get("table")
+        )
+        columns = {**DATASET_COLUMNS, **settings["columns"]}
     else:
         plan, table = [], settings["table"]
         rows = read_table(table)
-        folders = find_image_folders(settings["images"])
+        tree = find_images(images_of_source(settings))
+        places, columns = tree.images, settings["columns"]
+        companions = {image: [path] for image, path in tree.metadata.items()}
     # Of new scans nobody knows the diagnosis.
     tasks = config["tasks"] if takes_part(name) else None
     scans = list_scans(
         rows,
-        folders,
+        places,
         tasks,
         table,
-        settings["columns"],
+        columns,
         settings["diagnosis_words"],
         **config["progression"],
         select=settings["select"],
+        companions=companions,
+        image_ids="labels" if settings["source"] == "bids" else "archive",
     )
     usable = [scan for scan in scans if scan.fate is None]
     for classes in tasks or ():
@@ -105,7 +129,13 @@ def load_cohort(name, settings):
                     "correct the table, or leave the class out of `tasks`"
                 )
     named = {scan.image for scan in scans}
-    return {scan.image: scan for scan in plan}, scans, sorted(set(folders) - named)
+    return {scan.image: scan for scan in plan}, scans, sorted(set(places) - named)
+
+
+def images_of_source(settings):
+    """The folders and zip files of a cohort."""
+    images = settings["images"]
+    return images if isinstance(images, list) else [images]
 
 
 def takes_part(name):
@@ -540,6 +570,17 @@ def settings_of(*keys):
     return sort_keys({key: config[key] for key in keys})
 
 
+def is_given(wildcards, what):
+    """Whether a cohort's images are without skull ("brains"), or in template space ("registered")."""
+    steps = ["heads", "brains", "registered"]
+    return steps.index(config["cohorts"][wildcards.cohort]["images_are"]) >= steps.index(what)
+
+
+def skull_settings_of(wildcards):
+    """Options of the skull tools that may run; of none where the skull is off already."""
+    return {"given": {}} if is_given(wildcards, "brains") else skull_settings()
+
+
 def skull_settings():
     """Options of the skull tools that may run."""
     skull = settings_of("skull")["skull"]
@@ -576,8 +617,8 @@ def scan_of(wildcards):
     scans, image = SCANS[wildcards.cohort], wildcards.image
     if image in scans:
         return scans[image]
-    folder = f"results/{wildcards.cohort}/source/ADNI/{plan_of(wildcards).folder}"
-    return dataclasses.replace(scans[image_of_twin(image)], image=image, folder=folder)
+    place = f"results/{wildcards.cohort}/source/ADNI/{plan_of(wildcards).folder}"
+    return dataclasses.replace(scans[image_of_twin(image)], image=image, place=place)
 
 
 def planned_scan(wildcards):
@@ -629,9 +670,19 @@ def users_head(wildcards):
     return head_names(config["cohorts"][wildcards.cohort]["simulation"])[wildcards.head]
 
 
-def dicom_of_scan(wildcards):
-    """The folder of one scan's DICOM series; braces in its name are no wildcards."""
-    return scan_of(wildcards).folder.replace("{", "{{").replace("}", "}}")
+def source_of_scan(wildcards):
+    """The folder or file of one scan and what belongs to it; braces in a name are no wildcards."""
+    scan = scan_of(wildcards)
+    paths = dict.fromkeys(split_zip(place)[0] for place in (scan.place, *scan.companions))
+    return [path.replace("{", "{{").replace("}", "}}") for path in paths]
+
+
+def conversion_settings(wildcards):
+    """What is asked of a scan's files, where they lie, and what the table says of them."""
+    scan = scan_of(wildcards)
+    told = {"subject": scan.subject, "description": scan.description}
+    where = {"place": scan.place, "companions": list(scan.companions)}
+    return sort_keys({**config["conversion"], **told, **where})
 
 
 def correction_settings(wildcards):
@@ -640,9 +691,11 @@ def correction_settings(wildcards):
     return {**settings_of("bias_correction", "intensity_scale"), "description": description}
 
 
-def registration_settings():
+def registration_settings(wildcards):
     """Settings of the registration, the grid's resolution among them."""
     settings = {**config["registration"], "resolution_mm": config["resolution_mm"]}
+    if is_given(wildcards, "registered"):
+        settings["transform"] = "none"
     return dict(sorted(settings.items()))
 
 
@@ -1449,14 +1502,17 @@ def new_volumes_of_chunk(wildcards):
 
 
 def finished_scans(wildcards):
-    """DICOM folder, recorded digests and volume of every scan that was converted."""
+    """Place, image id, companions, recorded digests and volume of every converted scan."""
     digests, volume = scan_file("T1w.sha256", kind="provenance"), scan_file("T1w.nii.gz")
     finished = [
-        [scan.folder, *(path.format(**entities_of(cohort, scan)) for path in (digests, volume))]
+        [
+            *(scan.place, scan.image, list(scan.companions)),
+            *(path.format(**entities_of(cohort, scan)) for path in (digests, volume)),
+        ]
         for cohort in COHORTS
         for scan in SCANS[cohort].values()
     ]
-    return [scan for scan in finished if Path(scan[1]).is_file()]
+    return [scan for scan in finished if Path(scan[-2]).is_file()]
 
 
 # --- resources ------------------------------------------------------------------------------------
@@ -1522,7 +1578,7 @@ def rules_targets(stage):
     """The files that a target rule asks for."""
     simulated = [name for name in COHORTS if PLANNED[name]]
     if stage == "simulated":
-        trees = [s.folder for name in simulated for s in SCANS[name].values()]
+        trees = [s.place for name in simulated for s in SCANS[name].values()]
         return trees + expand("results/{cohort}/source/scans.csv", cohort=simulated)
     if stage == "converted":
         return [path for name in COHORTS for path in of_scans(scan_file("T1w.nii.gz"), name)]

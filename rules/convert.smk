@@ -1,10 +1,10 @@
-"""DICOM series to NIfTI."""
+"""From the files of a scan, DICOM as a rule, to one volume."""
 
 
 rule convert_series:
-    """Convert one scan's DICOM series with dcm2niix."""
+    """Convert one scan's DICOM series with dcm2niix, or take its volume as it is."""
     input:
-        dicom=dicom_of_scan,
+        source=source_of_scan,
     output:
         volume=intermediate("T1w.nii.gz"),
         sidecar=scan_file("T1w.json"),
@@ -21,13 +21,14 @@ rule convert_series:
         mem_mb=growing(1000),
         runtime=growing(3),
     params:
+        settings=conversion_settings,
         code=code_of("convert_series"),
     script:
         "../scripts/convert_series.py"
 
 
 rule verify_inputs:
-    """Name every DICOM file that changed since its scan was converted."""
+    """Name every source file that changed since its scan was converted."""
 
     # No output and no benchmark file: a rule that would leave one runs only once.
     log:

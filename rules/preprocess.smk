@@ -43,7 +43,7 @@ rule strip_skull:
         mem_mb=growing(4000),
         runtime=growing(10),
     params:
-        settings=skull_settings(),
+        settings=skull_settings_of,
         code=code_of("strip_skull"),
     script:
         "../scripts/strip_skull.py"
@@ -125,7 +125,7 @@ rule register_to_template:
         mem_mb=voxels_times(4000, least_mb=1500),
         runtime=growing(REGISTRATION_MINUTES),
     params:
-        settings=registration_settings(),
+        settings=registration_settings,
         code=code_of("register_to_template"),
     script:
         "../scripts/register_to_template.py"

@@ -5,14 +5,18 @@ from pipeline.job import scan_job, write_sidecar
 with scan_job(snakemake, "convert"):
     from pathlib import Path
 
-    from voxplain.cohort.series import digest_series, digest_voxels, read_series
+    from voxplain.cohort.files import digest_files, open_source
+    from voxplain.cohort.series import Conversion, digest_voxels, read_scan
     from voxplain.volumes import write_array
 
-    folder = snakemake.input.dicom
-    # In the format of sha256sum, which can check it too; recorded for a faulty series as well.
-    lines = [f"{digest}  {name}\n" for name, digest in digest_series(folder).items()]
-    Path(snakemake.output.digests).write_text("".join(lines), "utf-8", "surrogateescape")
-    series = read_series(folder)
+    settings = dict(snakemake.params.settings)
+    place, companions = settings.pop("place"), settings.pop("companions")
+    told = {key: settings.pop(key) for key in ("subject", "description")}
+    with open_source(place, snakemake.wildcards.image, companions) as files:
+        # In the format of sha256sum, which can check it too; recorded for a faulty series as well.
+        lines = [f"{digest}  {name}\n" for name, digest in digest_files(files).items()]
+        Path(snakemake.output.digests).write_text("".join(lines), "utf-8", "surrogateescape")
+        series = read_scan(files, place, Conversion(**settings), **told)
     write_array(snakemake.output.volume, series.voxels, series.grid, series.voxels.dtype)
     sidecar = {**series.sidecar, "VoxelDataSha256": digest_voxels(series.voxels)}
     write_sidecar(snakemake.output.sidecar, sidecar)

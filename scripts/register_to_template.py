@@ -7,7 +7,7 @@ with scan_job(snakemake, "register"):
 
     import numpy as np
 
-    from voxplain.anatomy.register import TRANSFORMS, register_to_template
+    from voxplain.anatomy.register import NONE, TRANSFORMS, register_to_template
     from voxplain.atlas import TEMPLATE_NAME
     from voxplain.store import Brain, write_scan
     from voxplain.volumes import read_array, write_array
@@ -35,7 +35,7 @@ with scan_job(snakemake, "register"):
             "RegistrationTool": "antspyx",
             "RegistrationToolVersion": version("antspyx"),
             "RegistrationMethod": settings["transform"],
-            "RegistrationTransform": TRANSFORMS[settings["transform"]],
+            "RegistrationTransform": {**TRANSFORMS, NONE: "identity"}[settings["transform"]],
             "RegistrationSeed": settings["seed"],
         },
     )

@@ -1,14 +1,14 @@
-"""Compare the DICOM files of finished scans with what they were when the scan was converted."""
+"""Compare the source files of finished scans with what they were when the scan was converted."""
 
 from pipeline.job import job
 
 with job(snakemake):
-    from voxplain.cohort.series import find_changes
+    from voxplain.cohort.files import find_changes
     from voxplain.faults import SetupFault
 
     changes, volumes = [], []
-    for folder, digests, volume in snakemake.params.scans:
-        found = find_changes(folder, digests)
+    for place, image, companions, digests, volume in snakemake.params.scans:
+        found = find_changes(place, digests, image, companions)
         changes += found
         volumes += [volume] if found else []
     if changes:
@@ -18,4 +18,4 @@ with job(snakemake):
             + "\nTo take these scans as they are now, run again with\n--forcerun "
             + " ".join(volumes)
         )
-    print(f"{len(snakemake.params.scans)} finished scans: their DICOM files are as they were.")
+    print(f"{len(snakemake.params.scans)} finished scans: their source files are as they were.")

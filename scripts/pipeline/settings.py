@@ -35,14 +35,15 @@ _TYPES = {
     "object": "a mapping",
 }
 
-# The keys of a cohort that belong to one source only.
+# The keys of a cohort that belong to some sources only.
+_OF_SCANS = ("table", "images", "columns", "diagnosis_words", "images_are")
 _KEYS_OF_SOURCE = {
     "simulated": {"required": (), "own": ("simulation",)},
-    "adni": {
-        "required": ("table", "images"),
-        "own": ("table", "images", "columns", "diagnosis_words"),
-    },
+    "adni": {"required": ("table", "images"), "own": _OF_SCANS},
+    "bids": {"required": ("images",), "own": (*_OF_SCANS, "files")},
 }
+# What such a key is where nothing was written.
+_UNSET = (None, {}, "", "heads", "auto")
 
 
 def read_schema(path: str | Path) -> dict[str, Any]:
@@ -159,10 +160,16 @@ def _source_problems(name: str, cohort: Mapping[str, Any]) -> Iterator[str]:
     for key in _KEYS_OF_SOURCE[source]["required"]:
         if not cohort.get(key):
             yield f"config: cohorts.{name}.{key} is missing; source {source} needs it"
+    owners: dict[str, list[str]] = {}
     for other, keys in _KEYS_OF_SOURCE.items():
         for key in keys["own"]:
-            if other != source and cohort.get(key):
-                yield f"config: cohorts.{name}.{key} is for source {other}, not {source}; remove it"
+            owners.setdefault(key, []).append(other)
+    for key, others in owners.items():
+        if source not in others and cohort.get(key) not in _UNSET:
+            told = " or ".join(others)
+            yield f"config: cohorts.{name}.{key} is for source {told}, not {source}; remove it"
+    if source == "bids" and isinstance(cohort.get("images"), list):
+        yield f"config: cohorts.{name}.images is a list; source bids takes one dataset's folder"
     if isinstance(cohort.get("simulation"), Mapping):
         yield from _simulation_problems(f"cohorts.{name}.simulation", cohort["simulation"])
 

@@ -1,4 +1,5 @@
 import hashlib
+import json
 import shutil
 import struct
 import subprocess
@@ -14,14 +15,14 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from voxplain.cohort.dicom import write_series
+from voxplain.cohort.dicom_images import read_images
+from voxplain.cohort.files import digest_files, open_source
 from voxplain.cohort.series import (
-    check_series,
+    Conversion,
     convert_series,
-    digest_series,
     digest_voxels,
-    find_changes,
-    read_series,
-    series_files,
+    read_metadata,
+    read_scan,
 )
 from voxplain.faults import DataFault
 from voxplain.volumes import axis_aligned_grid, read_array, write_array
@@ -36,6 +37,23 @@ def refused(call, *names):
     assert fault.value.remedy
     assert "\n" not in str(fault.value)
     return fault.value.reason
+
+
+def read_series(folder, image="", companions=(), subject="", description="", **conversion):
+    """A scan read as the workflow reads it; the phantom's slices are thicker than a scan's."""
+    with open_source(folder, image, companions) as files:
+        conversion = Conversion(**{"max_slice_mm": 7, **conversion})
+        return read_scan(files, folder, conversion, subject, description)
+
+
+def check_series(folder):
+    with open_source(folder) as files:
+        return len(read_images(files, folder))
+
+
+def digest_series(folder):
+    with open_source(folder) as files:
+        return digest_files(files)
 
 
 # --- checking -------------------------------------------------------------------------------------
@@ -104,7 +122,8 @@ def test_hidden_files_are_no_part_of_a_series(series):
     before = digest_series(series.folder)
     (series.folder / ".snakemake_timestamp").touch()
     (series.folder / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
-    assert series_files(series.folder) == sorted(series.files)
+    with open_source(series.folder) as files:
+        assert files == sorted(series.files)
     assert digest_series(series.folder) == before
     assert check_series(series.folder) == 24
 
@@ -360,57 +379,6 @@ def test_an_empty_folder_is_no_series(tmp_path):
     assert "is empty" in refused(lambda: read_series(tmp_path), tmp_path)
 
 
-# --- digests --------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def recorded(series, tmp_path):
-    """Digests of the series in the format of sha256sum, as the workflow writes them."""
-    path = tmp_path / "series.sha256"
-    lines = [f"{digest}  {name}\n" for name, digest in digest_series(series.folder).items()]
-    path.write_text("".join(lines))
-    return path
-
-
-def test_digests_are_sha256_by_file_name(series):
-    digests = digest_series(series.folder)
-    assert list(digests) == sorted(path.name for path in series.files)
-    for path in series.files:
-        assert digests[path.name] == hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="needs sha256sum of the coreutils")
-def test_sha256sum_can_check_the_digests(series, recorded):
-    command = ["sha256sum", "--check", "--strict", "--quiet", str(recorded)]
-    assert subprocess.run(command, cwd=series.folder).returncode == 0
-
-
-def test_a_series_that_stayed_shows_no_changes(series, recorded):
-    (series.folder / ".snakemake_timestamp").touch()
-    assert find_changes(series.folder, recorded) == []
-
-
-def test_every_file_replaced_removed_or_added_is_told(series, recorded):
-    replaced, removed = series.files[3], series.files[7]
-    content = bytearray(replaced.read_bytes())
-    content[-1] ^= 1
-    replaced.write_bytes(bytes(content))
-    removed.unlink()
-    (series.folder / "new.dcm").write_bytes(b"new")
-    assert find_changes(series.folder, recorded) == [
-        f"{replaced} was replaced",
-        f"{removed} was removed",
-        f"{series.folder / 'new.dcm'} was added",
-    ]
-
-
-def test_a_folder_that_is_gone_shows_every_file_as_removed(series, recorded):
-    shutil.rmtree(series.folder)
-    changes = find_changes(series.folder, recorded)
-    assert len(changes) == len(series.files)
-    assert all(change.endswith("was removed") for change in changes)
-
-
 def test_a_series_in_a_subfolder_is_not_taken_for_the_scan(series, tmp_path):
     folder = tmp_path / "I1"
     shutil.copytree(series.folder, folder / "someone_else")
@@ -482,3 +450,97 @@ def test_an_image_under_another_name_and_header_has_the_same_voxel_digest(
     write_array(tmp_path / "copy.nii.gz", ours.voxels, ours.grid, ours.voxels.dtype)
     stored, _ = read_array(tmp_path / "copy.nii.gz", dtype=None)
     assert digest_voxels(stored) == digest_voxels(ours.voxels)
+
+
+# --- what lies beside a volume --------------------------------------------------------------------
+
+XML = """<?xml version="1.0"?><idaxs><project><subject><study><series><imagingProtocol>
+<protocolTerm>
+<protocol term="Field Strength">1.5</protocol><protocol term="TE">3.6</protocol>
+<protocol term="TR">3000.0</protocol><protocol term="Manufacturer">SIEMENS</protocol>
+<protocol term="Mfg Model">Sonata</protocol><protocol term="Weighting">T1</protocol>
+<protocol term="TI"> </protocol>
+</protocolTerm></imagingProtocol></series></study></subject></project></idaxs>"""
+
+
+def test_the_archives_metadata_comes_into_the_sidecar_in_the_words_and_units_of_bids(
+    tmp_path, phantom
+):
+    write_array(tmp_path / "a_I1.nii", *phantom, np.uint16)
+    (tmp_path / "a_I1.xml").write_text(XML)
+    assert read_series(tmp_path).sidecar == {
+        "Modality": "MR",
+        "Manufacturer": "SIEMENS",
+        "ManufacturersModelName": "Sonata",
+        "MagneticFieldStrength": 1.5,
+        "EchoTime": pytest.approx(0.0036),
+        "RepetitionTime": pytest.approx(3),
+    }
+    assert read_metadata(tmp_path / "a_I1.xml")["EchoTime"] == pytest.approx(0.0036)
+
+
+def test_a_json_sidecar_is_read_and_names_no_person(tmp_path, phantom):
+    write_array(tmp_path / "a.nii.gz", *phantom, np.uint16)
+    told = {"EchoTime": 0.004, "PatientName": "Auguste", "AcquisitionTime": "10:11:12"}
+    (tmp_path / "a.json").write_text(json.dumps(told))
+    assert read_series(tmp_path).sidecar == {"Modality": "MR", "EchoTime": 0.004}
+
+
+@pytest.mark.parametrize(("name", "text"), [("a.json", "{"), ("a.xml", "<a>"), ("a.json", "\xff")])
+def test_a_broken_file_beside_a_volume_is_refused_by_name(tmp_path, phantom, name, text):
+    write_array(tmp_path / "a.nii.gz", *phantom, np.uint16)
+    (tmp_path / name).write_bytes(text.encode("latin-1"))
+    refused(lambda: read_series(tmp_path), name)
+
+
+def test_a_mask_beside_a_volume_leaves_the_brain(tmp_path, phantom):
+    volume, grid = phantom
+    mask = volume > 700
+    write_array(tmp_path / "sub-1_desc-preproc_T1w.nii.gz", volume, grid, np.uint16)
+    write_array(tmp_path / "sub-1_desc-brain_mask.nii.gz", mask, grid, np.uint8)
+    np.testing.assert_array_equal(read_series(tmp_path).voxels, np.where(mask, volume, 0))
+
+
+def test_a_mask_on_another_grid_is_refused(tmp_path, phantom):
+    volume, grid = phantom
+    write_array(tmp_path / "sub-1_T1w.nii.gz", volume, grid, np.uint16)
+    other = axis_aligned_grid(grid.shape, grid.voxel_size, (0, 0, 0))
+    write_array(tmp_path / "sub-1_desc-brain_mask.nii.gz", volume > 700, other, np.uint8)
+    refused(lambda: read_series(tmp_path), "desc-brain_mask.nii.gz", "another grid")
+
+
+# --- volumes that do not say how they lie ---------------------------------------------------------
+
+
+def write_analyze(folder, phantom, codes):
+    """A plain Analyze pair whose axes run as some codes say."""
+    volume, grid = phantom
+    ornt = nib.orientations.axcodes2ornt(codes)
+    back = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), ornt)
+    stored = nib.orientations.apply_orientation(volume.astype(np.int16), back)
+    sizes = np.array(grid.voxel_size)[ornt[:, 0].astype(int)]
+    image = nib.AnalyzeImage(stored, np.diag([*sizes, 1]))
+    nib.save(image, folder / "a_I1.img")
+
+
+def test_a_plain_analyze_pair_is_refused_since_left_and_right_cannot_be_guessed(tmp_path, phantom):
+    write_analyze(tmp_path, phantom, "LAS")
+    reason = refused(lambda: read_series(tmp_path), tmp_path)
+    assert "does not say how it lies in space (plain Analyze" in reason
+
+
+@pytest.mark.parametrize("codes", ["LAS", "RAS", "PSR", "SAL", "IPL"])
+def test_an_analyze_pair_is_read_as_the_user_says_it_lies(tmp_path, phantom, codes):
+    write_analyze(tmp_path, phantom, codes)
+    read = read_series(tmp_path, unoriented=codes)
+    np.testing.assert_array_equal(read.voxels, phantom[0])
+    np.testing.assert_allclose(read.grid.voxel_size, phantom[1].voxel_size, rtol=1e-5)
+    assert read.sidecar["AssumedOrientation"] == codes
+
+
+def test_a_nifti_pair_that_says_how_it_lies_is_read(tmp_path, phantom):
+    volume, grid = phantom
+    nib.save(nib.Nifti1Pair(volume, grid.matrix), tmp_path / "a_I1.img")
+    read = read_series(tmp_path)
+    np.testing.assert_array_equal(read.voxels, volume)
+    assert read.grid.matches(grid)

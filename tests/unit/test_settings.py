@@ -432,7 +432,7 @@ REFUSED = {
     "cohort without source": (config({}), ("cohorts.demo.source is missing", "adni reads")),
     "unknown source": (
         config({"source": "oasis"}),
-        ("cohorts.demo.source is 'oasis'", "adni, simulated"),
+        ("cohorts.demo.source is 'oasis'", "adni, bids, simulated"),
     ),
     "same head twice": (
         simulated(heads=["a.nii", "a.nii"]),
@@ -452,11 +452,11 @@ REFUSED = {
     ),
     "simulated with a table": (
         config({**SIMULATED, "table": "t.csv"}),
-        ("cohorts.demo.table is for source adni, not simulated", "remove it"),
+        ("cohorts.demo.table is for source adni or bids, not simulated", "remove it"),
     ),
     "simulated with columns": (
         config({**SIMULATED, "columns": {"image": "Scan"}}),
-        ("cohorts.demo.columns is for source adni, not simulated", "remove it"),
+        ("cohorts.demo.columns is for source adni or bids, not simulated", "remove it"),
     ),
     "unknown column": (
         config({**ADNI, "columns": {"imag": "Scan"}}),

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from voxplain.cohort.plan import plan_cohort
-from voxplain.cohort.scans import find_image_folders
 from voxplain.cohort.simulate import ScannerSettings, simulate_scan
+from voxplain.cohort.trees import find_images
 from voxplain.cohort.twins import healthy_twin, image_of_twin, twin_image
 
 
@@ -56,7 +56,7 @@ def test_a_twins_folder_lies_beside_its_scans(plan):
 def test_folders_of_an_archive_that_holds_twins_are_told_apart(plan, tmp_path):
     for planned in (plan[0], healthy_twin(plan[0])):
         (tmp_path / planned.folder).mkdir(parents=True)
-    assert find_image_folders(tmp_path).keys() == {"I1001000", "I91001000"}
+    assert find_images([tmp_path]).images.keys() == {"I1001000", "I91001000"}
 
 
 def test_twins_differ_where_tissue_was_lost_and_nowhere_far_from_it(coarse_head):

@@ -62,6 +62,9 @@ TABLE = {
     "skull.bet.robust_centre": (True, set()),
     "skull.deepbet.threshold": (0.4, STRIP),
     "skull.deepbet.dilate": (1, STRIP),
+    "conversion.missing_slices": (2, CONVERT),
+    "conversion.max_slice_mm": (3.5, CONVERT),
+    "conversion.unoriented": ("LAS", CONVERT),
     "bias_correction": ("never", CORRECT),
     "intensity_scale": ("white_matter", CORRECT),
     "registration.transform": ("affine", REGISTER),
@@ -187,6 +190,8 @@ OTHER_SOURCE = {
     "cohorts.tiny.source",
     "cohorts.tiny.table",
     "cohorts.tiny.images",
+    "cohorts.tiny.images_are",
+    "cohorts.tiny.files",
     "cohorts.tiny.diagnosis_words",
     *(
         f"cohorts.tiny.columns.{name}"

@@ -17,7 +17,10 @@ from voxplain.volumes import Grid, read_array, resample, smooth_for, white_matte
 
 # The archive's own correction, as its descriptions (MPR; GradWarp; N3), its folders' names
 # (MPR__GradWarp__N3) and ImageType name it.
-_CORRECTED = re.compile(r"(?<![a-z0-9])(N[34]m?|NUC)(?![a-z0-9])", re.IGNORECASE)
+# So do fMRIPrep's and CAPS's names of what they corrected with N4.
+_CORRECTED = re.compile(
+    r"(?<![a-z0-9])(N[34]m?|NUC|desc-preproc|desc-crop)(?![a-z0-9])", re.IGNORECASE
+)
 _FIT_MM = 6.0
 _MOST_FITS = 6
 _CONVERGED = 0.03  # SD of the logarithm of what one more fit finds

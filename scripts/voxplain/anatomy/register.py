@@ -25,6 +25,8 @@ TRANSFORMS = {
     "affine": "antsRegistrationSyNQuick[a]",
     "syn_fast": "SyNRA",
 }
+# A brain that is in the template's space already: it is only brought to its grid.
+NONE = "none"
 # Quick SyN iterates down to twice the template's voxel size, and at the template's own not at all.
 # syn_fast works at twice that size from the start, with the same steps, metric and smoothing of the
 # field. Quick SyN spends most of its time on the last of its iterations there, when its metric is
@@ -78,7 +80,7 @@ def register_to_template(
         Where the composite transform is written (ITK HDF5, maps points of the template to points of
         the scan, as resampling the scan needs).
     method
-        A key of :data:`TRANSFORMS`.
+        A key of :data:`TRANSFORMS`, or :data:`NONE`.
     seed
         Of the metric's sampling.
 
@@ -100,7 +102,10 @@ def register_to_template(
         )
     fixed = as_ants(template, grid)
     with tempfile.TemporaryDirectory() as scratch:
-        transform, _ = run_ants(template, grid, brain, own, method, seed, scratch)
+        if method == NONE:
+            transform = _write_identity(scratch)
+        else:
+            transform, _ = run_ants(template, grid, brain, own, method, seed, scratch)
         carried = [_resample(array, own, fixed, grid, transform) for array in (brain, mask)]
         shutil.copyfile(transform, transform_path)
     brain, mask = carried[0], carried[1] > 0.5
@@ -136,6 +141,14 @@ def carry(
     template, grid = read_array(template_path)
     array, own = read_array(path)
     return _resample(array, own, as_ants(template, grid), grid, str(transform_path)), grid
+
+
+def _write_identity(scratch: str) -> str:
+    import ants
+
+    path = f"{scratch}/identity.h5"
+    ants.write_transform(ants.create_ants_transform(transform_type="AffineTransform"), path)
+    return path
 
 
 def _resample(

@@ -13,6 +13,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from scipy import ndimage
 
 from voxplain.faults import DataFault, SetupFault
 from voxplain.volumes import Grid, read_image
@@ -29,6 +30,10 @@ class SkullTool:
 
     name: str
     version: str
+
+
+# The skull was removed before the scan came here; what was left is what is not 0.
+GIVEN = SkullTool("given", "n/a")
 
 
 def find_tool(wanted: str) -> SkullTool:
@@ -70,7 +75,7 @@ def find_brain(path: str | Path, tool: SkullTool, options: Mapping[str, Any]) ->
     path
         3D T1-weighted head.
     tool
-        From :func:`find_tool`.
+        From :func:`find_tool`, or :data:`GIVEN`.
     options
         For BET ``fractional_intensity`` (0 to 1, smaller finds more brain; Smith 2002) and
         ``robust_centre``; for deepbet ``threshold`` (0 to 1) and ``dilate`` (layers of voxels).
@@ -85,7 +90,7 @@ def find_brain(path: str | Path, tool: SkullTool, options: Mapping[str, Any]) ->
         No brain was found.
     """
     image = read_image(path)
-    find = {"bet": _run_bet, "deepbet": _run_deepbet}[tool.name]
+    find = {"bet": _run_bet, "deepbet": _run_deepbet, GIVEN.name: _take_given}[tool.name]
     mask = find(image, **options)
     if not mask.any():
         raise DataFault(
@@ -93,6 +98,15 @@ def find_brain(path: str | Path, tool: SkullTool, options: Mapping[str, Any]) ->
             "look at the scan; try the other skull.tool, or leave the scan out",
         )
     return mask
+
+
+def _take_given(image: nib.Nifti1Image) -> np.ndarray:
+    """The largest connected part of what is not 0, its holes filled."""
+    found = np.nan_to_num(np.asanyarray(image.dataobj)) != 0
+    labels, _ = ndimage.label(found)
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    return ndimage.binary_fill_holes(labels == sizes.argmax()) & found.any()
 
 
 def _run_bet(

@@ -6,11 +6,8 @@ again. Folders are listed, no image file is opened.
 
 from __future__ import annotations
 
-import csv
 import datetime
 import difflib
-import io
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -45,16 +42,16 @@ COLUMN_NAMES: dict[str, tuple[str, ...]] = {
 REQUIRED_COLUMNS = ("image", "subject", "diagnosis")
 
 DIAGNOSIS_WORDS: dict[str, tuple[str, ...]] = {
-    "AD": ("AD", "Dementia"),
-    "NC": ("NC", "CN", "NL", "Normal"),
-    "MCI": ("MCI",),
+    # ADNIMERGE writes what changed since the visit before: what it changed to counts.
+    "AD": ("AD", "Dementia", "MCI to Dementia", "NL to Dementia"),
+    "NC": ("NC", "CN", "NL", "Normal", "MCI to NL", "Dementia to NL"),
+    "MCI": ("MCI", "NL to MCI", "Dementia to MCI"),
     "EMCI": ("EMCI",),
     "LMCI": ("LMCI",),
     "SMC": ("SMC",),
 }
 
 _IMAGE_ID = re.compile(r"^[ID]?(\d+)$", re.IGNORECASE)
-_IMAGE_IN_NAME = re.compile(r"_[ID](\d+)\.[A-Za-z.]+$")
 _LONGEST_LABEL = 40  # both stand twice in the name of a file
 _DATE_FORMATS = ("%Y-%m-%d", "%m/%d/%Y", "%m/%d/%y", "%Y/%m/%d", "%Y%m%d", "%Y-%m-%d %H:%M:%S.0")
 
@@ -79,8 +76,10 @@ class Scan:
         The table's word; the group it means, or empty.
     sex, age, description, phase, field_strength
         As in the table, or empty.
-    folder
-        Where its images lie, or empty.
+    place
+        Where its images lie, see :class:`voxplain.cohort.trees.Tree`, or empty.
+    companions
+        Files that belong to it and lie elsewhere: sidecar, mask, the archive's XML.
     fate
         Set where it is already decided that the scan will not be processed.
     progression
@@ -98,7 +97,8 @@ class Scan:
     sex: str
     age: str
     description: str
-    folder: str = ""
+    place: str = ""
+    companions: tuple[str, ...] = ()
     fate: Fate | None = None
     progression: str = ""
     phase: str = ""
@@ -122,46 +122,6 @@ def class_in(scan: Scan, classes: Sequence[str]) -> str:
     :func:`voxplain.cohort.progression.check_task`.
     """
     return next((name for name in (scan.group, scan.progression) if name in classes), "")
-
-
-def read_table(path: str | Path) -> list[dict[str, str]]:
-    """Read a CSV or TSV table of scans.
-
-    Raises
-    ------
-    SetupFault
-        The file is missing, is no text, or has no rows.
-    """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise SetupFault(f"scan table {path} does not exist; set the cohort's `table`") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SetupFault(f"scan table {path} cannot be read as UTF-8 text ({error})") from None
-    header = text.split("\n", 1)[0]
-    delimiter = max(",\t;", key=header.count)
-    try:
-        rows = [
-            {key.strip(): _cell(value) for key, value in row.items() if key is not None}
-            for row in csv.DictReader(
-                io.StringIO(text, newline=""), delimiter=delimiter, strict=True
-            )
-        ]
-    except csv.Error as error:
-        raise SetupFault(
-            f"scan table {path} is not well-formed ({error}); export it again"
-        ) from None
-    rows = [row for row in rows if any(row.values())]  # spreadsheets leave empty lines behind
-    if not rows:
-        raise SetupFault(f"scan table {path} has no rows below its header")
-    return rows
-
-
-def _cell(value: str | None) -> str:
-    """A cell's text; what tables write for a missing value is empty."""
-    text = (value or "").strip()
-    return "" if text.lower() in ("na", "n/a", "nan") else text
 
 
 def find_columns(
@@ -217,60 +177,9 @@ def find_columns(
     return columns
 
 
-def find_image_folders(root: str | Path) -> dict[str, list[str]]:
-    """List an archive's tree ``<PTID>/<description>/<date_time>/<image id>``.
-
-    The last folder is named by image id (``I32237``) or by series id (``S13893``); then the image
-    id is read off the name of one of its files (``..._S13893_I14782.dcm``).
-
-    Returns
-    -------
-    Image id with its leading ``I`` to its folder, or folders where it was downloaded twice.
-
-    Raises
-    ------
-    SetupFault
-        The root is not a folder, or holds no image folder at that depth.
-    """
-    if not Path(root).is_dir():
-        raise SetupFault(f"image folder {root} does not exist; set the cohort's `images`")
-    found: dict[str, list[str]] = {}
-    for subject in _folders(root):
-        for description in _folders(subject.path):
-            for moment in _folders(description.path):
-                for leaf in _folders(moment.path):
-                    image = _image_of_folder(leaf)
-                    if image:
-                        found.setdefault(image, []).append(leaf.path)
-    if not found:
-        raise SetupFault(
-            f"no image folder found in {root}, expected <PTID>/<description>/<date_time>/<image id>"
-            "; set the cohort's `images` to the folder that holds the <PTID> folders"
-        )
-    return found
-
-
-def _folders(path: str | Path) -> list[os.DirEntry]:
-    with os.scandir(path) as entries:
-        return sorted((entry for entry in entries if entry.is_dir()), key=lambda e: e.name)
-
-
-def _image_of_folder(leaf: os.DirEntry) -> str:
-    match = _IMAGE_ID.match(leaf.name)
-    if match:
-        return f"I{match.group(1)}"
-    if re.match(r"^S\d+$", leaf.name):
-        with os.scandir(leaf.path) as entries:
-            named = (_IMAGE_IN_NAME.search(entry.name) for entry in entries)
-            match = next((found for found in named if found), None)
-        if match:
-            return f"I{match.group(1)}"
-    return ""
-
-
 def list_scans(
     rows: Sequence[Mapping[str, str]],
-    folders: Mapping[str, Sequence[str]],
+    places: Mapping[str, Sequence[str]],
     tasks: Sequence[Sequence[str]] | None,
     table: str | Path,
     columns: Mapping[str, str],
@@ -278,15 +187,17 @@ def list_scans(
     horizon_months: float = 36,
     visit: str = "first",
     select: Mapping[str, Any] = EVERYTHING,
+    companions: Mapping[str, Sequence[str]] | None = None,
+    image_ids: str = "archive",
 ) -> list[Scan]:
     """The scans of a cohort, one a row, with the fate of those that will not be processed.
 
     Parameters
     ----------
     rows
-        The table, see :func:`read_table`.
-    folders
-        Image id to its folder, see :func:`find_image_folders`.
+        The table, see :func:`voxplain.cohort.tables.read_table`.
+    places
+        Image id to its folder or file, see :func:`voxplain.cohort.trees.find_images`.
     tasks
         The classes of every task, groups or sMCI and pMCI; a scan with a class in none of them is
         ``unused``. None takes every scan, also without a known diagnosis or a column for it: new
@@ -303,6 +214,11 @@ def list_scans(
     select
         Which scans take part, see :func:`voxplain.cohort.selection.select_scans`. What becomes of a
         patient with MCI is told from all visits of the table.
+    companions
+        Image id to the files that belong to it and lie elsewhere.
+    image_ids
+        ``archive``: digits with or without a leading I; ``labels``: any letters and digits, see
+        :func:`voxplain.cohort.bids.read_dataset`.
 
     Raises
     ------
@@ -323,7 +239,12 @@ def list_scans(
     diagnosed = tasks is not None
     scans = [
         _scan_of_row(
-            number, {key: row[name] for key, name in where.items()}, groups, table, diagnosed
+            number,
+            {key: row[name] for key, name in where.items()},
+            groups,
+            table,
+            diagnosed,
+            image_ids,
         )
         for number, row in enumerate(rows, start=2)
     ]
@@ -342,7 +263,7 @@ def list_scans(
             ]
         scans = [_used(scan, wanted, neither.get(scan.image, "")) for scan in scans]
     scans = select_scans(scans, select)
-    scans = [_with_folder(scan, folders) for scan in scans]
+    scans = [_with_place(scan, places, companions or {}) for scan in scans]
     if all(scan.fate is not None for scan in scans):
         reasons = Counter(scan.fate.reason for scan in scans).most_common(3)
         told = "; ".join(f"{count} x {reason}" for reason, count in reasons)
@@ -356,11 +277,16 @@ def _scan_of_row(
     groups: Mapping[str, str],
     table: str | Path,
     diagnosed: bool,
+    image_ids: str,
 ) -> Scan:
     """One row as a scan; whatever cannot be read is its fate."""
     problems = []
     match = _IMAGE_ID.match(values["image"])
-    if not match:
+    if image_ids == "labels":
+        image = values["image"]
+    else:
+        image = f"I{match.group(1)}" if match else values["image"]
+    if image_ids == "archive" and not match:
         problems.append(f"image id {values['image']!r} is not digits with or without a leading I")
     if not re.search(r"[A-Za-z0-9]", values["subject"]):
         problems.append("the subject is empty")
@@ -371,7 +297,7 @@ def _scan_of_row(
             problems.append(f"date {values['date']!r} is neither 2005-09-12 nor 9/12/2005")
     session = _session_label(values.get("visit", ""), date)
     label = re.sub(r"[^A-Za-z0-9]", "", values["subject"])
-    if max(len(label), len(session)) > _LONGEST_LABEL:
+    if max(len(label), len(session), len(image) / 2) > _LONGEST_LABEL:
         problems.append(f"subject or visit is longer than {_LONGEST_LABEL} letters and digits")
     if not session:
         problems.append("neither visit nor date is given")
@@ -387,7 +313,7 @@ def _scan_of_row(
         fate = Fate("unused", "table", "; ".join(["the line names no image", *problems[1:]]))
     return Scan(
         row=number,
-        image=f"I{match.group(1)}" if match else values["image"],
+        image=image,
         subject=values["subject"],
         session=session,
         visit=values.get("visit", ""),
@@ -461,13 +387,15 @@ def _used(scan: Scan, wanted: Sequence[str], neither: str) -> Scan:
     return replace(scan, fate=Fate("unused", "table", reason))
 
 
-def _with_folder(scan: Scan, folders: Mapping[str, Sequence[str]]) -> Scan:
-    """The scan with its folder, or with the fate that it has not just one."""
+def _with_place(
+    scan: Scan, places: Mapping[str, Sequence[str]], companions: Mapping[str, Sequence[str]]
+) -> Scan:
+    """The scan with the place of its files, or with the fate that it has not just one."""
     if scan.fate is not None:
         return scan
-    found = folders.get(scan.image, ())
+    found = places.get(scan.image, ())
     if len(found) == 1:
-        return replace(scan, folder=found[0])
+        return replace(scan, place=found[0], companions=tuple(companions.get(scan.image, ())))
     if found:
         reason = f"image id {scan.image} has {len(found)} folders: {', '.join(found)}"
         remedy = "keep the right one"

@@ -188,10 +188,11 @@ def _first_of_several(scans: Sequence[Scan], keep: str) -> list[Scan]:
     return chosen
 
 
-def _place_in_time(scan: Scan) -> tuple[str, int, int]:
+def _place_in_time(scan: Scan) -> tuple[str, int, list[int], str]:
     """By date, without dates by the visit's month; then by image id, which counts up."""
     month = visit_month(scan)
-    return scan.date or "9999", 10**6 if month is None else month, int(scan.image[1:])
+    counted = [int(digits) for digits in re.findall(r"\d+", scan.image)]
+    return scan.date or "9999", 10**6 if month is None else month, counted, scan.image
 
 
 def _told(value: str) -> str:

@@ -1,24 +1,38 @@
-"""One DICOM series on disk: is it whole, what does it hash to, and its volume as NIfTI."""
+"""One scan's files as a volume: DICOM converted by dcm2niix, or a volume taken as it is."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import dcm2niix
 import nibabel as nib
 import numpy as np
 import pydicom
 
+from voxplain.cohort.dicom_images import (
+    AGAIN,
+    DICOM_ENDINGS,
+    FEWEST_SLICES,
+    Gap,
+    check_slices,
+    check_subject,
+    choose_series,
+    read_images,
+)
+from voxplain.cohort.trees import is_volume
 from voxplain.faults import DataFault
-from voxplain.volumes import Grid, read_array, read_image
+from voxplain.volumes import Grid, axis_aligned_grid, read_array, read_image
 
 # Header fields that go from dcm2niix's sidecar into ours. What identifies a person or a date is not
 # among them.
@@ -44,7 +58,6 @@ _SIDECAR_FIELDS = (
     "ConversionSoftwareVersion",
 )
 _SHORTEST_SIDE_MM, _LONGEST_SIDE_MM = 80.0, 400.0
-_FEWEST_SLICES = 20
 
 
 @dataclass(frozen=True)
@@ -66,22 +79,6 @@ class ConvertedSeries:
     sidecar: dict[str, Any]
 
 
-def series_files(folder: str | Path) -> list[Path]:
-    """The files of a series, sorted by name; hidden files are not part of it."""
-    return sorted(
-        path for path in Path(folder).iterdir() if path.is_file() and not path.name.startswith(".")
-    )
-
-
-def digest_series(folder: str | Path) -> dict[str, str]:
-    """SHA-256 of every file of a series, by file name."""
-    digests = {}
-    for path in series_files(folder):
-        with path.open("rb") as stream:
-            digests[path.name] = hashlib.file_digest(stream, "sha256").hexdigest()
-    return digests
-
-
 def digest_voxels(voxels: np.ndarray) -> str:
     """SHA-256 of a volume's voxels and shape, ``[x, y, z]``, whatever its file and type say.
 
@@ -92,125 +89,249 @@ def digest_voxels(voxels: np.ndarray) -> str:
     return hashlib.sha256(f"{voxels.shape} ".encode() + plain.tobytes()).hexdigest()
 
 
-def check_series(folder: str | Path) -> int:
-    """Look for what would make a volume that is not the scan's.
+@dataclass(frozen=True)
+class Conversion:
+    """What is asked of a scan's files.
 
-    Files that are no DICOM at all are passed over, as archives put notes and lists beside images.
+    Attributes
+    ----------
+    missing_slices
+        So many slices within a series may be missing; they are filled from their neighbours.
+    max_slice_mm
+        The largest distance between slices.
+    unoriented
+        What a volume that does not say how it lies (plain Analyze) is: ``refuse``, or the
+        directions in which its axes run, as ``LAS``.
+    """
 
-    Returns
-    -------
-    How many DICOM files there are.
+    missing_slices: int = 0
+    max_slice_mm: float = 4.0
+    unoriented: str = "refuse"
+
+
+def read_scan(
+    files: Sequence[Path],
+    place: str | Path,
+    conversion: Conversion = Conversion(),
+    subject: str = "",
+    description: str = "",
+) -> ConvertedSeries:
+    """One scan's volume from its files: DICOM images or one volume, as archives offer both.
+
+    Parameters
+    ----------
+    files, place
+        See :func:`voxplain.cohort.files.open_source`. Beside a volume may lie its JSON sidecar, the
+        archive's XML, and a brain mask (``*_mask.nii.gz``), outside of which it becomes 0.
+    conversion
+        What is asked of them.
+    subject, description
+        As in the cohort's table.
 
     Raises
     ------
     DataFault
-        There is no DICOM file, or one is truncated.
+        As the functions of :mod:`voxplain.cohort.dicom_images` and :func:`convert_series`, or the
+        volume is not the only image.
     """
-    files = series_files(folder)
-    if not files:
-        raise DataFault(f"folder {folder} is empty", "download the image again")
-    images = 0
+    masks = [path for path in files if is_volume(path.name) and "_mask." in path.name]
+    volumes = [path for path in files if is_volume(path.name) and path not in masks]
+    if volumes:
+        images = [*volumes, *(path for path in files if path.suffix.lower() in DICOM_ENDINGS)]
+        if len(images) > 1:
+            raise DataFault(
+                f"folder {place} holds {len(images)} images, one of them {volumes[0].name}",
+                "leave one image in the folder",
+            )
+        series = _read_volume(volumes[0], place, conversion)
+        if masks:
+            series = replace(series, voxels=_masked(series, masks, place))
+        return replace(series, sidecar=series.sidecar | _told_beside(files))
+    images = read_images(files, place)
+    check_subject(images, subject, place)
+    chosen = choose_series(images, place, description)
+    gaps = check_slices(chosen, place, conversion.missing_slices, conversion.max_slice_mm)
+    with tempfile.TemporaryDirectory() as scratch:
+        # Nothing but the series, whatever else lies beside it and whatever its files are called.
+        for number, image in enumerate(chosen):
+            (Path(scratch) / f"{number:06d}.dcm").symlink_to(image.path.resolve())
+        for number, gap in enumerate(gaps):
+            fill_gap(gap, Path(scratch), f"filled{number:03d}")
+        series = convert_series(scratch, place)
+    sidecar = series.sidecar | _told_beside(files)
+    if gaps:
+        sidecar["FilledSlices"] = sum(gap.missing for gap in gaps)
+    return replace(series, sidecar=sidecar)
+
+
+def _read_volume(path: Path, place: str | Path, conversion: Conversion) -> ConvertedSeries:
+    """A volume as it is stored, where it says how it lies."""
+    read_image(path)  # refuses what is no volume
+    image = nib.load(path)  # as stored: bringing it to RAS+ sets a code
+    header = image.header
+    oriented = isinstance(image, nib.Nifti1Pair) and (header["sform_code"] or header["qform_code"])
+    if oriented:
+        voxels, grid = read_array(path, dtype=None)
+        return ConvertedSeries(_checked(voxels, grid, place), grid, {"Modality": "MR"})
+    if conversion.unoriented == "refuse":
+        raise DataFault(
+            f"{path.name} of {place} does not say how it lies in space (plain Analyze, or sform "
+            "and qform codes of 0)",
+            "convert the scan again from DICOM, or say how all such volumes of yours lie with "
+            "conversion.unoriented; left and right cannot be guessed",
+        )
+    sizes = [abs(float(size)) or 1.0 for size in header.get_zooms()[:3]]
+    ornt = nib.orientations.axcodes2ornt(conversion.unoriented)
+    array = nib.orientations.apply_orientation(np.asanyarray(image.dataobj).squeeze(), ornt)
+    order = [int(np.flatnonzero(ornt[:, 0] == axis)[0]) for axis in range(3)]
+    sizes = [sizes[axis] for axis in order]
+    centre = [-(n - 1) / 2 * size for n, size in zip(array.shape, sizes, strict=True)]
+    grid = axis_aligned_grid(array.shape, sizes, centre)
+    sidecar = {"Modality": "MR", "AssumedOrientation": conversion.unoriented}
+    return ConvertedSeries(_checked(array, grid, place), grid, sidecar)
+
+
+def _masked(series: ConvertedSeries, masks: Sequence[Path], place: str | Path) -> np.ndarray:
+    if len(masks) > 1:
+        raise DataFault(
+            f"beside {place} lie {len(masks)} masks: {', '.join(path.name for path in masks)}",
+            "leave one",
+        )
+    mask, grid = read_array(masks[0])
+    if not grid.matches(series.grid, tolerance_mm=1e-2):
+        raise DataFault(
+            f"{masks[0].name} beside {place} lies on another grid than its volume",
+            "give the mask that was made with the volume",
+        )
+    return np.where(mask > 0, series.voxels, 0).astype(series.voxels.dtype)
+
+
+def _told_beside(files: Sequence[Path]) -> dict[str, Any]:
+    """What a JSON sidecar, or the archive's XML, tells of the acquisition."""
+    told: dict[str, Any] = {}
     for path in files:
-        try:
-            with pydicom.config.disable_value_validation():
-                header = pydicom.dcmread(path)
-        except pydicom.errors.InvalidDicomError:
-            if path.suffix.lower() in (".dcm", ".ima"):
+        if path.suffix.lower() == ".xml":
+            told |= read_metadata(path)
+    for path in files:
+        if path.suffix.lower() == ".json":
+            try:
+                fields = json.loads(path.read_text(encoding="utf-8"))
+            except (UnicodeDecodeError, ValueError) as error:
                 raise DataFault(
-                    f"file {path} is no DICOM file, though its name says so",
-                    "download the image again",
-                ) from None
-            continue
-        except MemoryError:
-            raise
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise
-            raise DataFault(
-                f"DICOM file {path} breaks off or is corrupt ({type(error).__name__}: {error})",
-                "download the image again",
-            ) from error
-        kind = header.file_meta.get("MediaStorageSOPClassUID", header.get("SOPClassUID"))
-        if "PixelData" not in header:
-            # A cut may lie in this very identifier: what is not known to be no image counts as one.
-            name = getattr(kind, "name", "")
-            if kind is None or "Image Storage" in name or name == str(kind):
-                raise DataFault(
-                    f"DICOM file {path} is truncated: it ends before its pixels",
-                    "download the image again",
-                )
-            continue  # a directory or a report, as archives put beside images
-        images += 1
-        try:
-            _check_pixels(path, header)
-        except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
-            raise DataFault(
-                f"DICOM file {path} lacks what its pixels need ({error})",
-                "download the image again",
-            ) from error
-    if not images:
-        raise DataFault(
-            f"folder {folder} holds {len(files)} files and no DICOM image among them",
-            "download the image as DICOM",
-        )
-    return images
+                    f"sidecar {path.name} is no JSON ({error})", "mend it, or take it away"
+                ) from error
+            if isinstance(fields, dict):
+                told |= fields
+    return {key: told[key] for key in _SIDECAR_FIELDS if key in told}
 
 
-def _check_pixels(path: Path, header: pydicom.Dataset) -> None:
-    syntax = header.file_meta.get("TransferSyntaxUID")
-    if syntax is not None and syntax.is_compressed:
-        return  # the length of compressed pixels is not known from the header
-    expected = (
-        int(header.Rows)
-        * int(header.Columns)
-        * int(header.get("NumberOfFrames", 1) or 1)
-        * int(header.get("SamplesPerPixel", 1))
-        * int(header.BitsAllocated)
-        // 8
-    )
-    found = len(header.PixelData)
-    if found < expected:
-        raise DataFault(
-            f"DICOM file {path} is truncated: {found} bytes of pixels, expected {expected}",
-            "download the image again",
-        )
+# The archive's words for an acquisition, as its XML files use them, and BIDS's.
+_METADATA_FIELDS = {
+    "Manufacturer": "Manufacturer",
+    "Mfg Model": "ManufacturersModelName",
+    "Field Strength": "MagneticFieldStrength",
+    "Acquisition Type": "MRAcquisitionType",
+    "Slice Thickness": "SliceThickness",
+    "TE": "EchoTime",
+    "TR": "RepetitionTime",
+    "TI": "InversionTime",
+    "Flip Angle": "FlipAngle",
+    "Pulse Sequence": "ScanningSequence",
+}
+_SECONDS = ("EchoTime", "RepetitionTime", "InversionTime")
 
 
-def read_series(folder: str | Path) -> ConvertedSeries:
-    """One scan's volume from its folder: DICOM files or one NIfTI file, as archives offer both.
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """What the archive's XML file about an image tells of its acquisition, in BIDS's words.
 
     Raises
     ------
     DataFault
-        As :func:`check_series` and :func:`convert_series`, or the NIfTI file is not the only image.
+        The file is no XML.
     """
-    files = series_files(folder)
-    volumes = [path for path in files if path.name.lower().endswith((".nii", ".nii.gz"))]
-    if not volumes:
-        check_series(folder)
-        return convert_series(folder)
-    images = [*volumes, *(path for path in files if path.suffix.lower() in (".dcm", ".ima"))]
-    if len(images) > 1:
+    try:
+        root = ElementTree.parse(path).getroot()
+    except (ElementTree.ParseError, UnicodeDecodeError) as error:
         raise DataFault(
-            f"folder {folder} holds {len(images)} images, one of them {volumes[0].name}",
-            "leave one image in the folder",
-        )
-    read_image(volumes[0])  # refuses what is no NIfTI
-    header = nib.load(volumes[0]).header  # as stored: bringing it to RAS+ sets a code
-    if header["sform_code"] == 0 and header["qform_code"] == 0:
-        raise DataFault(
-            f"{volumes[0]} does not say how it lies in space (sform and qform codes are 0)",
-            "convert the scan again from DICOM; its left and right cannot be guessed",
-        )
-    voxels, grid = read_array(volumes[0], dtype=None)
-    return ConvertedSeries(_checked(voxels, grid, folder), grid, {"Modality": "MR"})
+            f"metadata file {path} is no XML ({error})", "download it again, or take it away"
+        ) from error
+    told: dict[str, Any] = {}
+    for term in root.iter():
+        name = _METADATA_FIELDS.get(term.get("term", ""))
+        text = (term.text or "").strip()
+        if not name or not text:
+            continue
+        try:
+            value: Any = float(text)
+        except ValueError:
+            value = text
+        # BIDS counts in seconds, the archive in milliseconds.
+        told[name] = value / 1000 if name in _SECONDS and isinstance(value, float) else value
+    return told
 
 
-def convert_series(folder: str | Path) -> ConvertedSeries:
-    """Convert a series with dcm2niix.
+def fill_gap(gap: Gap, folder: Path, stem: str) -> list[Path]:
+    """Write the slices that are missing between two, each the weighted mean of both.
+
+    Raises
+    ------
+    DataFault
+        The neighbours are not of one kind, or their pixels are compressed in a way that is not
+        read here.
+    """
+    before, after = (pydicom.dcmread(image.path) for image in (gap.before, gap.after))
+    if gap.before.frames > 1 or gap.after.frames > 1:
+        raise DataFault(
+            f"slices are missing within {gap.before.path}, which holds several frames", AGAIN
+        )
+    try:
+        pixels = [slice_.pixel_array.astype(np.float64) for slice_ in (before, after)]
+    except Exception as error:
+        raise DataFault(
+            f"slices are missing beside {gap.before.path}, and its pixels cannot be read to fill "
+            f"them ({error})",
+            AGAIN,
+        ) from error
+    if pixels[0].shape != pixels[1].shape:
+        raise DataFault(f"{gap.before.path} and {gap.after.path} differ in size", AGAIN)
+    places = [np.array(image.positions[0]) for image in (gap.before, gap.after)]
+    paths = []
+    for number in range(1, gap.missing + 1):
+        share = number / (gap.missing + 1)
+        between = copy.deepcopy(before)
+        mean = np.rint((1 - share) * pixels[0] + share * pixels[1])
+        dtype = before.pixel_array.dtype
+        between.PixelData = mean.astype(dtype).astype(dtype.newbyteorder("<")).tobytes()
+        between["PixelData"].VR = "OW" if dtype.itemsize > 1 else "OB"
+        between.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        place = (1 - share) * places[0] + share * places[1]
+        between.ImagePositionPatient = [round(float(value), 6) for value in place]
+        if "SliceLocation" in between and "SliceLocation" in after:
+            ends = (float(before.SliceLocation), float(after.SliceLocation))
+            between.SliceLocation = round((1 - share) * ends[0] + share * ends[1], 6)
+        between.SOPInstanceUID = pydicom.uid.generate_uid()
+        between.file_meta.MediaStorageSOPInstanceUID = between.SOPInstanceUID
+        # Between its neighbours' numbers, where a place is left there.
+        numbers = [int(slice_.get("InstanceNumber") or 0) for slice_ in (before, after)]
+        between.InstanceNumber = round((1 - share) * numbers[0] + share * numbers[1])
+        path = folder / f"{stem}_{number}.dcm"
+        between.save_as(path, implicit_vr=False, little_endian=True, enforce_file_format=True)
+        paths.append(path)
+    return paths
+
+
+def convert_series(folder: str | Path, place: str | Path = "") -> ConvertedSeries:
+    """Convert a folder of one series with dcm2niix.
 
     What dcm2niix writes is read from its output folder, not guessed from names: it may add files
     (``_Eq_1``, ``_ROI1``) beside the volume or split a folder into several.
+
+    Parameters
+    ----------
+    folder
+        Where the series lies.
+    place
+        What messages call it, if not that.
 
     Raises
     ------
@@ -218,6 +339,7 @@ def convert_series(folder: str | Path) -> ConvertedSeries:
         dcm2niix made no volume or several that could be meant, it reports missing slices, or the
         volume is no head-sized 3D image.
     """
+    place = place or folder
     with tempfile.TemporaryDirectory() as scratch:
         # -d 0: what lies in subfolders was neither checked nor recorded; -g i: the user's own
         # defaults file does not decide; -ba y: no name or date in sidecars; -z n: the volume is
@@ -244,7 +366,7 @@ def convert_series(folder: str | Path) -> ConvertedSeries:
         said = done.stdout.decode(errors="replace")
         print(said, flush=True)
         if done.returncode < 0:
-            raise ChildProcessError(f"dcm2niix was ended by signal {-done.returncode} on {folder}")
+            raise ChildProcessError(f"dcm2niix was ended by signal {-done.returncode} on {place}")
         if re.search(
             r"no space left|unable to (write|save|create)|disk full|out of memory", said, re.I
         ):
@@ -252,20 +374,20 @@ def convert_series(folder: str | Path) -> ConvertedSeries:
         volumes = sorted(Path(scratch).glob("*.nii"))
         if not volumes:
             raise DataFault(
-                f"dcm2niix made no volume of {folder}: {_last_line(said)}",
+                f"dcm2niix made no volume of {place}: {_last_line(said)}",
                 "check that the folder holds one T1-weighted series",
             )
         uneven = re.findall(r"^.*(?:missing images|distance varies).*$", said, re.I | re.M)
         if uneven:
             raise DataFault(
-                f"slices of {folder} are missing or uneven (dcm2niix: {uneven[-1].strip()})",
+                f"slices of {place} are missing or uneven (dcm2niix: {uneven[-1].strip()})",
                 "download the image again",
             )
-        chosen = _choose_volume(volumes, folder)
+        chosen = _choose_volume(volumes, place)
         image = read_image(chosen)
         grid = Grid.of(image)
         # Copied, since the file that it is mapped from goes away.
-        voxels = _checked(np.asarray(image.dataobj), grid, folder).copy()
+        voxels = _checked(np.asarray(image.dataobj), grid, place).copy()
         beside = chosen.with_suffix(".json")
         told = json.loads(beside.read_text()) if beside.is_file() else {}
     sidecar = {key: told[key] for key in _SIDECAR_FIELDS if key in told}
@@ -274,24 +396,24 @@ def convert_series(folder: str | Path) -> ConvertedSeries:
     return ConvertedSeries(voxels, grid, sidecar)
 
 
-def _choose_volume(volumes: list[Path], folder: str | Path) -> Path:
+def _choose_volume(volumes: list[Path], place: str | Path) -> Path:
     """The one volume that is meant: three-dimensional, and not derived by dcm2niix from another."""
     own = [
         path
         for path in volumes
         if not re.search(r"_(Eq(_\d+)?|ROI\d+|Tilt(_\d+)?)$", path.stem) or len(volumes) == 1
     ]
-    candidates = [path for path in own if _slices(path) >= _FEWEST_SLICES]
+    candidates = [path for path in own if _slices(path) >= FEWEST_SLICES]
     if len(candidates) == 1:
         return candidates[0]
     listed = ", ".join(f"{p.stem} ({'x'.join(map(str, nib.load(p).shape))})" for p in own)
     if not candidates:
         raise DataFault(
-            f"no volume of {folder} has {_FEWEST_SLICES} slices or more: {listed}",
+            f"no volume of {place} has {FEWEST_SLICES} slices or more: {listed}",
             "download the whole series",
         )
     raise DataFault(
-        f"{folder} holds several volumes: {listed}",
+        f"{place} holds several volumes: {listed}",
         "leave only the T1-weighted series in the folder",
     )
 
@@ -301,11 +423,11 @@ def _slices(path: Path) -> int:
     return min(shape[:3]) if len(shape) >= 3 else 0
 
 
-def _checked(voxels: np.ndarray, grid: Grid, folder: str | Path) -> np.ndarray:
+def _checked(voxels: np.ndarray, grid: Grid, place: str | Path) -> np.ndarray:
     """The voxels in a type of at most 32 bit, after a look at whether they can be a head."""
     if voxels.dtype.kind not in "iuf":
         raise DataFault(
-            f"the volume of {folder} holds colours or complex numbers, not intensities",
+            f"the volume of {place} holds colours or complex numbers, not intensities",
             "give the magnitude image of a T1-weighted scan",
         )
     voxels = voxels.astype(np.float32) if voxels.dtype.itemsize > 4 else voxels
@@ -313,13 +435,13 @@ def _checked(voxels: np.ndarray, grid: Grid, folder: str | Path) -> np.ndarray:
     if sides.min() < _SHORTEST_SIDE_MM or sides.max() > _LONGEST_SIDE_MM:
         told = "x".join(f"{side:.0f}" for side in sides)
         raise DataFault(
-            f"the volume of {folder} measures {told} mm, expected {_SHORTEST_SIDE_MM:.0f} to "
+            f"the volume of {place} measures {told} mm, expected {_SHORTEST_SIDE_MM:.0f} to "
             f"{_LONGEST_SIDE_MM:.0f} mm a side",
             "check that the series is a whole head and its voxel size is right",
         )
     if not np.isfinite(voxels).all() or voxels.min() == voxels.max():
         raise DataFault(
-            f"the volume of {folder} holds one value only, or values that are no numbers",
+            f"the volume of {place} holds one value only, or values that are no numbers",
             "download the image again",
         )
     return voxels
@@ -328,21 +450,3 @@ def _checked(voxels: np.ndarray, grid: Grid, folder: str | Path) -> np.ndarray:
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "it said nothing"
-
-
-def find_changes(folder: str | Path, digests_path: str | Path) -> list[str]:
-    """What changed in a series since its digests were written (in the format of ``sha256sum``).
-
-    Returns
-    -------
-    One line for every file that was replaced, removed or added; none where all is as it was.
-    """
-    lines = Path(digests_path).read_text("utf-8", "surrogateescape").splitlines()
-    recorded = dict(reversed(line.split("  ", 1)) for line in lines)
-    present = digest_series(folder) if Path(folder).is_dir() else {}
-    words = {
-        "replaced": [n for n in recorded if n in present and present[n] != recorded[n]],
-        "removed": [n for n in recorded if n not in present],
-        "added": [n for n in present if n not in recorded],
-    }
-    return [f"{Path(folder) / name} was {word}" for word, names in words.items() for name in names]

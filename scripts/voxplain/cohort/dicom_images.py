@@ -1,0 +1,455 @@
+"""The DICOM images among a scan's files: is each whole, what is it, and which series is the T1."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pydicom
+
+from voxplain.cohort.selection import plain
+from voxplain.faults import DataFault
+
+DICOM_ENDINGS = (".dcm", ".ima")
+FEWEST_SLICES = 20
+AGAIN = "download the image again"
+_ARCHIVE_SUBJECT = re.compile(r"^\d{3}_S_\d{4,5}$")
+_SCOUT = re.compile(r"locali[sz]er|scout|survey|aahead|3[- ]?pl(ane)?\b", re.IGNORECASE)
+# A T1-weighted gradient echo reads within some ms; a T2 or a FLAIR takes ten times as long.
+_LONGEST_ECHO_MS = 30.0
+# A pixel that is that far off is another voxel size, not rounding.
+_EVEN = 0.1
+_MOST_SHEAR_DEGREES = 1.0
+
+
+@dataclass(frozen=True)
+class DicomImage:
+    """What one file's header says, as far as a series is chosen and checked by it.
+
+    Attributes
+    ----------
+    path
+        The file.
+    series, number, description
+        Identifier, number and description of its series.
+    kind
+        ImageType, in capital letters.
+    modality, sequence, echo_ms
+        Modality, words of ScanningSequence, echo time or None.
+    shape
+        Rows and columns.
+    positions
+        ``[slice, 3]``, mm, DICOM's axes (LPS+): one for each frame; empty where they are not told.
+    orientation
+        Direction cosines of rows and columns, six numbers, or empty.
+    instance
+        Identifier of the image.
+    subject
+        Patient identifier.
+    in_acquisition
+        How many images the acquisition has, or None.
+    """
+
+    path: Path
+    series: str
+    number: str
+    description: str
+    kind: tuple[str, ...]
+    modality: str
+    sequence: tuple[str, ...]
+    echo_ms: float | None
+    shape: tuple[int, int]
+    frames: int
+    positions: tuple[tuple[float, ...], ...]
+    orientation: tuple[float, ...]
+    instance: str
+    subject: str
+    in_acquisition: int | None
+
+
+def read_images(files: Sequence[Path], place: str | Path) -> list[DicomImage]:
+    """Read the DICOM images among some files, looking for what would make a wrong volume.
+
+    Files that are no DICOM at all are passed over, as archives put notes and lists beside images;
+    so are a DICOMDIR, reports and presentation states. The same image twice counts once.
+
+    Parameters
+    ----------
+    files
+        See :func:`voxplain.cohort.files.open_source`.
+    place
+        What messages call the whole.
+
+    Raises
+    ------
+    DataFault
+        There is no DICOM image, or one is truncated or corrupt.
+    """
+    if not files:
+        raise DataFault(f"folder {place} is empty", AGAIN)
+    images: dict[str, DicomImage] = {}
+    for path in files:
+        header = _read_header(path)
+        if header is None:
+            continue
+        image = _describe(path, header)
+        images.setdefault(image.instance or str(path), image)
+    if not images:
+        raise DataFault(
+            f"folder {place} holds {len(files)} files and no DICOM image among them",
+            "download the image as DICOM",
+        )
+    return list(images.values())
+
+
+def _read_header(path: Path) -> pydicom.Dataset | None:
+    """A whole image's header and pixels; None for what is no image."""
+    try:
+        with pydicom.config.disable_value_validation():
+            header = pydicom.dcmread(path)
+    except pydicom.errors.InvalidDicomError:
+        if path.suffix.lower() in DICOM_ENDINGS:
+            raise DataFault(
+                f"file {path} is no DICOM file, though its name says so", AGAIN
+            ) from None
+        return None
+    except MemoryError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise DataFault(
+            f"DICOM file {path} breaks off or is corrupt ({type(error).__name__}: {error})", AGAIN
+        ) from error
+    kind = header.file_meta.get("MediaStorageSOPClassUID", header.get("SOPClassUID"))
+    if "PixelData" not in header:
+        # A cut may lie in this very identifier: what is not known to be no image counts as one.
+        name = getattr(kind, "name", "")
+        if kind is None or "Image Storage" in name or name == str(kind):
+            raise DataFault(f"DICOM file {path} is truncated: it ends before its pixels", AGAIN)
+        return None  # a directory or a report, as archives put beside images
+    try:
+        _check_pixels(path, header)
+    except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
+        raise DataFault(f"DICOM file {path} lacks what its pixels need ({error})", AGAIN) from error
+    return header
+
+
+def _check_pixels(path: Path, header: pydicom.Dataset) -> None:
+    syntax = header.file_meta.get("TransferSyntaxUID")
+    if syntax is not None and syntax.is_compressed:
+        _check_compressed(path, header)
+        return
+    expected = (
+        int(header.Rows)
+        * int(header.Columns)
+        * int(header.get("NumberOfFrames", 1) or 1)
+        * int(header.get("SamplesPerPixel", 1))
+        * int(header.BitsAllocated)
+        // 8
+    )
+    found = len(header.PixelData)
+    if found < expected:
+        raise DataFault(
+            f"DICOM file {path} is truncated: {found} bytes of pixels, expected {expected}", AGAIN
+        )
+
+
+def _check_compressed(path: Path, header: pydicom.Dataset) -> None:
+    """How long compressed pixels are, no header says; but every frame has a piece of its own."""
+    frames = int(header.get("NumberOfFrames", 1) or 1)
+    try:
+        found = sum(
+            1 for _ in pydicom.encaps.generate_frames(header.PixelData, number_of_frames=frames)
+        )
+    except Exception as error:
+        raise DataFault(
+            f"DICOM file {path} is truncated: its compressed pixels break off ({error})", AGAIN
+        ) from error
+    if found < frames:
+        raise DataFault(
+            f"DICOM file {path} is truncated: {found} compressed frames, expected {frames}", AGAIN
+        )
+
+
+def _describe(path: Path, header: pydicom.Dataset) -> DicomImage:
+    """A header's words; what cannot be read counts as not told."""
+    frames = _number(header, "NumberOfFrames", int) or 1
+    positions, orientation = _geometry(header, frames)
+    return DicomImage(
+        path=path,
+        series=_text(header, "SeriesInstanceUID"),
+        number=_text(header, "SeriesNumber"),
+        description=_text(header, "SeriesDescription") or _text(header, "ProtocolName"),
+        kind=tuple(word.upper() for word in _words(header, "ImageType")),
+        modality=_text(header, "Modality").upper(),
+        sequence=tuple(word.upper() for word in _words(header, "ScanningSequence")),
+        echo_ms=_number(header, "EchoTime", float),
+        shape=(_number(header, "Rows", int) or 0, _number(header, "Columns", int) or 0),
+        frames=frames,
+        positions=positions,
+        orientation=orientation,
+        instance=_text(header, "SOPInstanceUID"),
+        subject=_text(header, "PatientID"),
+        in_acquisition=_number(header, "ImagesInAcquisition", int),
+    )
+
+
+def _geometry(
+    header: pydicom.Dataset, frames: int
+) -> tuple[tuple[tuple[float, ...], ...], tuple[float, ...]]:
+    """Position of each frame, and the orientation of the first."""
+    shared = _first(header, "SharedFunctionalGroupsSequence")
+    groups = _sequence(header, "PerFrameFunctionalGroupsSequence")[:frames] or [header]
+    positions = []
+    for group in groups:
+        within = _first(group, "PlanePositionSequence") or group
+        positions.append(_floats(within, "ImagePositionPatient", 3))
+    orientation: tuple[float, ...] = ()
+    for holder in (shared, groups[0]):
+        if holder is not None and not orientation:
+            within = _first(holder, "PlaneOrientationSequence") or holder
+            orientation = _floats(within, "ImageOrientationPatient", 6)
+    if not all(positions) or len(positions) != frames:
+        return (), orientation
+    return tuple(positions), orientation
+
+
+def _sequence(holder: pydicom.Dataset, key: str) -> Sequence[pydicom.Dataset]:
+    found = holder.get(key)
+    return found if isinstance(found, pydicom.Sequence) else []
+
+
+def _first(holder: pydicom.Dataset, key: str) -> pydicom.Dataset | None:
+    found = _sequence(holder, key)
+    return found[0] if len(found) else None
+
+
+def _text(header: pydicom.Dataset, key: str) -> str:
+    try:
+        return str(header.get(key, "") or "").strip()
+    except Exception:  # a value that its own type cannot hold
+        return ""
+
+
+def _words(header: pydicom.Dataset, key: str) -> list[str]:
+    try:
+        found = header.get(key)
+        return [str(found)] if isinstance(found, str) else [str(word) for word in found or ()]
+    except Exception:
+        return []
+
+
+def _number(header: pydicom.Dataset, key: str, kind: type) -> float | int | None:
+    try:
+        return kind(header.get(key))
+    except Exception:
+        return None
+
+
+def _floats(holder: pydicom.Dataset, key: str, count: int) -> tuple[float, ...]:
+    try:
+        found = tuple(float(value) for value in holder.get(key) or ())
+    except Exception:
+        return ()
+    return found if len(found) == count and np.isfinite(found).all() else ()
+
+
+# --- which series ---------------------------------------------------------------------------------
+
+
+def choose_series(
+    images: Sequence[DicomImage], place: str | Path, description: str = ""
+) -> list[DicomImage]:
+    """The images of the one T1-weighted series among several.
+
+    What is certainly none is left out first: other modalities and screen shots, localizers, series
+    of fewer than 20 slices, mosaics and echo-planar or late echoes. Of what is left, the series
+    with the description that the table gives is meant, if there is one; else a reformatted series
+    gives way to those that were acquired. Two that are left after all are not chosen between.
+
+    Parameters
+    ----------
+    images, place
+        As in :func:`read_images`.
+    description
+        The table's description of the scan.
+
+    Raises
+    ------
+    DataFault
+        No series or several could be meant; each candidate is listed.
+    """
+    series: dict[str, list[DicomImage]] = {}
+    for image in images:
+        series.setdefault(image.series, []).append(image)
+    told = {name: _why_not(members) for name, members in series.items()}
+    left = {name: members for name, members in series.items() if not told[name]}
+    if not left:
+        listed = "; ".join(f"{_called(series[name])}: {why}" for name, why in told.items())
+        raise DataFault(
+            f"{place} holds no T1-weighted series of a whole head: {listed}",
+            "download the whole T1-weighted series",
+        )
+    rules = (
+        lambda members: bool(description) and plain(members[0].description) == plain(description),
+        lambda members: "DERIVED" not in members[0].kind,
+    )
+    for rule in rules:
+        if len(left) > 1:
+            left = {name: members for name, members in left.items() if rule(members)} or left
+    if len(left) > 1:
+        listed = "; ".join(map(_called, left.values()))
+        raise DataFault(
+            f"{place} holds {len(left)} series that could be meant: {listed}",
+            "leave the right one in the folder, or give its description in the table",
+        )
+    ((name, chosen),) = left.items()
+    for other, why in told.items():
+        if other != name:
+            print(f"left out {_called(series[other])}: {why or 'another series is meant'}")
+    return chosen
+
+
+def _why_not(members: Sequence[DicomImage]) -> str:
+    """Why a series is no T1-weighted scan of a head; empty if it may be one."""
+    first = members[0]
+    slices = sum(image.frames for image in members)
+    if first.modality not in ("", "MR"):
+        return f"its modality is {first.modality}"
+    if "LOCALIZER" in first.kind or _SCOUT.search(first.description):
+        return "a localizer"
+    if "MOSAIC" in first.kind:
+        return "a mosaic, as functional series are stored"
+    if slices < FEWEST_SLICES:
+        return f"{slices} slices"
+    if "EP" in first.sequence:
+        return "echo-planar"
+    if first.echo_ms is not None and first.echo_ms > _LONGEST_ECHO_MS:
+        return f"an echo time of {first.echo_ms:g} ms"
+    return ""
+
+
+def _called(members: Sequence[DicomImage]) -> str:
+    first = members[0]
+    slices = sum(image.frames for image in members)
+    number = f"series {first.number}" if first.number else "a series"
+    kind = "/".join(first.kind)
+    return f"{number} {first.description!r} ({slices} slices{', ' + kind if kind else ''})"
+
+
+def check_subject(images: Sequence[DicomImage], subject: str, place: str | Path) -> None:
+    """Refuse a scan whose header names another subject of the archive than its table.
+
+    Names that are not of the archive's form (``011_S_0003``) say nothing: hospitals and tables have
+    numbers of their own.
+
+    Raises
+    ------
+    DataFault
+        The header's subject is another.
+    """
+    for image in images:
+        both = (image.subject, subject)
+        if all(map(_ARCHIVE_SUBJECT.match, both)) and len(set(both)) == 2:
+            raise DataFault(
+                f"DICOM file {image.path} is of subject {image.subject}, its line in the table of "
+                f"{subject} (in {place})",
+                "correct the table, or download the image again",
+            )
+
+
+# --- slices ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Missing slices between two that are there: the one before, the one after, and how many."""
+
+    before: DicomImage
+    after: DicomImage
+    missing: int
+
+
+def check_slices(
+    images: Sequence[DicomImage], place: str | Path, most_missing: int, most_mm: float
+) -> list[Gap]:
+    """Look whether a series' slices lie evenly behind each other.
+
+    Parameters
+    ----------
+    images, place
+        One series, see :func:`choose_series`.
+    most_missing
+        So many slices may be missing between others.
+    most_mm
+        The largest distance between two slices, in mm.
+
+    Returns
+    -------
+    Where slices are missing; nothing where positions are not told.
+
+    Raises
+    ------
+    DataFault
+        Slices are missing, uneven, shifted against each other (a tilted gantry), or too thick.
+    """
+    placed = [image for image in images if image.positions and image.orientation]
+    frames = [(np.array(p), image) for image in placed for p in image.positions]
+    if len(placed) < len(images) or len(frames) < 3:
+        return []
+    turned = {tuple(np.round(image.orientation, 2)) for image in placed}
+    if len(turned) > 1:
+        return []  # several volumes, which are told apart when they are converted
+    rows, columns = np.array(placed[0].orientation).reshape(2, 3)
+    normal = np.cross(rows, columns)
+    frames.sort(key=lambda frame: frame[0] @ normal)
+    depths = np.array([position @ normal for position, _ in frames])
+    steps = np.diff(depths)
+    if (steps < 1e-3).any():
+        return []  # several volumes at one place, likewise
+    step = float(np.median(steps))
+    if step > most_mm:
+        raise DataFault(
+            f"slices of {place} lie {step:.1f} mm apart, expected at most {most_mm:g} mm",
+            "give a scan of the whole head in thin slices, or raise conversion.max_slice_mm",
+        )
+    way = frames[-1][0] - frames[0][0]
+    sideways = float(np.linalg.norm(way - (way @ normal) * normal))
+    shear = np.degrees(np.arctan2(sideways, abs(way @ normal)))
+    if shear > _MOST_SHEAR_DEGREES:
+        raise DataFault(
+            f"slices of {place} are shifted against each other by {shear:.1f} degrees (a tilted "
+            "gantry)",
+            "give the scan resampled to a rectangular grid",
+        )
+    counts = np.maximum(np.round(steps / step), 1).astype(int)
+    if (np.abs(steps - counts * step) > _EVEN * step).any():
+        worst = int(np.abs(steps - counts * step).argmax())
+        raise DataFault(
+            f"slices of {place} are uneven: {steps[worst]:.2f} mm between slices {worst + 1} and "
+            f"{worst + 2}, elsewhere {step:.2f} mm",
+            AGAIN,
+        )
+    expected = placed[0].in_acquisition or 0
+    if expected - len(frames) > most_missing:
+        # First and last slices leave no gap behind.
+        raise DataFault(f"{place} has {len(frames)} slices, its header says {expected}", AGAIN)
+    gaps = [
+        Gap(frames[n][1], frames[n + 1][1], int(count) - 1)
+        for n, count in enumerate(counts)
+        if count > 1
+    ]
+    missing = sum(gap.missing for gap in gaps)
+    if missing > most_missing:
+        where = ", ".join(f"{n + 1}" for n, count in enumerate(counts) if count > 1)
+        counted = "1 slice" if missing == 1 else f"{missing} slices"
+        raise DataFault(
+            f"{counted} of {place} missing (after slice {where} of those that are there), "
+            f"at most {most_missing} may be",
+            f"{AGAIN}, or raise conversion.missing_slices, to fill them from their neighbours",
+        )
+    return gaps

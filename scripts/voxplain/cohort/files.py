@@ -1,0 +1,133 @@
+"""The files of one scan, wherever they lie, and what they hash to."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from voxplain.cohort.trees import image_in_name, is_volume, split_zip
+from voxplain.faults import DataFault
+
+_BLOCK = 1 << 20
+
+
+@contextmanager
+def open_source(
+    place: str | Path, image: str = "", companions: Sequence[str | Path] = ()
+) -> Iterator[list[Path]]:
+    """The files of a scan, as files on this machine.
+
+    Parameters
+    ----------
+    place
+        A folder, a volume, or either within a zip file, see :class:`voxplain.cohort.trees.Tree`.
+        Nothing below a folder is part of it, nor is a hidden file.
+    image
+        Image id: where a folder's files bear ids, those with another are not part of it.
+    companions
+        Files that belong to it and lie elsewhere.
+
+    Yields
+    ------
+    Sorted by name. Those of a zip file are gone afterwards.
+
+    Raises
+    ------
+    DataFault
+        The zip file breaks off, is encrypted, or no longer holds the place.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        found = _local_files(place, Path(scratch))
+        for number, companion in enumerate(companions):
+            folder = Path(scratch) / f"companion{number}"
+            found += _local_files(companion, folder)
+        yield _of_image(found, image)
+
+
+def _local_files(place: str | Path, scratch: Path) -> list[Path]:
+    archive, inner = split_zip(place)
+    path = Path(place)
+    if not inner and not (path.suffix.lower() == ".zip" and path.is_file()):
+        if path.is_dir():
+            files = (entry for entry in path.iterdir() if entry.is_file())
+            return sorted(entry for entry in files if not entry.name.startswith("."))
+        pair = [path.with_suffix(ending) for ending in (".img", ".IMG")]
+        header = path.suffix.lower() == ".hdr"
+        return [entry for entry in (path, *(pair if header else ())) if entry.is_file()]
+    scratch.mkdir(parents=True, exist_ok=True)
+    try:
+        return _unpack(archive, inner, scratch)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise DataFault(
+            f"{inner or 'its top'} cannot be unpacked from {archive} ({error})",
+            "download the zip file again",
+        ) from error
+
+
+def _unpack(archive: str, inner: str, scratch: Path) -> list[Path]:
+    """Unpack a folder or a volume of a zip file; no name within it decides where to."""
+    wanted = PurePosixPath(inner or ".")
+    stem = wanted.with_suffix("") if wanted.suffix.lower() == ".hdr" else None
+    unpacked = []
+    with zipfile.ZipFile(archive) as packed:
+        for entry in packed.infolist():
+            name = PurePosixPath(entry.filename)
+            paired = stem == name.with_suffix("") and name.suffix.lower() == ".img"
+            if entry.is_dir() or name.name.startswith("."):
+                continue
+            if name.parent == wanted or name == wanted or paired:
+                target = scratch / name.name
+                with packed.open(entry) as source, target.open("wb") as stream:
+                    shutil.copyfileobj(source, stream, _BLOCK)
+                unpacked.append(target)
+    return sorted(unpacked)
+
+
+def _of_image(files: list[Path], image: str) -> list[Path]:
+    """The files but those that bear another image's id."""
+    bear = {path: image_in_name(path.name) for path in files}
+    if not image or image not in bear.values():
+        return files
+    return [path for path in files if bear[path] in ("", image)]
+
+
+def digest_files(files: Sequence[Path]) -> dict[str, str]:
+    """SHA-256 of each file, by its name."""
+    digests = {}
+    for path in files:
+        with path.open("rb") as stream:
+            digests[path.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return digests
+
+
+def find_changes(
+    place: str | Path,
+    digests_path: str | Path,
+    image: str = "",
+    companions: Sequence[str | Path] = (),
+) -> list[str]:
+    """What changed in a scan since its digests were written (in the format of ``sha256sum``).
+
+    Returns
+    -------
+    One line for every file that was replaced, removed or added; none where all is as it was.
+    """
+    lines = Path(digests_path).read_text("utf-8", "surrogateescape").splitlines()
+    recorded = dict(reversed(line.split("  ", 1)) for line in lines)
+    try:
+        with open_source(place, image, companions) as files:
+            present = digest_files(files)
+    except (DataFault, FileNotFoundError):
+        present = {}  # gone as a whole
+    words = {
+        "replaced": [n for n in recorded if n in present and present[n] != recorded[n]],
+        "removed": [n for n in recorded if n not in present],
+        "added": [n for n in present if n not in recorded],
+    }
+    folder = Path(place).parent if is_volume(str(place)) else Path(place)
+    return [f"{folder / name} was {word}" for word, names in words.items() for name in names]

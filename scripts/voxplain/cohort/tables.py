@@ -1,0 +1,63 @@
+"""Reading the tables that users have. Only the standard library is needed."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+from pathlib import Path
+
+from voxplain.faults import SetupFault
+
+
+def read_table(path: str | Path) -> list[dict[str, str]]:
+    """Read a CSV or TSV table of scans.
+
+    Raises
+    ------
+    SetupFault
+        The file is missing, is no text, or has no rows.
+    """
+    path = Path(path)
+    try:
+        text = _decoded(path.read_bytes())
+    except FileNotFoundError:
+        raise SetupFault(f"scan table {path} does not exist; set the cohort's `table`") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SetupFault(
+            f"scan table {path} cannot be read as text ({error}); save it as CSV or TSV in UTF-8"
+        ) from None
+    if "\0" in text:
+        raise SetupFault(
+            f"scan table {path} is no text: give it as CSV or TSV (a spreadsheet saves as CSV)"
+        )
+    header = text.lstrip().split("\n", 1)[0]
+    delimiter = max(",\t;", key=header.count)
+    try:
+        rows = [
+            {key.strip(): _cell(value) for key, value in row.items() if key is not None}
+            for row in csv.DictReader(
+                io.StringIO(text, newline=""), delimiter=delimiter, strict=True
+            )
+        ]
+    except csv.Error as error:
+        raise SetupFault(
+            f"scan table {path} is not well-formed ({error}); export it again"
+        ) from None
+    rows = [row for row in rows if any(row.values())]  # spreadsheets leave empty lines behind
+    if not rows:
+        raise SetupFault(f"scan table {path} has no rows below its header")
+    return rows
+
+
+def _cell(value: str | None) -> str:
+    """A cell's text; what tables write for a missing value is empty."""
+    text = (value or "").strip()
+    return "" if text.lower() in ("na", "n/a", "nan") else text
+
+
+def _decoded(raw: bytes) -> str:
+    """Text in UTF-8, or in the UTF-16 that spreadsheets call Unicode."""
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return raw.decode("utf-16")
+    return raw.decode("utf-8-sig")

@@ -1,0 +1,213 @@
+"""Where an archive's images lie: folders, single files, and zip files as they were downloaded.
+
+Only the standard library is needed, see :mod:`voxplain.cohort.scans`. Folders and the directories
+of zip files are listed, no image is opened.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from voxplain.faults import SetupFault
+
+# What nibabel reads, as endings of names in lower case; an .img has its .hdr beside it.
+VOLUME_ENDINGS = (".nii", ".nii.gz", ".hdr")
+_IMAGE_FOLDER = re.compile(r"^[ID](\d+)$", re.IGNORECASE)
+_IMAGE_OR_DIGITS = re.compile(r"^[ID]?(\d+)$", re.IGNORECASE)
+_SERIES_FOLDER = re.compile(r"^S\d+$", re.IGNORECASE)
+_IMAGE_IN_NAME = re.compile(r"_[ID](\d+)(\.[A-Za-z.]+)$")
+# What bears an image's id and is no slice of it.
+_BESIDE = (".img", ".csv", ".txt", ".json", ".png", ".jpg", ".pdf")
+_DEEPEST = 12  # folders below the root: a link to a folder above ends here at the latest
+_ZIP = ".zip"
+
+
+@dataclass
+class Tree:
+    """What was found below the folders and zip files of a cohort.
+
+    Attributes
+    ----------
+    images
+        Image id with its leading ``I`` to the places of its files: a folder, a volume, or either
+        within a zip file, written as if that were a folder (``one.zip/ADNI/011_S_0003/...``).
+    metadata
+        Image id to the archive's XML file about it.
+    """
+
+    images: dict[str, list[str]] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+def image_in_name(name: str) -> str:
+    """The image id at the end of a file's name (``..._S13893_I14782.dcm``), or none."""
+    match = _IMAGE_IN_NAME.search(name)
+    return f"I{match.group(1)}" if match else ""
+
+
+def is_volume(name: str) -> bool:
+    """Whether a file's name is that of a volume, NIfTI or Analyze."""
+    return name.lower().endswith(VOLUME_ENDINGS)
+
+
+def split_zip(place: str | Path) -> tuple[str, str]:
+    """The zip file of a place within one, and the place in it; else the place, and nothing."""
+    text = str(place)
+    for match in re.finditer(r"\.zip/", text, re.IGNORECASE):
+        end = match.end() - 1
+        if Path(text[:end]).is_file():
+            return text[:end], text[end + 1 :]
+    return text, ""
+
+
+def find_images(roots: Sequence[str | Path]) -> Tree:
+    """List an archive's trees.
+
+    The archive's own is ``<PTID>/<description>/<date_time>/<image id>``; any other is taken too, as
+    long as an image's folder is named by its id (``I32237``), or its files are
+    (``..._S13893_I14782.dcm``, ``..._I14782.nii``). Zip files are looked into, also those that lie
+    in the folders; an image that lies unpacked beside its zip file counts once.
+
+    Parameters
+    ----------
+    roots
+        Folders and zip files.
+
+    Raises
+    ------
+    SetupFault
+        A root is neither a folder nor a zip file, or none holds an image.
+    """
+    tree, zips = Tree(), []
+    for root in map(Path, roots):
+        if root.is_dir():
+            zips += _walk(str(root), tree, _DEEPEST)
+        elif root.is_file() and root.suffix.lower() == _ZIP:
+            zips.append(str(root))
+        elif root.exists():
+            raise SetupFault(
+                f"image folder {root} is neither a folder nor a zip file; correct the cohort's "
+                "`images`"
+            )
+        else:
+            raise SetupFault(f"image folder {root} does not exist; set the cohort's `images`")
+    for path in zips:
+        _look_into(path, tree)
+    if not tree.images:
+        raise SetupFault(
+            f"no image found in {', '.join(map(str, roots))}, expected "
+            "<PTID>/<description>/<date_time>/<image id>, or files whose names end in "
+            "_<image id>.nii or .dcm; set the cohort's `images` to the folder that holds the "
+            "<PTID> folders"
+        )
+    return tree
+
+
+def _walk(folder: str, tree: Tree, depth: int) -> list[str]:
+    """Add a folder's images to a tree; the zip files in it."""
+    with os.scandir(folder) as listed:
+        entries = sorted(
+            (entry for entry in listed if not entry.name.startswith(".")), key=lambda e: e.name
+        )
+    zips, files = [], []
+    for entry in entries:
+        if not entry.is_dir():
+            if entry.name.lower().endswith(_ZIP):
+                zips.append(entry.path)
+            else:
+                files.append(entry.name)
+        elif image := _image_of_folder(entry):
+            _add(tree, image, entry.path)
+        elif depth:
+            zips += _walk(entry.path, tree, depth - 1)
+    _add_files(tree, folder, files)
+    return zips
+
+
+def _image_of_folder(folder: os.DirEntry) -> str:
+    match = _IMAGE_OR_DIGITS.match(folder.name)
+    if match is None:
+        return ""
+    if not _IMAGE_FOLDER.match(folder.name):
+        # Digits alone may be an image's id, a year or a site.
+        with os.scandir(folder.path) as listed:
+            if any(entry.is_dir() for entry in listed):
+                return ""
+    return f"I{match.group(1)}"
+
+
+def _add_files(tree: Tree, folder: str, names: Iterable[str]) -> None:
+    """Add images whose files bear their id: each volume for itself, slices by their folder.
+
+    A folder of one series (``S13893``) is that of its image, whatever it holds.
+    """
+    of_series = _SERIES_FOLDER.match(PurePosixPath(folder).name)
+    sliced = set()
+    for name in names:
+        image = image_in_name(name)
+        if not image:
+            continue
+        if name.lower().endswith(".xml"):
+            tree.metadata[image] = f"{folder}/{name}"
+        elif is_volume(name) and not of_series:
+            _add(tree, image, f"{folder}/{name}")
+        elif of_series or not name.lower().endswith(_BESIDE):
+            sliced.add(image)
+    for image in sorted(sliced):
+        _add(tree, image, folder)
+
+
+def _add(tree: Tree, image: str, place: str) -> None:
+    places = tree.images.setdefault(image, [])
+    # A folder S13893 of which every file is a volume of the same image.
+    if place not in places:
+        places.append(place)
+
+
+def _look_into(path: str, tree: Tree) -> None:
+    """Add the images of a zip file that do not lie unpacked at the same place of a folder."""
+    packed = Tree()
+    folders: dict[str, list[str]] = {}
+    for name in zip_names(path):
+        inner = PurePosixPath(name)
+        if any(part.startswith(".") or part == "__MACOSX" for part in inner.parts):
+            continue
+        folders.setdefault(str(inner.parent), []).append(inner.name)
+    for folder, names in sorted(folders.items()):
+        place = path if folder == "." else f"{path}/{folder}"
+        if match := _IMAGE_OR_DIGITS.match(PurePosixPath(folder).name):
+            _add(packed, f"I{match.group(1)}", place)
+        else:
+            _add_files(packed, place, sorted(names))
+    for image, places in packed.images.items():
+        for place in places:
+            if not any(_same_end(place, other) for other in tree.images.get(image, ())):
+                _add(tree, image, place)
+    for image, place in packed.metadata.items():
+        tree.metadata.setdefault(image, place)
+
+
+def _same_end(one: str, other: str) -> bool:
+    """Whether two places are the same below patient, description and moment."""
+    ends = [PurePosixPath(place).parts[-4:] for place in (one, other)]
+    return ends[0] == ends[1]
+
+
+def zip_names(path: str | Path) -> Iterator[str]:
+    """The files in a zip file.
+
+    Raises
+    ------
+    SetupFault
+        It is no zip file, or breaks off.
+    """
+    try:
+        with zipfile.ZipFile(path) as packed:
+            yield from (name for name in packed.namelist() if not name.endswith("/"))
+    except (zipfile.BadZipFile, NotImplementedError) as error:
+        raise SetupFault(f"zip file {path} cannot be read ({error}); download it again") from None

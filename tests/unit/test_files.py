@@ -1,0 +1,141 @@
+import hashlib
+import shutil
+import subprocess
+import zipfile
+
+import numpy as np
+import pytest
+
+from unit.test_series import digest_series, read_series, refused
+from voxplain.cohort.files import find_changes, open_source
+from voxplain.volumes import write_array
+
+
+def packed(path, *folders):
+    """A zip file of folders, each under its own name below ADNI."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for folder in folders:
+            for file in sorted(folder.rglob("*")):
+                if file.is_file():
+                    archive.write(file, f"ADNI/{file.relative_to(folder.parent)}")
+    return path
+
+
+# --- zip files ------------------------------------------------------------------------------------
+
+
+def test_a_series_is_read_from_within_a_zip_file(series, tmp_path):
+    path = packed(tmp_path / "one.zip", series.folder)
+    np.testing.assert_array_equal(
+        read_series(f"{path}/ADNI/{series.folder.name}").voxels, series.volume
+    )
+
+
+@pytest.mark.parametrize("name", ["a_I7.nii", "a_I7.nii.gz"])
+def test_a_volume_is_read_from_within_a_zip_file(tmp_path, phantom, name):
+    folder = tmp_path / "old"
+    folder.mkdir()
+    write_array(folder / name, *phantom, np.uint16)
+    write_array(folder / "b_I8.nii", *phantom, np.uint16)
+    path = packed(tmp_path / "one.zip", folder)
+    np.testing.assert_array_equal(read_series(f"{path}/ADNI/old/{name}").voxels, phantom[0])
+
+
+def test_what_was_unpacked_is_gone_afterwards(series, tmp_path):
+    path = packed(tmp_path / "one.zip", series.folder)
+    with open_source(f"{path}/ADNI/{series.folder.name}") as files:
+        assert [file.name for file in files] == sorted(file.name for file in series.files)
+    assert not files[0].exists()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["I32237", "one.zip"]
+
+
+@pytest.mark.parametrize("name", ["../../../evil.dcm", "/tmp/evil.dcm", "ADNI/I1/../../evil.dcm"])
+def test_no_name_in_a_zip_file_decides_where_it_is_written(tmp_path, name):
+    path = tmp_path / "one.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(name, "x")
+        archive.writestr("ADNI/I1/a.dcm", "y")
+    for place in ("ADNI/I1", name, name.rpartition("/")[0]):
+        with open_source(f"{path}/{place}") as files:
+            assert all(file.parent == files[0].parent for file in files)
+    assert not list(tmp_path.rglob("evil.dcm"))
+
+
+def test_a_damaged_entry_of_a_zip_file_costs_its_scan(series, tmp_path):
+    path = packed(tmp_path / "one.zip", series.folder)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    place = f"{path}/ADNI/{series.folder.name}"
+    assert "cannot be unpacked" in refused(lambda: read_series(place), path)
+
+
+def test_a_place_that_left_its_zip_file_holds_nothing(series, tmp_path):
+    path = packed(tmp_path / "one.zip", series.folder)
+    assert "is empty" in refused(lambda: read_series(f"{path}/ADNI/I5"), path)
+
+
+# --- companions -----------------------------------------------------------------------------------
+
+
+def test_companions_belong_to_the_scan(series, tmp_path):
+    xml = tmp_path / "a_I32237.xml"
+    xml.write_text("<idaxs/>")
+    with open_source(series.folder, "I32237", [xml]) as files:
+        assert xml in files
+        assert len(files) == 25
+
+
+def test_an_analyze_header_brings_its_voxels(tmp_path):
+    for name in ("a_I1.hdr", "a_I1.img", "b_I2.img"):
+        (tmp_path / name).write_bytes(b"x")
+    with open_source(tmp_path / "a_I1.hdr") as files:
+        assert [file.name for file in files] == ["a_I1.hdr", "a_I1.img"]
+
+
+@pytest.fixture
+def recorded(series, tmp_path):
+    """Digests of the series in the format of sha256sum, as the workflow writes them."""
+    path = tmp_path / "series.sha256"
+    lines = [f"{digest}  {name}\n" for name, digest in digest_series(series.folder).items()]
+    path.write_text("".join(lines))
+    return path
+
+
+def test_digests_are_sha256_by_file_name(series):
+    digests = digest_series(series.folder)
+    assert list(digests) == sorted(path.name for path in series.files)
+    for path in series.files:
+        assert digests[path.name] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="needs sha256sum of the coreutils")
+def test_sha256sum_can_check_the_digests(series, recorded):
+    command = ["sha256sum", "--check", "--strict", "--quiet", str(recorded)]
+    assert subprocess.run(command, cwd=series.folder).returncode == 0
+
+
+def test_a_series_that_stayed_shows_no_changes(series, recorded):
+    (series.folder / ".snakemake_timestamp").touch()
+    assert find_changes(series.folder, recorded) == []
+
+
+def test_every_file_replaced_removed_or_added_is_told(series, recorded):
+    replaced, removed = series.files[3], series.files[7]
+    content = bytearray(replaced.read_bytes())
+    content[-1] ^= 1
+    replaced.write_bytes(bytes(content))
+    removed.unlink()
+    (series.folder / "new.dcm").write_bytes(b"new")
+    assert find_changes(series.folder, recorded) == [
+        f"{replaced} was replaced",
+        f"{removed} was removed",
+        f"{series.folder / 'new.dcm'} was added",
+    ]
+
+
+def test_a_folder_that_is_gone_shows_every_file_as_removed(series, recorded):
+    shutil.rmtree(series.folder)
+    changes = find_changes(series.folder, recorded)
+    assert len(changes) == len(series.files)
+    assert all(change.endswith("was removed") for change in changes)

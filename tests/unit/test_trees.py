@@ -1,0 +1,214 @@
+import os
+import zipfile
+
+import pytest
+
+from voxplain.cohort.trees import find_images, image_in_name, is_volume, split_zip
+from voxplain.faults import SetupFault
+
+
+def images_of(*roots):
+    return find_images(roots).images
+
+
+def image_folder(root, leaf, *files, subject="011_S_0003", description="MPR", moment="2005-09-01"):
+    folder = root / subject / description / moment / leaf
+    folder.mkdir(parents=True)
+    for name in files:
+        (folder / name).touch()
+    return str(folder)
+
+
+def test_a_tree_is_listed_by_the_image_id_of_its_last_folders(tmp_path):
+    first = image_folder(tmp_path, "I32237", "a.dcm")
+    second = image_folder(tmp_path, "I59692", "b.dcm", moment="2006-09-12_10_11_12.0")
+    third = image_folder(tmp_path, "31585", "c.dcm", subject="011_S_0005")
+    assert images_of(tmp_path) == {
+        "I32237": [first],
+        "I59692": [second],
+        "I31585": [third],
+    }
+
+
+@pytest.mark.parametrize("ending", ["dcm", "nii", "nii.gz"])
+def test_a_folder_named_by_series_is_known_by_the_image_id_in_its_file_names(tmp_path, ending):
+    names = [f"ADNI_011_S_0003_MR_MPR_Br_2007_{n}_S13893_I14782.{ending}" for n in (10, 9, 1)]
+    folder = image_folder(tmp_path, "S13893", *names)
+    assert images_of(tmp_path) == {"I14782": [folder]}
+
+
+def test_what_is_no_image_folder_is_passed_over(tmp_path):
+    folder = image_folder(tmp_path, "I1", "a.dcm")
+    image_folder(tmp_path, "notes", "a.dcm", description="other")
+    image_folder(tmp_path, "S5", description="empty series")
+    image_folder(tmp_path, "S6", "readme.txt", description="series without image id")
+    (tmp_path / "LICENCE.txt").touch()
+    (tmp_path / "011_S_0003" / "list.csv").touch()
+    assert images_of(tmp_path) == {"I1": [folder]}
+
+
+def test_a_link_to_a_folder_of_another_disk_is_followed(tmp_path):
+    image_folder(tmp_path / "disk", "I1", "a.dcm")
+    (tmp_path / "ADNI").mkdir()
+    (tmp_path / "ADNI" / "011_S_0003").symlink_to(tmp_path / "disk" / "011_S_0003")
+    assert list(images_of(tmp_path / "ADNI")) == ["I1"]
+
+
+def test_a_missing_tree_is_named_with_the_key_to_set(tmp_path):
+    with pytest.raises(SetupFault, match="nowhere does not exist; set the cohort's `images`"):
+        find_images([tmp_path / "nowhere"])
+
+
+def test_a_hidden_file_does_not_hide_the_image_id_of_a_series_folder(tmp_path):
+    leaf = tmp_path / "011_S_0003" / "MP-RAGE" / "2005-09-12" / "S13893"
+    leaf.mkdir(parents=True)
+    (leaf / ".DS_Store").touch()
+    (leaf / "ADNI_011_S_0003_MR_MP-RAGE_br_raw_1_S13893_I14782.dcm").touch()
+    assert list(images_of(tmp_path)) == ["I14782"]
+
+
+def test_a_tree_of_any_depth_is_listed(tmp_path):
+    deep = tmp_path / "disk" / "ADNI" / "011_S_0003" / "MP-RAGE" / "2005-09-12" / "x" / "I1"
+    flat = tmp_path / "I2"
+    for folder in (deep, flat):
+        folder.mkdir(parents=True)
+    assert images_of(tmp_path) == {"I1": [str(deep)], "I2": [str(flat)]}
+
+
+def test_a_link_to_a_folder_above_ends(tmp_path):
+    folder = image_folder(tmp_path, "I1", "a.dcm")
+    (tmp_path / "011_S_0003" / "again").symlink_to(tmp_path, target_is_directory=True)
+    assert folder in images_of(tmp_path)["I1"]
+
+
+@pytest.mark.parametrize("name", ["a_I7.nii", "a_I7.nii.gz", "a_I7.NII", "a_S3_I7.hdr"])
+def test_a_volume_that_bears_its_id_is_an_image_wherever_it_lies(tmp_path, name):
+    place = tmp_path / "old download"
+    place.mkdir()
+    for file in (name, "a_S3_I7.img", "list_I9.csv", "page_I10.txt"):
+        (place / file).touch()
+    assert images_of(tmp_path) == {"I7": [str(place / name)]}
+
+
+def test_slices_of_two_images_in_one_folder_are_two_images(tmp_path):
+    names = [f"ADNI_011_S_0003_{n}_S13893_I{image}.dcm" for n in (1, 2) for image in (14, 15)]
+    folder = image_folder(tmp_path, "both", *names)
+    assert images_of(tmp_path) == {"I14": [folder], "I15": [folder]}
+
+
+@pytest.mark.parametrize(("inside", "images"), [((), {"I2005": 1}), (("I3",), {"I3": 1})])
+def test_a_folder_of_digits_is_an_image_unless_folders_lie_in_it(tmp_path, inside, images):
+    (tmp_path / "2005").mkdir()
+    for name in inside:
+        (tmp_path / "2005" / name).mkdir()
+    assert {image: len(places) for image, places in images_of(tmp_path).items()} == images
+
+
+def test_metadata_is_known_by_its_image(tmp_path):
+    image_folder(tmp_path, "I45108", "a.dcm")
+    xml = tmp_path / "ADNI_011_S_0003_MPR_S13408_I45108.xml"
+    xml.touch()
+    tree = find_images([tmp_path])
+    assert tree.metadata == {"I45108": str(xml)}
+    assert list(tree.images) == ["I45108"]
+
+
+def packed(path, *names):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, "")
+    return path
+
+
+def test_a_zip_file_is_looked_into(tmp_path):
+    inner = "ADNI/011_S_0003/MPR/2005-09-12_10_11_12.0"
+    path = packed(
+        tmp_path / "one.zip",
+        f"{inner}/I1/a_1_S2_I1.dcm",
+        f"{inner}/I1/a_2_S2_I1.dcm",
+        f"{inner}/S5/b_S5_I4.nii",
+        f"{inner}/17/c.dcm",
+        "flat_I6.nii.gz",
+        "ADNI/a_S2_I1.xml",
+        "__MACOSX/ADNI/._b_I9.nii",
+        "ADNI/.hidden_I8.nii",
+    )
+    tree = find_images([path])
+    assert tree.images == {
+        "I1": [f"{path}/{inner}/I1"],
+        "I4": [f"{path}/{inner}/S5"],
+        "I17": [f"{path}/{inner}/17"],
+        "I6": [f"{path}/flat_I6.nii.gz"],
+    }
+    assert tree.metadata == {"I1": f"{path}/ADNI/a_S2_I1.xml"}
+
+
+def test_zip_files_in_a_folder_are_looked_into_and_what_is_unpacked_counts_once(tmp_path):
+    folder = image_folder(tmp_path / "ADNI", "I1", "a.dcm")
+    packed(
+        tmp_path / "ADNI.zip",
+        "ADNI/011_S_0003/MPR/2005-09-01/I1/a.dcm",
+        "ADNI/011_S_0003/MPR/2005-09-01/I2/a.dcm",
+    )
+    inside = f"{tmp_path}/ADNI.zip/ADNI/011_S_0003/MPR/2005-09-01/I2"
+    assert images_of(tmp_path) == {"I1": [folder], "I2": [inside]}
+
+
+def test_one_image_at_two_places_keeps_both(tmp_path):
+    first = image_folder(tmp_path / "a", "I1", "a.dcm")
+    second = image_folder(tmp_path / "b", "I1", "a.dcm", moment="2006-01-01")
+    assert images_of(tmp_path / "a", tmp_path / "b") == {"I1": [first, second]}
+
+
+def test_a_broken_zip_file_is_named(tmp_path):
+    path = tmp_path / "one.zip"
+    path.write_bytes(b"PK\3\4 and then nothing")
+    with pytest.raises(
+        SetupFault, match=r"zip file .*one\.zip cannot be read .* download it again"
+    ):
+        find_images([path])
+
+
+def test_a_root_that_is_no_archive_is_refused(tmp_path):
+    path = tmp_path / "scans.csv"
+    path.touch()
+    with pytest.raises(SetupFault, match="neither a folder nor a zip file"):
+        find_images([path])
+
+
+def test_a_tree_without_images_is_refused_with_what_is_expected(tmp_path):
+    (tmp_path / "ADNI" / "011_S_0003").mkdir(parents=True)
+    with pytest.raises(SetupFault, match="<PTID>/<description>/<date_time>/<image id>"):
+        find_images([tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("name", "image"),
+    [
+        ("ADNI_x_br_raw_1_S13893_I14782.dcm", "I14782"),
+        ("x_I1.nii.gz", "I1"),
+        ("x_D5.dcm", "I5"),
+        ("x_I1", ""),
+        ("I1.dcm", ""),
+        ("x_I1_2.dcm", ""),
+    ],
+)
+def test_the_id_in_a_files_name(name, image):
+    assert image_in_name(name) == image
+
+
+def test_which_names_are_volumes():
+    assert [is_volume(n) for n in ("a.nii", "a.nii.gz", "A.HDR", "a.img", "a.dcm", "a.gz")] == [
+        *(True, True, True),
+        *(False, False, False),
+    ]
+
+
+def test_a_place_within_a_zip_file_is_told_from_a_folder_of_such_a_name(tmp_path):
+    path = packed(tmp_path / "one.zip", "a/I1/x.dcm")
+    assert split_zip(f"{path}/a/I1") == (str(path), "a/I1")
+    assert split_zip(path) == (str(path), "")
+    folder = tmp_path / "two.zip" / "I1"
+    folder.mkdir(parents=True)
+    assert split_zip(folder) == (str(folder), "")
+    assert os.path.isdir(folder)
