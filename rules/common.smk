@@ -671,10 +671,20 @@ def users_head(wildcards):
 
 
 def source_of_scan(wildcards):
-    """The folder or file of one scan and what belongs to it; braces in a name are no wildcards."""
+    """The folder or file of one scan, and what belongs to it.
+
+    Snakemake takes braces in a name for wildcards, with no way to say that they are none: the folder
+    above them stands for what lies in it.
+    """
     scan = scan_of(wildcards)
-    paths = dict.fromkeys(split_zip(place)[0] for place in (scan.place, *scan.companions))
-    return [path.replace("{", "{{").replace("}", "}}") for path in paths]
+    places = [split_zip(place)[0] for place in (scan.place, *scan.companions)]
+    return list(dict.fromkeys(path if "{" not in path else above_braces(path) for path in places))
+
+
+def above_braces(path):
+    """The folder in which the first name with a brace lies."""
+    parts = Path(path).parts
+    return str(Path(*parts[: next(n for n, part in enumerate(parts) if "{" in part)]))
 
 
 def conversion_settings(wildcards):
