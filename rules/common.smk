@@ -338,6 +338,17 @@ def check_apply():
             )
 
 
+def check_kept():
+    """Refuse to keep scans by name that are not there."""
+    known = {scan.image for scans in ALL_SCANS.values() for scan in scans}
+    for image in config["quality"]["keep"]:
+        if image not in known:
+            raise SetupFault(
+                f"config: quality.keep has {image!r}, which no cohort's table names; allowed: image ids "
+                "as in scans.tsv, e.g. I32237"
+            )
+
+
 def check_models():
     """Refuse a layer that a network has not, and a batch that cannot hold every class."""
     for model, plan in PLANS.items():
@@ -422,6 +433,7 @@ try:
             check_target(task, classes)
     SPLITS = {name: {task: splits_of(name, task) for task in TASKS} for name in COHORTS}
     check_device()
+    check_kept()
     if workflow.is_main_process and any(word.endswith("apply") for word in sys.argv):
         check_apply()
 except SetupFault as fault:
@@ -568,6 +580,12 @@ def sort_keys(value):
 def settings_of(*keys):
     """Settings by name."""
     return sort_keys({key: config[key] for key in keys})
+
+
+def quality_settings(wildcards):
+    """Thresholds of quality control, and whether they decide on this scan."""
+    thresholds = {key: value for key, value in config["quality"].items() if key != "keep"}
+    return sort_keys({"thresholds": thresholds, "kept": wildcards.image in config["quality"]["keep"]})
 
 
 def is_given(wildcards, what):
@@ -728,6 +746,15 @@ def assessed_scans(wildcards):
         files = [scan_file("desc-quality_T1w.json"), *([TRUTH] if has_truth(cohort, image) else [])]
         files += [RESIDUAL] if image in twinned else []
         paths += [path for file in files for path in of_images(file, cohort, [image])]
+    return paths
+
+
+def pictures_of_cohort(name):
+    """Function: a picture of every processed scan, in the order of `images_of_cohort`."""
+
+    def paths(wildcards):
+        return of_scans(scan_file(name, kind="figures"), wildcards.cohort)
+
     return paths
 
 
@@ -1593,11 +1620,12 @@ def rules_targets(stage):
     if stage == "converted":
         return [path for name in COHORTS for path in of_scans(scan_file("T1w.nii.gz"), name)]
     if stage == "scans":
-        return expand("results/{cohort}/scans.tsv", cohort=COHORTS)
+        return expand("results/{cohort}/{name}", cohort=COHORTS, name=["scans.tsv", "quality.html"])
     # The table of a simulated cohort belongs to what a run leaves, as it would with real data.
     paths = expand("results/{cohort}/source/scans.csv", cohort=simulated)
     paths += expand("results/{cohort}/simulation.tsv", cohort=simulated)
     paths += expand("results/{cohort}/quality_gate.json", cohort=COHORTS)
+    paths += expand("results/{cohort}/quality.html", cohort=COHORTS)
     for cohort in COHORTS:
         for task, splits in SPLITS[cohort].items():
             if not splits:
@@ -1679,10 +1707,7 @@ def print_summary(since=0):
         if table.is_file() and table.stat().st_mtime >= since:
             print(f"\nCohort {cohort}: {summarise(read_fates(table))}", file=sys.stderr)
             print(f"  table: {table}", file=sys.stderr)
-            print(
-                f"  pictures: results/{cohort}/derivatives/sub-*/ses-*/figures/*.png",
-                file=sys.stderr,
-            )
+            print(f"  pictures of every scan: results/{cohort}/quality.html", file=sys.stderr)
         tell(describe_lost_twins(cohort, since))
         for task in TASKS:
             for model in models_of(cohort):

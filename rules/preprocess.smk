@@ -170,7 +170,7 @@ rule assess_quality:
         mem_mb=growing(2500),
         runtime=growing(5),
     params:
-        settings=settings_of("quality")["quality"],
+        settings=quality_settings,
         code=code_of("assess_quality"),
     script:
         "../scripts/assess_quality.py"
@@ -218,6 +218,39 @@ rule collect_scans:
         code=code_of("collect_scans"),
     script:
         "../scripts/collect_scans.py"
+
+
+rule show_quality:
+    """Put every scan of a cohort with its verdict and its pictures on one page."""
+    input:
+        table="results/{cohort}/scans.tsv",
+    output:
+        page="results/{cohort}/quality.html",
+        flags=report(
+            "results/{cohort}/scans_flagged.tsv",
+            caption="../report/flagged.rst",
+            category="Cohort",
+            labels={"cohort": "{cohort}", "table": "flagged scans"},
+        ),
+    log:
+        "logs/show_quality/{cohort}.log",
+    benchmark:
+        "results/benchmarks/show_quality/{cohort}.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=15,
+    params:
+        images=images_of_cohort,
+        # Made with what the table was made of, and only linked to.
+        masks=pictures_of_cohort("desc-brain_mask.png"),
+        registrations=pictures_of_cohort(f"space-{SPACE}_desc-preproc_T1w.png"),
+        version=VERSION,
+        code=code_of("show_quality"),
+    script:
+        "../scripts/show_quality.py"
 
 
 rule check_scans:

@@ -20,7 +20,8 @@ with scan_job(snakemake, "quality"):
     quality = measure_quality(
         mask, grid.voxel_volume_ml, brain, brain_mask, template, template_mask
     )
-    fate = judge(quality, snakemake.params.settings)
+    settings = snakemake.params.settings
+    fate = judge(quality, settings["thresholds"], settings["kept"])
     write_sidecar(
         snakemake.output.quality,
         {

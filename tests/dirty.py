@@ -25,7 +25,9 @@ from pydicom.uid import (
 
 def slices(folder):
     """The folder's slices, in their order."""
-    paths = sorted(path for path in Path(folder).iterdir() if path.suffix == ".dcm" and path.name[0] != ".")
+    paths = sorted(
+        path for path in Path(folder).iterdir() if path.suffix == ".dcm" and path.name[0] != "."
+    )
     return sorted(
         ((path, pydicom.dcmread(path)) for path in paths), key=lambda s: int(s[1].InstanceNumber)
     )

@@ -288,6 +288,7 @@ def count_work(cohort: CohortSize, settings: Mapping[str, Any]) -> Iterator[tupl
     yield "measure_residual", Work(cohort.twins, cohort.twins)
     yield "collect_scans", Work(1, 1)
     yield "check_scans", Work(1, 1)
+    yield "show_quality", Work(1, 1)
     if not cohort.splits:
         return
     splits = len(cohort.splits)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 import numpy as np
@@ -29,7 +30,8 @@ _TEMPLATE = """\
 :root { --ink: #1d2430; --soft: #5b6675; --line: #d9dee5; --tint: #f4f6f9; --mark: #0b6e99; }
 * { box-sizing: border-box; }
 body { margin: 0; color: var(--ink); background: white; font: 16px/1.5 system-ui, sans-serif; }
-main, header { max-width: 76rem; margin: 0 auto; padding: 0 1.25rem; }
+main, header { max-width: {{ "112rem" if page.wide else "76rem" }}; margin: 0 auto;
+               padding: 0 1.25rem; }
 header { padding-top: 2rem; }
 h1 { font-size: 1.8rem; line-height: 1.2; margin: 0 0 .5rem; }
 h2 { font-size: 1.3rem; margin: 2.5rem 0 .5rem; padding-top: .75rem;
@@ -53,7 +55,14 @@ th[aria-sort=ascending] button::after { content: " \\2191"; }
 th[aria-sort=descending] button::after { content: " \\2193"; }
 footer { max-width: 76rem; margin: 3rem auto 2rem; padding: 0 1.25rem; color: var(--soft);
          font-size: .85rem; }
-@media print { nav, th button::after { display: none; } }
+td.words { white-space: normal; max-width: 26rem; overflow-wrap: anywhere; }
+td.words:not(:empty) { min-width: 14rem; }
+td img { width: 15rem; max-width: none; height: 9.5rem; object-fit: cover; background: black; }
+tr { vertical-align: top; }
+.find { display: flex; flex-wrap: wrap; gap: .5rem 1rem; align-items: baseline; margin: 1rem 0; }
+.find input { font: inherit; padding: .25rem .5rem; min-width: 18rem; max-width: 100%; }
+.find output { color: var(--soft); font-size: .9rem; }
+@media print { .find, nav, th button::after { display: none; } }
 </style>
 </head>
 <body>
@@ -61,11 +70,11 @@ footer { max-width: 76rem; margin: 3rem auto 2rem; padding: 0 1.25rem; color: va
 <h1>{{ page.title }}</h1>
 {% for text in page.lead %}<p>{{ text }}</p>
 {% endfor %}
-<nav aria-label="Sections"><ul>
+{% if page.sections | length > 1 %}<nav aria-label="Sections"><ul>
 {% for section in page.sections %}
 <li><a href="#section-{{ loop.index }}">{{ section.title }}</a></li>
 {% endfor %}
-</ul></nav>
+</ul></nav>{% endif %}
 </header>
 <main>
 {% for section in page.sections %}
@@ -80,7 +89,10 @@ footer { max-width: 76rem; margin: 3rem auto 2rem; padding: 0 1.25rem; color: va
 <img alt="{{ part.alt }}" loading="lazy" src="data:image/png;base64,{{ part.data }}">
 <figcaption>{{ told(part) }}</figcaption>
 </figure>
-{% else %}<div class="scroll" tabindex="0" role="region" aria-label="{{ part.caption }}">
+{% else %}{% if part.find %}<div class="find">
+<label>Find <input type="search" placeholder="{{ part.find }}"></label>
+<output></output>
+</div>{% endif %}<div class="scroll" tabindex="0" role="region" aria-label="{{ part.caption }}">
 <table>
 <caption>{{ told(part) }}</caption>
 <thead><tr>
@@ -93,10 +105,16 @@ footer { max-width: 76rem; margin: 3rem auto 2rem; padding: 0 1.25rem; color: va
 {% for row in part.rows %}
 <tr>
 {% for cell in row %}
-{% if cell.value is none %}
+{% if cell.picture is defined %}
+<td><a href="{{ cell.picture }}"><img alt="{{ cell.text }}" loading="lazy" decoding="async"
+src="{{ cell.picture }}"></a></td>
+{% elif cell.words is defined %}
+<td class="words">{{ cell.text }}</td>
+{% elif cell.value is none %}
 <td{% if part.columns[loop.index0].number %} class="number"{% endif %}>{{ cell.text }}</td>
 {% else %}
-<td class="number" data-value="{{ cell.value }}">{{ cell.text }}</td>
+<td{% if part.columns[loop.index0].number %} class="number"{% endif %}
+ data-value="{{ cell.value }}">{{ cell.text }}</td>
 {% endif %}
 {% endfor %}
 </tr>
@@ -129,10 +147,49 @@ for (const button of document.querySelectorAll("th button")) {
     table.tBodies[0].append(...rows);
   });
 }
+for (const find of document.querySelectorAll(".find")) {
+  const input = find.querySelector("input"), told = find.querySelector("output");
+  const rows = [...find.nextElementSibling.querySelectorAll("tbody tr")];
+  const texts = rows.map((row) => row.textContent.toLowerCase());
+  const show = () => {
+    const words = input.value.toLowerCase().split(/\\s+/).filter(Boolean);
+    let shown = 0;
+    rows.forEach((row, place) => {
+      row.hidden = !words.every((word) => texts[place].includes(word));
+      shown += !row.hidden;
+    });
+    told.textContent = `${shown} of ${rows.length} rows`;
+  };
+  input.addEventListener("input", show);
+  show();
+}
 </script>
 </body>
 </html>
 """
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A cell that shows a picture beside the page, which a click opens; it loads when it is seen.
+
+    Attributes
+    ----------
+    link
+        Where the picture is, relative to the page.
+    alt
+        What it shows, for who cannot see it.
+    """
+
+    link: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Words:
+    """A cell of several words, which may be broken into lines."""
+
+    text: str
 
 
 @dataclass
@@ -151,12 +208,16 @@ class Page:
     ----------
     title, lead, footer
         Heading, the paragraphs below it, and the last line.
+    wide
+        Whether its tables need all the width there is.
     sections
         In their order.
     """
 
-    def __init__(self, title: str, lead: Sequence[str] = (), footer: str = "") -> None:
-        self.title, self.lead, self.footer = title, list(lead), footer
+    def __init__(
+        self, title: str, lead: Sequence[str] = (), footer: str = "", wide: bool = False
+    ) -> None:
+        self.title, self.lead, self.footer, self.wide = title, list(lead), footer, wide
         self.sections: list[_Section] = []
 
     def add_section(self, title: str) -> None:
@@ -193,7 +254,9 @@ class Page:
         encoded = base64.b64encode(data).decode("ascii")
         self._add(kind="picture", data=encoded, alt=alt, caption=caption, link=link)
 
-    def add_table(self, table: pd.DataFrame, caption: str, link: str = "", digits: int = 2) -> None:
+    def add_table(
+        self, table: pd.DataFrame, caption: str, link: str = "", digits: int = 2, find: str = ""
+    ) -> None:
         """Add a table.
 
         Parameters
@@ -201,16 +264,19 @@ class Page:
         table
             Cells that are numbers are rounded to ``digits`` (whole numbers are not) and sort as
             numbers; a missing one says n/a. A cell that is a pair of a number and a text shows the
-            text and sorts by the number.
+            text and sorts by the number; :class:`Thumbnail` and :class:`Words` are cells too.
         link
             Where the table's own file is, relative to the page.
+        find
+            An example of what to look for; with it, a field above the table shows only the rows
+            that hold all words written there.
         """
         rows = [[_cell(value, digits) for value in row] for row in table.itertuples(index=False)]
         columns = [
-            {"name": str(name), "number": any(row[place]["value"] is not None for row in rows)}
+            {"name": str(name), "number": any(_is_number(row[place]) for row in rows)}
             for place, name in enumerate(table.columns)
         ]
-        self._add(kind="table", rows=rows, columns=columns, caption=caption, link=link)
+        self._add(kind="table", rows=rows, columns=columns, caption=caption, link=link, find=find)
 
     def write(self, path: str | Path) -> None:
         """Write the page, whole or not at all."""
@@ -228,8 +294,17 @@ class Page:
         self.sections[-1].parts.append(part)
 
 
+def _is_number(cell: Mapping[str, Any]) -> bool:
+    """Whether a cell shows the number that it sorts by, and no word instead of it."""
+    return cell["value"] is not None and not cell["text"][:1].isalpha()
+
+
 def _cell(value: Any, digits: int) -> dict[str, Any]:
     """What a cell shows, and the number that it sorts by, if any."""
+    if isinstance(value, Thumbnail):
+        return {"text": value.alt, "value": None, "picture": quote(value.link)}
+    if isinstance(value, Words):
+        return {"text": value.text, "value": None, "words": True}
     if isinstance(value, tuple):
         number, text = value
         return {"text": text, "value": None if pd.isna(number) else float(number)}

@@ -1,6 +1,8 @@
 """Pages: they open from disk, show what they were given, and sort as their script says."""
 
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import matplotlib
@@ -12,7 +14,9 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from voxplain.faults import SetupFault
-from voxplain.pages import Page
+from voxplain.pages import Page, Thumbnail, Words
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 class Reader(HTMLParser):
@@ -25,7 +29,7 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         told = dict(attributes)
-        if tag not in ("meta", "img"):
+        if tag not in ("meta", "img", "input"):
             self.open.append(tag)
         if tag == "td":
             self.cells.append("")
@@ -81,6 +85,7 @@ def test_a_picture_is_within_the_page_and_nothing_comes_from_a_network(page, tmp
     page.add_picture(tmp_path / "small.png", 'a "black" box', "Nothing")
     page.add_text("1 < 2")
     page.add_points(["one", "two"])
+    page.add_section("Second")
     text = written(page, tmp_path)
     read = Reader(text)
     (picture,) = read.pictures
@@ -88,7 +93,10 @@ def test_a_picture_is_within_the_page_and_nothing_comes_from_a_network(page, tmp
     assert picture["src"].startswith("data:image/png;base64,iVBOR")
     assert not re.search(r"https?:|//[a-z]", text.replace("// What is no number", ""))
     assert "Who &lt;finds&gt; it?" in text and "A &amp; B" in text and "1 &lt; 2" in text
-    assert [link for link in read.links if link.startswith("#")] == ["#section-1"]
+    assert [link for link in read.links if link.startswith("#")] == [
+        "#section-1",
+        "#section-2",
+    ]
     assert not list(tmp_path.glob("*.unfinished"))
 
 
@@ -101,3 +109,64 @@ def test_what_is_no_picture_is_refused_by_name(page, tmp_path):
 def test_nothing_stands_before_the_first_section():
     with pytest.raises(SetupFault, match="before the first section"):
         Page("Empty").add_text("lost")
+
+
+def test_a_picture_beside_the_page_is_linked_and_loads_when_it_is_seen(page, tmp_path):
+    cells = [Thumbnail("a b/mask#1.png", "mask of <I1>"), Words("two words")]
+    page.add_table(pd.DataFrame([cells], columns=["picture", "why"]), "Scans")
+    read = Reader(written(page, tmp_path))
+    (picture,) = read.pictures
+    assert picture["src"] == "a%20b/mask%231.png" == read.links[-1]
+    assert (picture["loading"], picture["alt"]) == ("lazy", "mask of <I1>")
+    assert [cell.strip() for cell in read.cells] == ["", "two words"]
+
+
+def test_a_column_of_words_that_sort_by_numbers_is_no_column_of_numbers(page, tmp_path):
+    table = pd.DataFrame({"verdict": [(1.0, "usable")], "volume": [(2.0, "1450")]})
+    page.add_table(table, "Scans")
+    text = written(page, tmp_path)
+    assert text.count('class="number"') == 2, "a head and a cell"
+    assert Reader(text).values == ["1.0", "2.0"]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (Debian's package of that name)")
+def test_a_table_is_sorted_and_searched_in_a_browser(page, tmp_path):
+    table = pd.DataFrame(
+        {
+            "image": ["I1", "I2", "I3", "I4"],
+            "volume": [(900.0, "900"), (float("nan"), "n/a"), (1500.0, "1500"), (80.0, "80")],
+            "why": [Words("too small"), Words("Failed here"), Words(""), Words("too small")],
+        }
+    )
+    page.add_table(table, "Scans", find="failed")
+    page.write(tmp_path / "page.html")
+    script = """<script>
+    const told = [], all = (what) => [...document.querySelectorAll(what)];
+    const images = () => all("tbody tr").filter((row) => !row.hidden)
+      .map((row) => row.cells[0].textContent).join(" ");
+    told.push(images());
+    all("th button")[1].click(); told.push(images());
+    all("th button")[1].click(); told.push(images());
+    const field = document.querySelector("input");
+    const find = (words) => {
+      field.value = words; field.dispatchEvent(new Event("input"));
+      told.push(images() + ": " + document.querySelector("output").textContent);
+    };
+    find("small TOO"); find("failed"); find("nobody"); find("");
+    document.body.textContent = "<" + told.join("|") + ">";
+    </script>"""
+    with open(tmp_path / "page.html", "a") as stream:
+        stream.write(script)
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "page.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    told = re.search(r"<body>&lt;(.*)&gt;", done.stdout).group(1).split("|")
+    assert told == [
+        "I1 I2 I3 I4",
+        "I3 I1 I4 I2",
+        "I4 I1 I3 I2",
+        "I4 I1: 2 of 4 rows",
+        "I2: 1 of 4 rows",
+        ": 0 of 4 rows",
+        "I4 I1 I3 I2: 4 of 4 rows",
+    ]

@@ -34,7 +34,8 @@ TRAIN = EVALUATE | EXPLAIN
 FIT = {"fit_statistics"} | TRAIN
 DIFFER = {"map_group_difference", "localise_difference"}
 AUDIT = {"audit_split", "report_splits"} | FIT | DIFFER | BASELINE
-QUALITY = {"assess_quality", "collect_scans", "check_scans"} | AUDIT
+COLLECT = {"collect_scans", "check_scans", "show_quality"}
+QUALITY = {"assess_quality"} | COLLECT | AUDIT
 REGISTER = {"register_to_template", "carry_truth", "measure_areas"} | QUALITY
 CORRECT = {"correct_intensity"} | REGISTER
 STRIP = {"strip_skull"} | CORRECT
@@ -47,7 +48,7 @@ FOLDS = {"audit_split", "report_splits", "fit_statistics"} | EVALUATE | BASELINE
 FIXED = AUDIT - {"evaluate_folds"}
 
 # A healthy twin is a scan of its own, and finished with the scan that it belongs to.
-TWIN = {*SCAN_CHAIN, "measure_residual", "collect_scans", "check_scans"}
+TWIN = {*SCAN_CHAIN, "measure_residual"} | COLLECT
 
 # Key, as its place in the schema -> a new value -> the rules that run again.
 SIMULATION = "cohorts.tiny.simulation"
@@ -75,6 +76,7 @@ TABLE = {
     "quality.max_border_share": (0.06, QUALITY),
     "quality.min_overlap": (0.91, QUALITY),
     "quality.min_similarity": (0.51, QUALITY),
+    "quality.keep": (["I1001000"], QUALITY),
     "max_failed": (0.1, {"check_scans"}),
     "keep_intermediates": (False, set()),
     "splits.folds": (3, FOLDS),

@@ -103,17 +103,20 @@ def _border_share(mask: np.ndarray) -> float:
     return float(touching / max((surface | (mask & border)).sum(), 1))
 
 
-def judge(quality: Quality, thresholds: Mapping[str, float]) -> Fate:
+def judge(quality: Quality, thresholds: Mapping[str, float], kept: bool = False) -> Fate:
     """Decide by absolute thresholds, which know nothing of the other scans.
 
     Parameters
     ----------
     thresholds
         ``min_<measure>`` or ``max_<measure>`` to a value.
+    kept
+        Whether somebody looked at the scan and wants it whatever its measures are.
 
     Returns
     -------
-    ``usable``, or ``excluded`` with every threshold that was missed.
+    ``usable``, or ``excluded`` with every threshold that was missed. Of a scan that is kept, they
+    are told as well.
     """
     missed, remedies = [], []
     for name, limit in thresholds.items():
@@ -128,4 +131,6 @@ def judge(quality: Quality, thresholds: Mapping[str, float]) -> Fate:
             remedies.append(remedy)
     if not missed:
         return Fate("usable", "quality")
+    if kept:
+        return Fate("usable", "quality", f"kept by name (quality.keep): {'; '.join(missed)}")
     return Fate("excluded", "quality", "; ".join(missed), "; ".join(dict.fromkeys(remedies)))

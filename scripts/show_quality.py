@@ -1,0 +1,21 @@
+"""Put every scan of a cohort, its verdict, its measures and its pictures on one page."""
+
+from pipeline.job import job
+
+with job(snakemake):
+    from pathlib import Path
+
+    from pipeline.quality import page_of_quality, table_of_flags
+    from voxplain.cohort.fates import read_fates
+    from voxplain.cohort.outliers import find_outliers
+
+    inputs, output, params = snakemake.input, snakemake.output, snakemake.params
+    table = read_fates(inputs.table)
+    flags = table_of_flags(find_outliers(table))
+    flags.to_csv(output.flags, sep="\t", index=False, float_format="%.4g")
+    pairs = zip(params.images, params.masks, params.registrations, strict=True)
+    pictures = {image: {"mask": m, "registration": r} for image, m, r in pairs}
+    folder = Path(output.page).parent
+    page_of_quality(snakemake.wildcards.cohort, table, pictures, folder, params.version).write(
+        output.page
+    )

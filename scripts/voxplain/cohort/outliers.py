@@ -1,0 +1,91 @@
+"""Scans that differ from the rest of their cohort, to be looked at.
+
+Nobody is excluded by it: a rule that is fitted on all scans before they are split would carry what
+the test scans look like into the training.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from voxplain.cohort.fates import MEASURES, MISSING
+
+# Iglewicz and Hoaglin 1993: how to detect and handle outliers, p. 11.
+FAR = 3.5
+# Fewer scans have no distribution to speak of.
+FEWEST = 8
+# Which side of a measure is worse: more, less, or both.
+_WORSE = {
+    "brain_volume_ml": (-1, 1),
+    "largest_part": (-1,),
+    "border_share": (1,),
+    "overlap": (-1,),
+    "similarity": (-1,),
+}
+# The least SD that counts, in the measure's unit: where nearly all scans are equal (a mask in one
+# part), the smallest difference would be far.
+_LEAST_SD = {
+    "brain_volume_ml": 20.0,
+    "largest_part": 0.002,
+    "border_share": 0.005,
+    "overlap": 0.002,
+    "similarity": 0.01,
+}
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A measure of a scan that lies far from the cohort's.
+
+    Attributes
+    ----------
+    image, measure
+        Whose, and which column of ``scans.tsv``.
+    value, median
+        The scan's, and the cohort's.
+    distance
+        In robust SD (1.4826 times the median absolute deviation), signed.
+    """
+
+    image: str
+    measure: str
+    value: float
+    median: float
+    distance: float
+
+
+def find_outliers(table: Sequence[Mapping[str, str]]) -> list[Flag]:
+    """Measures that lie more than 3.5 robust SD on the worse side of the cohort's median.
+
+    Parameters
+    ----------
+    table
+        Rows of ``scans.tsv``. The median and its deviation are those of the usable scans; measured
+        by them are excluded scans as well. Of a cohort of fewer than eight usable scans nothing is
+        said.
+    """
+    flags = []
+    for measure in MEASURES:
+        values = {
+            row["image"]: float(row[measure])
+            for row in table
+            if row[measure] != MISSING and math.isfinite(float(row[measure]))
+        }
+        usable = [
+            values[row["image"]]
+            for row in table
+            if row["fate"] == "usable" and row["image"] in values
+        ]
+        if len(usable) < FEWEST:
+            continue
+        median = statistics.median(usable)
+        deviation = statistics.median(abs(value - median) for value in usable)
+        sd = max(1.4826 * deviation, _LEAST_SD[measure])
+        for image, value in values.items():
+            distance = (value - median) / sd
+            if any(side * distance > FAR for side in _WORSE[measure]):
+                flags.append(Flag(image, measure, value, median, distance))
+    return flags
