@@ -1,3 +1,6 @@
+import subprocess
+
+import dcm2niix
 import numpy as np
 import pytest
 
@@ -191,3 +194,26 @@ def test_a_missing_frame_of_an_enhanced_object_is_refused(series):
     dirty.drop_slices(series.folder, 9)
     dirty.as_enhanced(series.folder)
     assert "1 slice of" in refused(lambda: read_series(series.folder), series.folder)
+
+
+@pytest.mark.parametrize("key", ["ImagePositionPatient", "ImageOrientationPatient"])
+@pytest.mark.parametrize("which", [slice(None), slice(7, 8)])
+def test_slices_that_do_not_say_where_they_lie_are_refused(series, key, which):
+    for path, slice_ in dirty.slices(series.folder)[which]:
+        delattr(slice_, key)
+        slice_.save_as(path)
+    reason = refused(lambda: read_series(series.folder), series.folder)
+    assert "does not say where its slices lie" in reason
+
+
+@pytest.mark.parametrize(("number", "fault"), [(11, True), (7, True), (9, False), (15, False)])
+def test_a_crash_of_dcm2niix_is_a_fault_of_the_scan_and_a_kill_is_none(
+    series, monkeypatch, number, fault
+):
+    done = subprocess.CompletedProcess([], -number, stdout=b"")
+    monkeypatch.setattr(dcm2niix, "main", lambda *_, **__: done)
+    if fault:
+        assert "dcm2niix crashed" in refused(lambda: read_series(series.folder), series.folder)
+    else:
+        with pytest.raises(ChildProcessError, match=f"signal {number}"):
+            read_series(series.folder)

@@ -390,21 +390,26 @@ def check_slices(
 
     Returns
     -------
-    Where slices are missing; nothing where positions are not told.
+    Where slices are missing.
 
     Raises
     ------
     DataFault
-        Slices are missing, uneven, shifted against each other (a tilted gantry), or too thick.
+        A slice does not say where it lies, or slices are missing, uneven, shifted against each
+        other (a tilted gantry), or too thick.
     """
-    placed = [image for image in images if image.positions and image.orientation]
-    frames = [(np.array(p), image) for image in placed for p in image.positions]
-    if len(placed) < len(images) or len(frames) < 3:
-        return []
-    turned = {tuple(np.round(image.orientation, 2)) for image in placed}
+    for image in images:
+        if not image.positions or not image.orientation:
+            # dcm2niix would make a volume of it all the same, lying anyhow.
+            raise DataFault(
+                f"DICOM file {image.path} does not say where its slices lie (place, orientation)",
+                "download the image as the scanner wrote it; left and right cannot be guessed",
+            )
+    frames = [(np.array(place), image) for image in images for place in image.positions]
+    turned = {tuple(np.round(image.orientation, 2)) for image in images}
     if len(turned) > 1:
         return []  # several volumes, which are told apart when they are converted
-    rows, columns = np.array(placed[0].orientation).reshape(2, 3)
+    rows, columns = np.array(images[0].orientation).reshape(2, 3)
     normal = np.cross(rows, columns)
     frames.sort(key=lambda frame: frame[0] @ normal)
     depths = np.array([position @ normal for position, _ in frames])
@@ -434,7 +439,7 @@ def check_slices(
             f"{worst + 2}, elsewhere {step:.2f} mm",
             AGAIN,
         )
-    expected = placed[0].in_acquisition or 0
+    expected = images[0].in_acquisition or 0
     if expected - len(frames) > most_missing:
         # First and last slices leave no gap behind.
         raise DataFault(f"{place} has {len(frames)} slices, its header says {expected}", AGAIN)

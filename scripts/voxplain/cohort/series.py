@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import re
+import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -57,6 +58,8 @@ _SIDECAR_FIELDS = (
     "ConversionSoftware",
     "ConversionSoftwareVersion",
 )
+# How a program ends that reads what it should not; a kill for memory or time looks otherwise.
+_CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
 _SHORTEST_SIDE_MM, _LONGEST_SIDE_MM = 80.0, 400.0
 
 
@@ -365,6 +368,12 @@ def convert_series(folder: str | Path, place: str | Path = "") -> ConvertedSerie
         )
         said = done.stdout.decode(errors="replace")
         print(said, flush=True)
+        if -done.returncode in _CRASHES:
+            crash = signal.Signals(-done.returncode).name
+            raise DataFault(
+                f"dcm2niix crashed on {place} ({crash}): one of its files is not what it says",
+                AGAIN,
+            )
         if done.returncode < 0:
             raise ChildProcessError(f"dcm2niix was ended by signal {-done.returncode} on {place}")
         if re.search(

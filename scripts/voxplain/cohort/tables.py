@@ -35,7 +35,7 @@ def read_table(path: str | Path) -> list[dict[str, str]]:
     delimiter = max(",\t;", key=header.count)
     try:
         rows = [
-            {key.strip(): _cell(value) for key, value in row.items() if key is not None}
+            {_one_line(key): _cell(value) for key, value in row.items() if key is not None}
             for row in csv.DictReader(
                 io.StringIO(text, newline=""), delimiter=delimiter, strict=True
             )
@@ -52,8 +52,13 @@ def read_table(path: str | Path) -> list[dict[str, str]]:
 
 def _cell(value: str | None) -> str:
     """A cell's text; what tables write for a missing value is empty."""
-    text = (value or "").strip()
+    text = _one_line(value or "")
     return "" if text.lower() in ("na", "n/a", "nan") else text
+
+
+def _one_line(text: str) -> str:
+    """A cell that was broken into lines, as spreadsheets allow, in one."""
+    return " ".join(text.split())
 
 
 def _decoded(raw: bytes) -> str:

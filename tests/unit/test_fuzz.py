@@ -1,0 +1,20 @@
+"""Some of the bad inputs of tests/fuzz.py, which makes as many as one likes."""
+
+import pytest
+
+import fuzz
+
+# What a bug was found with stays here.
+FOUND = {"table": [100], "dicom": [95, 133, 157], "config": []}
+
+
+@pytest.mark.parametrize(
+    ("kind", "seed"),
+    [
+        *(("table", seed) for seed in [*range(60), *FOUND["table"]]),
+        *(("dicom", seed) for seed in [*range(15), *FOUND["dicom"]]),
+        *(("config", seed) for seed in [*range(20), *FOUND["config"]]),
+    ],
+)
+def test_a_bad_input_is_a_clean_error_or_a_correct_result(kind, seed):
+    fuzz.try_one(kind, seed)
