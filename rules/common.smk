@@ -585,7 +585,9 @@ def settings_of(*keys):
 def quality_settings(wildcards):
     """Thresholds of quality control, and whether they decide on this scan."""
     thresholds = {key: value for key, value in config["quality"].items() if key != "keep"}
-    return sort_keys({"thresholds": thresholds, "kept": wildcards.image in config["quality"]["keep"]})
+    return sort_keys(
+        {"thresholds": thresholds, "kept": wildcards.image in config["quality"]["keep"]}
+    )
 
 
 def is_given(wildcards, what):
