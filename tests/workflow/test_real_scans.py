@@ -1,6 +1,7 @@
 """The open scans that lie beside the repository where they are at hand: the real thing."""
 
 import os
+import shutil
 
 import nibabel as nib
 import pytest
@@ -71,6 +72,25 @@ def test_real_scans_go_from_the_archives_tree_to_template_space(tmp_path):
         assert registered.shape == grid.shape == (97, 115, 97)
     # Two series of one session of one head must come out alike.
     assert abs(volumes["I3"] - volumes["I4"]) < 30
+
+    # The same scans, the heads among them, as a BIDS dataset.
+    table = ["participant_id\tsex\tage\tgroup"]
+    for image in scans:
+        folder = tmp_path / f"bids/sub-{image}/anat"
+        folder.mkdir(parents=True)
+        (volume,) = tmp_path.glob(f"results/real/derivatives/**/*_acq-{image}_T1w.nii.gz")
+        shutil.copy(volume, folder / f"sub-{image}_T1w.nii.gz")
+        table.append(f"sub-{image}\tF\t40\tCN")
+    (tmp_path / "bids/participants.tsv").write_text("\n".join(table) + "\n")
+    config["cohorts"] = {"dataset": {"source": "bids", "images": "bids"}}
+    run = snakemake(tmp_path, config=config | {"resolution_mm": 4, "bias_correction": "never"})
+    assert run.status == 0, run.said
+    rows = read_scans(tmp_path, "dataset").values()
+    assert len(rows) == len(scans)
+    for row in rows:
+        assert row["fate"] == "usable", row["reason"]
+        again = float(row["brain_volume_ml"])
+        assert again == pytest.approx(volumes[row["subject"]], rel=1e-6)
 
 
 def test_a_cohort_is_simulated_from_a_users_own_head(tmp_path):
