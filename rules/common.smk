@@ -95,7 +95,9 @@ def load_cohort(name, settings):
     elif settings["source"] == "bids":
         plan = []
         (root,) = images_of_source(settings)
-        table = settings.get("table") or str(Path(root) / "participants.tsv")
+        table = settings.get("table") or str(
+            Path(root) / "participants.tsv (or the cohort's `table`)"
+        )
         rows, places, companions = read_dataset(
             root, settings["images_are"], settings["files"], settings.get("table")
         )
@@ -697,7 +699,9 @@ def source_of_scan(wildcards):
     above them stands for what lies in it.
     """
     scan = scan_of(wildcards)
-    places = [split_zip(place)[0] for place in (scan.place, *scan.companions)]
+    pair = [scan.place[:-4] + ending for ending in (".img", ".IMG")]
+    pair = [path for path in pair if scan.place.lower().endswith(".hdr") and Path(path).is_file()]
+    places = [split_zip(place)[0] for place in (scan.place, *scan.companions, *pair)]
     return list(dict.fromkeys(path if "{" not in path else above_braces(path) for path in places))
 
 
@@ -711,6 +715,7 @@ def conversion_settings(wildcards):
     """What is asked of a scan's files, where they lie, and what the table says of them."""
     scan = scan_of(wildcards)
     told = {"subject": scan.subject, "description": scan.description}
+    told["nan_outside"] = is_given(wildcards, "brains")
     where = {"place": scan.place, "companions": list(scan.companions)}
     return sort_keys({**config["conversion"], **told, **where})
 

@@ -56,11 +56,12 @@ def page_of_quality(
     for flag in find_outliers(table):
         flags.setdefault(flag.image, []).append(flag)
     counts = Counter(row["fate"] for row in table)
+    flagged = sum(row["fate"] == "usable" and row["image"] in flags for row in table)
     told = ", ".join(f"{counts[fate]} {fate}" for fate in _ORDER if counts[fate])
     page = Page(
         f"Quality control of cohort {cohort}",
         lead=[
-            f"{len(table)} scans: {told}; {len(flags)} of them flagged.",
+            f"{len(table)} scans: {told}; {flagged} of the usable ones flagged.",
             "A scan is excluded by absolute thresholds only (quality in the configuration). A flag "
             f"says that a measure lies more than {FAR:g} robust SD from the cohort's median: look "
             "at the scan; nothing else follows from it, since a rule that is fitted on all scans "

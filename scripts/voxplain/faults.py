@@ -22,9 +22,9 @@ class DataFault(Exception):
     """
 
     def __init__(self, reason: str, remedy: str) -> None:
-        super().__init__(f"{reason}; {remedy}")
-        self.reason = reason
-        self.remedy = remedy
+        # Other libraries' words, of which a reason may consist, come in several lines.
+        self.reason, self.remedy = (" ".join(text.split()) for text in (reason, remedy))
+        super().__init__(f"{self.reason}; {self.remedy}")
 
 
 class SetupFault(Exception):

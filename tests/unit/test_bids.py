@@ -179,3 +179,80 @@ def test_a_dataset_without_a_diagnosis_serves_to_apply_networks_to(dataset):
     root = dataset("sub-1/anat/sub-1_T1w.nii.gz")
     (scan,) = scans_of(root, tasks=None)
     assert (scan.group, scan.fate) == ("", None)
+
+
+def test_visits_without_an_image_still_say_who_progresses(dataset):
+    root = dataset(
+        "sub-1/ses-M00/anat/sub-1_ses-M00_T1w.nii.gz",
+        "sub-2/ses-M00/anat/sub-2_ses-M00_T1w.nii.gz",
+        participants="participant_id sex\nsub-1 F\nsub-2 M\n",
+        **{
+            "sub-1__sub-1_sessions": "session_id diagnosis\nses-M00 MCI\nses-M24 AD\n",
+            "sub-2__sub-2_sessions": "session_id diagnosis\nses-M00 MCI\nses-M48 MCI\n",
+        },
+    )
+    scans = [scan for scan in scans_of(root, tasks=[["pMCI", "sMCI"]]) if scan.place]
+    assert [(scan.subject, scan.progression) for scan in scans] == [("1", "pMCI"), ("2", "sMCI")]
+
+
+def test_a_table_of_visits_without_images_says_so_too(dataset):
+    root = dataset(
+        "sub-1/ses-M00/anat/sub-1_ses-M00_T1w.nii.gz",
+        mine="participant_id session_id dx\nsub-1 ses-M00 MCI\nsub-1 ses-M12 AD\n",
+    )
+    scans = scans_of(root, table=root / "mine.tsv", tasks=[["pMCI"]])
+    assert [(s.session, s.progression, bool(s.image)) for s in scans] == [
+        ("M00", "pMCI", True),
+        ("M12", "", False),
+    ]
+
+
+def test_anatomy_beside_the_folders_of_sessions_is_found(dataset):
+    root = dataset(
+        "sub-1/anat/sub-1_desc-preproc_T1w.nii.gz",
+        "sub-1/ses-1/func/sub-1_ses-1_bold.nii.gz",
+        participants="participant_id dx\nsub-1 AD\n",
+    )
+    assert [(s.session, s.fate) for s in scans_of(root, "brains")] == [("01", None)]
+
+
+def test_a_link_to_what_was_not_downloaded_is_an_image_without_a_file(dataset):
+    root = dataset(
+        "sub-1/anat/sub-1_T1w.nii.gz",
+        "sub-2/anat/sub-2_T1w.json",
+        participants="participant_id dx\nsub-1 AD\nsub-2 AD\n",
+    )
+    (root / "sub-2/anat/sub-2_T1w.nii.gz").symlink_to("../.git/annex/nothing")
+    fates = {scan.subject: scan.fate for scan in scans_of(root)}
+    assert fates["1"] is None
+    assert (fates["2"].status, fates["2"].stage) == ("failed", "find")
+
+
+def test_a_cell_that_says_nothing_overrides_nothing_and_an_empty_table_is_none(dataset):
+    line = "ses-M00 n/a 72"
+    root = dataset(
+        "sub-1/ses-M00/anat/sub-1_ses-M00_T1w.nii.gz",
+        participants="participant_id diagnosis age\nsub-1 CN 70\n",
+        **{
+            "sub-1__sub-1_sessions": f"session_id diagnosis age\n{line}\n",
+            "sub-1__ses-M00__sub-1_ses-M00_scans": "filename acq_time\n",
+        },
+    )
+    assert [(s.group, s.age) for s in scans_of(root)] == [("NC", "72")]
+
+
+def test_a_fault_in_a_dataset_is_told_by_subject_and_session(dataset):
+    root = dataset(
+        "sub-1/ses-M00/anat/sub-1_ses-M00_T1w.nii.gz",
+        "sub-2/ses-M00/anat/sub-2_ses-M00_T1w.nii.gz",
+        participants="participant_id diagnosis\nsub-1 what\nsub-2 AD\n",
+    )
+    remedy = scans_of(root)[0].fate.remedy
+    assert "subject 1, session M00" in remedy
+    assert "line" not in remedy
+
+
+@pytest.mark.parametrize("pattern", ["/anat/*_T1w.nii*", "anat//*_T1w.nii*", "a**t/*_T1w.nii*"])
+def test_an_odd_pattern_is_no_crash(dataset, pattern):
+    root = dataset("sub-1/anat/sub-1_T1w.nii.gz", participants="participant_id dx\nsub-1 AD\n")
+    assert len(scans_of(root, pattern=pattern)) == 1

@@ -2,6 +2,7 @@ import subprocess
 
 import dcm2niix
 import numpy as np
+import pydicom
 import pytest
 
 import dirty
@@ -217,3 +218,29 @@ def test_a_crash_of_dcm2niix_is_a_fault_of_the_scan_and_a_kill_is_none(
     else:
         with pytest.raises(ChildProcessError, match=f"signal {number}"):
             read_series(series.folder)
+
+
+@pytest.mark.parametrize("kind", ["1.3.46.670589.11.0.0.12.2", "1.3.12.2.1107.5.9.1"])
+def test_a_makers_own_object_without_pixels_is_passed_over(series, kind):
+    own = pydicom.dcmread(series.files[0])
+    del own.PixelData
+    own.SOPClassUID = own.file_meta.MediaStorageSOPClassUID = kind
+    own.SOPInstanceUID = own.file_meta.MediaStorageSOPInstanceUID = f"{kind}.77"
+    own.save_as(series.folder / "XX_0001")
+    same(read_series(series.folder), series)
+
+
+def test_words_in_another_alphabet_are_no_crash(series):
+    for path, slice_ in dirty.slices(series.folder):
+        slice_.SpecificCharacterSet = ["", "ISO 2022 IR 87"]
+        slice_.StudyDescription = slice_.InstitutionName = "脳の検査"
+        slice_.save_as(path)
+    same(read_series(series.folder), series)
+
+
+def test_gaps_are_filled_where_no_slice_location_is_told(series):
+    for path, slice_ in dirty.slices(series.folder):
+        slice_.SliceLocation = None
+        slice_.save_as(path)
+    dirty.drop_slices(series.folder, 9)
+    assert read_series(series.folder, missing_slices=1).voxels.shape == series.volume.shape

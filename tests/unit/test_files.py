@@ -8,6 +8,7 @@ import pytest
 
 from unit.test_series import digest_series, read_series, refused
 from voxplain.cohort.files import find_changes, open_source
+from voxplain.faults import DataFault
 from voxplain.volumes import write_array
 
 
@@ -139,3 +140,37 @@ def test_a_folder_that_is_gone_shows_every_file_as_removed(series, recorded):
     changes = find_changes(series.folder, recorded)
     assert len(changes) == len(series.files)
     assert all(change.endswith("was removed") for change in changes)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_any_flipped_bit_of_a_zip_file_costs_its_scan_or_nothing(series, tmp_path, seed):
+    path = packed(tmp_path / "one.zip", series.folder)
+    content = bytearray(path.read_bytes())
+    draw = np.random.default_rng(seed)
+    # (Behind its entries stands the directory, of which the workflow is told before.)
+    place = int(draw.integers(0, len(content) // 2))
+    content[place] ^= 1 << int(draw.integers(8))
+    path.write_bytes(content)
+    try:
+        read = read_series(f"{path}/ADNI/{series.folder.name}")
+    except DataFault as fault:
+        assert str(path) in fault.reason
+    else:
+        np.testing.assert_array_equal(read.voxels, series.volume)
+
+
+def test_faults_of_unpacked_files_are_told_by_their_zip_file(series, tmp_path):
+    cut = series.files[3]
+    cut.write_bytes(cut.read_bytes()[:-300])
+    path = packed(tmp_path / "one.zip", series.folder)
+    place = f"{path}/ADNI/{series.folder.name}"
+    assert f"{place}/{cut.name}" in refused(lambda: read_series(place), "truncated")
+
+
+def test_two_entries_of_one_name_are_one_file(tmp_path, phantom):
+    write_array(tmp_path / "a.nii", *phantom, np.uint16)
+    path = tmp_path / "one.zip"
+    with zipfile.ZipFile(path, "w") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        for _ in range(2):
+            archive.write(tmp_path / "a.nii", "I1/a.nii")
+    np.testing.assert_array_equal(read_series(f"{path}/I1").voxels, phantom[0])

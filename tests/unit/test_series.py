@@ -544,3 +544,23 @@ def test_a_nifti_pair_that_says_how_it_lies_is_read(tmp_path, phantom):
     read = read_series(tmp_path)
     np.testing.assert_array_equal(read.voxels, volume)
     assert read.grid.matches(grid)
+
+
+def test_a_header_without_its_voxels_is_refused(tmp_path, phantom):
+    write_analyze(tmp_path, phantom, "LAS")
+    (tmp_path / "a_I1.img").unlink()
+    assert "has no .img beside it" in refused(lambda: read_series(tmp_path), "a_I1.hdr")
+
+
+def test_what_is_no_number_outside_a_brain_is_0(tmp_path, phantom):
+    volume, grid = phantom
+    brain = np.where(volume > 700, volume, np.nan).astype(np.float32)
+    write_array(tmp_path / "I1.nii", brain, grid)
+    read = read_series(tmp_path, nan_outside=True)
+    np.testing.assert_array_equal(read.voxels, np.where(volume > 700, volume, 0))
+
+
+def test_a_sidecar_that_says_null_says_nothing(tmp_path, phantom):
+    write_array(tmp_path / "a.nii", *phantom, np.uint16)
+    (tmp_path / "a.json").write_text('{"SeriesDescription": null, "ImageType": null}')
+    assert read_series(tmp_path).sidecar == {"Modality": "MR"}

@@ -212,3 +212,45 @@ def test_a_place_within_a_zip_file_is_told_from_a_folder_of_such_a_name(tmp_path
     folder.mkdir(parents=True)
     assert split_zip(folder) == (str(folder), "")
     assert os.path.isdir(folder)
+
+
+def test_a_folder_of_digits_is_no_image_where_its_files_bear_ids(tmp_path):
+    folder = tmp_path / "P17" / "20050912"
+    folder.mkdir(parents=True)
+    (folder / "ADNI_1_S13_I14782.dcm").touch()
+    path = packed(tmp_path / "one.zip", "2006/a_1_S2_I7.dcm", "2007/b.dcm")
+    assert images_of(tmp_path) == {
+        "I14782": [str(folder)],
+        "I7": [f"{path}/2006"],
+        "I2007": [f"{path}/2007"],
+    }
+
+
+def test_a_folder_met_twice_through_links_counts_once(tmp_path):
+    folder = image_folder(tmp_path / "ADNI_2024", "I1", "a.dcm")
+    (tmp_path / "ADNI").symlink_to(tmp_path / "ADNI_2024")
+    (tmp_path / "self").symlink_to(tmp_path / "self")
+    (found,) = images_of(tmp_path)["I1"]
+    assert os.path.realpath(found) == folder
+
+
+@pytest.mark.parametrize("name", ["I1/a.dcm", "x_I1.nii.gz"])
+def test_what_is_unpacked_beside_its_zip_file_counts_once_at_any_depth(tmp_path, name):
+    packed(tmp_path / "data.zip", name)
+    (tmp_path / "data" / name).parent.mkdir(parents=True)
+    (tmp_path / "data" / name).touch()
+    assert len(images_of(tmp_path)["I1"]) == 1
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+    image_folder(tmp_path, "I1", "a.dcm")
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("MPR"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(SetupFault, match=r"MPR cannot be listed \(Permission denied\)"):
+        find_images([tmp_path])

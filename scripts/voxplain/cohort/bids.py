@@ -73,38 +73,54 @@ def read_dataset(
     rows: list[dict[str, str]] = []
     places: dict[str, list[str]] = {}
     companions: dict[str, list[str]] = {}
+    found = set()
     for subject, folder in _labelled(top, "sub"):
-        told = dict(known.get((subject, ""), {}))
         of_sessions = _extra(folder / f"sub-{subject}_sessions.tsv", "session_id", "ses")
-        sessions = _labelled(folder, "ses") or [("", folder)]
-        for session, place in sessions:
+        # (fMRIPrep puts the anatomy of several sessions beside their folders.)
+        for session, place in [("", folder), *_labelled(folder, "ses")]:
             label = f"_ses-{session}" if session else ""
             of_scans = _extra(place / f"sub-{subject}{label}_scans.tsv", "filename", "")
+            lines = [known.get((subject, "")), of_sessions.get(session)]
+            lines += [known.get((subject, session))]
             for file, inner in _files(place, wanted):
-                image = re.sub(r"[^A-Za-z0-9]", "", re.sub(r"_T1w\.nii(\.gz)?$", "", file.name))
                 if own_space and not _is_in_own_space(file.name, images_are):
                     continue
-                row = told | of_sessions.get(session, {}) | known.get((subject, session), {})
-                row |= of_scans.get(inner, {})
+                image = re.sub(r"[^A-Za-z0-9]", "", re.sub(r"_T1w\.nii(\.gz)?$", "", file.name))
+                row = _merged(*lines, of_scans.get(inner))
                 row |= {IMAGE: image, SUBJECT: subject, SESSION: session or NO_SESSION}
                 stem = re.sub(r"^sub-[^_]+_(ses-[^_]+_)?", "", file.name)
                 row[DESCRIPTION] = re.sub(r"\.nii(\.gz)?$", "", stem).replace("_", " ")
                 # A day of the dataset's own, without the time.
                 row[DATE] = (row.get("acq_time") or "").split("T")[0].split(" ")[0]
                 rows.append(row)
-                places.setdefault(image, []).append(str(file))
-                companions[image] = _beside(file, images_are != "heads")
+                found |= {(subject, session), (subject, "")}
+                if file.is_file():  # or a link to what was not downloaded
+                    places.setdefault(image, []).append(str(file))
+                    companions[image] = _beside(file, images_are != "heads")
+        for session, line in of_sessions.items():
+            if (subject, session) not in found:
+                # A visit without an image: its diagnosis may decide on others.
+                found.add((subject, session))
+                told = _merged(known.get((subject, "")), line, known.get((subject, session)))
+                rows.append(told | {SUBJECT: subject, SESSION: session, IMAGE: ""})
     if not places:
         raise SetupFault(
             f"BIDS dataset {root} has no image sub-*/[ses-*/]{wanted}; set the cohort's `images` "
             "and `files`"
         )
-    found = {row[SUBJECT] for row in rows}
     for (subject, session), line in known.items():
-        if subject not in found:
+        if (subject, session) not in found:
             rows.append({**line, SUBJECT: subject, SESSION: session or NO_SESSION, IMAGE: ""})
     columns = dict.fromkeys(key for row in rows for key in row)
     return [{key: row.get(key, "") for key in columns} for row in rows], places, companions
+
+
+def _merged(*lines: Mapping[str, str] | None) -> dict[str, str]:
+    """What several tables say, the last of those that say something."""
+    merged: dict[str, str] = {}
+    for line in lines:
+        merged |= {key: value for key, value in (line or {}).items() if value or key not in merged}
+    return merged
 
 
 def _labelled(folder: Path, entity: str) -> list[tuple[str, Path]]:
@@ -117,10 +133,16 @@ def _labelled(folder: Path, entity: str) -> list[tuple[str, Path]]:
 
 def _files(place: Path, pattern: str) -> list[tuple[Path, str]]:
     """Files of a session's folder that a pattern means, each with its path from there."""
-    *folders, name = pattern.split("/")
+    *folders, name = (part for part in pattern.split("/") if part)
     found = [place]
     for part in folders:
-        found = [inner for outer in found if outer.is_dir() for inner in sorted(outer.glob(part))]
+        found = [
+            inner
+            for outer in found
+            if outer.is_dir()
+            for inner in sorted(outer.iterdir())
+            if fnmatchcase(inner.name, part)
+        ]
     files = [
         path
         for folder in found
@@ -167,7 +189,9 @@ def _extra(path: Path, key: str, entity: str) -> Mapping[str, dict[str, str]]:
     """A small table of the dataset by one of its columns; nothing where there is none."""
     if not path.is_file():
         return {}
-    rows: Sequence[dict[str, str]] = read_table(path)
+    rows: Sequence[dict[str, str]] = read_table(path, empty=True)
+    if not rows:
+        return {}
     if key not in rows[0]:
         raise SetupFault(f"table {path} has no column {key}; it has: {', '.join(rows[0])}")
     return {row[key].removeprefix(f"{entity}-") if entity else row[key]: row for row in rows}

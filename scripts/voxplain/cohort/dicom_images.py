@@ -126,9 +126,10 @@ def _read_header(path: Path) -> pydicom.Dataset | None:
         ) from error
     kind = header.file_meta.get("MediaStorageSOPClassUID", header.get("SOPClassUID"))
     if "PixelData" not in header:
-        # A cut may lie in this very identifier: what is not known to be no image counts as one.
+        # A cut may lie in this very identifier: what is not known to be no image counts as one. (A
+        # maker's own objects, which Philips and Siemens lay beside images, have no name.)
         name = getattr(kind, "name", "")
-        if kind is None or "Image Storage" in name or name == str(kind):
+        if kind is None or "Image Storage" in name or (name == str(kind) and not kind.is_private):
             raise DataFault(f"DICOM file {path} is truncated: it ends before its pixels", AGAIN)
         return None  # a directory or a report, as archives put beside images
     try:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -14,6 +16,17 @@ from voxplain.cohort.trees import image_in_name, is_volume, split_zip
 from voxplain.faults import DataFault
 
 _BLOCK = 1 << 20
+# What unpacking raises for a zip file whose content is at fault, or that is encrypted.
+_BROKEN = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)
 
 
 @contextmanager
@@ -39,14 +52,19 @@ def open_source(
     Raises
     ------
     DataFault
-        The zip file breaks off, is encrypted, or no longer holds the place.
+        The zip file breaks off or is encrypted.
     """
     with tempfile.TemporaryDirectory() as scratch:
         found = _local_files(place, Path(scratch))
         for number, companion in enumerate(companions):
             folder = Path(scratch) / f"companion{number}"
             found += _local_files(companion, folder)
-        yield _of_image(found, image)
+        try:
+            yield _of_image(found, image)
+        except DataFault as fault:
+            # What was unpacked is called by where it came from.
+            parts = [text.replace(scratch, str(place)) for text in (fault.reason, fault.remedy)]
+            raise DataFault(*parts) from fault
 
 
 def _local_files(place: str | Path, scratch: Path) -> list[Path]:
@@ -62,7 +80,9 @@ def _local_files(place: str | Path, scratch: Path) -> list[Path]:
     scratch.mkdir(parents=True, exist_ok=True)
     try:
         return _unpack(archive, inner, scratch)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+    except _BROKEN as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk is at fault, not the file's content
         raise DataFault(
             f"{inner or 'its top'} cannot be unpacked from {archive} ({error})",
             "download the zip file again",
@@ -85,7 +105,7 @@ def _unpack(archive: str, inner: str, scratch: Path) -> list[Path]:
                 with packed.open(entry) as source, target.open("wb") as stream:
                     shutil.copyfileobj(source, stream, _BLOCK)
                 unpacked.append(target)
-    return sorted(unpacked)
+    return sorted(set(unpacked))  # a zip file may hold two entries of one name
 
 
 def _of_image(files: list[Path], image: str) -> list[Path]:

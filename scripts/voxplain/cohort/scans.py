@@ -304,6 +304,9 @@ def _scan_of_row(
     diagnosis = values.get("diagnosis", "")
     group = groups.get(diagnosis.lower(), "")
     remedy = f"correct line {number} of {table}"
+    if image_ids == "labels":
+        # One line for several images, and more than one table.
+        remedy = f"correct what the tables say of subject {values['subject']}, session {session}"
     if diagnosed and not group:
         problems.append(f"unknown diagnosis word {diagnosis!r}")
         remedy += ", or add the word to the cohort's `diagnosis_words`"

@@ -102,6 +102,8 @@ class Conversion:
         So many slices within a series may be missing; they are filled from their neighbours.
     max_slice_mm
         The largest distance between slices.
+    nan_outside
+        Whether what is no number is outside of the brain, as in volumes of some tools.
     unoriented
         What a volume that does not say how it lies (plain Analyze) is: ``refuse``, or the
         directions in which its axes run, as ``LAS``.
@@ -110,6 +112,7 @@ class Conversion:
     missing_slices: int = 0
     max_slice_mm: float = 4.0
     unoriented: str = "refuse"
+    nan_outside: bool = False
 
 
 def read_scan(
@@ -169,12 +172,18 @@ def read_scan(
 
 def _read_volume(path: Path, place: str | Path, conversion: Conversion) -> ConvertedSeries:
     """A volume as it is stored, where it says how it lies."""
+    if path.suffix.lower() == ".hdr" and not any(
+        path.with_suffix(ending).is_file() for ending in (".img", ".IMG")
+    ):
+        raise DataFault(f"{path.name} of {place} has no .img beside it", AGAIN)
     read_image(path)  # refuses what is no volume
     image = nib.load(path)  # as stored: bringing it to RAS+ sets a code
     header = image.header
     oriented = isinstance(image, nib.Nifti1Pair) and (header["sform_code"] or header["qform_code"])
     if oriented:
         voxels, grid = read_array(path, dtype=None)
+        if conversion.nan_outside and voxels.dtype.kind == "f":
+            voxels = np.nan_to_num(voxels, nan=0, posinf=0, neginf=0)
         return ConvertedSeries(_checked(voxels, grid, place), grid, {"Modality": "MR"})
     if conversion.unoriented == "refuse":
         raise DataFault(
@@ -218,14 +227,19 @@ def _told_beside(files: Sequence[Path]) -> dict[str, Any]:
     for path in files:
         if path.suffix.lower() == ".json":
             try:
-                fields = json.loads(path.read_text(encoding="utf-8"))
-            except (UnicodeDecodeError, ValueError) as error:
+                fields = _read_json(path.read_bytes())
+            except ValueError as error:
                 raise DataFault(
                     f"sidecar {path.name} is no JSON ({error})", "mend it, or take it away"
                 ) from error
             if isinstance(fields, dict):
                 told |= fields
-    return {key: told[key] for key in _SIDECAR_FIELDS if key in told}
+    return {key: told[key] for key in _SIDECAR_FIELDS if told.get(key) is not None}
+
+
+def _read_json(raw: bytes) -> Any:
+    """JSON as scanners' words make it: with escapes of other alphabets, not always in UTF-8."""
+    return json.loads(raw.decode("utf-8", "replace"), strict=False)
 
 
 # The archive's words for an acquisition, as its XML files use them, and BIDS's.
@@ -309,8 +323,9 @@ def fill_gap(gap: Gap, folder: Path, stem: str) -> list[Path]:
         between.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
         place = (1 - share) * places[0] + share * places[1]
         between.ImagePositionPatient = [round(float(value), 6) for value in place]
-        if "SliceLocation" in between and "SliceLocation" in after:
-            ends = (float(before.SliceLocation), float(after.SliceLocation))
+        locations = [slice_.get("SliceLocation") for slice_ in (before, after)]
+        if None not in locations:
+            ends = [float(location) for location in locations]
             between.SliceLocation = round((1 - share) * ends[0] + share * ends[1], 6)
         between.SOPInstanceUID = pydicom.uid.generate_uid()
         between.file_meta.MediaStorageSOPInstanceUID = between.SOPInstanceUID
@@ -393,13 +408,19 @@ def convert_series(folder: str | Path, place: str | Path = "") -> ConvertedSerie
                 "download the image again",
             )
         chosen = _choose_volume(volumes, place)
+        if nib.load(chosen).ndim > 3 and nib.load(chosen).shape[3] > 1:
+            shape = "x".join(map(str, nib.load(chosen).shape))
+            raise DataFault(
+                f"{place} holds several volumes of one place ({shape})",
+                "give a series of one T1-weighted volume",
+            )
         image = read_image(chosen)
         grid = Grid.of(image)
         # Copied, since the file that it is mapped from goes away.
         voxels = _checked(np.asarray(image.dataobj), grid, place).copy()
         beside = chosen.with_suffix(".json")
-        told = json.loads(beside.read_text()) if beside.is_file() else {}
-    sidecar = {key: told[key] for key in _SIDECAR_FIELDS if key in told}
+        told = _read_json(beside.read_bytes()) if beside.is_file() else {}
+    sidecar = {key: told[key] for key in _SIDECAR_FIELDS if told.get(key) is not None}
     sidecar.setdefault("ConversionSoftware", "dcm2niix")
     sidecar.setdefault("ConversionSoftwareVersion", f"v{version('dcm2niix')}")
     return ConvertedSeries(voxels, grid, sidecar)

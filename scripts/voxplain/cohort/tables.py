@@ -10,8 +10,13 @@ from pathlib import Path
 from voxplain.faults import SetupFault
 
 
-def read_table(path: str | Path) -> list[dict[str, str]]:
+def read_table(path: str | Path, empty: bool = False) -> list[dict[str, str]]:
     """Read a CSV or TSV table of scans.
+
+    Parameters
+    ----------
+    empty
+        Whether it may have no rows.
 
     Raises
     ------
@@ -45,7 +50,7 @@ def read_table(path: str | Path) -> list[dict[str, str]]:
             f"scan table {path} is not well-formed ({error}); export it again"
         ) from None
     rows = [row for row in rows if any(row.values())]  # spreadsheets leave empty lines behind
-    if not rows:
+    if not rows and not empty:
         raise SetupFault(f"scan table {path} has no rows below its header")
     return rows
 

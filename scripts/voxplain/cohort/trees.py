@@ -110,13 +110,18 @@ def find_images(roots: Sequence[str | Path]) -> Tree:
 
 def _walk(folder: str, tree: Tree, depth: int) -> list[str]:
     """Add a folder's images to a tree; the zip files in it."""
-    with os.scandir(folder) as listed:
-        entries = sorted(
-            (entry for entry in listed if not entry.name.startswith(".")), key=lambda e: e.name
-        )
+    try:
+        with os.scandir(folder) as listed:
+            entries = [entry for entry in listed if not entry.name.startswith(".")]
+    except OSError as error:
+        raise SetupFault(
+            f"image folder {folder} cannot be listed ({error.strerror}); make it readable, or set "
+            "the cohort's `images` to folders below it"
+        ) from None
+    entries.sort(key=lambda entry: entry.name)
     zips, files = [], []
     for entry in entries:
-        if not entry.is_dir():
+        if not _is_dir(entry):
             if entry.name.lower().endswith(_ZIP):
                 zips.append(entry.path)
             else:
@@ -129,6 +134,13 @@ def _walk(folder: str, tree: Tree, depth: int) -> list[str]:
     return zips
 
 
+def _is_dir(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
 def _image_of_folder(folder: os.DirEntry) -> str:
     match = _IMAGE_OR_DIGITS.match(folder.name)
     if match is None:
@@ -136,7 +148,7 @@ def _image_of_folder(folder: os.DirEntry) -> str:
     if not _IMAGE_FOLDER.match(folder.name):
         # Digits alone may be an image's id, a year or a site.
         with os.scandir(folder.path) as listed:
-            if any(entry.is_dir() for entry in listed):
+            if any(_is_dir(entry) or image_in_name(entry.name) for entry in listed):
                 return ""
     return f"I{match.group(1)}"
 
@@ -164,8 +176,8 @@ def _add_files(tree: Tree, folder: str, names: Iterable[str]) -> None:
 
 def _add(tree: Tree, image: str, place: str) -> None:
     places = tree.images.setdefault(image, [])
-    # A folder S13893 of which every file is a volume of the same image.
-    if place not in places:
+    # The same folder may be met under several names, through links.
+    if not any(os.path.realpath(place) == os.path.realpath(other) for other in places):
         places.append(place)
 
 
@@ -180,22 +192,21 @@ def _look_into(path: str, tree: Tree) -> None:
         folders.setdefault(str(inner.parent), []).append(inner.name)
     for folder, names in sorted(folders.items()):
         place = path if folder == "." else f"{path}/{folder}"
-        if match := _IMAGE_OR_DIGITS.match(PurePosixPath(folder).name):
+        match = _IMAGE_OR_DIGITS.match(PurePosixPath(folder).name)
+        digits = match and not _IMAGE_FOLDER.match(PurePosixPath(folder).name)
+        if match and not (digits and any(map(image_in_name, names))):
             _add(packed, f"I{match.group(1)}", place)
         else:
             _add_files(packed, place, sorted(names))
     for image, places in packed.images.items():
         for place in places:
-            if not any(_same_end(place, other) for other in tree.images.get(image, ())):
+            inner = PurePosixPath(place.removeprefix(path).lstrip("/")).parts[-4:]
+            others = (PurePosixPath(other).parts for other in tree.images.get(image, ()))
+            # Unpacked, it lies in folders of the same names: patient, description, moment, image.
+            if not inner or not any(other[-len(inner) :] == inner for other in others):
                 _add(tree, image, place)
     for image, place in packed.metadata.items():
         tree.metadata.setdefault(image, place)
-
-
-def _same_end(one: str, other: str) -> bool:
-    """Whether two places are the same below patient, description and moment."""
-    ends = [PurePosixPath(place).parts[-4:] for place in (one, other)]
-    return ends[0] == ends[1]
 
 
 def zip_names(path: str | Path) -> Iterator[str]:
@@ -209,5 +220,5 @@ def zip_names(path: str | Path) -> Iterator[str]:
     try:
         with zipfile.ZipFile(path) as packed:
             yield from (name for name in packed.namelist() if not name.endswith("/"))
-    except (zipfile.BadZipFile, NotImplementedError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, OSError, UnicodeDecodeError) as error:
         raise SetupFault(f"zip file {path} cannot be read ({error}); download it again") from None
