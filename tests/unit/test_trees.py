@@ -254,3 +254,10 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(SetupFault, match=r"MPR cannot be listed \(Permission denied\)"):
         find_images([tmp_path])
+
+
+def test_a_link_to_what_was_not_downloaded_is_no_image(tmp_path):
+    (tmp_path / "a_I1.nii").touch()
+    (tmp_path / "b_I2.nii").symlink_to(tmp_path / ".git/annex/nothing")
+    (tmp_path / "c_I3.nii").symlink_to(tmp_path / "a_I1.nii")
+    assert list(images_of(tmp_path)) == ["I1", "I3"]

@@ -124,8 +124,8 @@ def _walk(folder: str, tree: Tree, depth: int) -> list[str]:
         if not _is_dir(entry):
             if entry.name.lower().endswith(_ZIP):
                 zips.append(entry.path)
-            else:
-                files.append(entry.name)
+            elif not entry.is_symlink() or os.path.isfile(entry.path):
+                files.append(entry.name)  # no link to what was not downloaded
         elif image := _image_of_folder(entry):
             _add(tree, image, entry.path)
         elif depth:
