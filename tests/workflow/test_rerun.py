@@ -376,6 +376,8 @@ def test_touched_scripts_and_comments_rerun_nothing(finished, checkout):
         ("voxplain/comparison/difference.py", DIFFER | TRUST | {"compare_localisation"}),
         ("voxplain/cohort/dicom.py", SIMULATE),
         ("voxplain/cohort/scans.py", {"report_splits"} | SUMMARISE),
+        ("voxplain/cohort/dicom_images.py", CONVERT),
+        ("voxplain/cohort/outliers.py", {"show_quality"}),
         ("voxplain/relevance/gradient.py", EXPLAIN),
         ("voxplain/relevance/combine.py", COMBINE),
         ("voxplain/comparison/models.py", SUMMARISE),

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 
-from voxplain.cohort.selection import plain
+from voxplain.cohort.words import plain
 from voxplain.faults import DataFault
 
 DICOM_ENDINGS = (".dcm", ".ima")

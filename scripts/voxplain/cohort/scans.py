@@ -22,7 +22,8 @@ from voxplain.cohort.progression import (
     check_task,
     derive_progression,
 )
-from voxplain.cohort.selection import EVERYTHING, columns_for, plain, select_scans
+from voxplain.cohort.selection import EVERYTHING, columns_for, select_scans
+from voxplain.cohort.words import plain
 from voxplain.faults import Fate, SetupFault
 
 # What each column is called in the tables that users have: the archive's search export, ADNI's own

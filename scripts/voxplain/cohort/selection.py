@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from voxplain.cohort.demographics import read_age, read_sex, read_tesla
 from voxplain.cohort.progression import visit_month
+from voxplain.cohort.words import plain
 from voxplain.faults import Fate, SetupFault
 
 if TYPE_CHECKING:
@@ -197,8 +198,3 @@ def _place_in_time(scan: Scan) -> tuple[str, int, list[int], str]:
 
 def _told(value: str) -> str:
     return repr(value) if value else "(not in the table)"
-
-
-def plain(text: str) -> str:
-    """A word by its letters and digits in lower case, as tables' words are compared."""
-    return re.sub(r"[^a-z0-9]", "", text.lower())
