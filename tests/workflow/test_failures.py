@@ -23,7 +23,7 @@ TABLES = [
     f"{FIXED}/top_areas.tsv",
 ]
 LOG = "logs/train_network/tiny/AD-NC/rieke/seed-1/fixed.log"
-# What is made several times over here is made with two of the methods.
+# What is made several times over here is made with two of the methods, and up to these tables.
 SOME = copy.deepcopy(TINY)
 SOME["heatmaps"]["methods"] = ["sensitivity", "occlusion"]
 OTHERS = set(TINY["heatmaps"]["methods"]) - set(SOME["heatmaps"]["methods"])
@@ -49,7 +49,7 @@ def kill_when(folder, condition, seconds=300):
     """Start the run; kill it and all its jobs without warning once a condition holds."""
     with open(folder / "said.log", "w") as stream:
         process = subprocess.Popen(
-            command(folder, config=SOME),
+            command(folder, *TABLES, config=SOME),
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -81,7 +81,7 @@ def test_a_run_killed_at_any_moment_goes_on_and_ends_with_the_same_tables(finish
     kill_when(finished, lambda: any(finished.glob(f"{FIXED}/*/scans/chunk-1/*.nii.gz")))
     kept |= times_of([finished / f"{FIXED}/model.pt"])
 
-    run = snakemake(finished, config=SOME)
+    run = snakemake(finished, *TABLES, config=SOME)
     assert run.status == 0, run.said
     assert "An earlier run here was killed" in run.said
     assert unlike(finished, tiny_run) == []
@@ -163,14 +163,14 @@ def test_a_full_disk_is_named_and_its_half_written_files_are_not_taken_for_whole
         with open(disk / "ballast", "wb") as stream:
             for _ in range((free - 2_500_000) // 65536):
                 stream.write(bytes(65536))
-        full = snakemake(place, config=SOME)
+        full = snakemake(place, *TABLES, config=SOME)
         assert full.status != 0
         assert "no space is left on the disk of" in full.said, full.said[-3000:]
-        again = snakemake(place, config=SOME)
+        again = snakemake(place, *TABLES, config=SOME)
         assert again.status != 0
         assert "no space is left on the disk of" in again.said, again.said[-3000:]
         (disk / "ballast").unlink()
-        run = snakemake(place, config=SOME)
+        run = snakemake(place, *TABLES, config=SOME)
         assert run.status == 0, run.said[-5000:]
         assert unlike(place, tiny_run) == []
 
