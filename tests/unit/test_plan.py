@@ -295,7 +295,7 @@ def test_the_table_of_a_plan_is_read_back_as_its_scans():
             own.sex,
         )
         assert scan.date == own.acquired[:10]
-        assert scan.folder == own.folder
+        assert scan.place == own.folder
         month = re.search(r"Month (\d+)", own.visit)
         assert scan.session == (f"M{int(month[1]):02d}" if month else "SC")
         assert int(scan.age) == int(own.age)
