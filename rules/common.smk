@@ -604,10 +604,16 @@ def skull_settings_of(wildcards):
 
 
 def skull_settings():
-    """Options of the skull tools that may run."""
+    """Options of the skull tools that may run, and of the ladder as far as they can climb it."""
     skull = settings_of("skull")["skull"]
-    tools = ["bet", "deepbet"] if skull["tool"] == "auto" else [skull["tool"]]
-    return {tool: skull[tool] for tool in tools}
+    if skull["tool"] == "deepbet":
+        tools, ladder = ["deepbet"], [rung for rung in skull["ladder"] if rung in ("neck", "bias")]
+    else:
+        ladder = skull["ladder"]
+        second = skull["tool"] == "auto" or "deepbet" in ladder
+        tools = ["bet", "deepbet"] if second else ["bet"]
+    used = ["gate", "neck_mm"] if "neck" in ladder else ["gate"] if ladder else []
+    return {"ladder": ladder, **{key: skull[key] for key in [*tools, *used]}}
 
 
 def simulation_of(wildcards):

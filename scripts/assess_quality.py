@@ -21,6 +21,7 @@ with scan_job(snakemake, "quality"):
         mask, grid.voxel_volume_ml, brain, brain_mask, template, template_mask
     )
     settings = snakemake.params.settings
+    told = ("SkullStrippingTool", "SkullStrippingRung", "BiasField", "Registration")
     fate = judge(quality, settings["thresholds"], settings["kept"])
     write_sidecar(
         snakemake.output.quality,
@@ -31,12 +32,14 @@ with scan_job(snakemake, "quality"):
             "Processing": {
                 key: value
                 for key, value in {**stripped, **registered}.items()
-                if key.startswith(("SkullStrippingTool", "BiasField", "Registration"))
+                if key.startswith(told)
             },
         },
     )
     name = f"{snakemake.wildcards.cohort} {snakemake.wildcards.image}: "
-    tool = f"{stripped['SkullStrippingTool']} {stripped['SkullStrippingToolVersion']}"
+    tool = " ".join(stripped[f"SkullStripping{key}"] for key in ("Tool", "ToolVersion"))
+    if stripped["SkullStrippingTrials"][1:]:
+        tool += f" ({stripped['SkullStrippingRung']})"
     picture_of_outline(
         snakemake.output.mask_picture,
         head,

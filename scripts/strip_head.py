@@ -5,13 +5,14 @@ from pipeline.job import job, read_sidecar
 with job(snakemake):
     import numpy as np
 
-    from voxplain.anatomy.skull import find_brain, find_tool
+    from voxplain.anatomy.ladder import climb
+    from voxplain.anatomy.skull import find_tool
     from voxplain.faults import DataFault, SetupFault
     from voxplain.volumes import Grid, read_image, write_array
 
     tool = find_tool(read_sidecar(snakemake.input.tools)["SkullStrippingTool"])
     try:
-        mask = find_brain(snakemake.input.head, tool, snakemake.params.settings[tool.name])
+        mask = climb(snakemake.input.head, tool, snakemake.params.settings).mask
     except DataFault as fault:
         raise SetupFault(f"head {snakemake.input.head}: {fault}") from fault
     grid = Grid.of(read_image(snakemake.input.head))

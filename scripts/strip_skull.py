@@ -5,7 +5,8 @@ from pipeline.job import read_sidecar, scan_job, write_sidecar
 with scan_job(snakemake, "strip"):
     import numpy as np
 
-    from voxplain.anatomy.skull import GIVEN, describe, find_brain, find_tool
+    from voxplain.anatomy.ladder import climb
+    from voxplain.anatomy.skull import GIVEN, describe, find_tool
     from voxplain.volumes import Grid, read_image, write_array
 
     read_sidecar(snakemake.input.sidecar)
@@ -14,8 +15,8 @@ with scan_job(snakemake, "strip"):
         tool = GIVEN
     else:
         tool = find_tool(read_sidecar(snakemake.input.tools)["SkullStrippingTool"])
-    options = settings[tool.name]
-    mask = find_brain(snakemake.input.volume, tool, options)
+    found = climb(snakemake.input.volume, tool, settings)
     grid = Grid.of(read_image(snakemake.input.volume))
-    write_array(snakemake.output.mask, mask, grid, np.uint8)
-    write_sidecar(snakemake.output.sidecar, describe(tool, options, mask, grid))
+    write_array(snakemake.output.mask, found.mask, grid, np.uint8)
+    told = describe(tool, settings[tool.name], found.mask, grid)
+    write_sidecar(snakemake.output.sidecar, {**told, **found.as_dict()})

@@ -79,7 +79,8 @@ def page_of_quality(
         pd.DataFrame([rows[place] for place in order]),
         "Every scan of the table. A click on a column's head sorts by it, one on a picture opens "
         "it. Overlap: Dice coefficient of the registered mask with the template's brain; "
-        "similarity: correlation with the template.",
+        "similarity: correlation with the template; rung: what skull removal took beyond the tool "
+        "as it is (skull.ladder).",
         link="scans.tsv",
         digits=3,
         find="failed, flagged, I32237, AD ...",
@@ -115,6 +116,7 @@ def _row(
         path = shown.get(name)
         alt = f"{what} of {row['image']}"
         told[what] = Thumbnail(os.path.relpath(path, folder), alt) if path else "n/a"
+    told["Rung"] = row["skull_rung"]
     told["Why"] = Words("; ".join(why))
     for measure in MEASURES:
         text = row[measure]

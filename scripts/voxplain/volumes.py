@@ -99,6 +99,13 @@ class Grid:
         affine[:3, :3] = affine[:3, :3] * factors
         return Grid(shape, tuple(tuple(float(v) for v in row) for row in affine))
 
+    def part(self, start: Sequence[int], end: Sequence[int]) -> Grid:
+        """The grid of the voxels from ``start`` up to ``end``, which is not one of them."""
+        affine = self.matrix.copy()
+        affine[:3, 3] += affine[:3, :3] @ np.asarray(start)
+        shape = tuple(int(b) - int(a) for a, b in zip(start, end, strict=True))
+        return Grid(shape, tuple(tuple(float(v) for v in row) for row in affine))
+
 
 def read_image(path: str | Path) -> nib.Nifti1Image:
     """Open a NIfTI image as a 3D volume in RAS+ orientation.

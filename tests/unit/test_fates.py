@@ -36,6 +36,7 @@ QUALITY = {
 PROCESSING = {
     "SkullStrippingTool": "bet",
     "SkullStrippingToolVersion": "6.0.7",
+    "SkullStrippingRung": "neck",
     "BiasFieldCorrection": "N4",
 }
 
@@ -73,6 +74,7 @@ def test_a_usable_scan_carries_its_measures_its_tools_and_its_volume():
     assert {measure: float(told[measure]) for measure in MEASURES} == QUALITY
     assert told["skull_tool"] == "bet"
     assert told["skull_tool_version"] == "6.0.7"
+    assert told["skull_rung"] == "neck"
     assert told["bias_correction"] == "N4"
     assert told["preprocessed"] == "derivatives/I1.nii.gz"
     assert told["description"] == "MPR; GradWarp"

@@ -18,8 +18,8 @@ def row(image, subject="011_S_0003", group="AD", **told):
 
 
 COHORT = [
-    row("I1", sex="F", age="70"),
-    row("I2", sex="F", age="71", session="M12"),
+    row("I1", sex="F", age="70", skull_rung="plain"),
+    row("I2", sex="F", age="71", session="M12", skull_rung="bias"),
     # The same person, spelled otherwise, at a visit with another diagnosis.
     row("I3", "011s0003", "MCI", sex="F", age="69.5", session="BL"),
     row("I4", "012_S_0004", "NC", sex="M", age="60", fate="failed", stage="find"),
@@ -64,6 +64,7 @@ def test_oddities_are_counted_and_named():
         "visits with several scans": (0, MISSING),
         "lines that name an image again": (1, "I5"),
         "images of the table that are not there": (1, "I4"),
+        "scans that needed more than the skull tool as it is": (1, "I2 (bias, AD)"),
         "images that the table does not name": (2, "I8, I9"),
         "lines with an unknown diagnosis": (1, "I6 (Patient)"),
     }

@@ -26,7 +26,7 @@ from voxplain.cohort.simulate import (
     simulate_scan,
     tissue,
 )
-from voxplain.volumes import axis_aligned_grid, centres_mm, write_array
+from voxplain.volumes import axis_aligned_grid, centres_mm, read_image, write_array
 
 DISEASE = ("Hippocampus", "ParaHippocampal", "Amygdala", "Temporal_Mid", "Temporal_Inf")
 SCANNER = ScannerSettings(
@@ -479,7 +479,7 @@ def test_a_mark_lies_beside_the_head_and_goes_with_the_skull(head, quiet, tmp_pa
     assert off_mm[capsule].min() > 10
     path = tmp_path / "marked.nii.gz"
     write_array(path, marked.volume, marked.grid, np.uint16)
-    found = find_brain(path, find_tool("deepbet"), {"threshold": 0.5, "dilate": 0})
+    found = find_brain(read_image(path), find_tool("deepbet"), {"threshold": 0.5, "dilate": 0})
     assert 1.2e6 < found.sum() * 1000 * marked.grid.voxel_volume_ml < 2.2e6
     assert not (found & (marked.truth > 0)).any()
 

@@ -24,6 +24,10 @@ _CORRECTED = re.compile(
 _FIT_MM = 6.0
 _MOST_FITS = 6
 _CONVERGED = 0.03  # SD of the logarithm of what one more fit finds
+# A head is four times the brain, and its field need not be right to the percent: N4 sees it on a
+# coarser grid, and again until it finds less than 5 %.
+_HEAD_FIT_MM, _HEAD_CONVERGED = 10.0, 0.05
+_TISSUE = 0.1  # of a head's bright voxels; what is darker is air or bone
 
 
 def is_already_corrected(texts: Iterable[str]) -> bool:
@@ -61,24 +65,54 @@ def correct_bias(path: str | Path, mask_path: str | Path) -> np.ndarray:
     head = head - min(float(head.min()), 0.0)
     coarse = grid.coarsened(max(_FIT_MM, *grid.voxel_size))
     weight = resample(smooth_for(mask, grid, coarse), grid, coarse)
-    inside = weight > 0.5
     # Mean over the brain's part of each coarse voxel, so that the border is not darker.
     level = resample(smooth_for(head * mask, grid, coarse), grid, coarse)
-    level = np.where(inside, level / np.maximum(weight, 0.5), 0).astype(np.float32)
-    if not np.isfinite(level).all() or not inside.any() or np.ptp(level[inside]) == 0:
+    log_field = _find_field(level / np.maximum(weight, 0.5), weight > 0.5, coarse, _CONVERGED)
+    if log_field is None:
         raise DataFault(
             f"the brain in {path} is constant, or holds values that are no numbers",
             "look at the scan and its mask",
         )
+    field = np.exp(resample(log_field, coarse, grid, beyond="nearest"))
+    return np.where(mask > 0, head / field, 0).astype(np.float32)
+
+
+def flatten_head(head: np.ndarray, grid: Grid) -> np.ndarray:
+    """N4 over a whole head whose brain is not known yet, so that a skull tool sees it evenly.
+
+    Parameters
+    ----------
+    head
+        ``[x, y, z]`` on ``grid``.
+
+    Returns
+    -------
+    ``[x, y, z]`` float32; the head itself where N4 finds nothing to fit a field to.
+    """
+    head = head - min(float(head.min()), 0.0)
+    coarse = grid.coarsened(max(_HEAD_FIT_MM, *grid.voxel_size))
+    level = resample(smooth_for(head, grid, coarse), grid, coarse)
+    tissue = level > _TISSUE * np.percentile(level, 98)
+    log_field = _find_field(level, tissue, coarse, _HEAD_CONVERGED)
+    if log_field is None:
+        return head
+    return head / np.exp(resample(log_field, coarse, grid, beyond="nearest"))
+
+
+def _find_field(
+    level: np.ndarray, inside: np.ndarray, grid: Grid, converged: float
+) -> np.ndarray | None:
+    """The logarithm of the bias field ``[x, y, z]``; None where there is nothing to fit it to."""
+    level = np.where(inside, level, 0).astype(np.float32)
+    if not np.isfinite(level).all() or not inside.any() or np.ptp(level[inside]) == 0:
+        return None
     log_field = np.zeros_like(level)
     for _ in range(_MOST_FITS):
-        found = _fit_field(level / np.exp(log_field), inside, coarse)
+        found = _fit_field(level / np.exp(log_field), inside, grid)
         log_field += found
-        if found[inside].std() < _CONVERGED:
+        if found[inside].std() < converged:
             break
-    return np.where(
-        mask > 0, head / np.exp(resample(log_field, coarse, grid, beyond="nearest")), 0
-    ).astype(np.float32)
+    return log_field
 
 
 def _fit_field(level: np.ndarray, inside: np.ndarray, grid: Grid) -> np.ndarray:

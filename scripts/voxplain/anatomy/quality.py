@@ -118,7 +118,24 @@ def judge(quality: Quality, thresholds: Mapping[str, float], kept: bool = False)
     ``usable``, or ``excluded`` with every threshold that was missed. Of a scan that is kept, they
     are told as well.
     """
-    missed, remedies = [], []
+    missed = find_missed(quality, thresholds)
+    if not missed:
+        return Fate("usable", "quality")
+    reason = "; ".join(text for text, _ in missed)
+    if kept:
+        return Fate("usable", "quality", f"kept by name (quality.keep): {reason}")
+    return Fate("excluded", "quality", reason, "; ".join(dict.fromkeys(why for _, why in missed)))
+
+
+def find_missed(quality: Quality, thresholds: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Every threshold that a scan misses, in plain words, and what to look at.
+
+    Parameters
+    ----------
+    thresholds
+        As in :func:`judge`.
+    """
+    missed = []
     for name, limit in thresholds.items():
         bound, measure = name.split("_", 1)
         value = getattr(quality, measure)
@@ -127,10 +144,6 @@ def judge(quality: Quality, thresholds: Mapping[str, float], kept: bool = False)
             words, unit, remedy = _WORDS[measure]
             side = "below" if bound == "min" else "above"
             digits = 0 if unit == "ml" else 3
-            missed.append(f"{words} {value:.{digits}f}{unit and ' ' + unit} is {side} {limit:g}")
-            remedies.append(remedy)
-    if not missed:
-        return Fate("usable", "quality")
-    if kept:
-        return Fate("usable", "quality", f"kept by name (quality.keep): {'; '.join(missed)}")
-    return Fate("excluded", "quality", "; ".join(missed), "; ".join(dict.fromkeys(remedies)))
+            text = f"{words} {value:.{digits}f}{unit and ' ' + unit} is {side} {limit:g}"
+            missed.append((text, remedy))
+    return missed

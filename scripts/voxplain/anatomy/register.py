@@ -100,21 +100,53 @@ def register_to_template(
             f"{brain_path} is empty or constant inside its mask, or its values are no numbers",
             "look at the scan and its mask",
         )
-    fixed = as_ants(template, grid)
     with tempfile.TemporaryDirectory() as scratch:
-        if method == NONE:
-            transform = _write_identity(scratch)
-        else:
-            transform, _ = run_ants(template, grid, brain, own, method, seed, scratch)
-        carried = [_resample(array, own, fixed, grid, transform) for array in (brain, mask)]
+        found, transform = register_brain(brain, mask, own, template, grid, method, seed, scratch)
         shutil.copyfile(transform, transform_path)
-    brain, mask = carried[0], carried[1] > 0.5
-    if not mask.any():
+    if not found.mask.any():
         raise DataFault(
             f"{brain_path} lies outside the template after registration",
             "look at the brain mask of the scan",
         )
-    return Registered(np.where(mask, brain, 0).astype(np.float32), mask, grid)
+    return found
+
+
+def register_brain(
+    brain: np.ndarray,
+    mask: np.ndarray,
+    own: Grid,
+    template: np.ndarray,
+    grid: Grid,
+    method: str,
+    seed: int,
+    scratch: str,
+) -> tuple[Registered, str]:
+    """As :func:`register_to_template`, of arrays.
+
+    Parameters
+    ----------
+    brain, mask
+        ``[x, y, z]`` in scanner space, on the grid ``own``.
+    template
+        ``[x, y, z]`` on ``grid``.
+    scratch
+        A folder for ANTs' files.
+
+    Returns
+    -------
+    registered
+        Its mask may be empty.
+    transform
+        The file of the composite transform, in ``scratch``.
+    """
+    if method == NONE:
+        transform = _write_identity(scratch)
+    else:
+        transform, _ = run_ants(template, grid, brain, own, method, seed, scratch)
+    fixed = as_ants(template, grid)
+    brain, share = (_resample(array, own, fixed, grid, transform) for array in (brain, mask))
+    within = share > 0.5
+    return Registered(np.where(within, brain, 0).astype(np.float32), within, grid), transform
 
 
 def carry(
@@ -178,7 +210,8 @@ def run_ants(
     options = {}
     if method == "syn_fast":
         size = max(grid.voxel_size)
-        (template, grid), (brain, own) = _cut(template, grid), _cut(brain, own)
+        template, grid = cut(template, grid, template != 0)
+        brain, own = cut(brain, own, brain != 0)
         coarse = grid.coarsened(max(min(2 * size, _COARSEST_MM), size))
         # As make_template has it: the brain ends sharply. With a blurred rim it fits less well.
         level, share = (
@@ -201,13 +234,16 @@ def run_ants(
     return found["fwdtransforms"], found["invtransforms"]
 
 
-def _cut(brain: np.ndarray, grid: Grid) -> tuple[np.ndarray, Grid]:
-    """The part of a volume ``[x, y, z]`` that holds what is not 0, with a margin, and its grid."""
+def cut(array: np.ndarray, grid: Grid, inside: np.ndarray) -> tuple[np.ndarray, Grid]:
+    """The part of a volume about what lies inside, with a margin of 10 mm, and its grid.
+
+    Parameters
+    ----------
+    array, inside
+        ``[x, y, z]`` on ``grid``; ``inside`` is bool and not empty.
+    """
     margin = np.ceil(_MARGIN_MM / np.array(grid.voxel_size)).astype(int)
-    filled = np.argwhere(brain)
+    filled = np.argwhere(inside)
     start = np.maximum(filled.min(axis=0) - margin, 0)
     end = np.minimum(filled.max(axis=0) + 1 + margin, grid.shape)
-    affine = grid.matrix
-    affine[:3, 3] += affine[:3, :3] @ start
-    part = brain[tuple(map(slice, start, end))]
-    return part, Grid(part.shape, tuple(tuple(float(v) for v in row) for row in affine))
+    return array[tuple(map(slice, start, end))], grid.part(start, end)

@@ -16,7 +16,7 @@ import numpy as np
 from scipy import ndimage
 
 from voxplain.faults import DataFault, SetupFault
-from voxplain.volumes import Grid, read_image
+from voxplain.volumes import Grid
 
 HOW_TO_GET_FSL = (
     "install FSL (https://fsl.fmrib.ox.ac.uk, its licence is free for non-commercial use only) and "
@@ -67,13 +67,13 @@ def _find_bet() -> SkullTool | None:
     return SkullTool("bet", told.read_text().strip() if told.is_file() else "unknown")
 
 
-def find_brain(path: str | Path, tool: SkullTool, options: Mapping[str, Any]) -> np.ndarray:
+def find_brain(image: nib.Nifti1Image, tool: SkullTool, options: Mapping[str, Any]) -> np.ndarray:
     """Find the brain in a head.
 
     Parameters
     ----------
-    path
-        3D T1-weighted head.
+    image
+        3D T1-weighted head in RAS+ orientation.
     tool
         From :func:`find_tool`, or :data:`GIVEN`.
     options
@@ -82,19 +82,18 @@ def find_brain(path: str | Path, tool: SkullTool, options: Mapping[str, Any]) ->
 
     Returns
     -------
-    ``[x, y, z]`` bool, on the grid of the head in RAS+ orientation.
+    ``[x, y, z]`` bool, on the grid of the head.
 
     Raises
     ------
     DataFault
         No brain was found.
     """
-    image = read_image(path)
     find = {"bet": _run_bet, "deepbet": _run_deepbet, GIVEN.name: _take_given}[tool.name]
     mask = find(image, **options)
     if not mask.any():
         raise DataFault(
-            f"{tool.name} found no brain in {path}",
+            f"{tool.name} found no brain",
             "look at the scan; try the other skull.tool, or leave the scan out",
         )
     return mask

@@ -32,6 +32,7 @@ COLUMNS = (
     *MEASURES,
     "skull_tool",
     "skull_tool_version",
+    "skull_rung",
     "bias_correction",
     "preprocessed",
 )
@@ -64,6 +65,7 @@ def collect_fates(
             told |= {
                 "skull_tool": processing.get("SkullStrippingTool"),
                 "skull_tool_version": processing.get("SkullStrippingToolVersion"),
+                "skull_rung": processing.get("SkullStrippingRung"),
                 "bias_correction": processing.get("BiasFieldCorrection"),
             }
             if fate["status"] == "failed":

@@ -165,6 +165,11 @@ def find_oddities(rows: Sequence[Row], unlisted: Sequence[str]) -> list[dict[str
             row["image"] for row in rows if row["stage"] == "find"
         ],
         "images that the table does not name": list(unlisted),
+        "scans that needed more than the skull tool as it is": [
+            f"{row['image']} ({row['skull_rung']}, {row['group']})"
+            for row in own
+            if row["skull_rung"] not in (MISSING, "plain")
+        ],
         "lines with an unknown diagnosis": [
             f"{row['image']} ({row['diagnosis']})" for row in own if row["group"] == MISSING
         ],

@@ -1,0 +1,211 @@
+"""A ladder of ways to find the brain, climbed only as far as a gate demands.
+
+Plain BET fails on about one head in five: a long neck draws its first sphere down, a coil's strong
+field hides the far side of the brain. What mends the one spoils another, so that nothing is done to
+a head whose mask passes the gate as it is. The gate knows nothing of the other scans.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from scipy import ndimage
+
+from voxplain.anatomy.intensity import flatten_head
+from voxplain.anatomy.quality import Quality, find_missed, measure_quality
+from voxplain.anatomy.register import cut, register_brain
+from voxplain.anatomy.skull import GIVEN, SkullTool, find_brain, find_tool
+from voxplain.anatomy.template import make_template
+from voxplain.faults import DataFault
+from voxplain.volumes import Grid, read_image, resample, smooth_for
+
+FIRST = "plain"
+# Each but the last keeps what the ones before it did to the head.
+RUNGS = ("neck", "bias", "robust", "deepbet")
+_GATE_MM = 4.0  # an affine registration at 4 mm takes a second, and tells a brain from half a one
+_SEED = 1
+_AIR = 0.15  # of the head's bright voxels; what is darker is no tissue
+_TOP_CM2 = 10.0  # of tissue in a slice, so that noise and folds of hair do not make a head's top
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What the gate said of one rung.
+
+    Attributes
+    ----------
+    rung
+        :data:`FIRST` or one of :data:`RUNGS`.
+    quality
+        None where the tool found no brain.
+    missed
+        What was wrong; nothing where the gate was passed.
+    """
+
+    rung: str
+    quality: Quality | None
+    missed: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a sidecar."""
+        told = {} if self.quality is None else self.quality.as_dict()
+        return {"rung": self.rung, "passed": not self.missed, "missed": list(self.missed), **told}
+
+
+@dataclass(frozen=True)
+class Climbed:
+    """A brain mask ``[x, y, z]`` (bool), the rung that it is of, and every rung that was tried."""
+
+    mask: np.ndarray
+    rung: str
+    trials: tuple[Trial, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a sidecar."""
+        trials = [trial.as_dict() for trial in self.trials]
+        return {"SkullStrippingRung": self.rung, "SkullStrippingTrials": trials}
+
+
+@dataclass(frozen=True)
+class PreparedHead:
+    """A head as a rung gives it to a tool."""
+
+    rung: str
+    image: nib.Nifti1Image
+    tool: SkullTool
+    options: Mapping[str, Any]
+    cut_off: int  # slices below its first
+
+
+def climb(
+    path: str | Path,
+    tool: SkullTool,
+    settings: Mapping[str, Any],
+) -> Climbed:
+    """Find the brain in a head by the first rung whose mask passes the gate.
+
+    Where none does, the mask is that of the rung that missed the fewest thresholds, of those the
+    one with the best overlap; quality control has the last word.
+
+    Parameters
+    ----------
+    path
+        3D T1-weighted head.
+    tool
+        From :func:`voxplain.anatomy.skull.find_tool`, or :data:`voxplain.anatomy.skull.GIVEN`,
+        which has no ladder.
+    settings
+        Options of each tool that may run under its name, ``ladder`` (of :data:`RUNGS`, in the order
+        to try them), ``neck_mm`` (what lies farther below the top of the head is cut off) and
+        ``gate`` (``min_<measure>`` and ``max_<measure>``, see
+        :class:`voxplain.anatomy.quality.Quality`; overlap and similarity are those after an affine
+        registration to the packaged template at 4 mm).
+
+    Raises
+    ------
+    DataFault
+        No rung found a brain.
+    """
+    image = read_image(path)
+    if tool == GIVEN or not settings["ladder"]:
+        try:
+            mask = find_brain(image, tool, settings[tool.name])
+        except DataFault as fault:
+            raise DataFault(f"{path}: {fault.reason}", fault.remedy) from fault
+        return Climbed(mask, "n/a" if tool == GIVEN else FIRST, ())
+    template = None
+    trials, best, faults = [], None, []
+    for head in prepare_rungs(image, tool, settings):
+        try:
+            mask = find_brain(head.image, head.tool, head.options)
+        except DataFault as fault:
+            faults.append(fault)
+            trials.append(Trial(head.rung, None, (fault.reason,)))
+            print(f"skull removal, {head.rung}: {fault.reason}", flush=True)
+            continue
+        template = template or read_gates_template()
+        quality = measure_rung(head.image, mask, template)
+        missed = tuple(text for text, _ in find_missed(quality, settings["gate"]))
+        trials.append(Trial(head.rung, quality, missed))
+        told = ", ".join(f"{key} {value:g}" for key, value in quality.as_dict().items())
+        print(f"skull removal, {head.rung}: {'; '.join(missed) or 'passed'} ({told})", flush=True)
+        worth = (-len(missed), quality.overlap)
+        if best is None or worth > best[0]:
+            whole = np.zeros(image.shape, bool)
+            whole[:, :, head.cut_off :] = mask
+            best = (worth, whole, head.rung)
+        if not missed:
+            break
+    if best is None:
+        raise DataFault(f"{path}: {faults[0].reason}", faults[0].remedy)
+    return Climbed(best[1], best[2], tuple(trials))
+
+
+def read_gates_template() -> tuple[np.ndarray, np.ndarray, Grid]:
+    """Brain, mask and grid that the gate registers to, whatever template the run has.
+
+    A change of the run's template or resolution then strips no head anew.
+    """
+    return make_template("packaged", _GATE_MM)
+
+
+def prepare_rungs(
+    image: nib.Nifti1Image, tool: SkullTool, settings: Mapping[str, Any]
+) -> Iterator[PreparedHead]:
+    """The head as each rung has it; rungs that would change nothing are left out."""
+    options, cut_off, head = settings[tool.name], 0, image
+    yield PreparedHead(FIRST, head, tool, options, cut_off)
+    for rung in settings["ladder"]:
+        if rung == "deepbet":
+            if tool.name != "deepbet":
+                other = find_tool("deepbet")
+                yield PreparedHead(rung, image, other, settings[other.name], 0)
+            continue
+        if rung == "neck":
+            start = _find_neck(_values(head), Grid.of(head), settings["neck_mm"])
+            if start == 0:
+                continue
+            cut_off += start
+            head = head.slicer[:, :, start:]
+        elif rung == "bias":
+            head = nib.Nifti1Image(flatten_head(_values(head), Grid.of(head)), head.affine)
+        elif rung == "robust":
+            if tool.name != "bet" or options["robust_centre"]:
+                continue
+            options = {**options, "robust_centre": True}
+        yield PreparedHead(rung, head, tool, options, cut_off)
+
+
+def _values(image: nib.Nifti1Image) -> np.ndarray:
+    return np.nan_to_num(np.asarray(image.dataobj, np.float32), posinf=0, neginf=0)
+
+
+def _find_neck(head: np.ndarray, grid: Grid, below_mm: float) -> int:
+    """The first slice ``[:, :, z]`` that lies no farther below the head's top than ``below_mm``."""
+    tissue = ndimage.binary_opening(head > _AIR * np.percentile(head, 98))
+    along_x, along_y, along_z = grid.voxel_size
+    areas_cm2 = tissue.sum(axis=(0, 1)) * along_x * along_y / 100
+    filled = np.flatnonzero(areas_cm2 > _TOP_CM2)
+    return max(0, int(filled[-1] - below_mm / along_z)) if filled.size else 0
+
+
+def measure_rung(
+    image: nib.Nifti1Image, mask: np.ndarray, template: tuple[np.ndarray, np.ndarray, Grid]
+) -> Quality:
+    """The measures of quality control, after an affine registration at the gate's voxel size."""
+    grid = Grid.of(image)
+    (head, own), (inside, _) = cut(_values(image), grid, mask), cut(mask, grid, mask)
+    coarse = own.coarsened(max(_GATE_MM, *own.voxel_size))
+    brain, share = (
+        resample(smooth_for(array, own, coarse), own, coarse) for array in (head * inside, inside)
+    )
+    known, known_mask, known_grid = template
+    with tempfile.TemporaryDirectory() as scratch:
+        found, _ = register_brain(brain, share, coarse, known, known_grid, "affine", _SEED, scratch)
+    return measure_quality(mask, grid.voxel_volume_ml, found.brain, found.mask, known, known_mask)
