@@ -66,6 +66,8 @@ TINY = {
     },
     "device": "cpu",
 }
+# Where brains are stripped again and again, and the gate of the ladder is nothing that is looked at.
+NO_LADDER = {"tool": "deepbet", "ladder": []}
 
 
 @dataclasses.dataclass

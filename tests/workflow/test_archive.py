@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from workflow.conftest import ROOT, TINY, snakemake
+from workflow.conftest import NO_LADDER, ROOT, TINY, snakemake
 from workflow.test_tiny_run import read_scans
 
 SOURCE = "results/tiny/source"
@@ -16,7 +16,7 @@ SOURCE = "results/tiny/source"
 
 def archive_config(**settings):
     cohort = {"source": "adni", "table": "scans.csv", "images": "ADNI"}
-    return {**TINY, "cohorts": {"own": cohort}, **settings}
+    return {**TINY, "skull": NO_LADDER, "cohorts": {"own": cohort}, **settings}
 
 
 @pytest.fixture

@@ -226,8 +226,8 @@ OTHER_NETWORKS = {
 }
 
 
-def changed(key, value):
-    config = copy.deepcopy(TINY)
+def changed(key, value, config=TINY):
+    config = copy.deepcopy(config)
     *path, last = key.split(".")
     place = config
     for part in path:
@@ -236,7 +236,22 @@ def changed(key, value):
     return config
 
 
-@pytest.mark.parametrize(("key", "value", "rules"), [(k, v, r) for k, (v, r) in TABLE.items()])
+def test_keys_of_what_does_not_take_part_rerun_nothing(tiny_run):
+    """All at once: were one of them to rerun anything, so would all."""
+    config = TINY
+    for key, (value, rules) in TABLE.items():
+        # Without heatmaps, keys of heatmaps would be of what does not take part.
+        if not rules and key != "heatmaps.cohorts":
+            config = changed(key, value, config)
+    run = snakemake(tiny_run, "-n", config=config)
+    assert run.status == 0, run.said
+    assert "Nothing to be done" in run.said, run.said
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "rules"),
+    [(k, v, r) for k, (v, r) in TABLE.items() if r or k == "heatmaps.cohorts"],
+)
 def test_a_changed_key_reruns_exactly_these_rules(tiny_run, key, value, rules):
     if key.endswith("heads"):
         (tiny_run / value[0]).touch()
