@@ -32,6 +32,7 @@ include: "rules/compare.smk"
 include: "rules/localise.smk"
 include: "rules/faithfulness.smk"
 include: "rules/trust.smk"
+include: "rules/report.smk"
 include: "rules/apply.smk"
 include: "rules/estimate.smk"
 

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from snakemake import __version__ as SNAKEMAKE_VERSION
 from snakemake.exceptions import WorkflowError
 
 # By this file's place: where voxplain is a module, workflow.basedir is the other workflow's.
@@ -1438,6 +1439,89 @@ def told_of_cohorts(wildcards):
     return {name: {"name": names[name], "effects": effects[name]} for name in COHORTS}
 
 
+def reported_cohorts(wildcards=None):
+    """The cohorts of the report."""
+    return [
+        {"name": cohort, "folder": f"results/{cohort}", "simulated": bool(PLANNED[cohort])}
+        for cohort in COHORTS
+    ]
+
+
+def reported_config():
+    """The completed configuration, from which the report says how the run is made again."""
+    told = sort_keys(config)
+    for name, cohort in config["cohorts"].items():
+        # Their order is that of the patients' numbers and of the visits.
+        ordered = (
+            {key: cohort["simulation"][key] for key in ("groups", "visits")}
+            if PLANNED[name]
+            else {}
+        )
+        told["cohorts"][name].get("simulation", {}).update(ordered)
+    return told
+
+
+def reported_tasks(wildcards=None):
+    """The tasks of each cohort that have splits."""
+    return [
+        {"cohort": cohort, "task": task, "folder": f"results/{cohort}/{task}"}
+        for cohort in COHORTS
+        for task, splits in SPLITS[cohort].items()
+        if splits
+    ]
+
+
+def reported_networks(wildcards=None):
+    """The networks of each task, with all their splits and seeds."""
+    return [
+        {**told, "label": PLANS[model].label, "folder": f"{told['folder']}/{model}"}
+        for told in reported_tasks()
+        for model in models_of(told["cohort"])
+    ]
+
+
+def tables_of_cohorts(wildcards):
+    """What is known of the scans of each cohort, and of what was done to simulated ones."""
+    names = ["scans.tsv", "scans_people.tsv", "scans_oddities.tsv", "scans_flagged.tsv"]
+    paths = expand("results/{cohort}/{name}", cohort=COHORTS, name=names)
+    simulated = [cohort for cohort in COHORTS if PLANNED[cohort]]
+    return paths + expand("results/{cohort}/simulation.png", cohort=simulated)
+
+
+def tables_of_tasks(wildcards):
+    """The splits of each task, and their audit."""
+    names = ["splits_counts.tsv", "leakage_audit.tsv"]
+    return [f"{told['folder']}/{name}" for told in reported_tasks() for name in names]
+
+
+def results_of_networks(wildcards):
+    """How each network was trained, and how well it does."""
+    names = ["cross_validation.tsv", "learning_curves.png", "roc.png", "confusion.png"]
+    networks = reported_networks()
+    paths = [f"{told['folder']}/{name}" for told in networks for name in names]
+    if networks:
+        paths += expand(
+            "results/{name}", name=["summary.tsv", "summary.png", "against_baselines.tsv"]
+        )
+    return paths
+
+
+def results_of_heatmaps(wildcards):
+    """The heatmaps of each explained network side by side, and what they are worth."""
+    compared = ["mean_maps.png", "distances.png", "distances.tsv", "top_areas.tsv"]
+    compared += ["area_distribution.png", "localisation.png", "precision_recall.png"]
+    compared += ["localisation.tsv"]
+    paths = []
+    for run in explained_runs():
+        names = [*compared, *["truth.png"] * run["with_truth"]]
+        for made, table in (("followed", "faithfulness"), ("randomised", "randomisation")):
+            names += [f"{table}.png", f"{table}.tsv"] * run[made]
+        paths += [f"{run['folder']}/{name}" for name in names]
+        several = str(Path(run["folder"]).parent)
+        paths += [f"{several}/retraining.{kind}" for kind in ("png", "tsv") if run["retrained"]]
+    return list(dict.fromkeys(paths)) + ["results/trust.html"] * bool(paths)
+
+
 def fitted_baselines():
     """Cohort, task and name of every baseline of the run."""
     return [
@@ -1653,7 +1737,7 @@ def rules_targets(stage):
         paths.append("results/summary.tsv")
     if explained_runs():
         paths.append("results/trust.html")
-    return paths
+    return [*paths, "results/report.html"]
 
 
 def heatmap_targets(cohort, task, model):
@@ -1734,9 +1818,13 @@ def print_summary(since=0):
                 place = Path(f"results/{cohort}/applied/{network}")
                 tell(summarise_applied(place, since))
     tell(summarise_networks(Path("results/summary.tsv"), since))
-    page = Path("results/trust.html")
-    if page.is_file() and page.stat().st_mtime >= since:
-        tell(f"\nWhich heatmap can be trusted, on one page: {page}")
+    for name, what in (
+        ("trust", "Which heatmap can be trusted, on one page"),
+        ("report", "All of this run, with its pictures"),
+    ):
+        page = Path(f"results/{name}.html")
+        if page.is_file() and page.stat().st_mtime >= since:
+            tell(f"\n{what}: {page}")
 
 
 def describe_lost_twins(cohort, since):

@@ -404,6 +404,7 @@ def estimate(
         for rule, share in count_work(cohort, settings):
             work.setdefault(rule, []).append(share)
     work["summarise_networks"] = [Work(trains, 1)]
+    work["report_results"] = [Work(1, 1)]
     work["report_trust"] = [Work(explains and any(settings["methods_of"].values()), 1)]
     rows = []
     for rule, shares in work.items():

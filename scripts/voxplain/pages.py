@@ -36,7 +36,10 @@ header { padding-top: 2rem; }
 h1 { font-size: 1.8rem; line-height: 1.2; margin: 0 0 .5rem; }
 h2 { font-size: 1.3rem; margin: 2.5rem 0 .5rem; padding-top: .75rem;
      border-top: 1px solid var(--line); }
+h3 { font-size: 1.05rem; margin: 1.75rem 0 .25rem; }
 p, li { max-width: 48rem; }
+pre { overflow-x: auto; background: var(--tint); padding: .75rem 1rem; font-size: .85rem; }
+summary { cursor: pointer; }
 nav ul { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; }
 a { color: var(--mark); }
 figure { margin: 1rem 0; }
@@ -85,8 +88,14 @@ tr { vertical-align: top; }
 {% elif part.kind == "points" %}<ul>
 {% for point in part.points %}<li>{{ point }}</li>
 {% endfor %}</ul>
+{% elif part.kind == "heading" %}<h3>{{ part.text }}</h3>
+{% elif part.kind == "link" %}<p>{{ part.text }} <a href="{{ part.link }}">{{ part.name }}</a></p>
+{% elif part.kind == "code" %}<details{% if part.open %} open{% endif %}>
+<summary>{{ part.caption }}</summary>
+<pre tabindex="0"><code>{{ part.text }}</code></pre>
+</details>
 {% elif part.kind == "picture" %}<figure>
-<img alt="{{ part.alt }}" loading="lazy" src="data:image/png;base64,{{ part.data }}">
+<img alt="{{ part.alt }}" loading="lazy" src="{{ part.source }}">
 <figcaption>{{ told(part) }}</figcaption>
 </figure>
 {% else %}{% if part.find %}<div class="find">
@@ -201,8 +210,8 @@ class _Section:
 class Page:
     """A page of text, tables that sort by a click on their head, and pictures.
 
-    Pictures are within the page, which is one file to keep or to pass on; links are relative to the
-    page, so that a folder of results can be moved.
+    Pictures are within the page, which is one file to keep or to pass on, or in files beside it;
+    links are relative to the page, so that a folder of results can be moved.
 
     Attributes
     ----------
@@ -233,7 +242,21 @@ class Page:
         if points:
             self._add(kind="points", points=list(points))
 
-    def add_picture(self, path: str | Path, alt: str, caption: str, link: str = "") -> None:
+    def add_heading(self, text: str) -> None:
+        """Add a heading below the section's."""
+        self._add(kind="heading", text=text)
+
+    def add_link(self, text: str, link: str, name: str = "") -> None:
+        """Add a paragraph that ends with a link, under its name or its own path."""
+        self._add(kind="link", text=text, link=quote(link), name=name or link)
+
+    def add_code(self, text: str, caption: str, is_open: bool = False) -> None:
+        """Add lines to copy, which unfold below their caption."""
+        self._add(kind="code", text=text, caption=caption, open=is_open)
+
+    def add_picture(
+        self, path: str | Path, alt: str, caption: str, link: str = "", within: bool = True
+    ) -> None:
         """Add a PNG file.
 
         Parameters
@@ -242,6 +265,8 @@ class Page:
             What it shows, for who cannot see it.
         link
             Where the picture's own file is, relative to the page.
+        within
+            Whether the picture becomes part of the page; else it is shown from its own file.
 
         Raises
         ------
@@ -252,7 +277,8 @@ class Page:
         if not data.startswith(b"\x89PNG\r\n"):
             raise SetupFault(f"{path} is no PNG picture; it was to stand on the page {self.title}")
         encoded = base64.b64encode(data).decode("ascii")
-        self._add(kind="picture", data=encoded, alt=alt, caption=caption, link=link)
+        source = f"data:image/png;base64,{encoded}" if within else quote(link)
+        self._add(kind="picture", source=source, alt=alt, caption=caption, link=link)
 
     def add_table(
         self, table: pd.DataFrame, caption: str, link: str = "", digits: int = 2, find: str = ""

@@ -66,7 +66,7 @@ TINY = {
     },
     "device": "cpu",
 }
-# Where brains are stripped again and again, and the gate of the ladder is nothing that is looked at.
+# Where brains are stripped over and over, and nobody looks at the gate of the ladder.
 NO_LADDER = {"tool": "deepbet", "ladder": []}
 
 
@@ -86,8 +86,8 @@ class Run:
 
     @property
     def rules(self) -> set[str]:
-        """The rules that run, without the targets that only collect."""
-        return set(self.jobs) - {"all", "simulated", "converted", "preprocessed"}
+        """The rules that run, without the targets and the report, which only collect."""
+        return set(self.jobs) - {"all", "simulated", "converted", "preprocessed", "report_results"}
 
 
 def command(

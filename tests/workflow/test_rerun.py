@@ -85,6 +85,7 @@ TABLE = {
     "quality.min_overlap": (0.91, QUALITY),
     "quality.min_similarity": (0.51, QUALITY),
     "quality.keep": (["I1001000"], QUALITY),
+    "report.subjects": (False, set()),
     "max_failed": (0.1, {"check_scans"}),
     "keep_intermediates": (False, set()),
     "splits.folds": (3, FOLDS),
@@ -245,7 +246,7 @@ def test_keys_of_what_does_not_take_part_rerun_nothing(tiny_run):
             config = changed(key, value, config)
     run = snakemake(tiny_run, "-n", config=config)
     assert run.status == 0, run.said
-    assert "Nothing to be done" in run.said, run.said
+    assert run.jobs.keys() == {"all", "report_results"}, "the report tells the configuration"
 
 
 @pytest.mark.parametrize(
@@ -262,6 +263,7 @@ def test_a_changed_key_reruns_exactly_these_rules(tiny_run, key, value, rules):
     assert run.status == 0, run.said
     # A tool chosen anew (heads need it early) is an input of skull stripping, nothing else.
     assert run.rules == rules - ({"choose_skull_tool"} if key.endswith("heads") else set())
+    assert run.jobs["report_results"] == 1, "it shows something of every rule"
 
 
 def test_every_key_of_the_schema_has_a_row():

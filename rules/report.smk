@@ -1,0 +1,34 @@
+"""The page of a run, to look at, and to pass on with the folder beside it."""
+
+
+rule report_results:
+    """Put what came out of the run on one page, with the files that it shows beside it."""
+    input:
+        cohorts=tables_of_cohorts,
+        tasks=tables_of_tasks,
+        networks=results_of_networks,
+        heatmaps=results_of_heatmaps,
+    output:
+        page="results/report.html",
+        files=directory("results/report_files"),
+    log:
+        "logs/report_results.log",
+    benchmark:
+        "results/benchmarks/report_results.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(30),
+    params:
+        cohorts=reported_cohorts,
+        tasks=reported_tasks,
+        networks=reported_networks,
+        runs=explained_runs,
+        config=reported_config(),
+        version=VERSION,
+        snakemake_version=SNAKEMAKE_VERSION,
+        code=code_of("report_results"),
+    script:
+        "../scripts/report_results.py"

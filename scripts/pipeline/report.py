@@ -1,0 +1,443 @@
+"""The page of a run: its cohorts, networks and heatmaps, their worth, and how they were made."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from pipeline.citations import citations_of, to_bibtex
+from voxplain.cohort.fates import MEASURES, MISSING, read_fates
+from voxplain.pages import Page
+
+RESULTS = Path("results")
+FILES = "report_files"
+# What the jobs computed with, where the environment that makes the report has it.
+_PACKAGES = (
+    "numpy",
+    "scipy",
+    "nibabel",
+    "pandas",
+    "torch",
+    "captum",
+    "higra",
+    "antspyx",
+    "deepbet",
+    "fslpy",
+    "dcm2niix",
+    "scikit-learn",
+    "matplotlib",
+    "seaborn",
+)
+_HIDDEN = "some (left out here)"
+
+
+class Report:
+    """A page, and the folder of files beside it that it shows.
+
+    Attributes
+    ----------
+    page
+        The page so far.
+    folder
+        Where the files go, below their own places in the results.
+    subjects
+        Whether it may show what belongs to a single subject.
+    """
+
+    def __init__(self, page: Page, folder: str | Path, subjects: bool) -> None:
+        self.page, self.folder, self.subjects = page, Path(folder), subjects
+
+    def keep(self, path: str | Path) -> str:
+        """Copy a file of the results beside the page; gives its link."""
+        place = Path(path).relative_to(RESULTS)
+        target = self.folder / place
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+        return f"{FILES}/{place.as_posix()}"
+
+    def picture(self, path: str | Path, caption: str) -> None:
+        """Show a picture of the results."""
+        link = self.keep(path)
+        self.page.add_picture(path, caption, caption, link, within=False)
+
+    def table(
+        self, path: str | Path, caption: str, shown: pd.DataFrame | None = None, digits: int = 2
+    ) -> None:
+        """Show a table of the results, as it is or in another form."""
+        link = self.keep(path)
+        if shown is None:
+            shown = read_table(path).rename(columns=lambda name: name.replace("_", " "))
+        self.page.add_table(shown, caption, link, digits)
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """A table of the results; names stay what they are, though one be called NA."""
+    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    for column in table:
+        text = table[column]
+        missing = text.isin([MISSING, ""])
+        numbers = pd.to_numeric(text.where(~missing), errors="coerce")
+        if (numbers.notna() | missing).all():
+            counts = numbers.notna().any() and text[~missing].str.fullmatch(r"-?\d+").all()
+            table[column] = numbers.astype("Int64" if counts else float)
+    return table
+
+
+def report_cohorts(
+    report: Report, cohorts: Sequence[Mapping[str, Any]], tasks: Sequence[Mapping[str, Any]]
+) -> None:
+    """Fates, people, oddities, splits and the audit of leakage.
+
+    Parameters
+    ----------
+    cohorts
+        ``name``, ``folder``, ``simulated``.
+    tasks
+        ``cohort``, ``task``, ``folder``: the tasks that have splits.
+    """
+    page = report.page
+    page.add_section("Cohorts")
+    for cohort in cohorts:
+        folder = Path(cohort["folder"])
+        page.add_heading(f"Cohort {cohort['name']}")
+        table = read_fates(folder / "scans.tsv")
+        counts = Counter((row["group"], row["fate"]) for row in table)
+        fates = sorted({fate for _, fate in counts})
+        groups = sorted({group for group, _ in counts})
+        shown = pd.DataFrame(
+            [{"group": group, **{fate: counts[group, fate] for fate in fates}} for group in groups]
+        )
+        caption = f"What became of the {len(table)} scans of the table."
+        if report.subjects:
+            report.table(folder / "scans.tsv", caption, shown)
+        else:
+            page.add_table(shown, caption)
+        # A reason may name files and subjects.
+        keys = ("fate", "stage", "reason") if report.subjects else ("fate", "stage")
+        told = ("failed", "excluded", "unused")
+        reasons = Counter(tuple(row[key] for key in keys) for row in table if row["fate"] in told)
+        if reasons:
+            lines = [(*why, number) for why, number in reasons.most_common()]
+            page.add_table(pd.DataFrame(lines, columns=[*keys, "scans"]), "Why.")
+        report.table(folder / "scans_people.tsv", "Who they are: scans, patients, sex, age.")
+        oddities = read_table(folder / "scans_oddities.tsv")
+        if report.subjects:
+            report.table(folder / "scans_oddities.tsv", "What is unusual about the table.")
+        else:
+            page.add_table(oddities[["finding", "count"]], "What is unusual about the table.")
+        if cohort["simulated"]:
+            report.picture(folder / "simulation.png", "What was simulated, and what it did.")
+    for task in tasks:
+        folder = Path(task["folder"])
+        page.add_heading(f"Splits of {task['cohort']}, {task['task']}")
+        report.table(folder / "splits_counts.tsv", "Scans and people of every split.")
+        audit = read_table(folder / "leakage_audit.tsv")
+        caption = "Audit of leakage: nothing of a test side may have taken part in training."
+        if report.subjects:
+            report.table(folder / "leakage_audit.tsv", caption, audit)
+        else:
+            named = ["images_of_two_patients", "images_counted_twice", "scans_left_out"]
+            for column in named:
+                audit[column] = [
+                    told if str(told) in ("0", "none", MISSING) else _HIDDEN
+                    for told in audit[column]
+                ]
+            page.add_table(audit, caption)
+
+
+def report_quality(report: Report, cohorts: Sequence[Mapping[str, Any]]) -> None:
+    """Measures of preprocessing, over the usable scans of each cohort."""
+    page = report.page
+    page.add_section("Preprocessing")
+    for cohort in cohorts:
+        folder = Path(cohort["folder"])
+        rows = [row for row in read_fates(folder / "scans.tsv") if row["fate"] == "usable"]
+        measures = pd.DataFrame(rows, columns=list(MEASURES)).apply(pd.to_numeric, errors="coerce")
+        told = measures.describe(percentiles=[0.05, 0.5, 0.95]).T
+        shown = pd.DataFrame(
+            {
+                "measure": [name.replace("_", " ") for name in told.index],
+                "5 %": told["5%"].to_numpy(),
+                "median": told["50%"].to_numpy(),
+                "95 %": told["95%"].to_numpy(),
+            }
+        )
+        flagged = len(read_table(folder / "scans_flagged.tsv"))
+        rungs = Counter(row["skull_rung"] for row in rows)
+        tools = sorted({f"{row['skull_tool']} {row['skull_tool_version']}" for row in rows})
+        caption = f"Cohort {cohort['name']}: {len(rows)} usable scans, {flagged} flags."
+        page.add_table(shown, caption, digits=3)
+        climbed = ", ".join(f"{count} {rung}" for rung, count in rungs.most_common())
+        page.add_text(f"Skull removal by {', '.join(tools)}; scans by rung: {climbed}.")
+        if report.subjects:
+            # Its pictures lie with the scans: they are not copied.
+            link = Path(cohort["folder"]).relative_to(RESULTS) / "quality.html"
+            page.add_link("Every scan, with its pictures:", link.as_posix())
+
+
+def report_networks(report: Report, networks: Sequence[Mapping[str, Any]]) -> None:
+    """How well networks and baselines do, and how they were trained.
+
+    Parameters
+    ----------
+    networks
+        ``cohort``, ``task``, ``label``, ``folder``: one a network of a task, with all its splits.
+    """
+    page = report.page
+    page.add_section("Networks")
+    if not networks:
+        page.add_text("None was trained.")
+        return
+    report.picture(RESULTS / "summary.png", "All networks and baselines, over their splits.")
+    summary = _of_patients(read_table(RESULTS / "summary.tsv"))
+    kept = ["cohort", "tested_on", "task", "model", "evaluation", "networks", "n"]
+    shown = summary[kept].copy()
+    for name in ("accuracy", "balanced_accuracy", "sensitivity", "specificity"):
+        shown[name.replace("_", " ")] = summary[f"{name}_mean"]
+    shown["ROC AUC"] = [
+        _between(*told) for told in summary[["roc_auc_mean", "roc_auc_low", "roc_auc_high"]].values
+    ]
+    report.table(
+        RESULTS / "summary.tsv",
+        "On patients that a network was not trained on, each counted once; intervals hold 95 % and "
+        "are of a bootstrap over patients.",
+        shown,
+    )
+    against = _of_patients(read_table(RESULTS / "against_baselines.tsv"))
+    report.table(
+        RESULTS / "against_baselines.tsv",
+        "ROC AUC of the networks minus the baselines'. A network that is no better than age and "
+        "sex explains the cohort, not the disease.",
+        against,
+    )
+    for network in networks:
+        folder = Path(network["folder"])
+        page.add_heading(_name_of(network))
+        for name, caption in (
+            ("learning_curves.png", "Loss and accuracy over the epochs."),
+            ("roc.png", "ROC curves of the folds, and their band."),
+            ("confusion.png", "Confusion matrices."),
+        ):
+            report.picture(folder / name, caption)
+        splits = _of_patients(read_table(folder / "cross_validation.tsv")).drop(columns="model")
+        report.table(folder / "cross_validation.tsv", "Every split, patient by patient.", splits)
+
+
+def report_heatmaps(report: Report, runs: Sequence[Mapping[str, Any]]) -> None:
+    """Average maps, distances with their noise, and areas, of every explained network."""
+    page = report.page
+    page.add_section("Heatmaps")
+    if not runs:
+        page.add_text("None was made.")
+        return
+    page.add_text(
+        "Average heatmaps of the test scans of a class, each divided by its own sum. Distances are "
+        "Euclidean, between the methods' averages of one class (Rieke et al. 2018)."
+    )
+    for run in runs:
+        folder = Path(run["folder"])
+        page.add_heading(_name_of(run))
+        report.picture(folder / "mean_maps.png", "Average heatmaps on the template.")
+        report.picture(folder / "distances.png", "Distances between the methods.")
+        distances = read_table(folder / "distances.tsv")
+        for name, of_class in distances.groupby("class", sort=False):
+            matrix = of_class.pivot(index="method_a", columns="method_b", values="distance")
+            methods = list(dict.fromkeys(of_class["method_a"]))
+            matrix = matrix.loc[methods, methods].astype(float) * 1e4
+            matrix.insert(0, "10⁻⁴", methods)
+            report.table(folder / "distances.tsv", f"Distances, class {name}.", matrix)
+        areas = read_table(folder / "top_areas.tsv")
+        for by, of_sort in areas.groupby("by", sort=False):
+            ranks = of_sort.assign(
+                told=[f"{a} ({100 * s:.1f} %)" for a, s in of_sort[["area", "share"]].values],
+                column=[f"{m}, {c}" for m, c in of_sort[["method", "class"]].values],
+            )
+            table = ranks.pivot(index="rank", columns="column", values="told")
+            table = table[list(dict.fromkeys(ranks["column"]))].reset_index()
+            report.table(
+                folder / "top_areas.tsv", f"Areas by {by} of relevance, with their share.", table
+            )
+        report.picture(folder / "area_distribution.png", "Relevance of areas, patient by patient.")
+    pictures = dict.fromkeys(
+        Path(run["folder"]).parent / "retraining.png" for run in runs if run["retrained"]
+    )
+    if pictures:
+        page.add_heading("How much of a distance is retraining")
+    for path in pictures:
+        caption = "Distances between methods, and of a method from itself trained again"
+        report.picture(path, f"{caption}: {'/'.join(path.parts[1:-1])}.")
+        report.table(path.with_suffix(".tsv"), "Distances and their noise floor.", digits=5)
+
+
+def report_worth(report: Report, runs: Sequence[Mapping[str, Any]]) -> None:
+    """Localisation and faithfulness."""
+    page = report.page
+    if not runs:
+        return
+    page.add_section("What the heatmaps are worth")
+    if report.subjects:  # that page shows scans
+        page.add_link(
+            "Over all cohorts and networks, which method finds what was simulated:",
+            report.keep(RESULTS / "trust.html"),
+            "trust.html",
+        )
+    for run in runs:
+        folder = Path(run["folder"])
+        page.add_heading(_name_of(run))
+        report.picture(
+            folder / "localisation.png",
+            "How well each method's heatmaps lie in the regions, and, where it is known, in what "
+            "was changed.",
+        )
+        report.picture(folder / "precision_recall.png", "Precision and recall, voxel by voxel.")
+        if run["with_truth"] and report.subjects:
+            report.picture(folder / "truth.png", "A scan's truth and its heatmaps.")
+        report.table(
+            folder / "localisation.tsv",
+            "Average precision in each region, as it is and smoothed, and how many times chance; "
+            "the file has the other measures.",
+            _shown_localisation(read_table(folder / "localisation.tsv")),
+        )
+        if run["followed"]:
+            report.picture(folder / "faithfulness.png", "Deletion and insertion of areas.")
+            told = _shown_means(
+                read_table(folder / "faithfulness.tsv"), ["method", "class"], "measure"
+            )
+            report.table(
+                folder / "faithfulness.tsv",
+                "Deletion (less is better), insertion, their difference, and its gain over random "
+                "orders (more is better).",
+                told,
+            )
+        if run["randomised"]:
+            report.picture(folder / "randomisation.png", "Heatmaps of networks made random.")
+            told = _shown_means(read_table(folder / "randomisation.tsv"), ["method"], "layer")
+            report.table(
+                folder / "randomisation.tsv",
+                "Rank correlation with the heatmap of the trained network, once this layer and all "
+                "after it are random; near 1, a heatmap does not show what was learned.",
+                told,
+            )
+
+
+def _of_patients(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["level"] == "patient"].drop(columns="level")
+
+
+def _shown_localisation(table: pd.DataFrame) -> pd.DataFrame:
+    """A row for each method, a column for each region and smoothing."""
+    own = table[table["measure"] == "average_precision"]
+    rows: dict[str, dict[str, object]] = {}
+    for told in own.to_dict("records"):
+        width = told["smoothing_mm"]
+        column = told["region"] + (f", smoothed {width:g} mm" if width else "")
+        mean, text = _between(told["mean"], told["low"], told["high"])
+        if pd.notna(told["times_chance"]):
+            text += f", {told['times_chance']:.1f} x"
+        rows.setdefault(told["method"], {})[column] = (mean, text)
+    return pd.DataFrame([{"method": method, **told} for method, told in rows.items()])
+
+
+def _shown_means(table: pd.DataFrame, keys: Sequence[str], across: str) -> pd.DataFrame:
+    """A row for each of the keys, a column for each value of ``across``: means, with intervals."""
+    rows: dict[tuple, dict[str, object]] = {}
+    for told in table.to_dict("records"):
+        row = rows.setdefault(tuple(told[key] for key in keys), {key: told[key] for key in keys})
+        row[told[across]] = _between(told["mean"], told["low"], told["high"])
+    return pd.DataFrame(rows.values())
+
+
+def report_making(
+    report: Report, config: Mapping[str, Any], version: str, snakemake_version: str
+) -> None:
+    """Configuration, commands, versions, citations, time and memory."""
+    page = report.page
+    page.add_section("How it was made")
+    told = yaml.safe_dump(hide_subjects(config, report.subjects), sort_keys=False, width=100)
+    report.folder.mkdir(parents=True, exist_ok=True)
+    (report.folder / "config.yaml").write_text(told, encoding="utf-8")
+    page.add_link("The configuration, with every default:", f"{FILES}/config.yaml")
+    page.add_code(told, "config.yaml")
+    page.add_text(f"With voxplain {version} and this configuration, the run again:")
+    page.add_code(
+        "snakemake --cores all --resources gpu=1 --configfile config.yaml", "Commands", True
+    )
+    versions = [("voxplain", version), ("snakemake", snakemake_version), *_versions()]
+    page.add_table(pd.DataFrame(versions, columns=["package", "version"]), "Versions.")
+    cited = citations_of(config)
+    page.add_text("If you publish this, please cite:")
+    page.add_points([citation.text for citation in cited])
+    (report.folder / "citations.bib").write_text(to_bibtex(cited), encoding="utf-8")
+    page.add_link("The same to paste:", f"{FILES}/citations.bib")
+    costs = costs_of_rules(RESULTS / "benchmarks")
+    if len(costs):
+        costs.to_csv(report.folder / "costs.tsv", sep="\t", index=False, float_format="%.1f")
+        page.add_table(
+            costs,
+            "Time and memory of the jobs, as Snakemake measured them when each last ran.",
+            f"{FILES}/costs.tsv",
+            digits=1,
+        )
+
+
+def hide_subjects(config: Mapping[str, Any], subjects: bool) -> dict[str, Any]:
+    """The configuration; without subjects, without the scans that it names."""
+    if subjects or not config["quality"]["keep"]:
+        return dict(config)
+    return {**config, "quality": {**config["quality"], "keep": []}}
+
+
+def costs_of_rules(folder: Path) -> pd.DataFrame:
+    """Jobs, their CPU time, the longest of them and the peak of their memory, rule by rule.
+
+    Parameters
+    ----------
+    folder
+        Of Snakemake's benchmark files, those of a rule below its name.
+    """
+    rows = []
+    for place in sorted(folder.iterdir()) if folder.is_dir() else ():
+        paths = [place] if place.suffix == ".tsv" else sorted(place.rglob("*.tsv"))
+        tables = [pd.read_csv(path, sep="\t", na_values=["-", "NA"]) for path in paths]
+        if not tables:
+            continue
+        table = pd.concat(tables, ignore_index=True)
+        rows.append(
+            {
+                "rule": place.name.removesuffix(".tsv"),
+                "jobs": len(paths),
+                "CPU time, min": table["cpu_time"].sum() / 60,
+                "longest job, min": table["s"].max() / 60,
+                "peak memory, MB": table["max_rss"].max(),
+            }
+        )
+    rows.sort(key=lambda row: -row["CPU time, min"])
+    return pd.DataFrame(rows)
+
+
+def _versions() -> Iterable[tuple[str, str]]:
+    for name in _PACKAGES:
+        try:
+            yield name, metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue  # in the environment of other rules only
+
+
+def _name_of(run: Mapping[str, Any]) -> str:
+    told = [run["cohort"], run["task"], run["label"]]
+    told += [f"{key} {run[key]}" for key in ("split", "seed") if key in run]
+    return ", ".join(told)
+
+
+def _between(mean: float, low: float, high: float) -> tuple[float, str]:
+    if pd.isna(mean):
+        return float("nan"), MISSING
+    told = f"{mean:.2f}"
+    return float(mean), told if pd.isna(low) else f"{told} ({low:.2f} to {high:.2f})"

@@ -1,0 +1,39 @@
+"""Put what came out of a run on one page, with the files that it shows beside it."""
+
+from pipeline.job import job
+
+with job(snakemake):
+    from pathlib import Path
+
+    from pipeline.report import (
+        FILES,
+        Report,
+        report_cohorts,
+        report_heatmaps,
+        report_making,
+        report_networks,
+        report_quality,
+        report_worth,
+    )
+    from voxplain.pages import Page
+
+    params, output = snakemake.params, snakemake.output
+    names = ", ".join(cohort["name"] for cohort in params.cohorts)
+    page = Page(
+        f"Relevance heatmaps of {names}",
+        [
+            f"The files of this page lie in {FILES} beside it: move or pass on both together. "
+            "Tables sort by a click on their head, and name the file that they are from.",
+        ],
+        f"Made by voxplain {params.version}.",
+        wide=True,
+    )
+    Path(output.files).mkdir(parents=True, exist_ok=True)
+    report = Report(page, output.files, params.config["report"]["subjects"])
+    report_cohorts(report, params.cohorts, params.tasks)
+    report_quality(report, params.cohorts)
+    report_networks(report, params.networks)
+    report_heatmaps(report, params.runs)
+    report_worth(report, params.runs)
+    report_making(report, params.config, params.version, params.snakemake_version)
+    page.write(output.page)

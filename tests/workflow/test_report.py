@@ -1,0 +1,115 @@
+"""The page of a run: it shows what the run made, and, where it is asked to, nobody."""
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from urllib.parse import unquote
+
+import pytest
+
+from workflow.conftest import TINY, snakemake
+from workflow.test_tiny_run import read_scans
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+RUN = "report_files/tiny/AD-NC/rieke/fixed/seed-1"
+
+
+class Reader(HTMLParser):
+    """Links, pictures, and the text that is shown."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.links, self.pictures, self.text = [], [], []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        told = dict(attributes)
+        if tag == "a":
+            self.links.append(unquote(told["href"]))
+        if tag == "img":
+            self.pictures.append(unquote(told["src"]))
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def reader(tiny_run):
+    return Reader(tiny_run / "results/report.html")
+
+
+def test_every_file_that_it_shows_lies_beside_it(tiny_run, reader):
+    links = [link for link in reader.links if not link.startswith("#")]
+    assert not [link for link in links + reader.pictures if "://" in link or link.startswith("/")]
+    for link in {*links, *reader.pictures}:
+        assert (tiny_run / "results" / link).is_file(), link
+    assert all(picture.startswith("report_files/") for picture in reader.pictures)
+    # And nothing lies there that it does not show.
+    folder = tiny_run / "results/report_files"
+    files = {f"report_files/{path.relative_to(folder)}" for path in folder.rglob("*.*")}
+    assert files - {"report_files/.snakemake_timestamp"} == {
+        link for link in (*links, *reader.pictures) if link.startswith("report_files/")
+    }
+
+
+def test_it_has_a_picture_of_everything(tiny_run, reader):
+    methods = ("mean_maps", "distances", "area_distribution")
+    worth = ("localisation", "precision_recall", "truth", "faithfulness", "randomisation")
+    for name in (*methods, *worth):
+        assert f"{RUN}/{name}.png" in reader.pictures
+    for name in ("learning_curves", "roc", "confusion"):
+        assert f"report_files/tiny/AD-NC/rieke/{name}.png" in reader.pictures
+    assert "report_files/summary.png" in reader.pictures
+    assert "tiny/quality.html" in reader.links
+    copy = tiny_run / "results" / RUN / "mean_maps.png"
+    own = tiny_run / "results/tiny/AD-NC/rieke/fixed/seed-1/mean_maps.png"
+    assert copy.read_bytes() == own.read_bytes()
+
+
+def test_its_tables_have_the_numbers_of_the_files(tiny_run, reader):
+    text = "\n".join(reader.text)
+    rows = (tiny_run / "results" / RUN / "distances.tsv").read_text().splitlines()
+    column = rows[0].split("\t").index("distance")
+    distances = [float(row.split("\t")[column]) for row in rows[1:]]
+    assert all(f"{distance * 1e4:.2f}" in text for distance in distances)
+    assert "explain_scans" in text, "its costs"
+    assert "Rieke et al. 2018" in text
+
+
+def test_the_configuration_that_it_gives_makes_the_same_run(tiny_run, finished):
+    config = tiny_run / "results/report_files/config.yaml"
+    run = snakemake(finished, "-n", "--configfile", str(config))
+    assert run.status == 0, run.said
+    assert "Nothing to be done" in run.said, run.said
+
+
+def test_without_subjects_it_names_none(finished):
+    run = snakemake(finished, config={**TINY, "report": {"subjects": False}})
+    assert run.status == 0, run.said
+    assert run.jobs.keys() == {"all", "report_results"}
+    scans = read_scans(finished, "tiny")
+    names = {*scans, *(row["subject"] for row in scans.values())}
+    names |= {re.sub(r"\W|_", "", name) for name in names}
+    page = finished / "results/report.html"
+    files = [path for path in (finished / "results/report_files").rglob("*") if path.is_file()]
+    for path in [page, *files]:
+        content = path.read_bytes()
+        assert not [name for name in names if name.encode() in content], path
+    shown = Reader(page)
+    assert not [link for link in (*shown.links, *shown.pictures) if "truth" in link]
+    assert not [link for link in shown.links if link.endswith(("scans.tsv", "quality.html"))]
+    assert f"{RUN}/mean_maps.png" in shown.pictures
+    assert {path.name for path in files} >= {"mean_maps.png", "config.yaml", "citations.bib"}
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here to look at the page with")
+@pytest.mark.parametrize("width", [420, 1400])
+def test_it_opens_in_a_browser_from_disk(tiny_run, tmp_path, width):
+    picture = tmp_path / "page.png"
+    done = subprocess.run(
+        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},3000",
+         f"--screenshot={picture}", f"file://{tiny_run}/results/report.html"],
+        capture_output=True, timeout=120, check=True, text=True,
+    )  # fmt: skip
+    assert picture.stat().st_size > 50_000, done.stderr
