@@ -77,6 +77,7 @@ def complete_settings(config: Mapping[str, Any], schema: Mapping[str, Any]) -> d
         settings["models"] = {name: {} if told is None else told for name, told in models.items()}
     _fill_presets(settings, schema)
     _fill_defaults(settings, schema, schema)
+    _refuse_odd_values(settings)  # a default of 1.0 is the 1 that somebody writes: no change
     problems = list(_problems(settings, schema))
     if problems:
         raise SetupFault("\n".join(dict.fromkeys(problems)))
