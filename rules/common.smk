@@ -1233,13 +1233,14 @@ def first_test_scans(key):
     """
 
     def images(wildcards):
-        return choose_first(wildcards.cohort, wildcards.task, split_of(wildcards), key)
+        count = config["faithfulness"][key]
+        return choose_first(wildcards.cohort, wildcards.task, split_of(wildcards), count)
 
     return images
 
 
-def choose_first(cohort, task, split, key):
-    """The test scans of `first_test_scans`."""
+def choose_first(cohort, task, split, count):
+    """So many of a split's test scans, as `first_test_scans` chooses them."""
     scans, classes = SCANS[split.test_cohort or cohort], TASKS[task]
     of_patients = {}
     for image in split.test:
@@ -1249,7 +1250,7 @@ def choose_first(cohort, task, split, key):
     for image in filter(None, ordered):
         of_classes[class_in(scans[image], classes)].append(image)
     in_turn = [image for turn in itertools.zip_longest(*of_classes.values()) for image in turn]
-    return list(filter(None, in_turn))[: config["faithfulness"][key]]
+    return list(filter(None, in_turn))[:count]
 
 
 images_to_change = first_test_scans("scans")
@@ -1519,7 +1520,39 @@ def results_of_heatmaps(wildcards):
         paths += [f"{run['folder']}/{name}" for name in names]
         several = str(Path(run["folder"]).parent)
         paths += [f"{several}/retraining.{kind}" for kind in ("png", "tsv") if run["retrained"]]
-    return list(dict.fromkeys(paths)) + ["results/trust.html"] * bool(paths)
+    pages = ["results/trust.html", "results/viewer.html"] if paths else []
+    return list(dict.fromkeys(paths)) + pages
+
+
+def viewed_runs(wildcards=None):
+    """The first explained split and seed of every network, and the scans that are looked at."""
+    first, runs = {}, []
+    for run in explained_runs():
+        first.setdefault((run["cohort"], run["task"], run["label"]), run)
+    for (cohort, task, label), run in first.items():
+        split = SPLITS[cohort][task][run["split"]]
+        tested = split.test_cohort or cohort
+        count = config["report"]["viewed_scans"] if config["report"]["subjects"] else 0
+        images = choose_first(cohort, task, split, count)
+        chunks = [n for n, held in enumerate(chunked(split.test), 1) if set(images) & set(held)]
+        scans = "{folder}/{method}/scans/chunk-{chunk}"
+        told = {"name": f"{cohort}, {task}, {label}", "methods": run["methods"], "images": images}
+        told |= {"classes": TASKS[task], "folder": run["folder"]}
+        told["maps"] = expand(scans, folder=run["folder"], method=run["methods"], chunk=chunks)
+        told["brains"] = of_images(PREPROCESSED, tested, images)
+        runs.append(told)
+    return runs
+
+
+def viewed_files(wildcards):
+    """Average heatmaps, those of the scans that are looked at, and their brains."""
+    paths = []
+    for run in viewed_runs():
+        mean = "{folder}/{method}/mean_{group}.nii.gz"
+        folder, methods, classes = (run[key] for key in ("folder", "methods", "classes"))
+        paths += expand(mean, folder=folder, method=methods, group=classes)
+        paths += run["maps"] + run["brains"]
+    return list(dict.fromkeys(paths))
 
 
 def fitted_baselines():
@@ -1820,6 +1853,7 @@ def print_summary(since=0):
     tell(summarise_networks(Path("results/summary.tsv"), since))
     for name, what in (
         ("trust", "Which heatmap can be trusted, on one page"),
+        ("viewer", "Heatmaps slice by slice"),
         ("report", "All of this run, with its pictures"),
     ):
         page = Path(f"results/{name}.html")

@@ -32,3 +32,31 @@ rule report_results:
         code=code_of("report_results"),
     script:
         "../scripts/report_results.py"
+
+
+rule show_heatmaps:
+    """Put average heatmaps, and those of some scans, on a page to look at slice by slice."""
+    input:
+        files=viewed_files,
+        template=f"{TEMPLATE}_T1w.nii.gz",
+        mask=f"{TEMPLATE}_mask.nii.gz",
+        labels=f"{ATLAS}.nii.gz",
+        names=f"{ATLAS}.tsv",
+    output:
+        page="results/viewer.html",
+        files=directory("results/viewer_files"),
+    log:
+        "logs/show_heatmaps.log",
+    benchmark:
+        "results/benchmarks/show_heatmaps.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=voxels_times(2000, least_mb=1000),
+        runtime=growing(60),
+    params:
+        runs=viewed_runs,
+        code=code_of("show_heatmaps"),
+    script:
+        "../scripts/show_heatmaps.py"

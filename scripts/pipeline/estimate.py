@@ -405,6 +405,7 @@ def estimate(
             work.setdefault(rule, []).append(share)
     work["summarise_networks"] = [Work(trains, 1)]
     work["report_results"] = [Work(1, 1)]
+    work["show_heatmaps"] = [Work(explains and any(settings["methods_of"].values()), 1)]
     work["report_trust"] = [Work(explains and any(settings["methods_of"].values()), 1)]
     rows = []
     for rule, shares in work.items():

@@ -237,6 +237,11 @@ def report_heatmaps(report: Report, runs: Sequence[Mapping[str, Any]]) -> None:
     if not runs:
         page.add_text("None was made.")
         return
+    page.add_link(
+        "Slice by slice, with the area under the cursor, in a browser with WebGL 2 (with a folder "
+        "of its own beside this page):",
+        "viewer.html",
+    )
     page.add_text(
         "Average heatmaps of the test scans of a class, each divided by its own sum. Distances are "
         "Euclidean, between the methods' averages of one class (Rieke et al. 2018)."

@@ -68,6 +68,8 @@ TINY = {
 }
 # Where brains are stripped over and over, and nobody looks at the gate of the ladder.
 NO_LADDER = {"tool": "deepbet", "ladder": []}
+# Targets, and the pages of a whole run, which show something of nearly every rule.
+COLLECTING = {"all", "simulated", "converted", "preprocessed", "report_results", "show_heatmaps"}
 
 
 @dataclasses.dataclass
@@ -86,8 +88,8 @@ class Run:
 
     @property
     def rules(self) -> set[str]:
-        """The rules that run, without the targets and the report, which only collect."""
-        return set(self.jobs) - {"all", "simulated", "converted", "preprocessed", "report_results"}
+        """The rules that run, without those that only collect."""
+        return set(self.jobs) - COLLECTING
 
 
 def command(

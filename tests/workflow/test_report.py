@@ -1,5 +1,6 @@
 """The page of a run: it shows what the run made, and, where it is asked to, nobody."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -87,13 +88,14 @@ def test_the_configuration_that_it_gives_makes_the_same_run(tiny_run, finished):
 def test_without_subjects_it_names_none(finished):
     run = snakemake(finished, config={**TINY, "report": {"subjects": False}})
     assert run.status == 0, run.said
-    assert run.jobs.keys() == {"all", "report_results"}
+    assert not run.rules
     scans = read_scans(finished, "tiny")
     names = {*scans, *(row["subject"] for row in scans.values())}
     names |= {re.sub(r"\W|_", "", name) for name in names}
     page = finished / "results/report.html"
     files = [path for path in (finished / "results/report_files").rglob("*") if path.is_file()]
-    for path in [page, *files]:
+    viewer = [finished / "results/viewer.html", *(finished / "results/viewer_files").iterdir()]
+    for path in [page, *files, *viewer]:
         content = path.read_bytes()
         assert not [name for name in names if name.encode() in content], path
     shown = Reader(page)
@@ -101,6 +103,21 @@ def test_without_subjects_it_names_none(finished):
     assert not [link for link in shown.links if link.endswith(("scans.tsv", "quality.html"))]
     assert f"{RUN}/mean_maps.png" in shown.pictures
     assert {path.name for path in files} >= {"mean_maps.png", "config.yaml", "citations.bib"}
+
+
+def test_the_viewer_offers_averages_and_some_scans(tiny_run):
+    text = (tiny_run / "results/viewer.html").read_text(encoding="utf-8")
+    maps = json.loads(re.search(r"^const maps = (.*);$", text, re.M).group(1))
+    subjects = {told["subject"] for told in maps}
+    assert {"average of AD", "average of NC"} < subjects
+    assert len(subjects) == 4, "and a scan of each class"
+    assert {told["method"] for told in maps} == set(TINY["heatmaps"]["methods"])
+    assert len(maps) == 4 * len(TINY["heatmaps"]["methods"])
+    files = tiny_run / "results/viewer_files"
+    for told in maps:
+        assert (files / f"{told['file']}.js").is_file()
+        assert told["top"] > 0
+    assert len({told["under"] for told in maps}) == 3, "the template, and the scans' own brains"
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium here to look at the page with")

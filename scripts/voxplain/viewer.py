@@ -1,0 +1,130 @@
+"""A page on which heatmaps are looked at slice by slice; it opens from disk, without a network.
+
+The slices are drawn by NiiVue (BSD 2-Clause), which lies beside the page with the volumes. A page
+from disk may not read files, but it may run scripts: each volume is one, read when it is first
+looked at.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+import nibabel as nib
+import numpy as np
+
+from voxplain.volumes import Grid, read_array, resample, smooth_for
+
+_ASSETS = Path(__file__).parent / "assets"
+_FINEST_MM = 2.0  # finer volumes would be eight times as large, and no heatmap is as fine
+
+
+@dataclass(frozen=True)
+class ViewedMap:
+    """A heatmap to look at.
+
+    Attributes
+    ----------
+    run, subject, method
+        What is chosen by: the network; the average of a class, or a scan; the method.
+    path
+        Of the heatmap.
+    under
+        Of the brain it lies on.
+    """
+
+    run: str
+    subject: str
+    method: str
+    path: str
+    under: str
+
+
+def write_viewer(
+    page: str | Path,
+    title: str,
+    maps: Sequence[ViewedMap],
+    atlas: str | Path,
+    names: Mapping[int, str],
+    brain: str | Path,
+) -> None:
+    """Write the page, and a folder with what it shows beside it.
+
+    Parameters
+    ----------
+    page
+        The page; its folder has the page's name, with ``_files``.
+    maps
+        In the order in which they are offered. Those of one run and method share a colour scale,
+        from 0 to the largest of their maxima.
+    atlas, names
+        Areas on the grid of the brains, and what they are called.
+    brain
+        Mask; outside of it a heatmap is not shown.
+    """
+    page = Path(page)
+    folder = page.with_name(f"{page.stem}_files")
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(_ASSETS / "niivue.umd.js", folder / "niivue.js")
+    shutil.copyfile(_ASSETS / "LICENSE.niivue", folder / "LICENSE.niivue")
+    inside = read_array(brain, np.uint8)[0] > 0
+    labels, grid = read_array(atlas, np.uint8)
+    _write_volume(folder, "atlas", labels, grid, order=0)
+    unders: dict[str, str] = {}
+    for map_ in maps:
+        if map_.under not in unders:
+            unders[map_.under] = f"brain-{len(unders) + 1}"
+            _write_volume(folder, unders[map_.under], *read_array(map_.under))
+    told, tops = [], {}
+    for number, map_ in enumerate(maps, start=1):
+        values, grid = read_array(map_.path)
+        top = _write_volume(folder, f"map-{number}", np.where(inside, values, 0), grid)
+        key = (map_.run, map_.method)
+        tops[key] = max(tops.get(key, 0.0), top)
+        keys = {"run": map_.run, "subject": map_.subject, "method": map_.method}
+        told.append({**keys, "file": f"map-{number}", "under": unders[map_.under]})
+    for row in told:
+        row["top"] = tops[row["run"], row["method"]] or 1.0
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    template = environment.from_string((_ASSETS / "viewer.html").read_text(encoding="utf-8"))
+    text = template.render(
+        title=title,
+        files=folder.name,
+        files_json=_as_script(folder.name),
+        maps=_as_script(told),
+        areas=_as_script({str(number): name for number, name in names.items()}),
+    )
+    page.write_text(text, encoding="utf-8")
+
+
+def _as_script(value: object) -> str:
+    """A value in a script of a page; no name in it can end the script."""
+    return jinja2.utils.htmlsafe_json_dumps(value)
+
+
+def _write_volume(folder: Path, name: str, array: np.ndarray, grid: Grid, order: int = 1) -> float:
+    """Write a volume as a script; gives its largest value.
+
+    Values are kept in 256 steps from the smallest to the largest, which no eye tells apart.
+    """
+    if max(grid.voxel_size) < _FINEST_MM:
+        coarse = grid.coarsened(_FINEST_MM)
+        array = array if order == 0 else smooth_for(array, grid, coarse)
+        array, grid = resample(array, grid, coarse, order=order), coarse
+    image = nib.Nifti1Image(array, grid.matrix)
+    image.set_data_dtype(np.uint8)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(grid.matrix, code="mni")
+    image.set_qform(grid.matrix, code="mni")
+    packed = folder / f"{name}.nii.gz"
+    nib.save(image, packed)
+    content = base64.b64encode(packed.read_bytes()).decode("ascii")
+    packed.unlink()
+    text = f"voxplain({json.dumps(name)}, {json.dumps(content)});\n"
+    (folder / f"{name}.js").write_text(text, encoding="utf-8")
+    return float(array.max(initial=0))

@@ -1,0 +1,157 @@
+"""The viewer: its volumes are those that it was given, and a browser shows them."""
+
+import base64
+import gzip
+import json
+import re
+import shutil
+import subprocess
+
+import nibabel as nib
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from voxplain.viewer import ViewedMap, write_viewer
+from voxplain.volumes import Grid, axis_aligned_grid, write_array
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+GRID = axis_aligned_grid((30, 36, 30), (4.0, 4.0, 4.0), (-58, -70, -58))
+NAMES = {1: "Left_L", 2: "Right_R </script>"}
+
+
+@pytest.fixture
+def made(tmp_path):
+    """A page of two classes by two methods, and a scan on its own brain."""
+    x, y, z = np.indices(GRID.shape)
+    inside = (x - 14.5) ** 2 + (y - 17.5) ** 2 + (z - 14.5) ** 2 < 13**2
+    brain = np.where(inside, 50 + 20 * np.sin(x / 3), 0)
+    labels = np.where(inside, np.where(x < 15, 1, 2), 0)
+    heat = np.where((x < 12) & (y > 15), 1e-4 * (1 + z), 0)
+    volumes = {
+        "brain": brain,
+        "other": brain[::-1],
+        "mask": inside,
+        "labels": labels,
+        "AD": heat,
+        "NC": heat / 2,
+        "scan": heat[::-1],
+    }
+    for name, volume in volumes.items():
+        write_array(tmp_path / f"{name}.nii.gz", volume, GRID)
+    paths = {name: str(tmp_path / f"{name}.nii.gz") for name in volumes}
+    maps = [
+        ViewedMap("c <b>, AD-NC", f"average of {group}", method, paths[group], paths["brain"])
+        for group in ("AD", "NC")
+        for method in ("occlusion", "lrp")
+    ]
+    maps.append(ViewedMap("c <b>, AD-NC", "I1 (AD)", "lrp", paths["scan"], paths["other"]))
+    page = tmp_path / "place" / "viewer.html"
+    page.parent.mkdir()
+    write_viewer(page, "Maps & more", maps, paths["labels"], NAMES, paths["mask"])
+    return page, volumes
+
+
+def volume_in(page, name):
+    """A volume as the page's scripts hold it, and its grid."""
+    text = (page.parent / "viewer_files" / f"{name}.js").read_text()
+    call = re.fullmatch(r"voxplain\((.*)\);", text.strip())
+    told, content = json.loads(f"[{call.group(1)}]")
+    assert told == name
+    image = nib.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(content)))
+    assert image.get_data_dtype() == np.uint8
+    return image.get_fdata(), Grid.of(image)
+
+
+def told(page, name):
+    return json.loads(re.search(rf"^const {name} = (.*);$", page.read_text(), re.M).group(1))
+
+
+def test_the_volumes_are_those_that_were_given(made):
+    page, volumes = made
+    for row in told(page, "maps"):
+        name = {"average of AD": "AD", "average of NC": "NC", "I1 (AD)": "scan"}[row["subject"]]
+        expected = np.where(volumes["mask"], volumes[name], 0)
+        found, grid = volume_in(page, row["file"])
+        assert grid.matches(GRID)
+        np.testing.assert_allclose(found, expected, atol=expected.max() / 255)
+        under, _ = volume_in(page, row["under"])
+        brain = volumes["other" if name == "scan" else "brain"]
+        np.testing.assert_allclose(under, brain, atol=brain.max() / 255)
+    labels, _ = volume_in(page, "atlas")
+    np.testing.assert_array_equal(labels, volumes["labels"])
+    assert told(page, "areas") == {str(number): name for number, name in NAMES.items()}
+
+
+def test_the_classes_of_a_method_share_their_scale(made):
+    page, volumes = made
+    tops = [row["top"] for row in told(page, "maps")]
+    largest = np.where(volumes["mask"], volumes["AD"], 0).max()
+    assert tops == pytest.approx([largest] * 5, rel=1e-6)
+
+
+def test_fine_volumes_are_brought_to_2_mm(tmp_path):
+    grid = axis_aligned_grid((40, 40, 40), (1.0, 1.0, 1.0), (-20, -20, -20))
+    labels = np.zeros(grid.shape, np.uint8)
+    labels[:20] = 7
+    values = {"brain": labels + 1.0, "map": labels * 1e-3, "labels": labels, "mask": labels > 0}
+    for name, volume in values.items():
+        write_array(tmp_path / f"{name}.nii.gz", volume, grid)
+    paths = {name: tmp_path / f"{name}.nii.gz" for name in values}
+    one = ViewedMap("run", "average of AD", "lrp", str(paths["map"]), str(paths["brain"]))
+    page = tmp_path / "viewer.html"
+    write_viewer(page, "t", [one], paths["labels"], {7: "Area"}, paths["mask"])
+    found, coarse = volume_in(page, "atlas")
+    assert coarse.shape == (20, 20, 20)
+    assert coarse.voxel_size == (2.0, 2.0, 2.0)
+    assert set(np.unique(found)) == {0, 7}, "labels are not mixed"
+
+
+def test_no_name_ends_the_pages_script(made):
+    page, _ = made
+    text = page.read_text()
+    assert text.count("</script>") == 2, "the two that are its own"
+    assert "<title>Maps &amp; more</title>" in text
+
+
+def browse(page, *options):
+    done = subprocess.run(
+        [CHROMIUM, "--headless", "--no-sandbox", "--use-angle=swiftshader", "--hide-scrollbars",
+         "--enable-unsafe-swiftshader", "--virtual-time-budget=30000", *options],
+        capture_output=True, timeout=300, check=True, text=True,
+    )  # fmt: skip
+    return done.stdout
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here to look at the page with")
+def test_a_browser_shows_the_choice_and_names_the_area(made, tmp_path):
+    page, volumes = made
+    # A voxel's centre, on the left, where there is relevance.
+    place = np.array([8, 20, 20])
+    x, y, z = GRID.matrix[:3, :3] @ place + GRID.matrix[:3, 3]
+    asked = f"#subject=average+of+NC&method=lrp&at={x:g},{y:g},{z:g}"
+    dom = browse(page, "--dump-dom", f"file://{page}{asked}")
+    assert '<body data-state="ready">' in dom, dom[-3000:]
+    shown = dict(re.findall(r'<span id="(\w+)">([^<]*)', dom))
+    assert shown["area"] == "Left_L"
+    assert shown["where"] == f"x {x:.0f}, y {y:.0f}, z {z:.0f} mm"
+    value = float(shown["value"].split()[1])
+    assert value == pytest.approx(volumes["NC"][tuple(place)], abs=volumes["NC"].max() / 100)
+    picture = tmp_path / "viewer.png"
+    asked = asked.replace("NC", "AD")  # the brighter one
+    browse(page, "--window-size=1000,700", f"--screenshot={picture}", f"file://{page}{asked}")
+    pixels = imread(picture)[..., :3]
+    middle = pixels[120:650]
+    grey = (np.ptp(middle, axis=-1) < 0.05) & (middle.mean(axis=-1) > 0.25)
+    warm = (middle[..., 0] > middle[..., 2] + 0.2) & (middle[..., 0] > 0.35)
+    assert grey.mean() > 0.03, "the brain"
+    assert 0.003 < warm.mean() < 0.3, "the heatmap, on a part of it"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here to look at the page with")
+def test_a_file_that_is_missing_is_named(made):
+    page, _ = made
+    (page.parent / "viewer_files/atlas.js").unlink()
+    dom = browse(page, "--dump-dom", f"file://{page}")
+    assert '<body data-state="failed">' in dom
+    assert "viewer_files/atlas.js is missing" in dom
