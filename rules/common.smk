@@ -1769,7 +1769,7 @@ def rules_targets(stage):
     if any(trained_networks(cohort) for cohort in COHORTS):
         paths.append("results/summary.tsv")
     if explained_runs():
-        paths.append("results/trust.html")
+        paths += ["results/trust.html", "results/viewer.html"]
     return [*paths, "results/report.html"]
 
 
