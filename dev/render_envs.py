@@ -34,7 +34,10 @@ ENVIRONMENTS = {
         [],
     ),
     "report": (
-        ["seaborn", "scikit-learn", "pandas", "jinja2", "nibabel", "numpy", "scipy", "matplotlib"],
+        [
+            *("seaborn", "scikit-learn", "pandas", "jinja2", "pyyaml"),
+            *("nibabel", "numpy", "scipy", "matplotlib"),
+        ],
         [],
     ),
 }
