@@ -8,10 +8,11 @@ PROCESSES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DOCS := .venv-docs
 # On a terminal a display of the running jobs, in a log file Snakemake's own lines.
 PROGRESS := $(shell test -t 2 && echo --logger rich)
 
-.PHONY: run test test-slurm lint format generate lock clean
+.PHONY: run test test-slurm docs lint format generate lock clean
 .DEFAULT_GOAL := run
 
 SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" snakemake
@@ -28,6 +29,10 @@ test: $(READY)
 # On a SLURM that it starts on this machine; needs root and, once, `tests/slurm/cluster install` (Debian).
 test-slurm: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest tests/slurm --durations=5 $(ARGS)
+
+# The documentation as a site, in site/; a link that leads nowhere is an error.
+docs: $(DOCS)/.ready
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
 
 lint: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" dev/lint
@@ -49,8 +54,13 @@ $(READY): requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
 	@touch $(READY)
 
+$(DOCS)/.ready: requirements-docs.lock
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements-docs.lock
+	@touch $(DOCS)/.ready
+
 lock:
 	dev/lock
 
 clean:
-	rm -rf $(VENV) .snakemake results logs
+	rm -rf $(VENV) $(DOCS) .snakemake results logs site
