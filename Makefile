@@ -12,7 +12,7 @@ DOCS := .venv-docs
 # On a terminal a display of the running jobs, in a log file Snakemake's own lines.
 PROGRESS := $(shell test -t 2 && echo --logger rich)
 
-.PHONY: run test test-slurm docs lint format generate lock clean
+.PHONY: run test test-slurm docs validate lint format generate lock clean
 .DEFAULT_GOAL := run
 
 SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" snakemake
@@ -33,6 +33,10 @@ test-slurm: $(READY)
 # The documentation as a site, in site/; a link that leads nowhere is an error.
 docs: $(DOCS)/.ready
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
+
+# Whether BIDS tools take the results for what they are, by BIDS' own validator.
+validate: $(DOCS)/.ready
+	for dataset in results/*/derivatives; do $(DOCS)/bin/bids-validator-deno "$$dataset" || exit 1; done
 
 lint: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" dev/lint

@@ -200,6 +200,7 @@ rule collect_scans:
             labels={"cohort": "{cohort}", "table": "oddities"},
         ),
         description="results/{cohort}/derivatives/dataset_description.json",
+        ignored="results/{cohort}/derivatives/.bidsignore",
     log:
         "logs/collect_scans/{cohort}.log",
     benchmark:

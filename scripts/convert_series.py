@@ -18,5 +18,7 @@ with scan_job(snakemake, "convert"):
         Path(snakemake.output.digests).write_text("".join(lines), "utf-8", "surrogateescape")
         series = read_scan(files, place, Conversion(**settings), **told)
     write_array(snakemake.output.volume, series.voxels, series.grid, series.voxels.dtype)
-    sidecar = {**series.sidecar, "VoxelDataSha256": digest_voxels(series.voxels)}
-    write_sidecar(snakemake.output.sidecar, sidecar)
+    # What came without its skull is 0, or no number, outside of the brain.
+    told = {"SkullStripped": snakemake.params.settings["nan_outside"]}
+    told |= {"VoxelDataSha256": digest_voxels(series.voxels)}
+    write_sidecar(snakemake.output.sidecar, {**series.sidecar, **told})
