@@ -42,6 +42,6 @@ with job(snakemake):
         "GeneratedBy": [{"Name": "voxplain", "Version": snakemake.params.version}],
     }
     Path(snakemake.output.description).write_text(json.dumps(write, indent=2) + "\n")
-    # What BIDS has no names for yet: pictures, what files were read, transforms, stored voxels, fates.
+    # What BIDS has no names for: pictures, digests of sources, transforms, stored voxels, fates.
     ignored = ["**/figures", "**/provenance", "*_xfm.h5", "*.npy", "*_desc-quality_T1w.json"]
     Path(snakemake.output.ignored).write_text("\n".join(ignored) + "\n")
