@@ -45,6 +45,7 @@ a { color: var(--mark); }
 figure { margin: 1rem 0; }
 figcaption, caption { color: var(--soft); font-size: .9rem; text-align: left; padding: .25rem 0; }
 figcaption { max-width: 48rem; }
+caption div { max-width: min(48rem, calc(100vw - 2.5rem)); overflow-wrap: anywhere; }
 img { max-width: 100%; height: auto; display: block; }
 .scroll { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
@@ -103,7 +104,7 @@ tr { vertical-align: top; }
 <output></output>
 </div>{% endif %}<div class="scroll" tabindex="0" role="region" aria-label="{{ part.caption }}">
 <table>
-<caption>{{ told(part) }}</caption>
+<caption><div>{{ told(part) }}</div></caption>
 <thead><tr>
 {% for column in part.columns %}
 <th scope="col"{% if column.number %} class="number"{% endif %}>

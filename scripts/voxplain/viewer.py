@@ -83,11 +83,15 @@ def write_viewer(
     told, tops = [], {}
     for number, map_ in enumerate(maps, start=1):
         values, grid = read_array(map_.path)
-        top = _write_volume(folder, f"map-{number}", np.where(inside, values, 0), grid)
+        values = np.where(inside, values, 0)
+        top = _write_volume(folder, f"map-{number}", values, grid)
+        highest = np.unravel_index(int(values.argmax()), values.shape)
+        peak = grid.matrix[:3, :3] @ highest + grid.matrix[:3, 3]
         key = (map_.run, map_.method)
         tops[key] = max(tops.get(key, 0.0), top)
         keys = {"run": map_.run, "subject": map_.subject, "method": map_.method}
-        told.append({**keys, "file": f"map-{number}", "under": unders[map_.under]})
+        files = {"file": f"map-{number}", "under": unders[map_.under]}
+        told.append({**keys, **files, "peak": [round(float(mm), 2) for mm in peak]})
     for row in told:
         row["top"] = tops[row["run"], row["method"]] or 1.0
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)

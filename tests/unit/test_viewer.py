@@ -83,6 +83,14 @@ def test_the_volumes_are_those_that_were_given(made):
     assert told(page, "areas") == {str(number): name for number, name in NAMES.items()}
 
 
+def test_the_highest_voxel_of_each_map_is_told_in_mm(made):
+    page, volumes = made
+    row = told(page, "maps")[0]
+    heat = np.where(volumes["mask"], volumes["AD"], 0)
+    place = np.unravel_index(heat.argmax(), heat.shape)
+    assert row["peak"] == pytest.approx(GRID.matrix[:3, :3] @ place + GRID.matrix[:3, 3])
+
+
 def test_the_classes_of_a_method_share_their_scale(made):
     page, volumes = made
     tops = [row["top"] for row in told(page, "maps")]
@@ -146,6 +154,14 @@ def test_a_browser_shows_the_choice_and_names_the_area(made, tmp_path):
     warm = (middle[..., 0] > middle[..., 2] + 0.2) & (middle[..., 0] > 0.35)
     assert grey.mean() > 0.03, "the brain"
     assert 0.003 < warm.mean() < 0.3, "the heatmap, on a part of it"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here to look at the page with")
+def test_it_opens_at_the_highest_voxel(made):
+    page, _ = made
+    x, y, z = told(page, "maps")[0]["peak"]
+    dom = browse(page, "--dump-dom", f"file://{page}")
+    assert f'<span id="where">x {x:.0f}, y {y:.0f}, z {z:.0f} mm' in dom
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium here to look at the page with")
