@@ -1451,6 +1451,10 @@ def reported_cohorts(wildcards=None):
 def reported_config():
     """The completed configuration, from which the report says how the run is made again."""
     told = sort_keys(config)
+    # The order of rows in tables, and of their jobs.
+    for key in ("cohorts", "models"):
+        told[key] = {name: told[key][name] for name in config[key]}
+    told["apply"]["networks"] = dict(config["apply"]["networks"])
     for name, cohort in config["cohorts"].items():
         # Their order is that of the patients' numbers and of the visits.
         ordered = (
@@ -1478,6 +1482,18 @@ def reported_networks(wildcards=None):
         {**told, "label": PLANS[model].label, "folder": f"{told['folder']}/{model}"}
         for told in reported_tasks()
         for model in models_of(told["cohort"])
+    ]
+
+
+def retrained_folders(wildcards=None):
+    """Where the networks of a split, or of the folds, that were trained several times are compared."""
+    return [
+        SEVERAL.format(cohort=cohort, task=task, model=model, several=several)
+        for cohort in COHORTS
+        for task in SPLITS[cohort]
+        for model in models_of(cohort)
+        if methods_of(model)
+        for several in several_runs(cohort, task)
     ]
 
 
@@ -1518,8 +1534,8 @@ def results_of_heatmaps(wildcards):
         for made, table in (("followed", "faithfulness"), ("randomised", "randomisation")):
             names += [f"{table}.png", f"{table}.tsv"] * run[made]
         paths += [f"{run['folder']}/{name}" for name in names]
-        several = str(Path(run["folder"]).parent)
-        paths += [f"{several}/retraining.{kind}" for kind in ("png", "tsv") if run["retrained"]]
+    folders = retrained_folders()
+    paths += expand("{folder}/retraining.{kind}", folder=folders, kind=["png", "tsv"])
     pages = ["results/trust.html", "results/viewer.html"] if paths else []
     return list(dict.fromkeys(paths)) + pages
 

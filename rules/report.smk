@@ -26,6 +26,7 @@ rule report_results:
         tasks=reported_tasks,
         networks=reported_networks,
         runs=explained_runs,
+        retrained=retrained_folders,
         config=reported_config(),
         version=VERSION,
         snakemake_version=SNAKEMAKE_VERSION,

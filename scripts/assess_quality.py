@@ -37,7 +37,7 @@ with scan_job(snakemake, "quality"):
         },
     )
     name = f"{snakemake.wildcards.cohort} {snakemake.wildcards.image}: "
-    tool = " ".join(stripped[f"SkullStripping{key}"] for key in ("Tool", "ToolVersion"))
+    tool = " ".join(stripped[f"SkullStrippingMask{key}"] for key in ("Tool", "ToolVersion"))
     if stripped["SkullStrippingTrials"][1:]:
         tool += f" ({stripped['SkullStrippingRung']})"
     picture_of_outline(

@@ -5,6 +5,7 @@ from pipeline.job import job
 with job(snakemake):
     from pathlib import Path
 
+    from pipeline.citations import Used
     from pipeline.report import (
         FILES,
         Report,
@@ -33,7 +34,13 @@ with job(snakemake):
     report_cohorts(report, params.cohorts, params.tasks)
     report_quality(report, params.cohorts)
     report_networks(report, params.networks)
-    report_heatmaps(report, params.runs)
+    report_heatmaps(report, params.runs, params.retrained)
     report_worth(report, params.runs)
-    report_making(report, params.config, params.version, params.snakemake_version)
+    used = Used(
+        models=frozenset(Path(network["folder"]).name for network in params.networks),
+        methods=tuple(dict.fromkeys(method for run in params.runs for method in run["methods"])),
+        followed=any(run["followed"] for run in params.runs),
+        randomised=any(run["randomised"] for run in params.runs),
+    )
+    report_making(report, params.config, used, params.version, params.snakemake_version)
     page.write(output.page)

@@ -138,6 +138,25 @@ _AAL = Citation(
     2002,
     "Areas (AAL)",
 )
+_DESIKAN = Citation(
+    "desikan2006",
+    "article",
+    "Desikan, Rahul S. and Ségonne, Florent and Fischl, Bruce and others",
+    "An automated labeling system for subdividing the human cerebral cortex on MRI scans into "
+    "gyral based regions of interest",
+    "NeuroImage 31(3), 968-980",
+    2006,
+    "Regions (Desikan-Killiany)",
+)
+_TEMPLATEFLOW = Citation(
+    "ciric2022",
+    "article",
+    "Ciric, Rastko and Thompson, William H. and Lorenz, Romy and others",
+    "TemplateFlow: FAIR-sharing of multi-scale, multi-species brain models",
+    "Nature Methods 19, 1568-1571",
+    2022,
+    "Where the template is from (TemplateFlow)",
+)
 _PYTORCH = Citation(
     "paszke2019",
     "inproceedings",
@@ -289,24 +308,50 @@ _OF_METHODS: Mapping[str, tuple[Citation, ...]] = {
 }
 
 
-def citations_of(config: Mapping[str, Any]) -> list[Citation]:
+@dataclass(frozen=True)
+class Used:
+    """What a run made, beside what its configuration says.
+
+    Attributes
+    ----------
+    models
+        Names of the networks that were trained.
+    methods
+        By which heatmaps were made.
+    followed, randomised
+        Whether areas were deleted and inserted; whether layers were made random.
+    """
+
+    models: frozenset[str] = frozenset()
+    methods: tuple[str, ...] = ()
+    followed: bool = False
+    randomised: bool = False
+
+
+def citations_of(config: Mapping[str, Any], used: Used) -> list[Citation]:
     """What a run of a completed configuration rests on, each once.
 
     The tools that ``skull.tool: auto`` may choose are both named.
     """
+    cohorts = config["cohorts"].values()
+    heads = any(cohort["images_are"] == "heads" for cohort in cohorts)
     cited: list[Citation] = [_RIEKE, _WEN]
-    if any(cohort["source"] != "bids" for cohort in config["cohorts"].values()):
-        cited.append(_DCM2NIIX)
+    cited += [_DCM2NIIX] * any(cohort["source"] != "bids" for cohort in cohorts)
     tool, ladder = config["skull"]["tool"], config["skull"]["ladder"]
-    if any(cohort["images_are"] == "heads" for cohort in config["cohorts"].values()):
+    if heads:
         cited += [_BET] * (tool != "deepbet")
         cited += [_DEEPBET] * (tool != "bet" or "deepbet" in ladder)
-    cited += [_N4] * (config["bias_correction"] != "never") + [_ANTS, _ICBM, _AAL, _PYTORCH]
-    cited += [_KOROLEV] * any(name.startswith("vox") for name in config["models"])
-    for method in config["heatmaps"]["methods"]:
+    corrected = config["bias_correction"] != "never" or (heads and "bias" in ladder)
+    cited += [_N4] * corrected
+    # The ladder's gate registers heads, whatever becomes of brains.
+    cited += [_ANTS] * (heads or any(cohort["images_are"] != "registered" for cohort in cohorts))
+    cited += [_ICBM] + [_TEMPLATEFLOW] * (config["template"] == "templateflow")
+    cited += [_PYTORCH] * bool(used.models)
+    cited += [_KOROLEV] * any(name.startswith("vox") for name in used.models)
+    cited += [_AAL, _DESIKAN] * bool(used.methods)
+    for method in used.methods:
         cited += _OF_METHODS[method]
-    faithful = config["faithfulness"]
-    cited += [_PETSIUK] * (faithful["scans"] > 0) + [_ADEBAYO] * (faithful["randomised_scans"] > 0)
+    cited += [_PETSIUK] * used.followed + [_ADEBAYO] * used.randomised
     return list(dict.fromkeys([*cited, _SNAKEMAKE]))
 
 

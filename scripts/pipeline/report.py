@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from pipeline.citations import citations_of, to_bibtex
+from pipeline.citations import Used, citations_of, to_bibtex
 from voxplain.cohort.fates import MEASURES, MISSING, read_fates
 from voxplain.pages import Page
 
@@ -35,6 +36,8 @@ _PACKAGES = (
     "matplotlib",
     "seaborn",
 )
+# Sex and age of fewer are those of persons, where no single one may be shown.
+FEWEST_PEOPLE = 3
 _HIDDEN = "some (left out here)"
 
 
@@ -75,6 +78,17 @@ class Report:
         if shown is None:
             shown = read_table(path).rename(columns=lambda name: name.replace("_", " "))
         self.page.add_table(shown, caption, link, digits)
+
+    def people(self, path: str | Path, caption: str) -> None:
+        """Show a table of people; the least and the greatest age are those of single ones."""
+        if self.subjects:
+            self.table(path, caption)
+        else:
+            table = read_table(path).drop(columns=["age_min", "age_max"])
+            alone = table["patients"] < FEWEST_PEOPLE
+            for column in ("female", "male", "age_mean", "age_sd"):
+                table[column] = table[column].where(~alone)
+            self.page.add_table(table.rename(columns=lambda name: name.replace("_", " ")), caption)
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
@@ -126,7 +140,7 @@ def report_cohorts(
         if reasons:
             lines = [(*why, number) for why, number in reasons.most_common()]
             page.add_table(pd.DataFrame(lines, columns=[*keys, "scans"]), "Why.")
-        report.table(folder / "scans_people.tsv", "Who they are: scans, patients, sex, age.")
+        report.people(folder / "scans_people.tsv", "Who they are: scans, patients, sex, age.")
         oddities = read_table(folder / "scans_oddities.tsv")
         if report.subjects:
             report.table(folder / "scans_oddities.tsv", "What is unusual about the table.")
@@ -137,13 +151,14 @@ def report_cohorts(
     for task in tasks:
         folder = Path(task["folder"])
         page.add_heading(f"Splits of {task['cohort']}, {task['task']}")
-        report.table(folder / "splits_counts.tsv", "Scans and people of every split.")
+        report.people(folder / "splits_counts.tsv", "Scans and people of every split.")
         audit = read_table(folder / "leakage_audit.tsv")
         caption = "Audit of leakage: nothing of a test side may have taken part in training."
         if report.subjects:
             report.table(folder / "leakage_audit.tsv", caption, audit)
         else:
             named = ["images_of_two_patients", "images_counted_twice", "scans_left_out"]
+            named.append("heads_on_both_sides")  # by path, where they are somebody's own
             for column in named:
                 audit[column] = [
                     told if str(told) in ("0", "none", MISSING) else _HIDDEN
@@ -160,6 +175,7 @@ def report_quality(report: Report, cohorts: Sequence[Mapping[str, Any]]) -> None
         folder = Path(cohort["folder"])
         rows = [row for row in read_fates(folder / "scans.tsv") if row["fate"] == "usable"]
         measures = pd.DataFrame(rows, columns=list(MEASURES)).apply(pd.to_numeric, errors="coerce")
+        measures = measures.astype(float)  # of no rows nothing is known to be a number
         told = measures.describe(percentiles=[0.05, 0.5, 0.95]).T
         shown = pd.DataFrame(
             {
@@ -174,12 +190,14 @@ def report_quality(report: Report, cohorts: Sequence[Mapping[str, Any]]) -> None
         tools = sorted({f"{row['skull_tool']} {row['skull_tool_version']}" for row in rows})
         caption = f"Cohort {cohort['name']}: {len(rows)} usable scans, {flagged} flags."
         page.add_table(shown, caption, digits=3)
+        rungs.pop(MISSING, None)  # came without a skull
         climbed = ", ".join(f"{count} {rung}" for rung, count in rungs.most_common())
-        page.add_text(f"Skull removal by {', '.join(tools)}; scans by rung: {climbed}.")
+        if climbed:
+            page.add_text(f"Skull removal by {', '.join(tools)}; scans by rung: {climbed}.")
         if report.subjects:
             # Its pictures lie with the scans: they are not copied.
             link = Path(cohort["folder"]).relative_to(RESULTS) / "quality.html"
-            page.add_link("Every scan, with its pictures:", link.as_posix())
+            page.add_link("Every scan, with its pictures (in the results):", link.as_posix())
 
 
 def report_networks(report: Report, networks: Sequence[Mapping[str, Any]]) -> None:
@@ -227,11 +245,25 @@ def report_networks(report: Report, networks: Sequence[Mapping[str, Any]]) -> No
         ):
             report.picture(folder / name, caption)
         splits = _of_patients(read_table(folder / "cross_validation.tsv")).drop(columns="model")
-        report.table(folder / "cross_validation.tsv", "Every split, patient by patient.", splits)
+        report.table(
+            folder / "cross_validation.tsv",
+            "Every fold, and all of them; each patient counted once.",
+            splits,
+        )
 
 
-def report_heatmaps(report: Report, runs: Sequence[Mapping[str, Any]]) -> None:
-    """Average maps, distances with their noise, and areas, of every explained network."""
+def report_heatmaps(
+    report: Report, runs: Sequence[Mapping[str, Any]], retrained: Sequence[str]
+) -> None:
+    """Average maps, distances with their noise, and areas, of every explained network.
+
+    Parameters
+    ----------
+    runs
+        The explained networks, as the rules describe them.
+    retrained
+        Folders of networks that were trained several times, on one split or on the folds.
+    """
     page = report.page
     page.add_section("Heatmaps")
     if not runs:
@@ -270,12 +302,9 @@ def report_heatmaps(report: Report, runs: Sequence[Mapping[str, Any]]) -> None:
                 folder / "top_areas.tsv", f"Areas by {by} of relevance, with their share.", table
             )
         report.picture(folder / "area_distribution.png", "Relevance of areas, patient by patient.")
-    pictures = dict.fromkeys(
-        Path(run["folder"]).parent / "retraining.png" for run in runs if run["retrained"]
-    )
-    if pictures:
+    if retrained:
         page.add_heading("How much of a distance is retraining")
-    for path in pictures:
+    for path in (Path(folder) / "retraining.png" for folder in retrained):
         caption = "Distances between methods, and of a method from itself trained again"
         report.picture(path, f"{caption}: {'/'.join(path.parts[1:-1])}.")
         report.table(path.with_suffix(".tsv"), "Distances and their noise floor.", digits=5)
@@ -289,8 +318,8 @@ def report_worth(report: Report, runs: Sequence[Mapping[str, Any]]) -> None:
     page.add_section("What the heatmaps are worth")
     if report.subjects:  # that page shows scans
         page.add_link(
-            "Over all cohorts and networks, which method finds what was simulated:",
-            report.keep(RESULTS / "trust.html"),
+            "Over all cohorts and networks, which method finds what was simulated (a page of its "
+            "own beside this one):",
             "trust.html",
         )
     for run in runs:
@@ -360,7 +389,11 @@ def _shown_means(table: pd.DataFrame, keys: Sequence[str], across: str) -> pd.Da
 
 
 def report_making(
-    report: Report, config: Mapping[str, Any], version: str, snakemake_version: str
+    report: Report,
+    config: Mapping[str, Any],
+    used: Used,
+    version: str,
+    snakemake_version: str,
 ) -> None:
     """Configuration, commands, versions, citations, time and memory."""
     page = report.page
@@ -370,13 +403,15 @@ def report_making(
     (report.folder / "config.yaml").write_text(told, encoding="utf-8")
     page.add_link("The configuration, with every default:", f"{FILES}/config.yaml")
     page.add_code(told, "config.yaml")
+    if not report.subjects:
+        page.add_text("Scans and heads that the configuration names are left out of it here.")
     page.add_text(f"With voxplain {version} and this configuration, the run again:")
     page.add_code(
         "snakemake --cores all --resources gpu=1 --configfile config.yaml", "Commands", True
     )
     versions = [("voxplain", version), ("snakemake", snakemake_version), *_versions()]
     page.add_table(pd.DataFrame(versions, columns=["package", "version"]), "Versions.")
-    cited = citations_of(config)
+    cited = citations_of(config, used)
     page.add_text("If you publish this, please cite:")
     page.add_points([citation.text for citation in cited])
     (report.folder / "citations.bib").write_text(to_bibtex(cited), encoding="utf-8")
@@ -393,10 +428,15 @@ def report_making(
 
 
 def hide_subjects(config: Mapping[str, Any], subjects: bool) -> dict[str, Any]:
-    """The configuration; without subjects, without the scans that it names."""
-    if subjects or not config["quality"]["keep"]:
-        return dict(config)
-    return {**config, "quality": {**config["quality"], "keep": []}}
+    """The configuration; without subjects, without the scans and heads that it names."""
+    told = copy.deepcopy(dict(config))
+    if not subjects:
+        told["quality"]["keep"] = []
+        for cohort in told["cohorts"].values():
+            heads = cohort.get("simulation", {}).get("heads", [])
+            if heads:
+                cohort["simulation"]["heads"] = [f"head {n}" for n in range(1, len(heads) + 1)]
+    return told
 
 
 def costs_of_rules(folder: Path) -> pd.DataFrame:
@@ -410,6 +450,8 @@ def costs_of_rules(folder: Path) -> pd.DataFrame:
     rows = []
     for place in sorted(folder.iterdir()) if folder.is_dir() else ():
         paths = [place] if place.suffix == ".tsv" else sorted(place.rglob("*.tsv"))
+        # A job that ends just now, or ended on a full disk, leaves an empty one.
+        paths = [path for path in paths if path.stat().st_size]
         tables = [pd.read_csv(path, sep="\t", na_values=["-", "NA"]) for path in paths]
         if not tables:
             continue

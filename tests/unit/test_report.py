@@ -1,15 +1,17 @@
 """What the page of a run is made of."""
 
 import re
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 import yaml
 
 from pipeline import report as module
-from pipeline.citations import citations_of, to_bibtex
+from pipeline.citations import Used, citations_of, to_bibtex
 from pipeline.report import Report, costs_of_rules, hide_subjects, read_table
 from pipeline.settings import complete_settings
+from voxplain.cohort.fates import COLUMNS, write_fates
 from voxplain.pages import Page
 from voxplain.relevance import METHODS
 
@@ -68,6 +70,44 @@ def test_localisation_shows_a_row_for_each_method(tmp_path):
     assert told["truth"][1][1] == "n/a"
 
 
+@pytest.mark.parametrize("subjects", [True, False])
+def test_of_few_people_no_age_or_sex_is_told_where_no_subject_may_be(
+    tmp_path, monkeypatch, subjects
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").mkdir()
+    head = "group\tpatients\tfemale\tmale\tage_mean\tage_sd\tage_min\tage_max\n"
+    rows = "AD\t2\t1\t1\t91.25\t1.5\t90\t92.5\nNC\t30\t14\t16\t71.25\t6.5\t55.5\t95\n"
+    (tmp_path / "results/people.tsv").write_text(head + rows)
+    page = Page("Report")
+    page.add_section("People")
+    Report(page, "results/report_files", subjects).people("results/people.tsv", "People.")
+    (table,) = page.sections[0].parts
+    shown = {row[0]["text"]: [cell["text"] for cell in row[1:]] for row in table["rows"]}
+    if subjects:
+        assert shown["AD"] == ["2", "1", "1", "91.25", "1.50", "90.00", "92.50"]
+    else:
+        assert shown["AD"] == ["2", "n/a", "n/a", "n/a", "n/a"]
+        assert shown["NC"] == ["30", "14", "16", "71.25", "6.50"]
+        assert not (tmp_path / "results/report_files").exists()
+
+
+def test_a_cohort_without_a_usable_scan_is_reported(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "results/lost"
+    folder.mkdir(parents=True)
+    lost = {**dict.fromkeys(COLUMNS, "n/a"), "image": "I1", "fate": "failed"}
+    write_fates(folder / "scans.tsv", [lost])
+    (folder / "scans_flagged.tsv").write_text("image\tmeasure\n")
+    page = Page("Report")
+    report = Report(page, "results/report_files", subjects=True)
+    module.report_quality(report, [{"name": "lost", "folder": "results/lost"}])
+    table, link = page.sections[0].parts
+    assert "0 usable scans, 0 flags" in table["caption"]
+    assert all(cell["text"] == "n/a" for row in table["rows"] for cell in row[1:])
+    assert link["link"] == "lost/quality.html"
+
+
 # --- costs ----------------------------------------------------------------------------------------
 
 
@@ -85,39 +125,57 @@ def test_the_costs_of_a_rule_are_those_of_all_its_jobs(tmp_path):
     assert told.loc["once", "CPU time, min"] == 0
     assert pd.isna(told.loc["once", "peak memory, MB"])
     assert costs_of_rules(tmp_path / "nowhere").empty
+    (tmp_path / "train/three.tsv").touch()  # of a job that ends just now
+    assert costs_of_rules(tmp_path).set_index("rule").loc["train", "jobs"] == 2
 
 
 # --- citations and configuration ------------------------------------------------------------------
 
 
-def keys(config):
-    return {citation.key for citation in citations_of(config)}
+USED = Used(frozenset({"rieke"}), ("sensitivity", "lrp"), followed=True, randomised=False)
+
+
+def keys(config, used=USED):
+    return {citation.key for citation in citations_of(config, used)}
 
 
 def test_what_was_used_is_cited_and_nothing_else(config):
-    own = {**config, "heatmaps": {**config["heatmaps"], "methods": ["sensitivity", "lrp"]}}
-    assert {"rieke2018", "wen2020", "simonyan2014", "bach2015", "avants2008"} <= keys(own)
-    assert not {"zeiler2014", "selvaraju2017", "korolev2017"} & keys(own)
-    assert {"smith2002", "fisch2024"} <= keys(own), "auto may be either"
-    deep = {**own, "skull": {**own["skull"], "tool": "deepbet"}}
+    cited = {"rieke2018", "wen2020", "simonyan2014", "bach2015", "avants2008", "petsiuk2018"}
+    assert cited <= keys(config)
+    assert not {"zeiler2014", "selvaraju2017", "korolev2017", "adebayo2018"} & keys(config)
+    assert {"smith2002", "fisch2024"} <= keys(config), "auto may be either"
+    deep = {**config, "skull": {**config["skull"], "tool": "deepbet"}}
     assert "smith2002" not in keys(deep)
-    only = {**own, "skull": {**own["skull"], "tool": "bet", "ladder": ["neck"]}}
+    only = {**config, "skull": {**config["skull"], "tool": "bet", "ladder": ["neck"]}}
     assert "fisch2024" not in keys(only)
-    assert "tustison2010" not in keys({**own, "bias_correction": "never"})
-    assert "korolev2017" in keys({**own, "models": {"voxcnn": {}}})
-    given = {name: {**c, "images_are": "brains"} for name, c in own["cohorts"].items()}
-    assert not {"smith2002", "fisch2024"} & keys({**own, "cohorts": given})
+    assert "korolev2017" in keys(config, replace(USED, models=frozenset({"voxcnn"})))
+    assert "ciric2022" in keys({**config, "template": "templateflow"})
+
+
+def test_n4_is_cited_where_the_ladder_may_run_it(config):
+    never = {**config, "bias_correction": "never"}
+    assert "tustison2010" in keys(never)
+    assert "tustison2010" not in keys({**never, "skull": {**config["skull"], "ladder": ["neck"]}})
+
+
+def test_who_only_brings_brains_to_the_grid_cites_no_skull_tool_and_no_network(config):
+    def cohorts(**told):
+        return {name: {**c, **told} for name, c in config["cohorts"].items()}
+
+    own = {**config, "bias_correction": "never"}
+    given = {**own, "cohorts": cohorts(source="bids", images_are="registered")}
+    assert keys(given, Used()) == {"rieke2018", "wen2020", "fonov2011", "molder2021"}
+    given = {**own, "cohorts": cohorts(source="bids", images_are="brains")}
+    assert keys(given, Used()) == {"rieke2018", "wen2020", "fonov2011", "avants2008", "molder2021"}
 
 
 def test_every_method_has_its_citation_and_every_citation_its_entry(config):
     for method in METHODS:
-        one = {**config, "heatmaps": {**config["heatmaps"], "methods": [method]}}
-        cited = citations_of(one)
+        cited = citations_of(config, replace(USED, methods=(method,)))
         text = to_bibtex(cited)
         assert re.findall(r"^@\w+\{(\w+),$", text, re.M) == [citation.key for citation in cited]
         assert text.count("{") == text.count("}")
-    everything = {**config, "heatmaps": {**config["heatmaps"], "methods": list(METHODS)}}
-    cited = citations_of(everything)
+    cited = citations_of(config, replace(USED, methods=tuple(METHODS)))
     assert len({citation.key for citation in cited}) == len(cited)
     for citation in cited:
         assert str(citation.year) in citation.text
@@ -132,3 +190,10 @@ def test_a_configuration_without_subjects_names_none(config):
     assert hide_subjects(kept, subjects=True)["quality"]["keep"] == ["I32237"]
     assert hide_subjects(kept, subjects=False)["quality"]["keep"] == []
     assert kept["quality"]["keep"] == ["I32237"]
+
+
+def test_a_configuration_without_subjects_names_no_heads(config):
+    own = {**config, "cohorts": {"own": {"simulation": {"heads": ["/data/sub-1.nii.gz", "b.nii"]}}}}
+    hidden = hide_subjects(own, subjects=False)["cohorts"]["own"]
+    assert hidden["simulation"]["heads"] == ["head 1", "head 2"]
+    assert own["cohorts"]["own"]["simulation"]["heads"][0] == "/data/sub-1.nii.gz"

@@ -393,7 +393,7 @@ def test_touched_scripts_and_comments_rerun_nothing(finished, checkout):
         ("voxplain/anatomy/quality.py", STRIP),
         ("voxplain/anatomy/skull.py", CHOOSE),
         ("voxplain/anatomy/ladder.py", STRIP),
-        ("voxplain/anatomy/register.py", REGISTER),
+        ("voxplain/anatomy/register.py", STRIP),
         ("voxplain/store.py", REGISTER),
         ("voxplain/training/cropped.py", TRAIN),
         ("voxplain/comparison/localisation.py", LOCALISE | TELL),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,14 @@ from voxplain.anatomy.quality import Quality, find_missed, measure_quality
 from voxplain.anatomy.register import cut, register_brain
 from voxplain.anatomy.skull import GIVEN, SkullTool, find_brain, find_tool
 from voxplain.anatomy.template import make_template
-from voxplain.faults import DataFault
+from voxplain.faults import DataFault, SetupFault
 from voxplain.volumes import Grid, read_image, resample, smooth_for
 
 FIRST = "plain"
 # Each but the last keeps what the ones before it did to the head.
 RUNGS = ("neck", "bias", "robust", "deepbet")
+# Who has BET alone has no such rung; the ladder ends before it.
+MISSING_TOOL = SkullTool("missing", "n/a")
 _GATE_MM = 4.0  # an affine registration at 4 mm takes a second, and tells a brain from half a one
 _SEED = 1
 _AIR = 0.15  # of the head's bright voxels; what is darker is no tissue
@@ -60,16 +62,33 @@ class Trial:
 
 @dataclass(frozen=True)
 class Climbed:
-    """A brain mask ``[x, y, z]`` (bool), the rung that it is of, and every rung that was tried."""
+    """What a climb ended with.
+
+    Attributes
+    ----------
+    mask
+        ``[x, y, z]`` bool.
+    rung, tool, options
+        What the mask was made by.
+    trials
+        Every rung that was tried.
+    """
 
     mask: np.ndarray
     rung: str
+    tool: SkullTool
+    options: Mapping[str, Any]
     trials: tuple[Trial, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """For a sidecar."""
-        trials = [trial.as_dict() for trial in self.trials]
-        return {"SkullStrippingRung": self.rung, "SkullStrippingTrials": trials}
+        return {
+            "SkullStrippingRung": self.rung,
+            "SkullStrippingMaskTool": self.tool.name,
+            "SkullStrippingMaskToolVersion": self.tool.version,
+            "SkullStrippingMaskOptions": dict(sorted(self.options.items())),
+            "SkullStrippingTrials": [trial.as_dict() for trial in self.trials],
+        }
 
 
 @dataclass(frozen=True)
@@ -114,14 +133,19 @@ def climb(
     """
     image = read_image(path)
     if tool == GIVEN or not settings["ladder"]:
+        options = settings[tool.name]
         try:
-            mask = find_brain(image, tool, settings[tool.name])
+            mask = find_brain(image, tool, options)
         except DataFault as fault:
             raise DataFault(f"{path}: {fault.reason}", fault.remedy) from fault
-        return Climbed(mask, "n/a" if tool == GIVEN else FIRST, ())
+        return Climbed(mask, "n/a" if tool == GIVEN else FIRST, tool, options, ())
     template = None
     trials, best, faults = [], None, []
     for head in prepare_rungs(image, tool, settings):
+        if head.tool == MISSING_TOOL:
+            trials.append(Trial(head.rung, None, (f"{head.rung} is not installed here",)))
+            print(f"skull removal, {head.rung}: it is not installed here", flush=True)
+            continue
         try:
             mask = find_brain(head.image, head.tool, head.options)
         except DataFault as fault:
@@ -139,12 +163,12 @@ def climb(
         if best is None or worth > best[0]:
             whole = np.zeros(image.shape, bool)
             whole[:, :, head.cut_off :] = mask
-            best = (worth, whole, head.rung)
+            best = (worth, Climbed(whole, head.rung, head.tool, head.options, ()))
         if not missed:
             break
     if best is None:
         raise DataFault(f"{path}: {faults[0].reason}", faults[0].remedy)
-    return Climbed(best[1], best[2], tuple(trials))
+    return replace(best[1], trials=tuple(trials))
 
 
 def read_gates_template() -> tuple[np.ndarray, np.ndarray, Grid]:
@@ -164,8 +188,11 @@ def prepare_rungs(
     for rung in settings["ladder"]:
         if rung == "deepbet":
             if tool.name != "deepbet":
-                other = find_tool("deepbet")
-                yield PreparedHead(rung, image, other, settings[other.name], 0)
+                try:
+                    other = find_tool("deepbet")
+                except SetupFault:
+                    other = MISSING_TOOL
+                yield PreparedHead(rung, image, other, settings["deepbet"], 0)
             continue
         if rung == "neck":
             start = _find_neck(_values(head), Grid.of(head), settings["neck_mm"])
@@ -206,6 +233,10 @@ def measure_rung(
         resample(smooth_for(array, own, coarse), own, coarse) for array in (head * inside, inside)
     )
     known, known_mask, known_grid = template
+    if not np.isfinite(brain).all() or np.ptp(brain) == 0:
+        # Nothing that ANTs could register.
+        nothing = np.zeros_like(known_mask)
+        return measure_quality(mask, grid.voxel_volume_ml, known * 0, nothing, known, known_mask)
     with tempfile.TemporaryDirectory() as scratch:
         found, _ = register_brain(brain, share, coarse, known, known_grid, "affine", _SEED, scratch)
     return measure_quality(mask, grid.voxel_volume_ml, found.brain, found.mask, known, known_mask)
