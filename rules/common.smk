@@ -1469,7 +1469,12 @@ def reported_config():
 def reported_tasks(wildcards=None):
     """The tasks of each cohort that have splits."""
     return [
-        {"cohort": cohort, "task": task, "folder": f"results/{cohort}/{task}"}
+        {
+            "cohort": cohort,
+            "task": task,
+            "folder": f"results/{cohort}/{task}",
+            "simulated": bool(PLANNED[cohort]),
+        }
         for cohort in COHORTS
         for task, splits in SPLITS[cohort].items()
         if splits
@@ -1527,7 +1532,7 @@ def results_of_heatmaps(wildcards):
     """The heatmaps of each explained network side by side, and what they are worth."""
     compared = ["mean_maps.png", "distances.png", "distances.tsv", "top_areas.tsv"]
     compared += ["area_distribution.png", "localisation.png", "precision_recall.png"]
-    compared += ["localisation.tsv"]
+    compared += ["localisation.tsv", "metrics.json"]
     paths = []
     for run in explained_runs():
         names = [*compared, *["truth.png"] * run["with_truth"]]
@@ -1564,10 +1569,11 @@ def viewed_files(wildcards):
     """Average heatmaps, those of the scans that are looked at, and their brains."""
     paths = []
     for run in viewed_runs():
-        mean = "{folder}/{method}/mean_{group}.nii.gz"
+        mean = "{folder}/{method}/mean_{group}.{kind}"
         folder, methods, classes = (run[key] for key in ("folder", "methods", "classes"))
-        paths += expand(mean, folder=folder, method=methods, group=classes)
-        paths += run["maps"] + run["brains"]
+        kinds = ["nii.gz", "json"]
+        paths += expand(mean, folder=folder, method=methods, group=classes, kind=kinds)
+        paths += [f"{folder}/metrics.json", *run["maps"], *run["brains"]]
     return list(dict.fromkeys(paths))
 
 

@@ -58,6 +58,7 @@ rule show_heatmaps:
         runtime=growing(60),
     params:
         runs=viewed_runs,
+        subjects=config["report"]["subjects"],
         code=code_of("show_heatmaps"),
     script:
         "../scripts/show_heatmaps.py"

@@ -32,7 +32,7 @@ with job(snakemake):
     Path(output.files).mkdir(parents=True, exist_ok=True)
     report = Report(page, output.files, params.config["report"]["subjects"])
     report_cohorts(report, params.cohorts, params.tasks)
-    report_quality(report, params.cohorts)
+    report_quality(report, params.cohorts, params.config["quality"])
     report_networks(report, params.networks)
     report_heatmaps(report, params.runs, params.retrained)
     report_worth(report, params.runs)

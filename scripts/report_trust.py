@@ -50,7 +50,8 @@ with job(snakemake):
     look = {"sep": "\t", "index": False, "float_format": "%.6g", "na_rep": "n/a"}
     table.to_csv(output.table, **look)
 
-    title = "Average precision of the truth, in times chance; frame: twice chance or better"
+    title = "Average precision of the truth, in times chance; frame: twice chance or better, "
+    title += "interval above chance"
     title += f" (heatmaps smoothed by {least:g} mm)" if least else ""
     picture_of_scorecard(output.picture, card, title, baselines=[BASELINE])
     page = page_of_trust(

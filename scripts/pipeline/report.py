@@ -14,6 +14,7 @@ import pandas as pd
 import yaml
 
 from pipeline.citations import Used, citations_of, to_bibtex
+from pipeline.tested import describe_test
 from voxplain.cohort.fates import MEASURES, MISSING, read_fates
 from voxplain.pages import Page
 
@@ -38,6 +39,13 @@ _PACKAGES = (
 )
 # Sex and age of fewer are those of persons, where no single one may be shown.
 FEWEST_PEOPLE = 3
+_MEASURES = {
+    "brain_volume_ml": "volume of the brain mask",
+    "largest_part": "share of the mask that hangs together",
+    "border_share": "share of the mask's surface on the border of the image",
+    "overlap": "Dice coefficient with the template's brain, after registration",
+    "similarity": "correlation with the template, after registration",
+}
 _HIDDEN = "some (left out here)"
 
 
@@ -147,13 +155,18 @@ def report_cohorts(
         else:
             page.add_table(oddities[["finding", "count"]], "What is unusual about the table.")
         if cohort["simulated"]:
-            report.picture(folder / "simulation.png", "What was simulated, and what it did.")
+            report.picture(
+                folder / "simulation.png",
+                "What was simulated, and what it did. Groups have the archive's names: CN is NC.",
+            )
     for task in tasks:
         folder = Path(task["folder"])
         page.add_heading(f"Splits of {task['cohort']}, {task['task']}")
         report.people(folder / "splits_counts.tsv", "Scans and people of every split.")
         audit = read_table(folder / "leakage_audit.tsv")
         caption = "Audit of leakage: nothing of a test side may have taken part in training."
+        if task["simulated"]:
+            caption += " Simulated patients share the heads that they were made from: no leak."
         if report.subjects:
             report.table(folder / "leakage_audit.tsv", caption, audit)
         else:
@@ -167,8 +180,16 @@ def report_cohorts(
             page.add_table(audit, caption)
 
 
-def report_quality(report: Report, cohorts: Sequence[Mapping[str, Any]]) -> None:
-    """Measures of preprocessing, over the usable scans of each cohort."""
+def report_quality(
+    report: Report, cohorts: Sequence[Mapping[str, Any]], thresholds: Mapping[str, Any]
+) -> None:
+    """Measures of preprocessing, over the usable scans of each cohort.
+
+    Parameters
+    ----------
+    thresholds
+        ``quality`` of the configuration.
+    """
     page = report.page
     page.add_section("Preprocessing")
     for cohort in cohorts:
@@ -183,12 +204,18 @@ def report_quality(report: Report, cohorts: Sequence[Mapping[str, Any]]) -> None
                 "5 %": told["5%"].to_numpy(),
                 "median": told["50%"].to_numpy(),
                 "95 %": told["95%"].to_numpy(),
+                "least": [_limit(thresholds, "min", name) for name in told.index],
+                "most": [_limit(thresholds, "max", name) for name in told.index],
+                "is": [_MEASURES[name] for name in told.index],
             }
         )
         flagged = len(read_table(folder / "scans_flagged.tsv"))
         rungs = Counter(row["skull_rung"] for row in rows)
         tools = sorted({f"{row['skull_tool']} {row['skull_tool_version']}" for row in rows})
         caption = f"Cohort {cohort['name']}: {len(rows)} usable scans, {flagged} flags."
+        caption += " A scan below least or above most is excluded."
+        if cohort["simulated"]:
+            caption += " Simulated heads are as large as the template: 1.9 l with their fluid."
         page.add_table(shown, caption, digits=3)
         rungs.pop(MISSING, None)  # came without a skull
         climbed = ", ".join(f"{count} {rung}" for rung, count in rungs.most_common())
@@ -198,6 +225,10 @@ def report_quality(report: Report, cohorts: Sequence[Mapping[str, Any]]) -> None
             # Its pictures lie with the scans: they are not copied.
             link = Path(cohort["folder"]).relative_to(RESULTS) / "quality.html"
             page.add_link("Every scan, with its pictures (in the results):", link.as_posix())
+
+
+def _limit(thresholds: Mapping[str, Any], bound: str, measure: str) -> float | None:
+    return thresholds.get(f"{bound}_{measure}")
 
 
 def report_networks(report: Report, networks: Sequence[Mapping[str, Any]]) -> None:
@@ -213,19 +244,22 @@ def report_networks(report: Report, networks: Sequence[Mapping[str, Any]]) -> No
     if not networks:
         page.add_text("None was trained.")
         return
-    report.picture(RESULTS / "summary.png", "All networks and baselines, over their splits.")
+    report.picture(
+        RESULTS / "summary.png", "All networks and baselines; bars are the SD over networks."
+    )
     summary = _of_patients(read_table(RESULTS / "summary.tsv"))
     kept = ["cohort", "tested_on", "task", "model", "evaluation", "networks", "n"]
     shown = summary[kept].copy()
-    for name in ("accuracy", "balanced_accuracy", "sensitivity", "specificity"):
-        shown[name.replace("_", " ")] = summary[f"{name}_mean"]
     shown["ROC AUC"] = [
         _between(*told) for told in summary[["roc_auc_mean", "roc_auc_low", "roc_auc_high"]].values
     ]
+    for name in ("accuracy", "balanced_accuracy", "sensitivity", "specificity"):
+        shown[name.replace("_", " ")] = summary[f"{name}_mean"]
     report.table(
         RESULTS / "summary.tsv",
-        "On patients that a network was not trained on, each counted once; intervals hold 95 % and "
-        "are of a bootstrap over patients.",
+        "On patients that a network was not trained on, each counted once; the mean over networks. "
+        "Intervals hold 95 % and are of a bootstrap over patients. A model's name says in brackets "
+        "where it differs from its paper's.",
         shown,
     )
     against = _of_patients(read_table(RESULTS / "against_baselines.tsv"))
@@ -247,7 +281,8 @@ def report_networks(report: Report, networks: Sequence[Mapping[str, Any]]) -> No
         splits = _of_patients(read_table(folder / "cross_validation.tsv")).drop(columns="model")
         report.table(
             folder / "cross_validation.tsv",
-            "Every fold, and all of them; each patient counted once.",
+            "Every fold, and all of them; each patient counted once. Scores of different networks "
+            "hardly compare, so read the mean before what is pooled.",
             splits,
         )
 
@@ -275,32 +310,48 @@ def report_heatmaps(
         "viewer.html",
     )
     page.add_text(
-        "Average heatmaps of the test scans of a class, each divided by its own sum. Distances are "
-        "Euclidean, between the methods' averages of one class (Rieke et al. 2018)."
+        "Average heatmaps of the test scans of a class, each divided by its own sum. Bright is "
+        "where the network's output for its target hangs on a voxel: by default the disease, the "
+        "first class, in scans of all classes. Heatmaps have no sign. Distances are Euclidean, "
+        "between the methods' averages of one class (Rieke et al. 2018); 0 is the same map."
     )
     for run in runs:
         folder = Path(run["folder"])
         page.add_heading(_name_of(run))
-        report.picture(folder / "mean_maps.png", "Average heatmaps on the template.")
+        page.add_text(
+            f"The network that is explained here was trained on the split {run['split']}: "
+            f"{describe_test(folder)}."
+        )
+        report.picture(
+            folder / "mean_maps.png",
+            "Average heatmaps on the template; colours end at the 99.5th percentile in the brain.",
+        )
         report.picture(folder / "distances.png", "Distances between the methods.")
         distances = read_table(folder / "distances.tsv")
         for name, of_class in distances.groupby("class", sort=False):
             matrix = of_class.pivot(index="method_a", columns="method_b", values="distance")
             methods = list(dict.fromkeys(of_class["method_a"]))
             matrix = matrix.loc[methods, methods].astype(float) * 1e4
-            matrix.insert(0, "10⁻⁴", methods)
+            matrix.insert(0, "distance, 10⁻⁴", methods)
             report.table(folder / "distances.tsv", f"Distances, class {name}.", matrix)
         areas = read_table(folder / "top_areas.tsv")
         for by, of_sort in areas.groupby("by", sort=False):
             ranks = of_sort.assign(
-                told=[f"{a} ({100 * s:.1f} %)" for a, s in of_sort[["area", "share"]].values],
+                told=[
+                    f"{area} ({density:.1f} x)"
+                    if by == "density"
+                    else f"{area} ({100 * share:.1f} %)"
+                    for area, share, density in of_sort[["area", "share", "density"]].values
+                ],
                 column=[f"{m}, {c}" for m, c in of_sort[["method", "class"]].values],
             )
             table = ranks.pivot(index="rank", columns="column", values="told")
             table = table[list(dict.fromkeys(ranks["column"]))].reset_index()
-            report.table(
-                folder / "top_areas.tsv", f"Areas by {by} of relevance, with their share.", table
-            )
+            what = {
+                "sum": "Areas by their share of all relevance.",
+                "density": "Areas by relevance per volume, in times the brain's mean.",
+            }
+            report.table(folder / "top_areas.tsv", what[by], table)
         report.picture(folder / "area_distribution.png", "Relevance of areas, patient by patient.")
     if retrained:
         page.add_heading("How much of a distance is retraining")
@@ -328,7 +379,9 @@ def report_worth(report: Report, runs: Sequence[Mapping[str, Any]]) -> None:
         report.picture(
             folder / "localisation.png",
             "How well each method's heatmaps lie in the regions, and, where it is known, in what "
-            "was changed.",
+            "was changed. Bars are 95 % intervals over patients. In the file: mass, the share of "
+            "relevance inside; rank, that of the highest voxels; pointing, whether the highest "
+            "voxel is inside (several that are equally high count by their share).",
         )
         report.picture(folder / "precision_recall.png", "Precision and recall, voxel by voxel.")
         if run["with_truth"] and report.subjects:
@@ -351,7 +404,10 @@ def report_worth(report: Report, runs: Sequence[Mapping[str, Any]]) -> None:
                 told,
             )
         if run["randomised"]:
-            report.picture(folder / "randomisation.png", "Heatmaps of networks made random.")
+            report.picture(
+                folder / "randomisation.png",
+                "Heatmaps of networks made random, of the methods in faithfulness.randomise.",
+            )
             told = _shown_means(read_table(folder / "randomisation.tsv"), ["method"], "layer")
             report.table(
                 folder / "randomisation.tsv",

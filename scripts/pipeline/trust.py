@@ -262,7 +262,7 @@ def _shown_card(card: pd.DataFrame) -> pd.DataFrame:
             **{key: row[key] for key in KEYS},
             "average precision": _between(row["mean"], row["low"], row["high"]),
             "times chance": _between(row["times_chance"], row["times_low"], row["times_high"], 1),
-            "finds it": "yes" if finds(row) else "",
+            "finds it": "n/a" if pd.isna(row["times_low"]) else "yes" if finds(row) else "no",
         }
         for row in card.to_dict("records")
     ]

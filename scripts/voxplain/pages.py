@@ -47,7 +47,12 @@ figcaption, caption { color: var(--soft); font-size: .9rem; text-align: left; pa
 figcaption { max-width: 48rem; }
 caption div { max-width: min(48rem, calc(100vw - 2.5rem)); overflow-wrap: anywhere; }
 img { max-width: 100%; height: auto; display: block; }
-.scroll { overflow-x: auto; margin: 1rem 0; }
+/* Shadows where there is more to scroll to. */
+.scroll { overflow-x: auto; margin: 1rem 0; background:
+  linear-gradient(to right, white, transparent) 0 0 / 3rem 100% local no-repeat,
+  linear-gradient(to left, white, transparent) 100% 0 / 3rem 100% local no-repeat,
+  linear-gradient(to right, #0003, transparent) 0 0 / .9rem 100% scroll no-repeat,
+  linear-gradient(to left, #0003, transparent) 100% 0 / .9rem 100% scroll no-repeat; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; text-align: left; white-space: nowrap;
          border-bottom: 1px solid var(--line); }
@@ -341,5 +346,6 @@ def _cell(value: Any, digits: int) -> dict[str, Any]:
         return {"text": "n/a", "value": None}
     if isinstance(value, bool | np.bool_):
         return {"text": "yes" if value else "no", "value": None}
-    shown = f"{value:d}" if isinstance(value, int | np.integer) else f"{value:.{digits}f}"
+    # A small number below 0 is no -0.00.
+    shown = f"{value:d}" if isinstance(value, int | np.integer) else f"{value:z.{digits}f}"
     return {"text": shown, "value": float(value)}

@@ -21,6 +21,10 @@ import numpy as np
 from voxplain.volumes import Grid, read_array, resample, smooth_for
 
 _ASSETS = Path(__file__).parent / "assets"
+_MEANING = (
+    "Bright: the network's output for its target (by default the disease, the first class) hangs "
+    "on this voxel, in scans of every class; no sign. Values as the method gives them."
+)
 _FINEST_MM = 2.0  # finer volumes would be eight times as large, and no heatmap is as fine
 
 
@@ -52,6 +56,7 @@ def write_viewer(
     atlas: str | Path,
     names: Mapping[int, str],
     brain: str | Path,
+    links: Mapping[str, str] | None = None,
 ) -> None:
     """Write the page, and a folder with what it shows beside it.
 
@@ -66,6 +71,8 @@ def write_viewer(
         Areas on the grid of the brains, and what they are called.
     brain
         Mask; outside of it a heatmap is not shown.
+    links
+        What to call other pages, to where they are.
     """
     page = Path(page)
     folder = page.with_name(f"{page.stem}_files")
@@ -98,6 +105,8 @@ def write_viewer(
     template = environment.from_string((_ASSETS / "viewer.html").read_text(encoding="utf-8"))
     text = template.render(
         title=title,
+        meaning=_MEANING,
+        links=list((links or {}).items()),
         files=folder.name,
         files_json=_as_script(folder.name),
         maps=_as_script(told),

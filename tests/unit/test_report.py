@@ -101,10 +101,12 @@ def test_a_cohort_without_a_usable_scan_is_reported(tmp_path, monkeypatch):
     (folder / "scans_flagged.tsv").write_text("image\tmeasure\n")
     page = Page("Report")
     report = Report(page, "results/report_files", subjects=True)
-    module.report_quality(report, [{"name": "lost", "folder": "results/lost"}])
+    lost = {"name": "lost", "folder": "results/lost", "simulated": False}
+    module.report_quality(report, [lost], {"min_overlap": 0.9})
     table, link = page.sections[0].parts
     assert "0 usable scans, 0 flags" in table["caption"]
-    assert all(cell["text"] == "n/a" for row in table["rows"] for cell in row[1:])
+    assert all(cell["text"] == "n/a" for row in table["rows"] for cell in row[1:4])
+    assert table["rows"][3][4]["text"] == "0.900", "the least overlap"
     assert link["link"] == "lost/quality.html"
 
 

@@ -100,7 +100,8 @@ def test_without_subjects_it_names_none(finished):
         assert not [name for name in names if name.encode() in content], path
     shown = Reader(page)
     assert not [link for link in (*shown.links, *shown.pictures) if "truth" in link]
-    assert not [link for link in shown.links if link.endswith(("scans.tsv", "quality.html"))]
+    pages = ("scans.tsv", "quality.html", "trust.html")
+    assert not [link for link in shown.links if link.endswith(pages)]
     assert f"{RUN}/mean_maps.png" in shown.pictures
     assert {path.name for path in files} >= {"mean_maps.png", "config.yaml", "citations.bib"}
 
@@ -109,7 +110,8 @@ def test_the_viewer_offers_averages_and_some_scans(tiny_run):
     text = (tiny_run / "results/viewer.html").read_text(encoding="utf-8")
     maps = json.loads(re.search(r"^const maps = (.*);$", text, re.M).group(1))
     subjects = {told["subject"] for told in maps}
-    assert {"average of AD", "average of NC"} < subjects
+    assert {"average of AD (n = 1)", "average of NC (n = 1)"} < subjects
+    assert all("of 2 test patients" in told["run"] for told in maps)
     assert len(subjects) == 4, "and a scan of each class"
     assert {told["method"] for told in maps} == set(TINY["heatmaps"]["methods"])
     assert len(maps) == 4 * len(TINY["heatmaps"]["methods"])

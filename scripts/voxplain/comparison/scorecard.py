@@ -113,6 +113,8 @@ def findings(
             found = [row for row in methods.to_dict("records") if finds(row, enough)]
             told += f". {len(found)} of {len(methods)} methods find the truth at {enough:g} times "
             told += "chance or better"
+            if methods["times_low"].isna().all():
+                told += " (of one patient there is no interval, without which none can)"
             if found:
                 names = (f"{row['method']} ({row['times_chance']:.1f})" for row in found)
                 told += f": {', '.join(names)}"
