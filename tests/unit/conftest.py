@@ -31,7 +31,7 @@ from voxplain.volumes import (
 )
 
 # The same examples in every run, however slow the machine is.
-settings.register_profile("unit", deadline=None, derandomize=True, database=None, max_examples=40)
+settings.register_profile("unit", deadline=None, derandomize=True, database=None, max_examples=25)
 settings.load_profile("unit")
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -181,7 +181,7 @@ def networks(draw):
     return model, shape
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_any_network_of_known_layers_says_what_a_full_forward_pass_says(data):
     model, shape = data.draw(networks())

@@ -175,7 +175,7 @@ def test_a_truncated_file_is_refused_by_name(tmp_path_factory, name, share):
     refused(path)
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(
     changes=st.dictionaries(st.integers(0, 351), st.integers(0, 255), min_size=1, max_size=4),
     endianness=st.sampled_from(["<", ">"]),
