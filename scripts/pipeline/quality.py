@@ -116,8 +116,8 @@ def _row(
         path = shown.get(name)
         alt = f"{what} of {row['image']}"
         told[what] = Thumbnail(os.path.relpath(path, folder), alt) if path else "n/a"
-    told["Rung"] = row["skull_rung"]
     told["Why"] = Words("; ".join(why))
+    told["Rung"] = row["skull_rung"]
     for measure in MEASURES:
         text = row[measure]
         number = "n/a" if text == MISSING else f"{float(text):.{_DIGITS.get(measure, 3)}f}"

@@ -106,6 +106,7 @@ def test_the_page_has_the_worst_first_and_shows_each_scans_pictures(cohort, tmp_
     ]
     assert order[-1] == ("I14", "unused")
     assert rows[0][4] == "truncated; again"
+    assert rows[0][5] == "n/a", "the rung of who was not stripped"
     assert rows[2][4] == "Similarity 0.300 lies 55.0 SD below the median 0.850"
     assert "too large; Brain, ml 2400 lies 44.3 SD above the median 1415" in rows[1][4]
     sources = [picture["src"] for picture in read.pictures]
