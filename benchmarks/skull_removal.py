@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from pipeline.settings import complete_settings
 from voxplain.anatomy.ladder import measure_rung, prepare_rungs, read_gates_template
 from voxplain.anatomy.quality import dice, find_missed
-from voxplain.anatomy.skull import find_brain, find_tool
+from voxplain.anatomy.skull import find_tool
 from voxplain.faults import DataFault, SetupFault
 from voxplain.volumes import read_array, read_image
 
@@ -44,7 +44,7 @@ def try_rungs(path: Path, tool_name: str, settings: dict, reference: np.ndarray 
     for head in prepare_rungs(image, find_tool(tool_name), settings):
         row = {"head": path.name.split(".")[0], "tool": tool_name, "rung": head.rung}
         try:
-            part = find_brain(head.image, head.tool, head.options)
+            part = head.find()
             found = time.perf_counter()
             quality = measure_rung(head.image, part, template)
         except DataFault as fault:
@@ -52,8 +52,7 @@ def try_rungs(path: Path, tool_name: str, settings: dict, reference: np.ndarray 
         else:
             seconds = {"rung_s": round(found - begun, 1)}
             seconds["gate_s"] = round(time.perf_counter() - found, 1)
-            mask = np.zeros(image.shape, bool)
-            mask[:, :, head.cut_off :] = part
+            mask = head.place(part)
             if reference is None and tool_name == "deepbet":
                 reference = mask
             missed = [text for text, _ in find_missed(quality, settings["gate"])]

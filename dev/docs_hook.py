@@ -15,7 +15,11 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = {"index.md": "README.md", "config/README.md": "config/README.md", "CHANGELOG.md": None}
+PAGES = {
+    "index.md": "README.md",
+    "config/README.md": "config/README.md",
+    "CHANGELOG.md": "CHANGELOG.md",
+}
 COPIES = ["config.yaml", "LICENSE", "CITATION.cff", "Containerfile"]
 # A link's target, in brackets or as the source of a picture.
 _LINK = re.compile(r"(\]\(|src=\")(?!https?:|#|mailto:)([^)\"#]*)")
@@ -23,9 +27,8 @@ _LINK = re.compile(r"(\]\(|src=\")(?!https?:|#|mailto:)([^)\"#]*)")
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages and files from outside docs/."""
-    sources = {target: source or target for target, source in PAGES.items()}
     copied = [*COPIES, *(f"config/{path.name}" for path in (ROOT / "config").glob("*.yaml"))]
-    sources |= {path: path for path in copied}
+    sources = PAGES | {path: path for path in copied}
     for target, source in sources.items():
         files.append(File.generated(config, target, abs_src_path=str(ROOT / source)))
     return files

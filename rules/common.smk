@@ -1269,7 +1269,12 @@ def volumes_to_randomise(wildcards):
 
 def chunks_with(wildcards, images):
     """The numbers of the chunks that hold some of a split's test scans."""
-    chunks = enumerate(chunked(split_of(wildcards).test), start=1)
+    return chunks_holding(split_of(wildcards), images)
+
+
+def chunks_holding(split, images):
+    """The same of a split."""
+    chunks = enumerate(chunked(split.test), start=1)
     return [number for number, held in chunks if set(images).intersection(held)]
 
 
@@ -1413,11 +1418,16 @@ def tables_of_runs(wildcards):
 
 def pictures_of_runs(wildcards):
     """Truth and heatmaps side by side, of each network's first split and seed with a truth to find."""
+    runs = first_runs(run for run in explained_runs() if run["with_truth"])
+    return [f"{run['folder']}/truth.png" for run in runs]
+
+
+def first_runs(runs):
+    """Of the runs of each network the first."""
     first = {}
-    for run in explained_runs():
-        if run["with_truth"]:
-            first.setdefault((run["cohort"], run["task"], run["label"]), run["folder"])
-    return [f"{folder}/truth.png" for folder in first.values()]
+    for run in runs:
+        first.setdefault((run["cohort"], run["task"], run["label"]), run)
+    return list(first.values())
 
 
 def checks_of_simulations(wildcards):
@@ -1457,12 +1467,8 @@ def reported_config():
     told["apply"]["networks"] = dict(config["apply"]["networks"])
     for name, cohort in config["cohorts"].items():
         # Their order is that of the patients' numbers and of the visits.
-        ordered = (
-            {key: cohort["simulation"][key] for key in ("groups", "visits")}
-            if PLANNED[name]
-            else {}
-        )
-        told["cohorts"][name].get("simulation", {}).update(ordered)
+        for key in ("groups", "visits") if PLANNED[name] else ():
+            told["cohorts"][name]["simulation"][key] = cohort["simulation"][key]
     return told
 
 
@@ -1547,20 +1553,19 @@ def results_of_heatmaps(wildcards):
 
 def viewed_runs(wildcards=None):
     """The first explained split and seed of every network, and the scans that are looked at."""
-    first, runs = {}, []
-    for run in explained_runs():
-        first.setdefault((run["cohort"], run["task"], run["label"]), run)
-    for (cohort, task, label), run in first.items():
+    runs = []
+    for run in first_runs(explained_runs()):
+        cohort, task = run["cohort"], run["task"]
         split = SPLITS[cohort][task][run["split"]]
-        tested = split.test_cohort or cohort
         count = config["report"]["viewed_scans"] if config["report"]["subjects"] else 0
         images = choose_first(cohort, task, split, count)
-        chunks = [n for n, held in enumerate(chunked(split.test), 1) if set(images) & set(held)]
-        scans = "{folder}/{method}/scans/chunk-{chunk}"
-        told = {"name": f"{cohort}, {task}, {label}", "methods": run["methods"], "images": images}
-        told |= {"classes": TASKS[task], "folder": run["folder"]}
-        told["maps"] = expand(scans, folder=run["folder"], method=run["methods"], chunk=chunks)
-        told["brains"] = of_images(PREPROCESSED, tested, images)
+        told = {key: run[key] for key in ("folder", "methods")}
+        told |= {"name": f"{cohort}, {task}, {run['label']}", "images": images}
+        told["classes"] = TASKS[task]
+        scans = f"{run['folder']}{CHUNK.removeprefix(RUN)}"
+        numbers = chunks_holding(split, images)
+        told["maps"] = expand(scans, method=run["methods"], chunk=numbers)
+        told["brains"] = of_images(PREPROCESSED, split.test_cohort or cohort, images)
         runs.append(told)
     return runs
 

@@ -16,7 +16,7 @@ import yaml
 from pipeline.citations import Used, citations_of, to_bibtex
 from pipeline.tested import describe_test
 from voxplain.cohort.fates import MEASURES, MISSING, read_fates
-from voxplain.pages import Page
+from voxplain.pages import Page, with_interval
 
 RESULTS = Path("results")
 FILES = "report_files"
@@ -149,11 +149,12 @@ def report_cohorts(
             lines = [(*why, number) for why, number in reasons.most_common()]
             page.add_table(pd.DataFrame(lines, columns=[*keys, "scans"]), "Why.")
         report.people(folder / "scans_people.tsv", "Who they are: scans, patients, sex, age.")
-        oddities = read_table(folder / "scans_oddities.tsv")
+        caption = "What is unusual about the table."
         if report.subjects:
-            report.table(folder / "scans_oddities.tsv", "What is unusual about the table.")
+            report.table(folder / "scans_oddities.tsv", caption)
         else:
-            page.add_table(oddities[["finding", "count"]], "What is unusual about the table.")
+            oddities = read_table(folder / "scans_oddities.tsv")
+            page.add_table(oddities[["finding", "count"]], caption)
         if cohort["simulated"]:
             report.picture(
                 folder / "simulation.png",
@@ -204,8 +205,8 @@ def report_quality(
                 "5 %": told["5%"].to_numpy(),
                 "median": told["50%"].to_numpy(),
                 "95 %": told["95%"].to_numpy(),
-                "least": [_limit(thresholds, "min", name) for name in told.index],
-                "most": [_limit(thresholds, "max", name) for name in told.index],
+                "least": [thresholds.get(f"min_{name}") for name in told.index],
+                "most": [thresholds.get(f"max_{name}") for name in told.index],
                 "is": [_MEASURES[name] for name in told.index],
             }
         )
@@ -225,10 +226,6 @@ def report_quality(
             # Its pictures lie with the scans: they are not copied.
             link = Path(cohort["folder"]).relative_to(RESULTS) / "quality.html"
             page.add_link("Every scan, with its pictures (in the results):", link.as_posix())
-
-
-def _limit(thresholds: Mapping[str, Any], bound: str, measure: str) -> float | None:
-    return thresholds.get(f"{bound}_{measure}")
 
 
 def report_networks(report: Report, networks: Sequence[Mapping[str, Any]]) -> None:
@@ -251,7 +248,8 @@ def report_networks(report: Report, networks: Sequence[Mapping[str, Any]]) -> No
     kept = ["cohort", "tested_on", "task", "model", "evaluation", "networks", "n"]
     shown = summary[kept].copy()
     shown["ROC AUC"] = [
-        _between(*told) for told in summary[["roc_auc_mean", "roc_auc_low", "roc_auc_high"]].values
+        with_interval(*told)
+        for told in summary[["roc_auc_mean", "roc_auc_low", "roc_auc_high"]].values
     ]
     for name in ("accuracy", "balanced_accuracy", "sensitivity", "specificity"):
         shown[name.replace("_", " ")] = summary[f"{name}_mean"]
@@ -428,7 +426,7 @@ def _shown_localisation(table: pd.DataFrame) -> pd.DataFrame:
     for told in own.to_dict("records"):
         width = told["smoothing_mm"]
         column = told["region"] + (f", smoothed {width:g} mm" if width else "")
-        mean, text = _between(told["mean"], told["low"], told["high"])
+        mean, text = with_interval(told["mean"], told["low"], told["high"])
         if pd.notna(told["times_chance"]):
             text += f", {told['times_chance']:.1f} x"
         rows.setdefault(told["method"], {})[column] = (mean, text)
@@ -440,7 +438,7 @@ def _shown_means(table: pd.DataFrame, keys: Sequence[str], across: str) -> pd.Da
     rows: dict[tuple, dict[str, object]] = {}
     for told in table.to_dict("records"):
         row = rows.setdefault(tuple(told[key] for key in keys), {key: told[key] for key in keys})
-        row[told[across]] = _between(told["mean"], told["low"], told["high"])
+        row[told[across]] = with_interval(told["mean"], told["low"], told["high"])
     return pd.DataFrame(rows.values())
 
 
@@ -537,10 +535,3 @@ def _name_of(run: Mapping[str, Any]) -> str:
     told = [run["cohort"], run["task"], run["label"]]
     told += [f"{key} {run[key]}" for key in ("split", "seed") if key in run]
     return ", ".join(told)
-
-
-def _between(mean: float, low: float, high: float) -> tuple[float, str]:
-    if pd.isna(mean):
-        return float("nan"), MISSING
-    told = f"{mean:.2f}"
-    return float(mean), told if pd.isna(low) else f"{told} ({low:.2f} to {high:.2f})"

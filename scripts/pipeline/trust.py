@@ -18,7 +18,7 @@ from voxplain.comparison.models import (
     FIXED_SPLIT,
 )
 from voxplain.comparison.scorecard import KEYS, finds
-from voxplain.pages import Page
+from voxplain.pages import Page, with_interval
 
 # Of several evaluations of a network the first of these speaks for it. Folds learn from patients
 # of each other, which the networks of an external test do not.
@@ -233,14 +233,6 @@ def _run_of(path: str) -> str:
     return f"Cohort {cohort}, {task}, {model}, split {split}, {seed}."
 
 
-def _between(mean: float, low: float, high: float, digits: int = 2) -> tuple[float, str]:
-    """A number that sorts, and its text with the interval."""
-    if pd.isna(mean):
-        return mean, "n/a"
-    told = f"{mean:.{digits}f}"
-    return mean, told if pd.isna(low) else f"{told} ({low:.{digits}f} to {high:.{digits}f})"
-
-
 def _shown_networks(networks: pd.DataFrame) -> pd.DataFrame:
     rows = [
         {
@@ -248,7 +240,7 @@ def _shown_networks(networks: pd.DataFrame) -> pd.DataFrame:
             "": "without a network" if row["kind"] == WITHOUT_NETWORK else "",
             "tested by": row["evaluation"],
             "patients": row["patients"],
-            "ROC AUC": _between(row["roc_auc"], row["roc_auc_low"], row["roc_auc_high"]),
+            "ROC AUC": with_interval(row["roc_auc"], row["roc_auc_low"], row["roc_auc_high"]),
             "accuracy": row["accuracy"],
         }
         for row in networks.to_dict("records")
@@ -260,8 +252,10 @@ def _shown_card(card: pd.DataFrame) -> pd.DataFrame:
     rows = [
         {
             **{key: row[key] for key in KEYS},
-            "average precision": _between(row["mean"], row["low"], row["high"]),
-            "times chance": _between(row["times_chance"], row["times_low"], row["times_high"], 1),
+            "average precision": with_interval(row["mean"], row["low"], row["high"]),
+            "times chance": with_interval(
+                row["times_chance"], row["times_low"], row["times_high"], 1
+            ),
             "finds it": "n/a" if pd.isna(row["times_low"]) else "yes" if finds(row) else "no",
         }
         for row in card.to_dict("records")
@@ -273,7 +267,7 @@ def _shown_methods(table: pd.DataFrame) -> pd.DataFrame:
     shown = _shown_card(table)
     if "gain" in table:
         gains = table[["gain", "gain_low", "gain_high"]].itertuples(index=False)
-        shown["gain"] = [_between(*gain) for gain in gains]
+        shown["gain"] = [with_interval(*gain) for gain in gains]
     for column, name in (
         ("rank_correlation_random", "random network"),
         ("rank_correlation_retrained", "retrained"),

@@ -282,8 +282,9 @@ class Page:
         data = Path(path).read_bytes()
         if not data.startswith(b"\x89PNG\r\n"):
             raise SetupFault(f"{path} is no PNG picture; it was to stand on the page {self.title}")
-        encoded = base64.b64encode(data).decode("ascii")
-        source = f"data:image/png;base64,{encoded}" if within else quote(link)
+        source = quote(link)
+        if within:
+            source = f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}"
         self._add(kind="picture", source=source, alt=alt, caption=caption, link=link)
 
     def add_table(
@@ -324,6 +325,14 @@ class Page:
         if not self.sections:
             raise SetupFault(f"page {self.title}: a part before the first section")
         self.sections[-1].parts.append(part)
+
+
+def with_interval(mean: float, low: float, high: float, digits: int = 2) -> tuple[float, str]:
+    """A cell of a table: a number that sorts, and its text with the interval, where there is one."""
+    if pd.isna(mean):
+        return mean, "n/a"
+    told = f"{mean:.{digits}f}"
+    return mean, told if pd.isna(low) else f"{told} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def _is_number(cell: Mapping[str, Any]) -> bool:

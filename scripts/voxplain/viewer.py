@@ -8,6 +8,7 @@ looked at.
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -134,10 +135,7 @@ def _write_volume(folder: Path, name: str, array: np.ndarray, grid: Grid, order:
     image.header.set_xyzt_units("mm")
     image.set_sform(grid.matrix, code="mni")
     image.set_qform(grid.matrix, code="mni")
-    packed = folder / f"{name}.nii.gz"
-    nib.save(image, packed)
-    content = base64.b64encode(packed.read_bytes()).decode("ascii")
-    packed.unlink()
+    content = base64.b64encode(gzip.compress(image.to_bytes())).decode("ascii")
     text = f"voxplain({json.dumps(name)}, {json.dumps(content)});\n"
     (folder / f"{name}.js").write_text(text, encoding="utf-8")
     return float(array.max(initial=0))

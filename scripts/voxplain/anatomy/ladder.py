@@ -101,6 +101,16 @@ class PreparedHead:
     options: Mapping[str, Any]
     cut_off: int  # slices below its first
 
+    def find(self) -> np.ndarray:
+        """Find the brain, on the grid of the prepared head; DataFault where there is none."""
+        if self.tool == MISSING_TOOL:
+            raise DataFault(f"{self.rung} is not installed here", "install it, or leave it out")
+        return find_brain(self.image, self.tool, self.options)
+
+    def place(self, mask: np.ndarray) -> np.ndarray:
+        """A mask on the prepared head's grid, on that of the head before it was cut."""
+        return np.pad(mask, ((0, 0), (0, 0), (self.cut_off, 0)))
+
 
 def climb(
     path: str | Path,
@@ -142,12 +152,8 @@ def climb(
     template = None
     trials, best, faults = [], None, []
     for head in prepare_rungs(image, tool, settings):
-        if head.tool == MISSING_TOOL:
-            trials.append(Trial(head.rung, None, (f"{head.rung} is not installed here",)))
-            print(f"skull removal, {head.rung}: it is not installed here", flush=True)
-            continue
         try:
-            mask = find_brain(head.image, head.tool, head.options)
+            mask = head.find()
         except DataFault as fault:
             faults.append(fault)
             trials.append(Trial(head.rung, None, (fault.reason,)))
@@ -161,9 +167,7 @@ def climb(
         print(f"skull removal, {head.rung}: {'; '.join(missed) or 'passed'} ({told})", flush=True)
         worth = (-len(missed), quality.overlap)
         if best is None or worth > best[0]:
-            whole = np.zeros(image.shape, bool)
-            whole[:, :, head.cut_off :] = mask
-            best = (worth, Climbed(whole, head.rung, head.tool, head.options, ()))
+            best = (worth, Climbed(head.place(mask), head.rung, head.tool, head.options, ()))
         if not missed:
             break
     if best is None:
