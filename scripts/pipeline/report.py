@@ -247,10 +247,8 @@ def report_networks(report: Report, networks: Sequence[Mapping[str, Any]]) -> No
     summary = _of_patients(read_table(RESULTS / "summary.tsv"))
     kept = ["cohort", "tested_on", "task", "model", "evaluation", "networks", "n"]
     shown = summary[kept].copy()
-    shown["ROC AUC"] = [
-        with_interval(*told)
-        for told in summary[["roc_auc_mean", "roc_auc_low", "roc_auc_high"]].values
-    ]
+    aucs = summary[["roc_auc_mean", "roc_auc_low", "roc_auc_high"]]
+    shown["ROC AUC"] = [with_interval(*told) for told in aucs.values]
     for name in ("accuracy", "balanced_accuracy", "sensitivity", "specificity"):
         shown[name.replace("_", " ")] = summary[f"{name}_mean"]
     report.table(

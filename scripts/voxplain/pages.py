@@ -328,7 +328,7 @@ class Page:
 
 
 def with_interval(mean: float, low: float, high: float, digits: int = 2) -> tuple[float, str]:
-    """A cell of a table: a number that sorts, and its text with the interval, where there is one."""
+    """A cell of a table: a number that sorts, and its text with the interval if there is one."""
     if pd.isna(mean):
         return mean, "n/a"
     told = f"{mean:.{digits}f}"
