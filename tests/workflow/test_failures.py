@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from workflow.conftest import NO_LADDER, TINY, command, snakemake, spoil_statistics
+from workflow.conftest import TINY, command, snakemake, spoil_statistics
 
 NETWORKS = "results/tiny/AD-NC/rieke"
 FIXED = f"{NETWORKS}/fixed/seed-1"
@@ -26,7 +26,6 @@ LOG = "logs/train_network/tiny/AD-NC/rieke/seed-1/fixed.log"
 # What is made several times over here is made with two of the methods, and up to these tables.
 SOME = copy.deepcopy(TINY)
 SOME["heatmaps"]["methods"] = ["sensitivity", "occlusion"]
-SOME["skull"] = NO_LADDER
 OTHERS = set(TINY["heatmaps"]["methods"]) - set(SOME["heatmaps"]["methods"])
 
 
