@@ -1508,12 +1508,18 @@ def retrained_folders(wildcards=None):
     ]
 
 
+def figures(*names):
+    """The files of figures: for screens, and as vectors for print."""
+    return [f"{name}.{kind}" for name in names for kind in ("png", "pdf")]
+
+
 def tables_of_cohorts(wildcards):
     """What is known of the scans of each cohort, and of what was done to simulated ones."""
     names = ["scans.tsv", "scans_people.tsv", "scans_oddities.tsv", "scans_flagged.tsv"]
     paths = expand("results/{cohort}/{name}", cohort=COHORTS, name=names)
     simulated = [cohort for cohort in COHORTS if PLANNED[cohort]]
-    return paths + expand("results/{cohort}/simulation.png", cohort=simulated)
+    names = figures("simulation")
+    return paths + expand("results/{cohort}/{name}", cohort=simulated, name=names)
 
 
 def tables_of_tasks(wildcards):
@@ -1524,29 +1530,29 @@ def tables_of_tasks(wildcards):
 
 def results_of_networks(wildcards):
     """How each network was trained, and how well it does."""
-    names = ["cross_validation.tsv", "learning_curves.png", "roc.png", "confusion.png"]
+    names = ["cross_validation.tsv", *figures("learning_curves", "roc", "confusion")]
     networks = reported_networks()
     paths = [f"{told['folder']}/{name}" for told in networks for name in names]
     if networks:
-        paths += expand(
-            "results/{name}", name=["summary.tsv", "summary.png", "against_baselines.tsv"]
-        )
+        names = ["summary.tsv", *figures("summary"), "against_baselines.tsv"]
+        paths += expand("results/{name}", name=names)
     return paths
 
 
 def results_of_heatmaps(wildcards):
     """The heatmaps of each explained network side by side, and what they are worth."""
-    compared = ["mean_maps.png", "distances.png", "distances.tsv", "top_areas.tsv"]
-    compared += ["area_distribution.png", "localisation.png", "precision_recall.png"]
-    compared += ["localisation.tsv", "metrics.json"]
+    compared = figures("mean_maps", "distances", "area_distribution", "localisation")
+    compared += figures("precision_recall")
+    compared += ["distances.tsv", "top_areas.tsv", "localisation.tsv", "metrics.json"]
     paths = []
     for run in explained_runs():
-        names = [*compared, *["truth.png"] * run["with_truth"]]
+        names = compared + figures("truth") * run["with_truth"]
         for made, table in (("followed", "faithfulness"), ("randomised", "randomisation")):
-            names += [f"{table}.png", f"{table}.tsv"] * run[made]
+            names += [*figures(table), f"{table}.tsv"] * run[made]
         paths += [f"{run['folder']}/{name}" for name in names]
     folders = retrained_folders()
-    paths += expand("{folder}/retraining.{kind}", folder=folders, kind=["png", "tsv"])
+    names = [*figures("retraining"), "retraining.tsv"]
+    paths += expand("{folder}/{name}", folder=folders, name=names)
     pages = ["results/trust.html", "results/viewer.html"] if paths else []
     return list(dict.fromkeys(paths)) + pages
 

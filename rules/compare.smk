@@ -26,27 +26,36 @@ rule compare_methods:
             subcategory="{cohort} {task} {model} {split}",
             labels={"seed": "{seed}", "what": "area table"},
         ),
-        distances_picture=report(
-            f"{RUN}/distances.png",
-            caption="../report/distances.rst",
-            category="Heatmaps",
-            subcategory="{cohort} {task} {model} {split}",
-            labels={"seed": "{seed}", "what": "distances"},
-        ),
-        maps_picture=report(
-            f"{RUN}/mean_maps.png",
-            caption="../report/mean_maps.rst",
-            category="Heatmaps",
-            subcategory="{cohort} {task} {model} {split}",
-            labels={"seed": "{seed}", "what": "average maps"},
-        ),
-        areas_picture=report(
-            f"{RUN}/area_distribution.png",
-            caption="../report/area_distribution.rst",
-            category="Heatmaps",
-            subcategory="{cohort} {task} {model} {split}",
-            labels={"seed": "{seed}", "what": "areas per patient"},
-        ),
+        distances_picture=[
+            report(
+                f"{RUN}/distances.png",
+                caption="../report/distances.rst",
+                category="Heatmaps",
+                subcategory="{cohort} {task} {model} {split}",
+                labels={"seed": "{seed}", "what": "distances"},
+            ),
+            f"{RUN}/distances.pdf",
+        ],
+        maps_picture=[
+            report(
+                f"{RUN}/mean_maps.png",
+                caption="../report/mean_maps.rst",
+                category="Heatmaps",
+                subcategory="{cohort} {task} {model} {split}",
+                labels={"seed": "{seed}", "what": "average maps"},
+            ),
+            f"{RUN}/mean_maps.pdf",
+        ],
+        areas_picture=[
+            report(
+                f"{RUN}/area_distribution.png",
+                caption="../report/area_distribution.rst",
+                category="Heatmaps",
+                subcategory="{cohort} {task} {model} {split}",
+                labels={"seed": "{seed}", "what": "areas per patient"},
+            ),
+            f"{RUN}/area_distribution.pdf",
+        ],
     log:
         split_log("compare_methods", "{model}", "seed-{seed}"),
     benchmark:
@@ -62,6 +71,7 @@ rule compare_methods:
         methods=names_of_methods,
         network=network_label,
         settings=settings_of("areas")["areas"],
+        radiological=config["report"]["radiological"],
         code=code_of("compare_methods"),
     script:
         "../scripts/compare_methods.py"
@@ -80,13 +90,16 @@ rule compare_runs:
             subcategory="{cohort} {task} {model} {several}",
             labels={"seed": "all", "what": "distances and retraining, table"},
         ),
-        picture=report(
-            f"{SEVERAL}/retraining.png",
-            caption="../report/retraining.rst",
-            category="Heatmaps",
-            subcategory="{cohort} {task} {model} {several}",
-            labels={"seed": "all", "what": "distances and retraining"},
-        ),
+        picture=[
+            report(
+                f"{SEVERAL}/retraining.png",
+                caption="../report/retraining.rst",
+                category="Heatmaps",
+                subcategory="{cohort} {task} {model} {several}",
+                labels={"seed": "all", "what": "distances and retraining"},
+            ),
+            f"{SEVERAL}/retraining.pdf",
+        ],
     log:
         "logs/compare_runs/{cohort}/{task}/{model}/{several}.log",
     benchmark:

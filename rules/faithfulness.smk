@@ -43,13 +43,16 @@ rule compare_faithfulness:
             subcategory="{cohort} {task} {model} {split}",
             labels={"seed": "{seed}", "what": "faithfulness table"},
         ),
-        picture=report(
-            f"{RUN}/faithfulness.png",
-            caption="../report/faithfulness.rst",
-            category="Heatmaps",
-            subcategory="{cohort} {task} {model} {split}",
-            labels={"seed": "{seed}", "what": "faithfulness"},
-        ),
+        picture=[
+            report(
+                f"{RUN}/faithfulness.png",
+                caption="../report/faithfulness.rst",
+                category="Heatmaps",
+                subcategory="{cohort} {task} {model} {split}",
+                labels={"seed": "{seed}", "what": "faithfulness"},
+            ),
+            f"{RUN}/faithfulness.pdf",
+        ],
     log:
         split_log("compare_faithfulness", "{model}", "seed-{seed}"),
     benchmark:
@@ -112,13 +115,16 @@ rule compare_randomisation:
             subcategory="{cohort} {task} {model} {split}",
             labels={"seed": "{seed}", "what": "layer randomisation table"},
         ),
-        picture=report(
-            f"{RUN}/randomisation.png",
-            caption="../report/randomisation.rst",
-            category="Heatmaps",
-            subcategory="{cohort} {task} {model} {split}",
-            labels={"seed": "{seed}", "what": "layer randomisation"},
-        ),
+        picture=[
+            report(
+                f"{RUN}/randomisation.png",
+                caption="../report/randomisation.rst",
+                category="Heatmaps",
+                subcategory="{cohort} {task} {model} {split}",
+                labels={"seed": "{seed}", "what": "layer randomisation"},
+            ),
+            f"{RUN}/randomisation.pdf",
+        ],
     log:
         split_log("compare_randomisation", "{model}", "seed-{seed}"),
     benchmark:

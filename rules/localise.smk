@@ -181,20 +181,26 @@ rule compare_localisation:
             subcategory="{cohort} {task} {model} {split}",
             labels={"seed": "{seed}", "what": "localisation table"},
         ),
-        picture=report(
-            f"{RUN}/localisation.png",
-            caption="../report/localisation.rst",
-            category="Heatmaps",
-            subcategory="{cohort} {task} {model} {split}",
-            labels={"seed": "{seed}", "what": "localisation"},
-        ),
-        curves=report(
-            f"{RUN}/precision_recall.png",
-            caption="../report/localisation.rst",
-            category="Heatmaps",
-            subcategory="{cohort} {task} {model} {split}",
-            labels={"seed": "{seed}", "what": "precision and recall"},
-        ),
+        picture=[
+            report(
+                f"{RUN}/localisation.png",
+                caption="../report/localisation.rst",
+                category="Heatmaps",
+                subcategory="{cohort} {task} {model} {split}",
+                labels={"seed": "{seed}", "what": "localisation"},
+            ),
+            f"{RUN}/localisation.pdf",
+        ],
+        curves=[
+            report(
+                f"{RUN}/precision_recall.png",
+                caption="../report/localisation.rst",
+                category="Heatmaps",
+                subcategory="{cohort} {task} {model} {split}",
+                labels={"seed": "{seed}", "what": "precision and recall"},
+            ),
+            f"{RUN}/precision_recall.pdf",
+        ],
     log:
         split_log("compare_localisation", "{model}", "seed-{seed}"),
     benchmark:
@@ -223,13 +229,16 @@ rule show_truth:
         template=f"{TEMPLATE}_T1w.nii.gz",
         mask=f"{TEMPLATE}_mask.nii.gz",
     output:
-        picture=report(
-            f"{RUN}/truth.png",
-            caption="../report/truth.rst",
-            category="Heatmaps",
-            subcategory="{cohort} {task} {model} {split}",
-            labels={"seed": "{seed}", "what": "truth and heatmaps"},
-        ),
+        picture=[
+            report(
+                f"{RUN}/truth.png",
+                caption="../report/truth.rst",
+                category="Heatmaps",
+                subcategory="{cohort} {task} {model} {split}",
+                labels={"seed": "{seed}", "what": "truth and heatmaps"},
+            ),
+            f"{RUN}/truth.pdf",
+        ],
     log:
         split_log("show_truth", "{model}", "seed-{seed}"),
     benchmark:
@@ -244,6 +253,7 @@ rule show_truth:
         images=images_with_truth,
         network=network_label,
         thresholds=thresholds_of_truth(),
+        radiological=config["report"]["radiological"],
         code=code_of("show_truth"),
     script:
         "../scripts/show_truth.py"

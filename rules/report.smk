@@ -59,6 +59,7 @@ rule show_heatmaps:
     params:
         runs=viewed_runs,
         subjects=config["report"]["subjects"],
+        radiological=config["report"]["radiological"],
         code=code_of("show_heatmaps"),
     script:
         "../scripts/show_heatmaps.py"

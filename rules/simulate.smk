@@ -144,12 +144,15 @@ rule check_simulation:
             category="Cohort",
             labels={"cohort": "{cohort}", "what": "simulation table"},
         ),
-        picture=report(
-            "results/{cohort}/simulation.png",
-            caption="../report/simulation.rst",
-            category="Cohort",
-            labels={"cohort": "{cohort}", "what": "simulation"},
-        ),
+        picture=[
+            report(
+                "results/{cohort}/simulation.png",
+                caption="../report/simulation.rst",
+                category="Cohort",
+                labels={"cohort": "{cohort}", "what": "simulation"},
+            ),
+            "results/{cohort}/simulation.pdf",
+        ],
     log:
         "logs/check_simulation/{cohort}.log",
     benchmark:

@@ -48,39 +48,48 @@ rule evaluate_folds:
             category="Cross-validation",
             labels={"cohort": "{cohort}", "task": "{task}", "model": "{model}", "what": "table"},
         ),
-        learning=report(
-            "results/{cohort}/{task}/{model}/learning_curves.png",
-            caption="../report/learning_curves.rst",
-            category="Cross-validation",
-            labels={
-                "cohort": "{cohort}",
-                "task": "{task}",
-                "model": "{model}",
-                "what": "learning curves",
-            },
-        ),
-        roc=report(
-            "results/{cohort}/{task}/{model}/roc.png",
-            caption="../report/roc.rst",
-            category="Cross-validation",
-            labels={
-                "cohort": "{cohort}",
-                "task": "{task}",
-                "model": "{model}",
-                "what": "ROC curves",
-            },
-        ),
-        confusion=report(
-            "results/{cohort}/{task}/{model}/confusion.png",
-            caption="../report/confusion.rst",
-            category="Cross-validation",
-            labels={
-                "cohort": "{cohort}",
-                "task": "{task}",
-                "model": "{model}",
-                "what": "confusion matrices",
-            },
-        ),
+        learning=[
+            report(
+                "results/{cohort}/{task}/{model}/learning_curves.png",
+                caption="../report/learning_curves.rst",
+                category="Cross-validation",
+                labels={
+                    "cohort": "{cohort}",
+                    "task": "{task}",
+                    "model": "{model}",
+                    "what": "learning curves",
+                },
+            ),
+            "results/{cohort}/{task}/{model}/learning_curves.pdf",
+        ],
+        roc=[
+            report(
+                "results/{cohort}/{task}/{model}/roc.png",
+                caption="../report/roc.rst",
+                category="Cross-validation",
+                labels={
+                    "cohort": "{cohort}",
+                    "task": "{task}",
+                    "model": "{model}",
+                    "what": "ROC curves",
+                },
+            ),
+            "results/{cohort}/{task}/{model}/roc.pdf",
+        ],
+        confusion=[
+            report(
+                "results/{cohort}/{task}/{model}/confusion.png",
+                caption="../report/confusion.rst",
+                category="Cross-validation",
+                labels={
+                    "cohort": "{cohort}",
+                    "task": "{task}",
+                    "model": "{model}",
+                    "what": "confusion matrices",
+                },
+            ),
+            "results/{cohort}/{task}/{model}/confusion.pdf",
+        ],
     log:
         "logs/evaluate_folds/{cohort}/{task}/{model}.log",
     benchmark:
@@ -183,12 +192,15 @@ rule summarise_networks:
             category="Summary",
             labels={"what": "networks against baselines"},
         ),
-        picture=report(
-            "results/summary.png",
-            caption="../report/summary.rst",
-            category="Summary",
-            labels={"what": "ROC AUC"},
-        ),
+        picture=[
+            report(
+                "results/summary.png",
+                caption="../report/summary.rst",
+                category="Summary",
+                labels={"what": "ROC AUC"},
+            ),
+            "results/summary.pdf",
+        ],
     log:
         "logs/summarise_networks.log",
     benchmark:

@@ -17,12 +17,15 @@ rule report_trust:
             category="Summary",
             labels={"what": "which heatmap can be trusted, table"},
         ),
-        picture=report(
-            "results/trust.png",
-            caption="../report/trust.rst",
-            category="Summary",
-            labels={"what": "which heatmap can be trusted"},
-        ),
+        picture=[
+            report(
+                "results/trust.png",
+                caption="../report/trust.rst",
+                category="Summary",
+                labels={"what": "which heatmap can be trusted"},
+            ),
+            "results/trust.pdf",
+        ],
         page="results/trust.html",
     log:
         "logs/report_trust.log",

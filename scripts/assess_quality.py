@@ -6,7 +6,8 @@ with scan_job(snakemake, "quality"):
     import numpy as np
 
     from voxplain.anatomy.quality import fluid_spaces, judge, measure_quality
-    from voxplain.plots.slices import picture_of_outline
+    from voxplain.plots.figures import save
+    from voxplain.plots.slices import plot_outline
     from voxplain.volumes import read_array
 
     stripped = read_sidecar(snakemake.input.mask_sidecar)
@@ -40,15 +41,11 @@ with scan_job(snakemake, "quality"):
     tool = " ".join(stripped[f"SkullStrippingMask{key}"] for key in ("Tool", "ToolVersion"))
     if stripped["SkullStrippingTrials"][1:]:
         tool += f" ({stripped['SkullStrippingRung']})"
-    picture_of_outline(
-        snakemake.output.mask_picture,
-        head,
-        mask,
-        grid,
-        f"{name}brain mask by {tool}, {quality.brain_volume_ml:.0f} ml ({fate.status})",
-    )
-    picture_of_outline(
-        snakemake.output.registration_picture,
+    mask_title = f"{name}brain mask by {tool}, {quality.brain_volume_ml:.0f} ml ({fate.status})"
+    mask_figure = plot_outline(head, mask, grid, mask_title)
+    # Bitmaps to look through by the hundred: a screen's resolution will do.
+    save(mask_figure, snakemake.output.mask_picture, dpi=150)
+    registration_figure = plot_outline(
         brain,
         template_mask,
         template_grid,
@@ -56,3 +53,4 @@ with scan_job(snakemake, "quality"):
         f"similarity {quality.similarity:.3f} ({fate.status})",
         inner=fluid_spaces(template, template_mask),
     )
+    save(registration_figure, snakemake.output.registration_picture, dpi=150)

@@ -9,7 +9,8 @@ with job(snakemake):
     import pandas as pd
 
     from voxplain.cohort.effects import TOLERANCE, check_table
-    from voxplain.plots.simulation import picture_of_simulation
+    from voxplain.plots.figures import save
+    from voxplain.plots.simulation import plot_simulation
 
     params, output = snakemake.params, snakemake.output
     rows = []
@@ -21,7 +22,7 @@ with job(snakemake):
     table = check_table(measures, params.reference)
     table.to_csv(output.table, sep="\t", index=False, float_format="%.6g", na_rep="n/a")
     title = f"{snakemake.wildcards.cohort}: what the simulation did"
-    picture_of_simulation(output.picture, measures, table, params.reference, title)
+    save(plot_simulation(measures, table, params.reference, title), output.picture)
 
     ratios = (table["achieved_loss"] / table["intended_loss"])[table["intended_loss"] > 0]
     least, most = TOLERANCE

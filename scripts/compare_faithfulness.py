@@ -7,7 +7,8 @@ with job(snakemake):
 
     from pipeline.titles import title_of
     from voxplain.comparison.faithfulness_tables import mean_curves, score_curves, summarise_scores
-    from voxplain.plots.faithfulness import picture_of_faithfulness
+    from voxplain.plots.faithfulness import plot_faithfulness
+    from voxplain.plots.figures import save
 
     output, params = snakemake.output, snakemake.params
     names = {key: str for key in ("method", "image", "patient", "class", "direction")}
@@ -16,4 +17,4 @@ with job(snakemake):
     look = {"sep": "\t", "index": False, "float_format": "%.6g", "na_rep": "n/a"}
     found.assign(model=params.network).to_csv(output.table, **look)
     title = title_of(snakemake.wildcards, params.network)
-    picture_of_faithfulness(output.picture, mean_curves(curves), params.methods, title)
+    save(plot_faithfulness(mean_curves(curves), params.methods, title), output.picture)

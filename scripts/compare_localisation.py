@@ -8,7 +8,8 @@ with job(snakemake):
     from pipeline.localisation import BASELINE, in_order, read_scores
     from pipeline.titles import title_of
     from voxplain.comparison.localisation import summarise
-    from voxplain.plots.localisation import picture_of_localisation, picture_of_precision_recall
+    from voxplain.plots.figures import save
+    from voxplain.plots.localisation import plot_localisation, plot_precision_recall
 
     inputs, output, params = snakemake.input, snakemake.output, snakemake.params
     files = {**dict(zip(params.methods, inputs.scores, strict=True)), BASELINE: inputs.baseline}
@@ -18,12 +19,11 @@ with job(snakemake):
     found.assign(model=params.network).to_csv(output.table, **look)
 
     title = title_of(snakemake.wildcards, params.network)
-    picture_of_localisation(output.picture, found, title, baselines=[BASELINE])
+    save(plot_localisation(found, title, baselines=[BASELINE]), output.picture)
     curves = [
         pd.read_csv(path, sep="\t", na_values="n/a").assign(method=method)
         for method, path in zip(params.methods, inputs.curves, strict=True)
     ]
     chances = found[found["method"] != BASELINE].groupby("region", sort=False)["chance"].first()
-    picture_of_precision_recall(
-        output.curves, in_order(pd.concat(curves)), chances.to_dict(), title
-    )
+    figure = plot_precision_recall(in_order(pd.concat(curves)), chances.to_dict(), title)
+    save(figure, output.curves)

@@ -14,11 +14,8 @@ with job(snakemake):
     from voxplain.atlas import read_names
     from voxplain.comparison.areas import area_rows, both_sides, plain_name, top_areas
     from voxplain.comparison.distance import distance_rows
-    from voxplain.plots.comparison import (
-        picture_of_area_distribution,
-        picture_of_distances,
-        picture_of_mean_maps,
-    )
+    from voxplain.plots.comparison import plot_area_distribution, plot_distances, plot_mean_maps
+    from voxplain.plots.figures import save
     from voxplain.volumes import read_array
 
     params, inputs, output = snakemake.params, snakemake.input, snakemake.output
@@ -64,9 +61,9 @@ with job(snakemake):
 
     title = title_of(snakemake.wildcards, params.network)
     template, _ = read_array(inputs.template)
-    picture_of_mean_maps(output.maps_picture, maps, counts, template, inside, grid, title)
-    picture_of_distances(output.distances_picture, distances, title)
+    order = {"radiological": params.radiological}
+    save(plot_mean_maps(maps, counts, template, inside, grid, title, **order), output.maps_picture)
+    save(plot_distances(distances, title), output.distances_picture)
     areas = {method: list(dict.fromkeys(found)) for method, found in shown.items()}
-    picture_of_area_distribution(
-        output.areas_picture, pd.concat(shares), areas, params.classes, title
-    )
+    distribution = plot_area_distribution(pd.concat(shares), areas, params.classes, title)
+    save(distribution, output.areas_picture)

@@ -7,7 +7,8 @@ with job(snakemake):
 
     from pipeline.titles import title_of
     from voxplain.comparison.faithfulness_tables import summarise_correlations
-    from voxplain.plots.faithfulness import picture_of_randomisation
+    from voxplain.plots.faithfulness import plot_randomisation
+    from voxplain.plots.figures import save
 
     output, params = snakemake.output, snakemake.params
     names = {key: str for key in ("image", "patient", "class", "layer")}
@@ -20,4 +21,4 @@ with job(snakemake):
     look = {"sep": "\t", "index": False, "float_format": "%.6g", "na_rep": "n/a"}
     found.assign(model=params.network).to_csv(output.table, **look)
     title = title_of(snakemake.wildcards, params.network)
-    picture_of_randomisation(output.picture, found, title)
+    save(plot_randomisation(found, title), output.picture)

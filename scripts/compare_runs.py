@@ -9,7 +9,8 @@ with job(snakemake):
     import pandas as pd
 
     from voxplain.comparison.retraining import FOLDS, SEEDS, pairs_of_runs, spread_rows
-    from voxplain.plots.comparison import picture_of_spread
+    from voxplain.plots.comparison import plot_spread
+    from voxplain.plots.figures import save
     from voxplain.volumes import read_array
 
     params, output = snakemake.params, snakemake.output
@@ -41,5 +42,5 @@ with job(snakemake):
         folds = len({split for split, _ in runs})
         trained = f"{folds} folds, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
     title = f"{where.cohort}, {where.task}, {params.network}, {trained}"
-    picture_of_spread(output.picture, table, title)
+    save(plot_spread(table, title), output.picture)
     print(f"{len(runs)} networks, {len(pairs)} pairs of them over {over}")

@@ -7,7 +7,8 @@ with job(snakemake):
 
     import pandas as pd
 
-    from voxplain.plots.training import picture_of_confusion, picture_of_learning, picture_of_roc
+    from voxplain.plots.figures import save
+    from voxplain.plots.training import plot_confusion, plot_learning, plot_roc
     from voxplain.training.metrics import cross_validation_table
 
     params, output = snakemake.params, snakemake.output
@@ -24,6 +25,6 @@ with job(snakemake):
     table = table.assign(model=params.network)
     table.to_csv(output.table, sep="\t", index=False, float_format="%.4f", na_rep="n/a")
     title = f"{snakemake.wildcards.cohort}, {snakemake.wildcards.task}, {params.network}"
-    picture_of_learning(output.learning, histories, title)
-    picture_of_roc(output.roc, predictions, params.classes, title)
-    picture_of_confusion(output.confusion, predictions, params.classes, title)
+    save(plot_learning(histories, title), output.learning)
+    save(plot_roc(predictions, params.classes, title), output.roc)
+    save(plot_confusion(predictions, params.classes, title), output.confusion)

@@ -17,7 +17,8 @@ with job(snakemake):
     from voxplain import __version__
     from voxplain.comparison.models import Summary
     from voxplain.comparison.scorecard import findings, scorecard
-    from voxplain.plots.scorecard import picture_of_scorecard
+    from voxplain.plots.figures import save
+    from voxplain.plots.scorecard import plot_scorecard
 
     params, inputs, output = snakemake.params, snakemake.input, snakemake.output
     names = {cohort: told["name"] for cohort, told in params.cohorts.items()}
@@ -53,13 +54,13 @@ with job(snakemake):
     title = "Average precision of the truth, in times chance; frame: twice chance or better, "
     title += "interval above chance"
     title += f" (heatmaps smoothed by {least:g} mm)" if least else ""
-    picture_of_scorecard(output.picture, card, title, baselines=[BASELINE])
+    save(plot_scorecard(card, title, baselines=[BASELINE]), output.picture)
     page = page_of_trust(
         sentences=list(findings(card, networks, effects, [BASELINE])),
         networks=networks,
         table=table,
         others=others,
-        scorecard=output.picture,
+        scorecard=output.picture[0],
         truths=inputs.pictures,
         simulations=inputs.simulations,
         version=__version__,

@@ -37,4 +37,5 @@ with job(snakemake):
         read_names(inputs.names),
         inputs.mask,
         links=links,
+        radiological=snakemake.params.radiological,
     )

@@ -8,8 +8,9 @@ with job(snakemake):
     from pipeline.localisation import measured_residuals
     from pipeline.titles import title_of
     from voxplain.comparison.averages import find_maps
-    from voxplain.plots.localisation import picture_of_truth
-    from voxplain.plots.slices import picture_of_text
+    from voxplain.plots.figures import save
+    from voxplain.plots.localisation import plot_truth
+    from voxplain.plots.slices import plot_text
     from voxplain.volumes import read_array
 
     inputs, params = snakemake.input, snakemake.params
@@ -23,10 +24,9 @@ with job(snakemake):
     rows = {told["Method"]: told["path"] for told in maps if told["Image"] == drawn}
     if drawn is None:
         why = "no scan with a disease came through"
-        picture_of_text(snakemake.output.picture, "no truth to show", why, "see scans.tsv")
+        figure = plot_text("no truth to show", why, "see scans.tsv")
     else:
-        picture_of_truth(
-            snakemake.output.picture,
+        figure = plot_truth(
             {method: read_array(path)[0] for method, path in rows.items()},
             read_array(truths[drawn])[0],
             template,
@@ -36,4 +36,6 @@ with job(snakemake):
             threshold=params.thresholds["truth_threshold"],
             residual=read_array(residuals[drawn])[0] if drawn in residuals else None,
             residual_threshold=params.thresholds.get("residual_threshold"),
+            radiological=params.radiological,
         )
+    save(figure, snakemake.output.picture)

@@ -5,7 +5,8 @@ from pipeline.job import job
 with job(snakemake):
     from pipeline.predictions import read_predictions
     from voxplain.comparison.models import Summary
-    from voxplain.plots.training import picture_of_models
+    from voxplain.plots.figures import save
+    from voxplain.plots.training import plot_models
 
     params, output = snakemake.params, snakemake.output
     summary = Summary(read_predictions(snakemake.input, params), params.roc_auc)
@@ -14,4 +15,5 @@ with job(snakemake):
     rows["imputed"] = rows["imputed"].astype("Int64")
     rows.to_csv(output.table, **look)
     summary.differences().to_csv(output.differences, **look)
-    picture_of_models(output.picture, rows, "How well the networks do, and baselines without one")
+    title = "How well the networks do, and baselines without one"
+    save(plot_models(rows, title), output.picture)

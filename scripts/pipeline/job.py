@@ -152,9 +152,10 @@ def _write_fate(outputs: Any, fate: Fate) -> None:
         if path.suffix == ".json":
             write_sidecar(path, {"Fate": fate.as_dict()})
         elif path.suffix == ".png":
-            from voxplain.plots.slices import picture_of_text
+            from voxplain.plots.figures import save
+            from voxplain.plots.slices import plot_text
 
-            picture_of_text(path, f"{fate.status} in {fate.stage}", fate.reason, fate.remedy)
+            save(plot_text(f"{fate.status} in {fate.stage}", fate.reason, fate.remedy), path)
         elif path.suffix == ".sha256":
             path.touch()  # what was read stays on record, so that a mended file is noticed
         else:

@@ -74,9 +74,9 @@ class Report:
         return f"{FILES}/{place.as_posix()}"
 
     def picture(self, path: str | Path, caption: str) -> None:
-        """Show a picture of the results."""
-        link = self.keep(path)
-        self.page.add_picture(path, caption, caption, link, within=False)
+        """Show a figure of the results, with its file for print."""
+        link, vector = self.keep(path), self.keep(Path(path).with_suffix(".pdf"))
+        self.page.add_picture(path, caption, caption, link, within=False, vector=vector)
 
     def table(
         self, path: str | Path, caption: str, shown: pd.DataFrame | None = None, digits: int = 2
@@ -242,7 +242,8 @@ def report_networks(report: Report, networks: Sequence[Mapping[str, Any]]) -> No
         page.add_text("None was trained.")
         return
     report.picture(
-        RESULTS / "summary.png", "All networks and baselines; bars are the SD over networks."
+        RESULTS / "summary.png",
+        "All networks and baselines; bars are 95 % intervals over patients.",
     )
     summary = _of_patients(read_table(RESULTS / "summary.tsv"))
     kept = ["cohort", "tested_on", "task", "model", "evaluation", "networks", "n"]

@@ -102,7 +102,8 @@ tr { vertical-align: top; }
 </details>
 {% elif part.kind == "picture" %}<figure>
 <img alt="{{ part.alt }}" loading="lazy" src="{{ part.source }}">
-<figcaption>{{ told(part) }}</figcaption>
+<figcaption>{{ told(part) }}{% if part.vector %} (<a href="{{ part.vector }}">PDF</a>){% endif %}
+</figcaption>
 </figure>
 {% else %}{% if part.find %}<div class="find">
 <label>Find <input type="search" placeholder="{{ part.find }}"></label>
@@ -261,7 +262,13 @@ class Page:
         self._add(kind="code", text=text, caption=caption, open=is_open)
 
     def add_picture(
-        self, path: str | Path, alt: str, caption: str, link: str = "", within: bool = True
+        self,
+        path: str | Path,
+        alt: str,
+        caption: str,
+        link: str = "",
+        within: bool = True,
+        vector: str = "",
     ) -> None:
         """Add a PNG file.
 
@@ -273,6 +280,8 @@ class Page:
             Where the picture's own file is, relative to the page.
         within
             Whether the picture becomes part of the page; else it is shown from its own file.
+        vector
+            Where the same picture is as a file for print, relative to the page.
 
         Raises
         ------
@@ -285,7 +294,8 @@ class Page:
         source = quote(link)
         if within:
             source = f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}"
-        self._add(kind="picture", source=source, alt=alt, caption=caption, link=link)
+        told = {"alt": alt, "caption": caption, "link": link, "vector": vector}
+        self._add(kind="picture", source=source, **told)
 
     def add_table(
         self, table: pd.DataFrame, caption: str, link: str = "", digits: int = 2, find: str = ""

@@ -58,6 +58,7 @@ def write_viewer(
     names: Mapping[int, str],
     brain: str | Path,
     links: Mapping[str, str] | None = None,
+    radiological: bool = False,
 ) -> None:
     """Write the page, and a folder with what it shows beside it.
 
@@ -74,6 +75,8 @@ def write_viewer(
         Mask; outside of it a heatmap is not shown.
     links
         What to call other pages, to where they are.
+    radiological
+        Whether it begins in radiological order, the subject's left on the right.
     """
     page = Path(page)
     folder = page.with_name(f"{page.stem}_files")
@@ -108,6 +111,7 @@ def write_viewer(
         title=title,
         meaning=_MEANING,
         links=list((links or {}).items()),
+        radiological=radiological,
         files=folder.name,
         files_json=_as_script(folder.name),
         maps=_as_script(told),

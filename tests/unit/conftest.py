@@ -12,8 +12,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from hypothesis import settings
-from matplotlib import pyplot as plt
-from matplotlib.image import imread
 from scipy import ndimage
 
 from voxplain.anatomy.template import make_template
@@ -174,34 +172,27 @@ def series(
     return SimpleNamespace(folder=folder, files=files, volume=phantom[0], grid=phantom[1])
 
 
-def pixels(path):
-    """Red, green and blue, 0 to 255."""
-    return np.rint(imread(path)[..., :3] * 255).astype(int)
+def pixels(figure):
+    """Red, green and blue of a figure as it is drawn, 0 to 255."""
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(int)
 
 
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    """Draws without a warning, and gives the pixels and the figure."""
-    folder, closed = tmp_path_factory.mktemp("pictures"), []
-    close = plt.close
-
-    def close_and_keep(figure):
-        closed.append(figure)
-        close(figure)
+@pytest.fixture(scope="session")
+def drawn():
+    """Draws without a warning at screen size, and gives the pixels and the figure."""
 
     def draw(function, *args):
-        path = folder / f"{len(closed)}.png"
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             warnings.simplefilter("ignore", DeprecationWarning)  # seaborn's calls of matplotlib
-            function(path, *args)
-        picture = pixels(path)
+            figure = function(*args)
+            figure.set_dpi(140)
+            picture = pixels(figure)
         assert min(picture.shape[:2]) > 200
         assert np.unique(picture[::3, ::3] @ (1, 256, 256**2)).size > 20
         for border in (picture[0], picture[-1], picture[:, 0], picture[:, -1]):
             assert (border == picture[0, 0]).all()  # nothing is cut
-        return picture, closed[-1]
+        return picture, figure
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plt, "close", close_and_keep)
-        yield draw
+    return draw

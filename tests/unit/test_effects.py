@@ -5,7 +5,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from voxplain.cohort.effects import COLUMNS, baseline_auc, check_table, cohens_d
-from voxplain.plots.simulation import picture_of_simulation
+from voxplain.plots.simulation import plot_simulation
 
 AREAS = ("Hippocampus_L", "Hippocampus_R")
 
@@ -154,7 +154,7 @@ def test_a_patient_of_both_groups_counts_under_the_first_and_one_of_a_kind_tells
 def test_the_picture_shows_points_of_areas_and_patients(drawn, patients):
     measures = cohort(patients=patients)
     table = check_table(measures, "CN")
-    _, figure = drawn(picture_of_simulation, measures, table, "CN", "demo: what was done")
+    _, figure = drawn(plot_simulation, measures, table, "CN", "demo: what was done")
     left, right = figure.axes
     lines = {
         tuple(line.get_xdata()): line.get_ydata() for line in left.lines if line.get_marker() == "o"

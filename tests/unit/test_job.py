@@ -12,7 +12,8 @@ import pytest
 from matplotlib.image import imread
 
 from voxplain.faults import DataFault, Fate, failed
-from voxplain.plots.slices import picture_of_text
+from voxplain.plots.figures import save
+from voxplain.plots.slices import plot_text
 from voxplain.volumes import read_array
 
 OUTPUTS = ("sidecar.json", "brain.nii.gz", "transform.h5")
@@ -77,7 +78,7 @@ def test_the_empty_volume_of_a_lost_scan_is_refused_by_every_reader(run):
 def test_the_picture_of_a_lost_scan_is_a_picture_of_its_reason(run):
     drawn = run(FAULT, outputs=("picture.png",)).outputs["picture.png"]
     expected = drawn.with_name("expected.png")
-    picture_of_text(expected, "failed in strip", FATE.reason, FATE.remedy)
+    save(plot_text("failed in strip", FATE.reason, FATE.remedy), expected)
     picture = imread(drawn)
     assert np.unique(picture[..., 0]).size > 10  # letters with smooth edges on one ground
     np.testing.assert_allclose(picture, imread(expected), atol=0.02)

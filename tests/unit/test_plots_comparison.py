@@ -7,10 +7,10 @@ from voxplain.comparison.distance import distance_rows
 from voxplain.comparison.retraining import pairs_of_runs, spread_rows
 from voxplain.plots.comparison import (
     SLICES,
-    picture_of_area_distribution,
-    picture_of_distances,
-    picture_of_mean_maps,
-    picture_of_spread,
+    plot_area_distribution,
+    plot_distances,
+    plot_mean_maps,
+    plot_spread,
 )
 from voxplain.volumes import axis_aligned_grid
 
@@ -50,7 +50,7 @@ def maps_of(classes=CLASSES, methods=METHODS):
 
 def mean_maps(drawn, maps):
     counts = {group: 7 + place for place, group in enumerate(maps)}
-    return drawn(picture_of_mean_maps, maps, counts, TEMPLATE, MASK, GRID, "a cohort")
+    return drawn(plot_mean_maps, maps, counts, TEMPLATE, MASK, GRID, "a cohort")
 
 
 # --- average maps on slices -----------------------------------------------------------------------
@@ -67,16 +67,22 @@ def test_average_maps_have_a_row_for_each_method_and_class(drawn, classes):
         for method in METHODS
         for place, group in enumerate(classes)
     ]
-    captions = [axes.get_title() for axes in figure.axes]
-    assert captions[: len(SLICES)] == [f"{axis} = {mm}" for axis, mm in SLICES]
-    assert not any(captions[len(SLICES) :])
+    captions = [text for text in figure.texts if text is not figure._suptitle]
+    assert [text.get_text().split("\n")[1] for text in captions] == [
+        f"{axis} = {round(float(centre_of(axis, mm))):d} mm" for axis, mm in SLICES
+    ]
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     heading, *below = (
-        text.get_window_extent(canvas.get_renderer())
-        for text in [figure._suptitle, *(axes.title for axes in figure.axes[: len(SLICES)])]
+        text.get_window_extent(canvas.get_renderer()) for text in [figure._suptitle, *captions]
     )
-    assert all(caption.y1 + 5 < heading.y0 for caption in below)
+    assert all(caption.y1 + 2 < heading.y0 for caption in below)
+
+
+def centre_of(axis, mm):
+    """Where the centre of the voxels lies that are shown for a place."""
+    number, index = index_of(axis, mm)
+    return GRID.matrix[number, 3] + index * GRID.voxel_size[number]
 
 
 def index_of(axis, mm):
@@ -126,10 +132,12 @@ def test_relevance_at_one_place_shows_in_its_slice_at_its_place_only(drawn, hidd
     assert rows.size > 4
     (top, bottom), (left, right) = panel_of(shown, figure, number)
     across, up = (a for a in range(3) if a != along)
-    expected = (
-        left + (voxel[across] + 0.5) / GRID.shape[across] * (right - left),
-        bottom - (voxel[up] + 0.5) / GRID.shape[up] * (bottom - top),
-    )
+    axes = figure.axes[number]
+    shares = [
+        (voxel[a] - ends[0]) / (ends[1] - ends[0])
+        for a, ends in ((across, axes.get_xlim()), (up, axes.get_ylim()))
+    ]
+    expected = (left + shares[0] * (right - left), bottom - shares[1] * (bottom - top))
     assert columns.mean() == pytest.approx(expected[0], abs=4)
     assert rows.mean() == pytest.approx(expected[1], abs=4)
     assert np.ptp(rows) < 16 and np.ptp(columns) < 16
@@ -214,7 +222,7 @@ def distances(maps):
 def test_a_cell_says_the_distance_of_each_class_in_ten_thousandths(drawn, classes):
     maps = maps_of(classes, ("a", "b", "c"))
     table = distances(maps)
-    picture, figure = drawn(picture_of_distances, table, "a cohort")
+    picture, figure = drawn(plot_distances, table, "a cohort")
     assert coloured(picture).sum() > 5000
     told = np.array(texts_of(figure)).reshape(3, 3)
     for i, a in enumerate("abc"):
@@ -229,7 +237,7 @@ def test_a_cell_is_coloured_by_the_mean_over_the_classes_that_have_a_distance(dr
     maps = maps_of(CLASSES, ("a", "b", "c"))
     maps["CN"]["b"][:] = 0
     table = distances(maps)
-    _, figure = drawn(picture_of_distances, table, "a cohort")
+    _, figure = drawn(plot_distances, table, "a cohort")
     shown = figure.axes[0].collections[0].get_array().reshape(3, 3)
     for (a, b), rows in table.groupby(["method_a", "method_b"]):
         expected = 1e4 * rows["distance"].astype(float).mean()
@@ -243,27 +251,27 @@ def test_a_cell_without_a_distance_in_any_class_still_says_so(drawn):
     maps = maps_of(CLASSES, ("a", "b", "c"))
     for group in CLASSES:
         maps[group]["b"][:] = 0
-    _, figure = drawn(picture_of_distances, distances(maps), "a cohort")
+    _, figure = drawn(plot_distances, distances(maps), "a cohort")
     assert texts_of(figure).count("n/a / n/a") == 5
     assert len(texts_of(figure)) == 9
 
 
 def test_distances_without_a_single_number_still_give_a_picture(drawn):
     nothing = {group: {m: np.zeros((2, 2, 2)) for m in METHODS} for group in CLASSES}
-    _, figure = drawn(picture_of_distances, distances(nothing), "a cohort")
+    _, figure = drawn(plot_distances, distances(nothing), "a cohort")
     assert texts_of(figure) == ["n/a / n/a"] * 4
 
 
 def test_one_method_is_at_no_distance_from_itself(drawn):
     title = "adni-screening, ad-vs-cn, rieke (pools 2,2,2,1), split repeat-0_fold-3, seed 12"
-    _, figure = drawn(picture_of_distances, distances(maps_of(CLASSES, ("a",))), title)
+    _, figure = drawn(plot_distances, distances(maps_of(CLASSES, ("a",))), title)
     assert texts_of(figure) == ["0.00 / 0.00"]
 
 
 def test_three_numbers_fit_into_their_cell(drawn):
     table = distances(maps_of(("AD", "MCI", "CN"), ("a", "b")))
     table["distance"] = 0.01234  # 123.40
-    _, figure = drawn(picture_of_distances, table, "a cohort")
+    _, figure = drawn(plot_distances, table, "a cohort")
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     place = figure.axes[0]
@@ -306,7 +314,7 @@ def test_each_methods_panel_shows_every_patients_share_of_its_areas(drawn, class
     methods = ["sensitivity", "occlusion", "area_occlusion"][:count]
     shares = shares_of(methods, classes)
     areas = {method: AREAS[: 1 + place] for place, method in enumerate(methods)}
-    picture, figure = drawn(picture_of_area_distribution, shares, areas, classes, "a cohort")
+    picture, figure = drawn(plot_area_distribution, shares, areas, classes, "a cohort")
     assert coloured(picture).sum() > 1000
     for axes, method in zip(figure.axes, methods, strict=False):
         assert axes.get_title() == method
@@ -322,7 +330,7 @@ def test_a_method_without_relevance_says_so_and_leaves_the_legend_to_the_next(dr
     shares = shares_of(METHODS)
     shares.loc[shares["method"] == METHODS[0], "share"] = np.nan
     areas = {METHODS[0]: [], METHODS[1]: AREAS}
-    _, figure = drawn(picture_of_area_distribution, shares, areas, CLASSES, "a cohort")
+    _, figure = drawn(plot_area_distribution, shares, areas, CLASSES, "a cohort")
     empty, filled = figure.axes
     assert [text.get_text() for text in empty.texts] == ["0 everywhere"]
     assert len(points_of(filled)) == 2 * 5 * 3
@@ -332,16 +340,14 @@ def test_a_method_without_relevance_says_so_and_leaves_the_legend_to_the_next(dr
 def test_without_any_relevance_there_is_still_a_picture(drawn):
     shares = shares_of(METHODS).assign(share=np.nan)
     areas = {method: [] for method in METHODS}
-    _, figure = drawn(picture_of_area_distribution, shares, areas, CLASSES, "a cohort")
+    _, figure = drawn(plot_area_distribution, shares, areas, CLASSES, "a cohort")
     assert [text for text in texts_of(figure) if text] == ["0 everywhere"] * 2
 
 
 def test_a_patient_without_relevance_has_no_point(drawn):
     shares = shares_of(METHODS[:1])
     shares.loc[shares["patient"] == "AD0", "share"] = np.nan
-    _, figure = drawn(
-        picture_of_area_distribution, shares, {METHODS[0]: AREAS}, CLASSES, "a cohort"
-    )
+    _, figure = drawn(plot_area_distribution, shares, {METHODS[0]: AREAS}, CLASSES, "a cohort")
     assert len(points_of(figure.axes[0])) == (2 * 5 - 1) * 3
 
 
@@ -373,7 +379,7 @@ def test_every_cell_says_mean_and_sd_and_is_hatched_within_noise(drawn, count):
             ]
         tables.append(pd.DataFrame(rows).assign(**{"class": group}))
     table = pd.concat(tables)
-    _, figure = drawn(picture_of_spread, table, "a run")
+    _, figure = drawn(plot_spread, table, "a run")
     for axes, group in zip(figure.axes, CLASSES, strict=False):
         assert axes.get_title() == group
         rows = table[table["class"] == group]
@@ -400,7 +406,7 @@ def test_a_method_without_a_map_has_no_number_in_the_table_over_networks(drawn):
         runs,
         pairs_of_runs(runs, "seeds"),
     )
-    _, figure = drawn(picture_of_spread, pd.DataFrame(rows).assign(**{"class": "AD"}), "a run")
+    _, figure = drawn(plot_spread, pd.DataFrame(rows).assign(**{"class": "AD"}), "a run")
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert texts[1:] == ["n/a"] * 3
     assert "n/a" not in texts[0]

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 
 from voxplain.comparison.faithfulness import DIRECTIONS, RANDOM
-from voxplain.plots.faithfulness import picture_of_faithfulness, picture_of_randomisation
+from voxplain.plots.faithfulness import plot_faithfulness, plot_randomisation
 
 AT = np.linspace(0, 1, 11)
 
@@ -32,7 +32,7 @@ def lines_of(axes):
 
 def test_every_class_has_its_two_panels_with_random_orders_as_one_line_and_a_band(drawn):
     values = {("b", 0): 0.2, ("a", 0): 0.7, (RANDOM, 1): 0.3, (RANDOM, 2): 0.5}
-    _, figure = drawn(picture_of_faithfulness, curves(values), ["a", "b"], "a run")
+    _, figure = drawn(plot_faithfulness, curves(values), ["a", "b"], "a run")
     assert [axes.get_title() for axes in figure.axes] == [
         f"{direction}, {group} scans" for group in ("AD", "NC") for direction in DIRECTIONS
     ]
@@ -45,10 +45,10 @@ def test_every_class_has_its_two_panels_with_random_orders_as_one_line_and_a_ban
 
 
 def test_nothing_to_draw_is_an_empty_picture(drawn):
-    _, figure = drawn(picture_of_faithfulness, curves({("a", 0): 0.1}).iloc[:0], ["a"], "a run")
+    _, figure = drawn(plot_faithfulness, curves({("a", 0): 0.1}).iloc[:0], ["a"], "a run")
     assert len(figure.axes) == 2
     table = pd.DataFrame(columns=["method", "step", "layer", "mean"])
-    _, figure = drawn(picture_of_randomisation, table, "a run")
+    _, figure = drawn(plot_randomisation, table, "a run")
     assert lines_of(figure.axes[0]) == [{0}]
 
 
@@ -60,7 +60,7 @@ def test_a_method_starts_at_one_and_follows_the_layers_from_the_output(drawn):
         ("cam", 2, "conv", 0.125),
     ]
     table = pd.DataFrame(rows, columns=["method", "step", "layer", "mean"])
-    _, figure = drawn(picture_of_randomisation, table, "a run")
+    _, figure = drawn(plot_randomisation, table, "a run")
     (axes,) = figure.axes
     first, second, _ = axes.lines
     assert list(first.get_xdata()) == [0, 1, 2]

@@ -9,9 +9,9 @@ from matplotlib.contour import ContourSet
 
 from voxplain.plots.localisation import (
     MEASURES,
-    picture_of_localisation,
-    picture_of_precision_recall,
-    picture_of_truth,
+    plot_localisation,
+    plot_precision_recall,
+    plot_truth,
 )
 from voxplain.volumes import axis_aligned_grid
 
@@ -42,7 +42,7 @@ def noise(seed=0):
 
 
 def truth_picture(drawn, rows, truth=TRUTH, threshold=THRESHOLD, title="a scan"):
-    return drawn(picture_of_truth, rows, truth, TEMPLATE, MASK, GRID, title, threshold)
+    return drawn(plot_truth, rows, truth, TEMPLATE, MASK, GRID, title, threshold)
 
 
 def rows_of(figure, count):
@@ -171,15 +171,39 @@ def test_less_than_a_twentieth_of_a_scale_is_transparent(drawn):
     assert section.mask[:12].all() and not section.mask[12:][inside[12:]].any()
 
 
-def test_the_subjects_left_is_on_the_left_and_marked_on_all_but_sagittal_slices(scan):
+def letters_of(axes):
+    return "".join(text.get_text() for text in axes.texts[:2])
+
+
+def test_the_subjects_left_is_on_the_left_and_every_slice_says_which_side_is_which(scan):
     _, figure = scan
     for slices, _ in rows_of(figure, 4):
-        marked = ["L" in [text.get_text() for text in axes.texts] for axes in slices]
-        assert marked == [False, False, True, True, True]
+        assert [letters_of(axes) for axes in slices] == ["PA", "PA", "LR", "LR", "LR"]
         assert all(np.subtract(*axes.get_xlim()) < 0 for axes in slices)
     np.testing.assert_allclose(
         rows_of(figure, 4)[0][0][3].images[0].get_array().T[5], TEMPLATE[5, :, 8]
     )
+
+
+def test_in_radiological_order_the_subjects_left_is_on_the_right(scan, drawn):
+    options = {"threshold": THRESHOLD, "radiological": True}
+    shown = {"a": noise()}, TRUTH, TEMPLATE, MASK, GRID, "a scan"
+    picture, figure = drawn(partial(plot_truth, **options), *shown)
+    for slices, _ in rows_of(figure, 2):
+        assert [letters_of(axes) for axes in slices] == ["PA", "PA", "RL", "RL", "RL"]
+        turned = [np.subtract(*axes.get_xlim()) > 0 for axes in slices]
+        assert turned == [False, False, True, True, True]
+    # The block of the left has lost half as much as that of the right, and is on the right.
+    box = rows_of(figure, 2)[0][0][3].get_position()
+    height, width, _ = picture.shape
+    place = picture[
+        int(height * (1 - box.y1)) : int(height * (1 - box.y0)),
+        int(width * box.x0) : int(width * box.x1),
+    ]
+    border = abs(place - np.array(BORDER)).max(axis=-1) < 40
+    columns = np.nonzero(border.any(axis=0))[0]
+    middle = place.shape[1] / 2
+    assert np.ptp(columns[columns > middle]) > np.ptp(columns[columns < middle])
 
 
 def test_without_a_loss_the_middle_of_the_brain_is_shown_and_no_border(drawn):
@@ -208,7 +232,7 @@ LEFT = loss(((16, 13, 8), (1, 2, 1), 0.3), ((16, 11, 8), (1, 1, 1), 0.08))
 def with_residual(drawn):
     options = {"threshold": THRESHOLD, "residual": LEFT, "residual_threshold": 0.1}
     shown = TRUTH, TEMPLATE, MASK, GRID, "a scan"
-    return drawn(partial(picture_of_truth, **options), {"a": noise()}, *shown)
+    return drawn(partial(plot_truth, **options), {"a": noise()}, *shown)
 
 
 def test_what_is_left_has_a_row_below_the_truth_with_a_scale_of_its_own(with_residual):
@@ -236,7 +260,7 @@ def test_its_border_is_drawn_on_its_own_row_and_the_truths_on_all(with_residual)
 def test_where_nothing_is_left_the_row_says_so(drawn):
     options = {"threshold": THRESHOLD, "residual": NOTHING, "residual_threshold": 0.1}
     shown = TRUTH, TEMPLATE, MASK, GRID, "a scan"
-    _, figure = drawn(partial(picture_of_truth, **options), {"a": noise()}, *shown)
+    _, figure = drawn(partial(plot_truth, **options), {"a": noise()}, *shown)
     assert names_of(figure, 3)[1] == "what is left\n(0 everywhere)"
     assert len(contours_of(rows_of(figure, 3)[1][0][1])) == 1
 
@@ -273,7 +297,7 @@ def scores(methods=METHODS, regions=("hippocampus",), smoothings=(0, 4), measure
 
 
 def localisation(drawn, table, title="a cohort", **options):
-    return drawn(partial(picture_of_localisation, **options), table, title)
+    return drawn(partial(plot_localisation, **options), table, title)
 
 
 def points_of(axes):
@@ -487,7 +511,7 @@ def curves_of(methods, regions):
 def test_every_method_has_a_curve_and_every_region_its_chance(drawn):
     curves = curves_of([f"method{n}" for n in range(16)], ["truth", "cortex", "hippocampus"])
     chances = {"truth": 0.02, "cortex": 0.3}
-    _, figure = drawn(picture_of_precision_recall, curves, chances, "a run")
+    _, figure = drawn(plot_precision_recall, curves, chances, "a run")
     shown = [axes for axes in figure.axes if axes.axison]
     assert [axes.get_title() for axes in shown] == ["truth", "cortex", "hippocampus"]
     assert [len(axes.lines) for axes in shown] == [17, 17, 16]
@@ -502,5 +526,5 @@ def test_every_method_has_a_curve_and_every_region_its_chance(drawn):
 def test_a_method_that_found_nothing_to_rank_has_no_curve(drawn):
     curves = curves_of(["good", "silent"], ["truth"])
     curves.loc[curves["method"] == "silent", "precision"] = np.nan
-    _, figure = drawn(picture_of_precision_recall, curves, {}, "a run")
+    _, figure = drawn(plot_precision_recall, curves, {}, "a run")
     assert len(figure.axes[0].lines) == 1

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from matplotlib.image import imread
 from scipy import ndimage
 
-from voxplain.plots.slices import picture_of_outline, picture_of_text
+from unit.conftest import pixels
+from voxplain.plots.slices import plot_outline, plot_text
 from voxplain.volumes import axis_aligned_grid
 
 OUTLINE, INNER = (0xFF, 0x9D, 0x00), (0x4F, 0xC3, 0xF7)
@@ -21,20 +21,14 @@ def brain():
     return np.where(ball(16), 100 + 200 * texture, 0).astype(np.float32)
 
 
-def pixels(path):
-    """Red, green and blue, 0 to 255."""
-    return np.rint(imread(path)[..., :3] * 255).astype(int)
-
-
 def count(picture, colour):
     return int((abs(picture - np.array(colour)).max(axis=-1) < 40).sum())
 
 
 @pytest.fixture(scope="module")
-def plain(brain, tmp_path_factory):
-    path = tmp_path_factory.mktemp("plain") / "outline.png"
-    picture_of_outline(path, brain, ball(16), GRID, "a brain")
-    return pixels(path)
+def plain(brain):
+    figure = plot_outline(brain, ball(16), GRID, "a brain")
+    return pixels(figure)
 
 
 def test_a_picture_shows_the_volume_in_grey_with_the_outline_in_its_colour(plain):
@@ -44,63 +38,64 @@ def test_a_picture_shows_the_volume_in_grey_with_the_outline_in_its_colour(plain
     assert count(plain, INNER) == 0
 
 
-def test_a_second_mask_is_outlined_in_a_second_colour(tmp_path, brain):
-    path = tmp_path / "outline.png"
-    picture_of_outline(path, brain, ball(16), GRID, "a brain", inner=ball(8))
-    picture = pixels(path)
+def test_a_second_mask_is_outlined_in_a_second_colour(brain):
+    figure = plot_outline(brain, ball(16), GRID, "a brain", inner=ball(8))
+    picture = pixels(figure)
     assert count(picture, OUTLINE) > 500
     assert count(picture, INNER) > 100
 
 
-def test_the_outline_follows_the_mask(tmp_path, brain, plain):
-    path = tmp_path / "narrow.png"
-    picture_of_outline(path, brain, ball(5), GRID, "a brain")
-    assert count(plain, OUTLINE) > 1.5 * count(pixels(path), OUTLINE) > 100
+def test_the_outline_follows_the_mask(brain, plain):
+    figure = plot_outline(brain, ball(5), GRID, "a brain")
+    assert count(plain, OUTLINE) > 1.5 * count(pixels(figure), OUTLINE) > 100
 
 
-def test_the_subjects_left_is_on_the_left(tmp_path):
+@pytest.mark.parametrize("radiological", [False, True])
+def test_the_subjects_left_is_on_the_left_and_in_radiological_order_on_the_right(radiological):
     left_light = np.where(ball(5, centre=(8, 24, 22)), 100.0, 0.0)
-    path = tmp_path / "left.png"
-    picture_of_outline(path, left_light, np.zeros(GRID.shape, bool), GRID, "")
-    picture = pixels(path)
+    nothing = np.zeros(GRID.shape, bool)
+    figure = plot_outline(left_light, nothing, GRID, "", radiological=radiological)
+    letters = [[text.get_text() for text in axes.texts] for axes in figure.axes]
+    assert letters == [["P", "A"]] * 5 + [list("RL" if radiological else "LR")] * 10
+    figure.set_dpi(160)
+    picture = pixels(figure)
     height, width, _ = picture.shape
     # Coronal and axial rows; the middle column of five shows the middle slice.
     middle = picture[height // 3 :, 2 * width // 5 : 3 * width // 5]
     bright = np.argwhere(middle.min(axis=-1) > 180)
     panel = middle.shape[1]
-    shares = (bright[:, 1] / panel)[bright[:, 1] / panel > 0.15]  # beyond the letter L
+    shares = bright[:, 1] / panel
+    shares = shares[(shares > 0.15) & (shares < 0.85)]  # between the letters
     assert shares.size > 100
-    assert np.median(shares) < 0.45
+    assert (np.median(shares) > 0.55) if radiological else (np.median(shares) < 0.45)
 
 
-def test_a_brighter_scan_of_the_same_head_gives_the_same_picture(tmp_path, brain, plain):
-    path = tmp_path / "bright.png"
-    picture_of_outline(path, brain * 37, ball(16), GRID, "a brain")
-    assert abs(plain - pixels(path)).max() <= 2
+def test_a_brighter_scan_of_the_same_head_gives_the_same_picture(brain, plain):
+    figure = plot_outline(brain * 37, ball(16), GRID, "a brain")
+    assert abs(plain - pixels(figure)).max() <= 2
 
 
-def test_an_empty_volume_and_an_empty_mask_still_give_a_picture(tmp_path):
-    path = tmp_path / "empty.png"
+def test_an_empty_volume_and_an_empty_mask_still_give_a_picture():
     nothing = np.zeros(GRID.shape)
-    picture_of_outline(path, nothing, nothing > 0, GRID, "nothing was found")
-    picture = pixels(path)
+    figure = plot_outline(nothing, nothing > 0, GRID, "nothing was found")
+    picture = pixels(figure)
     assert count(picture, OUTLINE) == 0
     assert np.unique(picture[..., 0]).size > 10  # the title
 
 
-def test_a_picture_of_text_says_what_it_is_told(tmp_path):
+def test_a_picture_of_text_says_what_it_is_told():
     texts = ("failed in convert", "file a.dcm is truncated", "download the image again " * 20)
-    for number, lines in enumerate((texts, texts[:2], ("another",))):
-        picture_of_text(tmp_path / f"{number}.png", *lines)
-    whole, short, other = (pixels(tmp_path / f"{number}.png") for number in range(3))
+    figures = [plot_text(*lines) for lines in (texts, texts[:2], ("another",))]
+    whole, short, other = map(pixels, figures)
     light = [int((picture.min(axis=-1) > 128).sum()) for picture in (whole, short, other)]
     assert light[0] > light[1] > light[2] > 50
     right_border = whole[:, -20:]
     assert right_border.max() == 0  # long lines are wrapped, not cut
 
 
-def test_a_dollar_in_a_file_name_is_no_formula(tmp_path):
-    for number, line in enumerate(("file $a_1$.dcm is truncated", "file a_1.dcm is truncated")):
-        picture_of_text(tmp_path / f"{number}.png", line)
-    with_dollars, without = (pixels(tmp_path / f"{number}.png") for number in range(2))
+def test_a_dollar_in_a_file_name_is_no_formula():
+    figures = [
+        plot_text(line) for line in ("file $a_1$.dcm is truncated", "file a_1.dcm is truncated")
+    ]
+    with_dollars, without = map(pixels, figures)
     assert (with_dollars > 128).sum() > (without > 128).sum()

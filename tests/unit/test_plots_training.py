@@ -6,10 +6,10 @@ from sklearn.metrics import roc_auc_score
 
 from voxplain.comparison.models import EVALUATIONS, LEVELS
 from voxplain.plots.training import (
-    picture_of_confusion,
-    picture_of_learning,
-    picture_of_models,
-    picture_of_roc,
+    plot_confusion,
+    plot_learning,
+    plot_models,
+    plot_roc,
 )
 from voxplain.training.metrics import measure, per_patient, pool_folds, predictions_table
 
@@ -85,7 +85,7 @@ def predictions(classes, seed=0, scans=30):
 @pytest.mark.parametrize("folds", [1, 4])
 def test_learning_curves_show_both_sides_of_every_training_and_their_mean(drawn, folds):
     histories = {str(seed): history(seed) for seed in range(folds)}
-    picture, figure = drawn(picture_of_learning, histories, "a cohort")
+    picture, figure = drawn(plot_learning, histories, "a cohort")
     assert count(picture, TRAIN) > 300
     assert count(picture, TEST) > 300
     assert f"{folds} trainings" in figure._suptitle.get_text()
@@ -100,7 +100,7 @@ def test_learning_curves_show_both_sides_of_every_training_and_their_mean(drawn,
 
 def test_the_mean_of_trainings_of_unequal_length_is_that_of_those_that_got_so_far(drawn):
     short, long = history(0, epochs=5), history(1, epochs=9)
-    _, figure = drawn(picture_of_learning, {"a": short, "b": long}, "a cohort")
+    _, figure = drawn(plot_learning, {"a": short, "b": long}, "a cohort")
     mean = figure.axes[0].lines[2].get_ydata()
     np.testing.assert_allclose(mean[:5], (short["train_loss"] + long["train_loss"][:5]) / 2)
     np.testing.assert_allclose(mean[5:], long["train_loss"][5:])
@@ -124,7 +124,7 @@ def legend_of(axes):
 def test_roc_curves_show_every_fold_and_all_pooled(drawn):
     classes = ("AD", "CN")
     tables = {(1, fold, 7): predictions(classes, fold) for fold in range(3)}
-    picture, figure = drawn(picture_of_roc, tables, classes, "a cohort")
+    picture, figure = drawn(plot_roc, tables, classes, "a cohort")
     assert count(picture, TEST) > 300
     assert count(picture, GREY) > 300
     assert cut_or_covered(figure) == []
@@ -162,7 +162,7 @@ def repeated(classes, repeats=3, folds=2):
 def test_of_a_repeated_cross_validation_each_repeat_is_a_curve_and_nobody_counts_twice(drawn):
     classes = ("AD", "CN")
     tables = repeated(classes)
-    _, figure = drawn(picture_of_roc, tables, classes, "a cohort")
+    _, figure = drawn(plot_roc, tables, classes, "a cohort")
     assert cut_or_covered(figure) == []
     assert "3 repeats or seeds" in figure._suptitle.get_text()
     pools = list(pool_folds(tables).values())
@@ -183,7 +183,7 @@ def test_of_a_repeated_cross_validation_each_repeat_is_a_curve_and_nobody_counts
 @pytest.mark.parametrize("classes", [("AD", "LMCI", "EMCI", "CN")])
 def test_of_several_classes_each_has_its_curve_against_the_rest(drawn, classes):
     tables = {(1, fold, 0): predictions(classes, fold) for fold in range(3)}
-    picture, figure = drawn(picture_of_roc, tables, classes, "a cohort")
+    picture, figure = drawn(plot_roc, tables, classes, "a cohort")
     assert count(picture, TRAIN) > 200
     assert count(picture, TEST) > 200
     assert cut_or_covered(figure) == []
@@ -202,7 +202,7 @@ def test_of_several_classes_each_has_its_curve_against_the_rest(drawn, classes):
 
 def test_a_patients_point_of_the_roc_curve_is_the_mean_of_their_scans(drawn):
     table = predictions(("AD", "CN"))
-    _, figure = drawn(picture_of_roc, {(1, 1, 0): table}, ("AD", "CN"), "a cohort")
+    _, figure = drawn(plot_roc, {(1, 1, 0): table}, ("AD", "CN"), "a cohort")
     patients = table.groupby("patient").agg({"class": "first", "probability_AD": "mean"})
     expected = roc_auc_score(patients["class"] == "AD", patients["probability_AD"])
     assert area_under(figure.axes[1].lines[0]) == pytest.approx(expected)
@@ -210,7 +210,7 @@ def test_a_patients_point_of_the_roc_curve_is_the_mean_of_their_scans(drawn):
 
 def test_of_one_fold_there_is_no_spread(drawn):
     table = predictions(("AD", "CN"))
-    _, figure = drawn(picture_of_roc, {(1, 1, 0): table}, ("AD", "CN"), "one")
+    _, figure = drawn(plot_roc, {(1, 1, 0): table}, ("AD", "CN"), "one")
     assert legend_of(figure.axes[0])[1] == f"folds, AUC {area(table):.2f}"
 
 
@@ -218,7 +218,7 @@ def test_a_fold_with_one_class_only_has_no_curve_of_its_own_but_is_pooled(drawn)
     whole, other = predictions(("AD", "CN")), predictions(("AD", "CN"), seed=1)
     healthy = other[other["class"] == "CN"]
     tables = {(1, 1, 0): whole, (1, 2, 0): healthy}
-    _, figure = drawn(picture_of_roc, tables, ("AD", "CN"), "a cohort")
+    _, figure = drawn(plot_roc, tables, ("AD", "CN"), "a cohort")
     per_scan = figure.axes[0]
     assert len(per_scan.lines) == 1 + 1 + 3  # a fold, the pool, two entries of the legend, chance
     assert per_scan.get_title() == f"per scan (n = {len(whole) + len(healthy)})"
@@ -227,7 +227,7 @@ def test_a_fold_with_one_class_only_has_no_curve_of_its_own_but_is_pooled(drawn)
 def test_pools_without_a_class_have_no_curve(drawn):
     table = predictions(("AD", "CN"))
     healthy = table[table["class"] == "CN"]
-    _, figure = drawn(picture_of_roc, {(1, 1, 0): healthy}, ("AD", "CN"), "a cohort")
+    _, figure = drawn(plot_roc, {(1, 1, 0): healthy}, ("AD", "CN"), "a cohort")
     assert legend_of(figure.axes[0]) == ["pooled, AUC n/a", "folds, AUC n/a"]
 
 
@@ -245,7 +245,7 @@ def test_a_confusion_matrix_says_how_many_and_their_share_of_the_true_class(draw
     sick = np.array([0.9, 0.2, 0.8, 0.3, 0.1, 0.4])
     table = predictions_table(members, np.stack([sick, 1 - sick], axis=1), ("AD", "CN"))
     folds = {(1, 1, 0): table.iloc[:3], (1, 2, 0): table.iloc[3:]}
-    _, figure = drawn(picture_of_confusion, folds, ("AD", "CN"), "by hand")
+    _, figure = drawn(plot_confusion, folds, ("AD", "CN"), "by hand")
     assert texts_of(figure)[:4] == ["2\n50%", "2\n50%", "0\n0%", "2\n100%"]
     # p's mean is 0.55, so that p counts as found.
     assert texts_of(figure)[4:] == ["2\n67%", "1\n33%", "0\n0%", "1\n100%"]
@@ -260,7 +260,7 @@ def test_a_confusion_matrix_says_how_many_and_their_share_of_the_true_class(draw
 )
 def test_a_confusion_matrix_has_a_row_and_a_column_for_each_class(drawn, classes):
     table = predictions(classes, scans=60)
-    picture, figure = drawn(picture_of_confusion, {(1, 1, 0): table}, classes, "a cohort")
+    picture, figure = drawn(plot_confusion, {(1, 1, 0): table}, classes, "a cohort")
     assert cut_or_covered(figure) == []
     for axes in figure.axes:
         assert [tick.get_text() for tick in axes.get_xticklabels()] == list(classes)
@@ -276,14 +276,14 @@ def test_a_class_without_a_scan_has_an_empty_row(drawn):
     classes = ("AD", "MCI", "CN")
     table = predictions(classes)
     tables = {(1, 1, 0): table[table["class"] != "MCI"]}
-    _, figure = drawn(picture_of_confusion, tables, classes, "a cohort")
+    _, figure = drawn(plot_confusion, tables, classes, "a cohort")
     assert texts_of(figure)[3:6] == ["0\n0%"] * 3
 
 
 def test_repeats_are_summed_and_a_patient_counts_once_in_each(drawn):
     classes = ("AD", "CN")
     tables = repeated(classes)
-    _, figure = drawn(picture_of_confusion, tables, classes, "a cohort")
+    _, figure = drawn(plot_confusion, tables, classes, "a cohort")
     assert "3 repeats or seeds" in figure._suptitle.get_text()
     pools = list(pool_folds(tables).values())
     for number, at_level in enumerate((lambda t: t, lambda t: per_patient(t, classes))):
@@ -312,8 +312,9 @@ def summary_of(tasks, models, series, seed=0):
                 "model": model,
                 "level": level,
                 "evaluation": evaluation,
-                "roc_auc_mean": draw.uniform(0.4, 0.95),
-                "roc_auc_sd": draw.uniform(0.02, 0.08),
+                "roc_auc_mean": draw.uniform(0.5, 0.8),
+                "roc_auc_low": draw.uniform(0.3, 0.5),
+                "roc_auc_high": draw.uniform(0.8, 1.0),
             }
             for task in tasks
             for model in models
@@ -321,6 +322,12 @@ def summary_of(tasks, models, series, seed=0):
             for level in LEVELS
         ]
     )
+
+
+def series_of(axes):
+    """The points and the bars of each series."""
+    points = [line for line in axes.lines if line.get_marker() != "None"]
+    return list(zip(points, axes.collections, strict=True))
 
 
 MODELS = ["rieke", "voxcnn", "voxresnet", "voxresnet_gap", "voxresnet_shallow_gap (pools 2,2)"]
@@ -334,25 +341,24 @@ def labels_of_axis(axes):
 
 def test_every_task_is_a_panel_with_a_point_and_a_bar_of_every_model_and_cohort(drawn):
     summary = summary_of(TASKS, MODELS, SERIES)
-    picture, figure = drawn(picture_of_models, summary, "a run")
+    picture, figure = drawn(plot_models, summary, "a run")
     assert cut_or_covered(figure) == []
     assert [axes.get_title() for axes in figure.axes] == TASKS
     for axes, task in zip(figure.axes, TASKS, strict=True):
-        for (cohort, tested_on, _), bars in zip(SERIES, axes.containers, strict=True):
+        for (cohort, tested_on, _), (points, bars) in zip(SERIES, series_of(axes), strict=True):
             own = summary[
                 (summary["task"] == task)
                 & (summary["cohort"] == cohort)
                 & (summary["tested_on"] == tested_on)
                 & (summary["level"] == "patient")
             ]
-            points, _, (lines,) = bars
             np.testing.assert_array_equal(points.get_ydata(), own["roc_auc_mean"])
-            ends = np.array([line[:, 1] for line in lines.get_segments()])
-            np.testing.assert_allclose(ends.mean(axis=1), own["roc_auc_mean"])
-            np.testing.assert_allclose(np.ptp(ends, axis=1) / 2, own["roc_auc_sd"])
-        looks = {(bars[0].get_color(), bars[0].get_marker()) for bars in axes.containers}
+            ends = np.array([line[:, 1] for line in bars.get_segments()])
+            np.testing.assert_allclose(ends, own[["roc_auc_low", "roc_auc_high"]])
+        shown = [points for points, _ in series_of(axes)]
+        looks = {(points.get_color(), points.get_marker()) for points in shown}
         assert len({colour for colour, _ in looks}) == len({mark for _, mark in looks}) == 4
-        places = [bars[0].get_xdata() for bars in axes.containers]
+        places = [points.get_xdata() for points in shown]
         np.testing.assert_array_equal(np.rint(places), [range(5)] * 4)  # each by its model
         assert np.unique(places).size == 20  # and none on another
     (legend,) = figure.legends
@@ -370,16 +376,16 @@ def test_every_task_is_a_panel_with_a_point_and_a_bar_of_every_model_and_cohort(
 @pytest.mark.parametrize("level", LEVELS)
 def test_the_points_are_of_scans_or_patients_as_the_axis_says(drawn, level):
     summary = summary_of(["AD-NC"], MODELS[:2], SERIES[:1])
-    _, figure = drawn(picture_of_models, summary, "a run", level)
+    _, figure = drawn(plot_models, summary, "a run", level)
     (axes,) = figure.axes
     assert axes.get_ylabel() == f"ROC AUC per {level}"
     own = summary[summary["level"] == level]
-    np.testing.assert_array_equal(axes.containers[0][0].get_ydata(), own["roc_auc_mean"])
+    np.testing.assert_array_equal(series_of(axes)[0][0].get_ydata(), own["roc_auc_mean"])
 
 
 @pytest.mark.parametrize("tasks", [1, 5])
 def test_every_column_of_panels_names_the_models_below(drawn, tasks):
-    _, figure = drawn(picture_of_models, summary_of(TASKS[:tasks], MODELS, SERIES[:1]), "a run")
+    _, figure = drawn(plot_models, summary_of(TASKS[:tasks], MODELS, SERIES[:1]), "a run")
     assert cut_or_covered(figure) == []
     shown = [axes for axes in figure.axes if axes.axison]
     assert [axes.get_title() for axes in shown] == TASKS[:tasks]
@@ -388,19 +394,19 @@ def test_every_column_of_panels_names_the_models_below(drawn, tasks):
         assert axes.xaxis.get_tick_params()["labelbottom"]
 
 
-def test_a_model_that_lacks_a_task_or_a_spread_has_a_gap_or_no_bar(drawn):
+def test_a_model_that_lacks_a_task_or_an_interval_has_a_gap_or_no_bar(drawn):
     summary = summary_of(TASKS[:2], MODELS[:2], SERIES[:1])
     gone = (summary["task"] == TASKS[1]) & (summary["model"] == MODELS[0])
-    summary.loc[summary["model"] == MODELS[1], "roc_auc_sd"] = np.nan
-    _, figure = drawn(picture_of_models, summary[~gone], "a run")
-    first, second = (axes.containers[0] for axes in figure.axes)
+    summary.loc[summary["model"] == MODELS[1], ["roc_auc_low", "roc_auc_high"]] = np.nan
+    _, figure = drawn(plot_models, summary[~gone], "a run")
+    first, second = (series_of(axes)[0] for axes in figure.axes)
     assert np.isfinite(first[0].get_ydata(orig=False)).tolist() == [True, True]
     assert np.isfinite(second[0].get_ydata(orig=False)).tolist() == [False, True]
-    assert [len(line) for line in first[2][0].get_segments()] == [2, 0]
+    assert [len(line) for line in first[1].get_segments()] == [2, 0]
 
 
 def test_the_fixed_split_shows_only_where_nothing_else_was_done(drawn):
     both = [("a", "a", FOLDS), ("a", "a", FIXED)]
     for series, expected in ((both, "a, cross-validation"), (both[1:], "a, fixed split")):
-        _, figure = drawn(picture_of_models, summary_of(["AD-NC"], MODELS[:2], series), "a run")
+        _, figure = drawn(plot_models, summary_of(["AD-NC"], MODELS[:2], series), "a run")
         assert [text.get_text() for text in figure.legends[0].get_texts()] == [expected]

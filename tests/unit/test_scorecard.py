@@ -1,15 +1,14 @@
 """The answer over all cohorts and networks, against numbers counted by hand."""
 
-import matplotlib
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from voxplain.comparison.scorecard import findings, finds, scorecard
 from voxplain.faults import SetupFault
-from voxplain.plots.scorecard import _order, picture_of_scorecard
-
-matplotlib.use("Agg")
+from voxplain.plots.scorecard import _order, plot_scorecard
 
 
 def score(method, patient, value, seed=0, **other):
@@ -124,16 +123,14 @@ def test_the_methods_that_find_the_truth_are_named_the_best_first():
     assert "cam (8.0), lrp (3.5); group_difference, without a network: 5.0." in sentence
 
 
-def test_the_picture_has_the_best_method_first_and_baselines_last(tmp_path):
+def test_the_picture_has_the_best_method_first_and_baselines_last(drawn):
     card = scorecard(SCORES)
     assert _order(card, ["lrp"]) == ["t", "sensitivity", "lrp"]
     card.loc[1, "times_chance"] = np.nan
-    picture_of_scorecard(tmp_path / "card.png", card, "Two networks", baselines=["t"])
-    image = matplotlib.image.imread(tmp_path / "card.png")
-    assert image.shape[1] >= 1200
-    assert image[..., :3].std() > 0.05
+    image, figure = drawn(partial(plot_scorecard, baselines=["t"]), card, "Two networks")
+    assert image.std() > 12
     two = pd.concat([card, card.assign(task="AD-MCI")])
-    picture_of_scorecard(tmp_path / "two.png", two, "Two tasks")
-    assert matplotlib.image.imread(tmp_path / "two.png").shape[1] > image.shape[1]
-    picture_of_scorecard(tmp_path / "none.png", card.iloc[:0], "Real scans")
-    assert (tmp_path / "none.png").stat().st_size > 1000
+    _, wider = drawn(plot_scorecard, two, "Two tasks")
+    assert len(wider.axes[0].get_xticks()) == 2 * len(figure.axes[0].get_xticks())
+    nothing = plot_scorecard(card.iloc[:0], "Real scans")
+    assert "no scan here" in nothing.axes[0].texts[0].get_text()

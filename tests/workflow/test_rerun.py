@@ -87,6 +87,7 @@ TABLE = {
     "quality.keep": (["I1001000"], QUALITY),
     "report.subjects": (False, set()),
     "report.viewed_scans": (1, set()),
+    "report.radiological": (True, {"compare_methods", "show_truth"}),
     "max_failed": (0.1, {"check_scans"}),
     "keep_intermediates": (False, set()),
     "splits.folds": (3, FOLDS),

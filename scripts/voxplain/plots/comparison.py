@@ -3,40 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pandas as pd
-
-matplotlib.use("Agg")
 import seaborn as sns
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from voxplain.comparison.distance import normalise
-from voxplain.plots.overlay import (
-    AXES,
-    draw_bar,
-    draw_slice,
-    name_row,
-    top_of_greys,
-    top_of_scale,
-)
+from voxplain.plots.figures import PAGE, Picture, in_print
+from voxplain.plots.overlay import AXES, SliceTable, top_of_scale
 from voxplain.volumes import Grid
 
 # Slices in template space, mm: through hippocampus, temporal lobe and ventricles.
 SLICES = (("x", -28), ("y", -36), ("y", -16), ("z", -26), ("z", -14), ("z", 8), ("z", 34))
 
 
-def picture_of_mean_maps(
-    path: str | Path,
+@in_print
+def plot_mean_maps(
     maps: Mapping[str, Mapping[str, np.ndarray]],
     counts: Mapping[str, int],
     template: np.ndarray,
     mask: np.ndarray,
     grid: Grid,
     title: str,
-) -> None:
+    radiological: bool = False,
+) -> Figure:
     """Average heatmaps on slices of the template: a row for each method and class.
 
     Every map is divided by its sum, as for the distance table; a method's classes share one colour
@@ -50,56 +43,32 @@ def picture_of_mean_maps(
         Class to the number of scans averaged.
     template, mask
         ``[x, y, z]`` on ``grid``, axes along those of space.
+    radiological
+        The subject's left is on the right of coronal and axial slices.
     """
     classes, methods = list(maps), list(next(iter(maps.values())))
     rows = [(method, group) for method in methods for group in classes]
-    figure, axes = plt.subplots(
-        len(rows),
-        len(SLICES) + 1,
-        figsize=(1.55 * len(SLICES) + 1.5, 1.5 * len(rows) + 0.7),
-        facecolor="black",
-        squeeze=False,
-        gridspec_kw={"width_ratios": [1.0] * len(SLICES) + [0.06]},
-    )
+    names = [f"{method}\n{group}, n = {counts[group]}" for method, group in rows]
+    slices = []
+    for axis, mm in SLICES:
+        number = AXES.index(axis)
+        index = round((mm - grid.matrix[number, 3]) / grid.voxel_size[number])
+        slices.append((axis, min(max(index, 0), grid.shape[number] - 1)))
+    told = "average heatmaps, each divided by its sum; scale in 1e-4, the same for the classes of "
+    heading = [title, f"{told}a method"]
+    table = SliceTable(names, slices, heading, template, mask, grid, radiological)
     scales = {
         method: top_of_scale([maps[group][method] for group in classes], mask) for method in methods
     }
-    greys = top_of_greys(template, mask)
-    for number_of_row, (row, (method, group)) in enumerate(zip(axes, rows, strict=True)):
+    for row, (method, group) in enumerate(rows):
         shown = normalise(maps[group][method])
         overlay = None if shown is None else shown / scales[method]
-        image = None
-        for place, (axis, mm) in zip(row, SLICES, strict=False):
-            number = AXES.index(axis)
-            index = round((mm - grid.matrix[number, 3]) / grid.voxel_size[number])
-            index = min(max(index, 0), grid.shape[number] - 1)
-            image = draw_slice(place, template, overlay, axis, index, grid, greys)
-            if number_of_row == 0:
-                place.set_title(f"{axis} = {mm}", color="white", fontsize=8)
-        note = f"{method}\n{group}, n = {counts[group]}"
-        name_row(row[0], note + ("\n(0 everywhere)" if shown is None else ""))
-        draw_bar(row[-1], image, f"{scales[method] * 1e4:.2g}")
-    figure.suptitle(
-        f"{title}\naverage heatmaps, each divided by its sum; scale in 1e-4, the same for the "
-        "classes of a method",
-        y=1 - 0.1 / figure.get_figheight(),  # clear of the captions below, however many rows
-        color="white",
-        fontsize=9,
-        parse_math=False,
-    )
-    figure.subplots_adjust(
-        left=0.16,
-        right=0.95,
-        top=1 - 0.72 / figure.get_figheight(),
-        bottom=0.01,
-        wspace=0.03,
-        hspace=0.05,
-    )
-    figure.savefig(path, dpi=130, facecolor="black")
-    plt.close(figure)
+        table.draw_row(row, overlay, f"{scales[method] * 1e4:.2g}")
+    return table.figure
 
 
-def picture_of_distances(path: str | Path, distances: pd.DataFrame, title: str) -> None:
+@in_print
+def plot_distances(distances: pd.DataFrame, title: str) -> Figure:
     """The distance table as a matrix: every cell says the classes' distances in 1e-4.
 
     Parameters
@@ -128,10 +97,11 @@ def picture_of_distances(path: str | Path, distances: pd.DataFrame, title: str) 
     ]
     told = np.ma.masked_invalid([of_class[group].to_numpy() for group in classes])
     mean = told.mean(axis=0).filled(np.nan)
-    side = 1.9 + max(1.45, 0.62 * len(classes)) * len(methods)
+    side = 1.2 + max(0.8, 0.38 * len(classes)) * len(methods)
     # At least as wide as the heading.
-    size = (max(side + 0.8, 7.0), max(0.75 * side, 3.0))
-    figure, place = plt.subplots(figsize=size, layout="constrained")
+    size = (max(side + 0.8, 5.5), max(0.6 * side, 2.4))
+    figure = Picture(figsize=size, layout="constrained")
+    place = figure.subplots()
     sns.heatmap(
         mean,
         annot=np.array(text),
@@ -147,16 +117,14 @@ def picture_of_distances(path: str | Path, distances: pd.DataFrame, title: str) 
     )
     for row, column in np.argwhere(np.isnan(mean)):  # seaborn leaves these cells blank
         place.text(column + 0.5, row + 0.5, text[row][column], ha="center", va="center")
-    figure.suptitle(
-        f"{title}\nEuclidean distance of average maps, {' / '.join(classes)} in 1e-4", fontsize=10
-    )
+    figure.suptitle(f"{title}\nEuclidean distance of average maps, {' / '.join(classes)} in 1e-4")
     place.tick_params(axis="y", rotation=0)
     place.tick_params(axis="x", rotation=20)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    return figure
 
 
-def picture_of_spread(path: str | Path, spread: pd.DataFrame, title: str) -> None:
+@in_print
+def plot_spread(spread: pd.DataFrame, title: str) -> Figure:
     """The distance table with its spread over networks: a panel a class.
 
     A cell is mean ± SD in 1e-4, coloured by how many times the mean is the noise of retraining;
@@ -171,20 +139,22 @@ def picture_of_spread(path: str | Path, spread: pd.DataFrame, title: str) -> Non
     classes = list(dict.fromkeys(spread["class"]))
     methods = list(dict.fromkeys(spread["method_a"]))
     # Of many methods one panel below the other, so that the text stays readable.
-    columns = len(classes) if len(methods) <= 4 else 1
+    columns = len(classes) if len(methods) * len(classes) <= 6 else 1
     rows = len(classes) // columns
-    side = max(1.35 * len(methods), 2.5)
-    figure, axes = plt.subplots(
+    side = 0.9 * len(methods)
+    figure = Picture(
+        figsize=(max(columns * (side + 0.2) + 1.9, PAGE), rows * (0.36 * side + 0.4) + 1.3),
+        layout="constrained",
+    )
+    axes = figure.subplots(
         rows,
         columns,
-        figsize=(max(columns * (side + 0.3) + 2.6, 8.5), rows * (0.45 * side + 0.4) + 1.8),
-        layout="constrained",
         squeeze=False,
         sharex=True,
         sharey=True,
     )
     times = spread["times_floor"].replace(np.inf, np.nan).astype(float)
-    colours = plt.get_cmap("Blues")
+    colours = matplotlib.colormaps["Blues"]
     scale = matplotlib.colors.LogNorm(1, max(float(np.nanmax([*times, 2.0])), 2.0))
     place_of = {method: place for place, method in enumerate(methods)}
     for place, group in zip(axes.flat, classes, strict=True):
@@ -196,7 +166,7 @@ def picture_of_spread(path: str | Path, spread: pd.DataFrame, title: str) -> Non
             look = {"facecolor": face, "edgecolor": "0.8", "lw": 0.5}
             if noisy:
                 look |= {"facecolor": "0.9", "edgecolor": "0.55", "hatch": "///"}
-            place.add_patch(plt.Rectangle((column, line), 1, 1, **look))
+            place.add_patch(Rectangle((column, line), 1, 1, **look))
             text = "n/a"
             if np.isfinite(row["distance_mean"]):
                 sd = "" if np.isnan(row["distance_sd"]) else f" ± {row['distance_sd'] * 1e4:.2f}"
@@ -207,7 +177,7 @@ def picture_of_spread(path: str | Path, spread: pd.DataFrame, title: str) -> Non
                 text,
                 ha="center",
                 va="center",
-                fontsize=8,
+                fontsize=7,
                 style="italic" if own else "normal",
                 color="white" if above and np.mean(face[:3]) < 0.5 else "black",
                 bbox={"facecolor": "0.9", "lw": 0, "pad": 1.5} if noisy else None,
@@ -218,7 +188,7 @@ def picture_of_spread(path: str | Path, spread: pd.DataFrame, title: str) -> Non
         place.tick_params(length=0)
     steps = [step for step in (1, 1.5, 2, 3, 5, 10, 20, 50, 100, 200, 500) if step <= scale.vmax]
     bar = figure.colorbar(
-        plt.cm.ScalarMappable(scale, colours), ax=axes, label="mean, times the noise floor"
+        matplotlib.cm.ScalarMappable(scale, colours), ax=axes, label="mean, times the noise floor"
     )
     bar.set_ticks(steps, labels=[f"{step:g}" for step in steps])
     bar.minorticks_off()
@@ -226,19 +196,18 @@ def picture_of_spread(path: str | Path, spread: pd.DataFrame, title: str) -> Non
         f"{title}\nEuclidean distance of average maps, mean ± SD over networks in 1e-4; diagonal: "
         "a method's own noise floor\n(mean distance of its maps of two networks); hatched, ~: "
         "within the larger floor of the two methods",
-        fontsize=9,
+        fontsize=8,
     )
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    return figure
 
 
-def picture_of_area_distribution(
-    path: str | Path,
+@in_print
+def plot_area_distribution(
     shares: pd.DataFrame,
     areas: Mapping[str, Sequence[str]],
     classes: Sequence[str],
     title: str,
-) -> None:
+) -> Figure:
     """How relevance is distributed over areas, patient by patient: a panel for each method.
 
     Parameters
@@ -254,13 +223,8 @@ def picture_of_area_distribution(
     palette = dict(zip(classes, sns.color_palette("colorblind", len(classes)), strict=True))
     rows = (len(methods) + 1) // 2
     most = max(len(shown) for shown in areas.values())
-    figure, axes = plt.subplots(
-        rows,
-        min(len(methods), 2),
-        figsize=(11, (0.42 * most + 1.2) * rows + 0.5),
-        squeeze=False,
-        layout="constrained",
-    )
+    figure = Picture(figsize=(PAGE, max(0.3 * most + 0.9, 1.5) * rows + 0.3), layout="constrained")
+    axes = figure.subplots(rows, min(len(methods), 2), squeeze=False)
     with_legend = None
     for place, method in zip(axes.flat, methods, strict=False):
         chosen = shares[(shares["method"] == method) & shares["area"].isin(list(areas[method]))]
@@ -276,9 +240,9 @@ def picture_of_area_distribution(
             "ax": place,
         }
         if len(chosen):
-            sns.boxplot(**look, fliersize=0, linewidth=0.8, boxprops={"alpha": 0.35}, legend=False)
+            sns.boxplot(**look, fliersize=0, linewidth=0.6, boxprops={"alpha": 0.35}, legend=False)
             with_legend = with_legend or place
-            sns.stripplot(**look, dodge=True, size=3.5, legend=place is with_legend)
+            sns.stripplot(**look, dodge=True, size=2.5, legend=place is with_legend)
         else:
             place.text(0.5, 0.5, "0 everywhere", ha="center", transform=place.transAxes)
             place.set(xticks=[], yticks=[])
@@ -286,6 +250,5 @@ def picture_of_area_distribution(
         sns.despine(ax=place)
     for place in list(axes.flat)[len(methods) :]:
         place.set_axis_off()
-    figure.suptitle(f"{title}: each point is a patient", fontsize=10)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    figure.suptitle(f"{title}: each point is a patient")
+    return figure

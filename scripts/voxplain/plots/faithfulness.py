@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 
-import matplotlib
 import pandas as pd
-
-matplotlib.use("Agg")
 import seaborn as sns
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from voxplain.comparison.faithfulness import DIRECTIONS, RANDOM
+from voxplain.plots.figures import PAGE, Picture, in_print
 
 _AT_RANDOM = {"color": "0.3", "lw": 1.2, "ls": ":"}
 _TOLD = {
@@ -23,9 +20,8 @@ _TOLD = {
 }
 
 
-def picture_of_faithfulness(
-    path: str | Path, curves: pd.DataFrame, methods: Sequence[str], title: str
-) -> None:
+@in_print
+def plot_faithfulness(curves: pd.DataFrame, methods: Sequence[str], title: str) -> Figure:
     """Mean curves of every method: a row of panels for each class, deletion left, insertion right.
 
     Random orders are one dotted line with a band from the lowest to the highest of the draws.
@@ -39,10 +35,8 @@ def picture_of_faithfulness(
     """
     classes = list(curves["class"].unique())
     rows = max(len(classes), 1)
-    figure, axes = plt.subplots(
-        rows, 2, figsize=(9.0, 2.7 * rows + 0.7), squeeze=False, sharex=True, sharey=True,
-        layout="constrained",
-    )  # fmt: skip
+    figure = Picture(figsize=(PAGE, 2.1 * rows + 0.6), layout="constrained")
+    axes = figure.subplots(rows, 2, squeeze=False, sharex=True, sharey=True)
     looks = _looks(methods)
     for places, group in zip(axes, classes or [None], strict=True):
         for place, direction in zip(places, DIRECTIONS, strict=True):
@@ -57,21 +51,20 @@ def picture_of_faithfulness(
                 curve = own[own["method"] == method]
                 place.plot(curve["fraction"], curve["probability"], lw=1.2, **look)
             place.set(xlim=(0, 1))
-            place.set_title(f"{direction}, {group} scans" if group else direction, fontsize=9)
-            place.tick_params(labelsize=7)
+            place.set_title(f"{direction}, {group} scans" if group else direction)
             sns.despine(ax=place)
-        places[0].set_ylabel("probability of the target", fontsize=8)
+        places[0].set_ylabel("probability of the target")
     for place, direction in zip(axes[-1], DIRECTIONS, strict=True):
-        place.set_xlabel(_TOLD[direction], fontsize=8)
+        place.set_xlabel(_TOLD[direction])
     handles = [Line2D([], [], label=method, **look) for method, look in looks.items()]
     handles.append(Line2D([], [], label="random orders", **_AT_RANDOM))
-    figure.legend(handles=handles, frameon=False, fontsize=7, loc="outside right center")
-    figure.suptitle("\n".join(textwrap.wrap(title, 95)), fontsize=10, parse_math=False)
-    figure.savefig(path, dpi=200)
-    plt.close(figure)
+    figure.legend(handles=handles, frameon=False, loc="outside right center")
+    figure.suptitle("\n".join(textwrap.wrap(title, 85)), parse_math=False)
+    return figure
 
 
-def picture_of_randomisation(path: str | Path, table: pd.DataFrame, title: str) -> None:
+@in_print
+def plot_randomisation(table: pd.DataFrame, title: str) -> Figure:
     """Rank correlation with the original heatmaps over the layers made anew, a line a method.
 
     Parameters
@@ -82,26 +75,25 @@ def picture_of_randomisation(path: str | Path, table: pd.DataFrame, title: str) 
     """
     methods = list(table["method"].unique())
     names = table.drop_duplicates("step").set_index("step")["layer"].sort_index()
-    width = max(6.0, 2.6 + 0.33 * len(names))
-    figure, place = plt.subplots(figsize=(width, 4.0), layout="constrained")
+    width = max(5.5, 2.2 + 0.2 * len(names))
+    figure = Picture(figsize=(width, 3.2), layout="constrained")
+    place = figure.subplots()
     looks = _looks(methods)
     for method, look in looks.items():
         own = table[table["method"] == method].sort_values("step")
         # Before any layer is made anew a map is the map itself.
         place.plot([0, *own["step"]], [1.0, *own["mean"]], lw=1.2, marker="o", ms=3, **look)
     place.axhline(0, color="0.3", lw=0.9, ls=":")
-    place.set_xticks([0, *names.index], ["none", *names], rotation=60, ha="right", fontsize=7)
-    place.tick_params(axis="y", labelsize=7)
+    place.set_xticks([0, *names.index], ["none", *names], rotation=60, ha="right")
     place.set(ylim=(min(-0.1, table["mean"].min() - 0.05), 1.05))
-    place.set_xlabel("layers with random weights: up to this one, from the output", fontsize=8)
-    place.set_ylabel("rank correlation with the original", fontsize=8)
+    place.set_xlabel("layers with random weights: up to this one, from the output")
+    place.set_ylabel("rank correlation with the original")
     sns.despine(ax=place)
     handles = [Line2D([], [], label=method, **look) for method, look in looks.items()]
-    figure.legend(handles=handles, frameon=False, fontsize=7, loc="outside right center")
+    figure.legend(handles=handles, frameon=False, loc="outside right center")
     heading = textwrap.wrap(title, int(12 * width))
-    figure.suptitle("\n".join(heading), fontsize=10, parse_math=False)
-    figure.savefig(path, dpi=200)
-    plt.close(figure)
+    figure.suptitle("\n".join(heading), parse_math=False)
+    return figure
 
 
 def _looks(methods: Sequence[str]) -> dict[str, dict[str, object]]:

@@ -4,47 +4,35 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
-
-matplotlib.use("Agg")
 import seaborn as sns
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from voxplain.comparison.distance import normalise
-from voxplain.plots.overlay import (
-    AXES,
-    draw_bar,
-    draw_slice,
-    name_row,
-    top_of_greys,
-    top_of_scale,
-)
+from voxplain.plots.figures import Picture, in_print
+from voxplain.plots.overlay import AXES, SliceTable, bounds, top_of_scale
 from voxplain.volumes import Grid
 
 MEASURES = {
     "average_precision": "average precision",
-    "mass": "share of relevance inside",
-    "rank": "share of the highest voxels inside",
-    "pointing": "hottest voxel inside",
+    "mass": "mass: share of\nrelevance inside",
+    "rank": "rank: share of the\nhighest voxels inside",
+    "pointing": "pointing: hottest\nvoxel inside",
 }
-_PLANES = dict(zip(AXES, ("sagittal", "coronal", "axial"), strict=True))
 _APART_MM = 10.0  # two slices of one plane
-_ASIDE_MM = 8.0  # to either side of the brain, for the letter that says which one is left
 _BORDER = "#4fc3f7"  # legible on grey and on a heatmap, and to colour-blind eyes
 _LEFT = "#ff8a3d"  # beside it, on the viridis of the residual
-_TRUTH, _RESIDUAL, _NOTHING = "truth", "what is left", "0 everywhere"
+_TRUTH, _RESIDUAL = "truth", "what is left"
 _GREY = "0.5"  # baselines
 _MARKERS = ("o", "s", "^", "D")
 
 
-def picture_of_truth(
-    path: str | Path,
+@in_print
+def plot_truth(
     rows: Mapping[str, np.ndarray],
     truth: np.ndarray,
     template: np.ndarray,
@@ -54,10 +42,11 @@ def picture_of_truth(
     threshold: float,
     residual: np.ndarray | None = None,
     residual_threshold: float | None = None,
-) -> None:
+    radiological: bool = False,
+) -> Figure:
     """One scan's truth and heatmaps on slices that cut the truth: a row for each method.
 
-    Slices are in neurological order, the subject's left on the left. Every heatmap is divided by
+    Every heatmap is divided by
     its sum and has a colour scale of its own, up to the 99.5th percentile inside the brain; the
     truth has one from 0 to its maximum, the residual one of its own values up to that percentile.
     The truth's border is drawn on all of them.
@@ -77,19 +66,12 @@ def picture_of_truth(
         row below the truth. None where it was not measured.
     residual_threshold
         The residual's border, on its own row, is around what differs by more than this.
+    radiological
+        The subject's left is on the right of coronal and axial slices.
     """
     region = truth > threshold
     left_over = None if residual is None else residual > residual_threshold
     slices = _slices_of(np.where(region, truth, 0) if region.any() else truth, mask, grid)
-    names = [_TRUTH, *([] if residual is None else [_RESIDUAL]), *rows]
-    # One scale for all planes: a panel is as wide, and a row as high, as the brain is.
-    first, last = _bounds(mask)
-    aside = round(_ASIDE_MM / grid.voxel_size[0])
-    first[0], last[0] = first[0] - aside, last[0] + aside
-    inches = 1.5 * (last - first) * np.array(grid.voxel_size) / 160
-    widths = [float(inches[1 if axis == "x" else 0]) for axis, _ in slices]
-    left = 0.3 + 0.075 * max(map(len, [*names, _NOTHING]))
-    width = max(left + 1.05 * sum(widths) + 0.65, 7.0)
     told = (
         f"line: changed by more than {_percent(threshold)}; each heatmap divided by its "
         "sum, scales in 1e-4"
@@ -99,64 +81,18 @@ def picture_of_truth(
             "; what is left: difference from the healthy twin, white matter near 1, orange line: "
             f"more than {residual_threshold:.3g}"
         )
-    heading = [part for line in (title, told) for part in textwrap.wrap(line, int(13 * width))]
-    above = 0.5 + 0.15 * len(heading)
-    row_height = 1.05 * float(inches[1:].max())
-    height = above + row_height * len(names) + 0.05
-    figure, axes = plt.subplots(
-        len(names),
-        len(slices) + 1,
-        figsize=(width, height),
-        facecolor="black",
-        squeeze=False,
-        gridspec_kw={
-            "width_ratios": [*widths, 0.09],
-            "left": left / width,
-            "right": 1 - 0.5 / width,
-            "top": 1 - above / height,
-            "bottom": 0.05 / height,
-            "wspace": 0.05,
-            "hspace": 0.05,
-        },
-    )
-    greys = top_of_greys(template, mask)
+    names = [_TRUTH, *([] if residual is None else [_RESIDUAL]), *rows]
+    table = SliceTable(names, slices, [title, told], template, mask, grid, radiological)
     layers = _layers(rows, truth, residual, mask)
-    for row, (name, overlay, cmap, ends_at) in zip(axes, layers, strict=True):
-        image = None
+    for number, (name, overlay, cmap, ends_at) in enumerate(layers):
         borders = [(left_over, _LEFT)] if name == _RESIDUAL else []
-        for place, (axis, index) in zip(row, slices, strict=False):
-            image = draw_slice(place, template, overlay, axis, index, grid, greys, cmap)
-            number = AXES.index(axis)
+        places = table.draw_row(number, overlay, ends_at, cmap)
+        for place, (axis, index) in zip(places, slices, strict=True):
             for volume, colour in [*borders, (region, _BORDER)]:
-                inside = np.take(volume, index, number).T
+                inside = np.take(volume, index, AXES.index(axis)).T
                 if inside.any() and not inside.all():
-                    place.contour(inside, [0.5], colors=colour, linewidths=0.9)
-            across, up = (a for a in range(3) if a != number)
-            place.set(
-                xlim=(first[across] - 0.5, last[across] - 0.5),
-                ylim=(first[up] - 0.5, last[up] - 0.5),
-            )
-        name_row(row[0], name if overlay is not None else f"{name}\n({_NOTHING})")
-        draw_bar(row[-1], image, ends_at)
-    for place, (axis, index) in zip(axes[0], slices, strict=False):
-        cell = place.get_position(original=True)
-        figure.text(
-            (cell.x0 + cell.x1) / 2,
-            cell.y1 + 0.05 / height,
-            f"{_PLANES[axis]}\n{axis} = {_place_mm(grid, axis, index):d} mm",
-            color="white",
-            fontsize=8,
-            ha="center",
-        )
-    figure.suptitle(
-        "\n".join(heading),
-        y=1 - 0.1 / height,
-        color="white",
-        fontsize=9,
-        parse_math=False,
-    )
-    figure.savefig(path, dpi=200, facecolor="black")
-    plt.close(figure)
+                    place.contour(inside, [0.5], colors=colour, linewidths=0.7)
+    return table.figure
 
 
 def _layers(
@@ -182,7 +118,7 @@ def _slices_of(truth: np.ndarray, mask: np.ndarray, grid: Grid) -> list[tuple[st
 
     One where the truth is thinner than that; the middle of the brain where there is none.
     """
-    first, last = _bounds(mask)
+    first, last = bounds(mask)
     slices = []
     for number, axis in enumerate(AXES):
         amount = truth.sum(axis=tuple(a for a in range(3) if a != number), dtype=np.float64)
@@ -199,24 +135,12 @@ def _slices_of(truth: np.ndarray, mask: np.ndarray, grid: Grid) -> list[tuple[st
     return slices
 
 
-def _bounds(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The box around a mask: its first voxel along each axis, and the one after its last."""
-    places = np.argwhere(mask)
-    return places.min(axis=0), places.max(axis=0) + 1
-
-
-def _place_mm(grid: Grid, axis: str, index: int) -> int:
-    number = AXES.index(axis)
-    return round(float(grid.matrix[number, 3] + index * grid.voxel_size[number]))
-
-
 def _percent(fraction: float) -> str:
     return f"{100 * fraction:.3g} %"
 
 
-def picture_of_localisation(
-    path: str | Path, table: pd.DataFrame, title: str, baselines: Sequence[str] = ()
-) -> None:
+@in_print
+def plot_localisation(table: pd.DataFrame, title: str, baselines: Sequence[str] = ()) -> Figure:
     """How well methods find the truth: a panel for each region and measure, a line a method.
 
     Methods stand in the order of their average precision in the first region, baselines in grey
@@ -237,11 +161,11 @@ def picture_of_localisation(
     lines = _lines_of_methods(table, baselines)
     colours = sns.color_palette("colorblind", len(smoothings))
     looks = dict(zip(smoothings, zip(colours, _MARKERS, strict=False), strict=False))
-    width = max(0.6 + 0.075 * max(map(len, lines)) + 1.8 * len(measures), 5.5)
+    width = max(0.4 + 0.065 * max(map(len, lines)) + 1.35 * len(measures), 5.2)
     told = "points are means, bars their intervals; more is better"
     heading = [part for line in (title, told) for part in textwrap.wrap(line, int(12 * width))]
     panel = 0.19 * (1 + max(lines.values())) + 0.85
-    figure = plt.figure(
+    figure = Picture(
         figsize=(width, panel * len(regions) + 0.17 * len(heading) + 0.4), layout="constrained"
     )
     figure.get_layout_engine().set(w_pad=0.08)
@@ -263,13 +187,11 @@ def picture_of_localisation(
         ncols=4,
     )
     figure.suptitle("\n".join(heading), fontsize=10, parse_math=False)
-    figure.savefig(path, dpi=200)
-    plt.close(figure)
+    return figure
 
 
-def picture_of_precision_recall(
-    path: str | Path, curves: pd.DataFrame, chances: Mapping[str, float], title: str
-) -> None:
+@in_print
+def plot_precision_recall(curves: pd.DataFrame, chances: Mapping[str, float], title: str) -> Figure:
     """Precision over recall of every method, a panel for each region; Yang et al. 2018, figure 3.
 
     Parameters
@@ -282,10 +204,8 @@ def picture_of_precision_recall(
     regions, methods = list(curves["region"].unique()), list(curves["method"].unique())
     columns = min(len(regions), 2) or 1
     rows = -(-max(len(regions), 1) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(3.6 * columns + 1.8, 2.9 * rows + 0.6), squeeze=False, sharex=True,
-        layout="constrained",
-    )  # fmt: skip
+    figure = Picture(figsize=(2.8 * columns + 1.6, 2.3 * rows + 0.5), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True)
     # Ten colours that most eyes tell apart, then the same ones broken.
     palette = sns.color_palette("colorblind", 10)
     looks = {
@@ -307,9 +227,8 @@ def picture_of_precision_recall(
     handles = [Line2D([], [], label=method, **look) for method, look in looks.items()]
     handles.append(Line2D([], [], color="0.3", lw=0.9, ls=":", label="chance"))
     figure.legend(handles=handles, frameon=False, fontsize=7, loc="outside right center")
-    figure.suptitle("\n".join(textwrap.wrap(title, 70)), fontsize=10, parse_math=False)
-    figure.savefig(path, dpi=200)
-    plt.close(figure)
+    figure.suptitle("\n".join(textwrap.wrap(title, 70)), parse_math=False)
+    return figure
 
 
 def _lines_of_methods(table: pd.DataFrame, baselines: Sequence[str]) -> dict[str, float]:
@@ -335,7 +254,7 @@ def _draw_measure(
     lines: Mapping[str, float],
     looks: Mapping[float, tuple[tuple[float, ...], str]],
     baselines: Sequence[str],
-) -> None:
+) -> Figure:
     """The points and bars of one region and measure, and where chance lies."""
     told = set(table.dropna(subset="mean")["method"])
     for method, line in lines.items():

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 
 from voxplain.comparison.distance import normalise
+from voxplain.plots.figures import PAGE, Picture
 from voxplain.volumes import Grid
 
 AXES = "xyz"
+NOTHING = "0 everywhere"
+_PLANES = dict(zip(AXES, ("sagittal", "coronal", "axial"), strict=True))
+_ASIDE_MM = 8.0  # to either side of the brain, for the letters
 _SHOWN_FROM = 0.05  # of a colour scale: below it the template shows through
 
 
@@ -33,51 +35,150 @@ def top_of_greys(template: np.ndarray, mask: np.ndarray) -> float:
     return 1.6 * float(np.percentile(template[mask], 99.5))
 
 
-def draw_slice(
-    place: Axes,
-    template: np.ndarray,
-    overlay: np.ndarray | None,
-    axis: str,
-    index: int,
-    grid: Grid,
-    greys: float,
-    cmap: str = "inferno",
-) -> AxesImage | None:
-    """A slice of the template with a map over it, in neurological order.
+class SliceTable:
+    """Slices of the template, as wide as a page, with a row for each map that is laid over them.
 
-    The subject's left is on the left of coronal and axial slices and marked; sagittal ones look
-    towards the left, the front on the right.
+    One scale for all planes: a panel is as wide, and a row as high, as the brain is. In
+    neurological order the subject's left is on the left of coronal and axial slices, in
+    radiological order on the right, as if one looked at the subject from the front or the feet.
+    Sagittal slices have the front on the right in both.
+
+    Attributes
+    ----------
+    figure
+        What is drawn.
 
     Parameters
     ----------
-    template, overlay
-        ``[x, y, z]`` on ``grid``, axes along those of space. The overlay is 1 at the top of its
-        colour scale; None where there is nothing to show.
-    index
-        The slice's place along ``axis``, which is x, y or z.
-    greys
-        See :func:`top_of_greys`.
-
-    Returns
-    -------
-    The overlay as drawn, for a colour bar.
+    names
+        Of the rows.
+    slices
+        Axis (x, y or z) to place along it, in voxels, from the left.
+    heading
+        Lines above, which are broken where they are longer than the page is wide.
+    template, mask
+        ``[x, y, z]`` on ``grid``, axes along those of space.
     """
-    number = AXES.index(axis)
-    others = [a for a in range(3) if a != number]
-    look = {
-        "origin": "lower",
-        "interpolation": "nearest",
-        "aspect": grid.voxel_size[others[1]] / grid.voxel_size[others[0]],
-    }
-    place.imshow(np.take(template, index, number).T, cmap="gray", vmin=0, vmax=greys, **look)
-    image = None
-    if overlay is not None:
-        section = np.ma.masked_less(np.take(overlay, index, number).T, _SHOWN_FROM)
-        image = place.imshow(section, cmap=cmap, vmin=0, vmax=1, alpha=0.8, **look)
-    place.set_axis_off()
-    if axis != "x":  # neurological order: the subject's left is on the left
-        place.text(0.02, 0.5, "L", color="white", fontsize=6, transform=place.transAxes)
-    return image
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        slices: Sequence[tuple[str, int]],
+        heading: Sequence[str],
+        template: np.ndarray,
+        mask: np.ndarray,
+        grid: Grid,
+        radiological: bool = False,
+    ) -> None:
+        self._names, self._slices, self._template, self._grid = names, slices, template, grid
+        self._greys, self._radiological = top_of_greys(template, mask), radiological
+        self._first, self._last = bounds(mask)
+        aside = round(_ASIDE_MM / grid.voxel_size[0])
+        self._first[0], self._last[0] = self._first[0] - aside, self._last[0] + aside
+        sizes = (self._last - self._first) * np.array(grid.voxel_size)
+        widths = [float(sizes[1 if axis == "x" else 0]) for axis, _ in slices]
+        left = 0.25 + 0.065 * max(len(line) for name in names for line in name.split("\n"))
+        inches = min((PAGE - left - 0.6) / (1.05 * sum(widths)), 0.01)  # for a millimetre
+        lines = [part for line in heading for part in textwrap.wrap(line, int(13 * PAGE))]
+        above = 0.42 + 0.14 * len(lines)
+        height = above + 1.05 * inches * float(sizes[1:].max()) * len(names) + 0.05
+        self.figure = Picture(figsize=(PAGE, height), facecolor="black")
+        self._axes = self.figure.subplots(
+            len(names),
+            len(slices) + 1,
+            squeeze=False,
+            gridspec_kw={
+                "width_ratios": [*(inches * width for width in widths), 0.09],
+                "left": left / PAGE,
+                "right": 1 - 0.5 / PAGE,
+                "top": 1 - above / height,
+                "bottom": 0.05 / height,
+                "wspace": 0.05,
+                "hspace": 0.05,
+            },
+        )
+        for place, (axis, index) in zip(self._axes[0], slices, strict=False):
+            cell = place.get_position(original=True)
+            at = grid.matrix[AXES.index(axis), 3] + index * grid.voxel_size[AXES.index(axis)]
+            self.figure.text(
+                (cell.x0 + cell.x1) / 2,
+                cell.y1 + 0.05 / height,
+                f"{_PLANES[axis]}\n{axis} = {round(float(at)):d} mm",
+                color="white",
+                fontsize=6,
+                ha="center",
+            )
+        self.figure.suptitle(
+            "\n".join(lines), y=1 - 0.08 / height, color="white", fontsize=8, parse_math=False
+        )
+
+    def draw_row(
+        self, row: int, overlay: np.ndarray | None, ends_at: str, cmap: str = "inferno"
+    ) -> list[Axes]:
+        """Draw a row: its name, the slices with a map over them, and the map's colour bar.
+
+        Parameters
+        ----------
+        row
+            Counted from the top, from 0.
+        overlay
+            ``[x, y, z]``, 1 at the top of its colour scale; None where there is nothing to show,
+            which the name is told to say.
+        ends_at
+            What stands at the top of the colour bar; 0 stands below.
+
+        Returns
+        -------
+        The slices, to draw on in voxels.
+        """
+        places, image = list(self._axes[row, :-1]), None
+        for place, (axis, index) in zip(places, self._slices, strict=True):
+            number = AXES.index(axis)
+            across, up = (a for a in range(3) if a != number)
+            sizes = self._grid.voxel_size
+            look = {
+                "origin": "lower",
+                "interpolation": "nearest",
+                "aspect": sizes[up] / sizes[across],
+            }
+            under = np.take(self._template, index, number).T
+            place.imshow(under, cmap="gray", vmin=0, vmax=self._greys, **look)
+            if overlay is not None:
+                section = np.ma.masked_less(np.take(overlay, index, number).T, _SHOWN_FROM)
+                image = place.imshow(section, cmap=cmap, vmin=0, vmax=1, alpha=0.8, **look)
+            place.set(
+                xlim=(self._first[across] - 0.5, self._last[across] - 0.5),
+                ylim=(self._first[up] - 0.5, self._last[up] - 0.5),
+                autoscale_on=False,
+            )
+            place.set_axis_off()
+            mark_sides(place, axis, self._radiological)
+        name = self._names[row] if overlay is not None else f"{self._names[row]}\n({NOTHING})"
+        name_row(places[0], name)
+        draw_bar(self._axes[row, -1], image, ends_at)
+        return places
+
+
+def bounds(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The box around a mask: its first voxel along each axis, and the one after its last."""
+    places = np.argwhere(mask)
+    return places.min(axis=0), places.max(axis=0) + 1
+
+
+def mark_sides(place: Axes, axis: str, radiological: bool) -> None:
+    """Turn a slice whose voxels run to the right and the front as asked, and letter its sides.
+
+    Parameters
+    ----------
+    axis
+        The one it is cut across: x, y or z.
+    """
+    sides = "PA" if axis == "x" else "LR"
+    if radiological and axis != "x":
+        place.invert_xaxis()
+        sides = sides[::-1]
+    for at, letter, align in zip((0.02, 0.98), sides, ("left", "right"), strict=True):
+        place.text(at, 0.5, letter, color="white", fontsize=5, ha=align, transform=place.transAxes)
 
 
 def draw_bar(bar: Axes, image: AxesImage | None, top: str) -> None:
@@ -86,7 +187,7 @@ def draw_bar(bar: Axes, image: AxesImage | None, top: str) -> None:
         bar.set_axis_off()
         return
     drawn = bar.figure.colorbar(image, cax=bar, ticks=[0, 1])
-    drawn.ax.set_yticklabels(["0", top], color="white", fontsize=7)
+    drawn.ax.set_yticklabels(["0", top], color="white", fontsize=6)
     for tick, side in zip(drawn.ax.get_yticklabels(), ("bottom", "top"), strict=True):
         tick.set_verticalalignment(side)  # inside the bar, off the next row's
     drawn.outline.set_visible(False)
@@ -99,7 +200,7 @@ def name_row(first: Axes, name: str) -> None:
         0.5,
         name,
         color="white",
-        fontsize=8,
+        fontsize=7,
         va="center",
         ha="right",
         transform=first.transAxes,

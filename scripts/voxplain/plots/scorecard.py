@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from voxplain.comparison.scorecard import ENOUGH, finds
+from voxplain.plots.figures import Picture, in_print
 
 # Times chance at which the colours end: four times below and sixteen above.
 _LEAST, _MOST = 1 / 4, 16.0
 _COLUMN = ["cohort", "task", "model"]
 
 
-def picture_of_scorecard(
-    path: str | Path,
+@in_print
+def plot_scorecard(
     table: pd.DataFrame,
     title: str,
     baselines: Sequence[str] = (),
     enough: float = ENOUGH,
-) -> None:
+) -> Figure:
     """How many times better than chance each method finds the truth: a row a method.
 
     A cell says the average precision over chance, and below it the interval; a frame is around
@@ -48,17 +46,16 @@ def picture_of_scorecard(
     cells = {(row["method"], *(row[k] for k in _COLUMN)): row for row in table.to_dict("records")}
     methods = _order(table, baselines)
     longest = max((len(method) for method in methods), default=0)
-    width = max(0.5 + 0.08 * longest + 1.25 * len(columns) + 0.9, 6.0)
+    width = max(0.4 + 0.065 * longest + 1.0 * len(columns) + 0.8, 4.5)
     heading = textwrap.wrap(title, int(12 * width))
-    figure, place = plt.subplots(
-        figsize=(width, 0.42 * len(methods) + 1.3 + 0.18 * len(heading)), layout="constrained"
+    figure = Picture(
+        figsize=(width, 0.36 * len(methods) + 1.2 + 0.17 * len(heading)), layout="constrained"
     )
+    place = figure.subplots()
     if not columns:
         place.axis("off")
         place.text(0.5, 0.5, "no scan here was simulated with anything to find", ha="center")
-        figure.savefig(path, dpi=200)
-        plt.close(figure)
-        return
+        return figure
     values = np.full((len(methods), len(columns)), np.nan)
     for y, method in enumerate(methods):
         for x, column in enumerate(columns):
@@ -79,8 +76,8 @@ def picture_of_scorecard(
         "\n".join([cohort, *([task] if tasks > 1 else []), textwrap.fill(model, 18)])
         for cohort, task, model in columns
     ]
-    place.set_xticks(range(len(columns)), names, fontsize=7, parse_math=False)
-    place.set_yticks(range(len(methods)), methods, fontsize=8)
+    place.set_xticks(range(len(columns)), names, parse_math=False)
+    place.set_yticks(range(len(methods)), methods)
     for tick, method in zip(place.get_yticklabels(), methods, strict=True):
         tick.set_color("0.5" if method in baselines else "black")
     place.xaxis.tick_top()
@@ -92,8 +89,7 @@ def picture_of_scorecard(
     bar.set_ticks(np.log2(ticks), labels=["≤ ¼", "1 (chance)", "2", "4", "≥ 16"], fontsize=7)
     bar.ax.set_ylim(np.log2(_LEAST), np.log2(_MOST))
     figure.suptitle("\n".join(heading), fontsize=9, parse_math=False)
-    figure.savefig(path, dpi=200)
-    plt.close(figure)
+    return figure
 
 
 def _order(table: pd.DataFrame, baselines: Sequence[str]) -> list[str]:
@@ -104,7 +100,7 @@ def _order(table: pd.DataFrame, baselines: Sequence[str]) -> list[str]:
     return [m for m in order if m not in baselines] + [m for m in order if m in baselines]
 
 
-def _write_cell(place: plt.Axes, x: int, y: int, cell: dict | None, enough: float) -> None:
+def _write_cell(place: Axes, x: int, y: int, cell: dict | None, enough: float) -> None:
     if cell is None:
         return
     times, low, high = (float(cell[f"times_{key}"]) for key in ("chance", "low", "high"))

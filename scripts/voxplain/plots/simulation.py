@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-import matplotlib
 import pandas as pd
-
-matplotlib.use("Agg")
 import seaborn as sns
-from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from voxplain.cohort.effects import TOLERANCE, per_patient
+from voxplain.plots.figures import PAGE, Picture, in_print
 
 _MOST_AREAS = 14
 
 
-def picture_of_simulation(
-    path: str | Path, measures: pd.DataFrame, table: pd.DataFrame, reference: str, title: str
-) -> None:
+@in_print
+def plot_simulation(
+    measures: pd.DataFrame, table: pd.DataFrame, reference: str, title: str
+) -> Figure:
     """Achieved against intended loss, and the volumes of areas by group.
 
     Parameters
@@ -33,10 +32,9 @@ def picture_of_simulation(
     groups = list(areas["group"].unique())
     colours = dict(zip(groups, sns.color_palette("colorblind", len(groups)), strict=True))
     shown = _areas_that_differ_most(areas)
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(9.5, 1.6 + 0.14 * len(shown) * len(groups) + 1.2), layout="constrained",
-        width_ratios=(1, 1.5),
-    )  # fmt: skip
+    height = 1.8 + 0.12 * len(shown) * len(groups)
+    figure = Picture(figsize=(PAGE, height), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.5))
     people = per_patient(measures)
     losses = ["intended_loss", "achieved_loss"]
     most = max(105 * float(people[losses].max().max()), 1.0)
@@ -65,14 +63,12 @@ def picture_of_simulation(
         ylabel="tissue lost, achieved (%)",
     )
     left.set_title("small: an area of a patient; large: mean over patients", fontsize=8)
-    left.legend(frameon=False, fontsize=7)
+    left.legend(frameon=False)
     _draw_volumes(right, measures, shown, reference, colours)
     for axis in (left, right):
-        axis.tick_params(labelsize=7)
         sns.despine(ax=axis)
-    figure.suptitle(title, fontsize=10, parse_math=False)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    figure.suptitle(title, parse_math=False)
+    return figure
 
 
 def _areas_that_differ_most(areas: pd.DataFrame) -> list[str]:
@@ -84,7 +80,7 @@ def _areas_that_differ_most(areas: pd.DataFrame) -> list[str]:
 
 
 def _draw_volumes(
-    axis: plt.Axes,
+    axis: Axes,
     measures: pd.DataFrame,
     shown: Sequence[str],
     reference: str,

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import textwrap
-from pathlib import Path
 
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
+from voxplain.plots.figures import PAGE, Picture, in_print
+from voxplain.plots.overlay import AXES, mark_sides
 from voxplain.volumes import Grid
 
 _PLANES = ("sagittal", "coronal", "axial")
 _OUTLINE, _INNER = "#ff9d00", "#4fc3f7"  # legible on grey, and to colour-blind eyes
 
 
-def picture_of_outline(
-    path: str | Path,
+@in_print
+def plot_outline(
     volume: np.ndarray,
     outline: np.ndarray,
     grid: Grid,
     title: str,
     inner: np.ndarray | None = None,
-) -> None:
+    radiological: bool = False,
+) -> Figure:
     """A volume in slices of three planes with the outline of a mask drawn on it.
 
     Parameters
@@ -37,10 +36,13 @@ def picture_of_outline(
         One line above.
     inner
         ``[x, y, z]`` bool, outlined more finely in a second colour.
+    radiological
+        The subject's left is on the right of coronal and axial slices.
     """
     sizes = grid.voxel_size
     top = float(np.percentile(volume[volume > volume.min()], 99.5)) if volume.any() else 1.0
-    figure, axes = plt.subplots(3, 5, figsize=(12, 7.6), facecolor="black")
+    figure = Picture(figsize=(PAGE, 4.6), facecolor="black")
+    axes = figure.subplots(3, 5)
     for axis, row in enumerate(axes):
         others = tuple(a for a in range(3) if a != axis)
         aspect = sizes[others[1]] / sizes[others[0]]
@@ -60,13 +62,11 @@ def picture_of_outline(
                 if inside is not None and inside.any() and not inside.all():
                     place.contour(inside, [0.5], colors=colour, linewidths=width)
             place.set_axis_off()
-            if axis:  # neurological order: the subject's left is on the left
-                place.text(0.02, 0.5, "L", color="white", fontsize=8, transform=place.transAxes)
-        row[0].set_title(_PLANES[axis], color="white", fontsize=9, loc="left")
-    figure.suptitle(title, color="white", fontsize=10, parse_math=False)
+            mark_sides(place, AXES[axis], radiological)
+        row[0].set_title(_PLANES[axis], color="white", fontsize=6, loc="left", pad=2)
+    figure.suptitle(title, color="white", fontsize=7, parse_math=False)
     figure.tight_layout(pad=0.4)
-    figure.savefig(path, dpi=90, facecolor="black")
-    plt.close(figure)
+    return figure
 
 
 def _slices_through(mask: np.ndarray, axis: int, count: int) -> list[int]:
@@ -78,10 +78,10 @@ def _slices_through(mask: np.ndarray, axis: int, count: int) -> list[int]:
     return [round(float(i)) for i in np.linspace(first + margin, last - margin, count)]
 
 
-def picture_of_text(path: str | Path, *lines: str) -> None:
+@in_print
+def plot_text(*lines: str) -> Figure:
     """A picture that says why there is none."""
-    figure = plt.figure(figsize=(12, 3), facecolor="black")
+    figure = Picture(figsize=(PAGE, 1.8), facecolor="black")
     text = "\n".join(textwrap.fill(line, 110) for line in lines)
-    figure.text(0.03, 0.5, text, color="white", va="center", fontsize=11, parse_math=False)
-    figure.savefig(path, dpi=90, facecolor="black")
-    plt.close(figure)
+    figure.text(0.03, 0.5, text, color="white", va="center", parse_math=False)
+    return figure

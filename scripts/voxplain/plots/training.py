@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
-matplotlib.use("Agg")
-import seaborn as sns
-from matplotlib import pyplot as plt
-
 from voxplain.comparison.models import EXTERNAL_TEST, FIXED_SPLIT
+from voxplain.plots.figures import PAGE, Picture, in_print
 from voxplain.training.metrics import PROBABILITY, measure, per_patient, pool_folds
 
 # Okabe and Ito's colours, told apart by everybody; markers say the same without colour.
@@ -23,9 +20,8 @@ _MARKERS = ("o", "s", "^", "D", "v", "P")
 _TRAIN, _TEST = _COLOURS[:2]
 
 
-def picture_of_learning(
-    path: str | Path, histories: Mapping[str, pd.DataFrame], title: str
-) -> None:
+@in_print
+def plot_learning(histories: Mapping[str, pd.DataFrame], title: str) -> Figure:
     """Loss and accuracy over the epochs, one thin line a training and their mean.
 
     Parameters
@@ -34,7 +30,8 @@ def picture_of_learning(
         Name of a training to its history: ``epoch``, ``train_loss``, ``train_accuracy``,
         ``test_loss``, ``test_accuracy``.
     """
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    figure = Picture(figsize=(PAGE, 2.8), layout="constrained")
+    axes = figure.subplots(1, 2)
     for place, what in zip(axes, ("loss", "accuracy"), strict=True):
         for side, colour in (("train", _TRAIN), ("test", _TEST)):
             column = f"{side}_{what}"
@@ -48,17 +45,16 @@ def picture_of_learning(
     axes[1].set_ylim(0, 1.02)
     axes[0].set_ylim(bottom=0)
     axes[0].legend(frameon=False)
-    figure.suptitle(f"{title}: mean of {len(histories)} trainings, and each of them", fontsize=10)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    figure.suptitle(f"{title}: mean of {len(histories)} trainings, and each of them")
+    return figure
 
 
-def picture_of_roc(
-    path: str | Path,
+@in_print
+def plot_roc(
     predictions: Mapping[tuple[int, int, int], pd.DataFrame],
     classes: Sequence[str],
     title: str,
-) -> None:
+) -> Figure:
     """ROC curves per scan and per patient, of all folds' predictions pooled.
 
     The folds of each repeat and seed are one curve. Of two classes the curve is that of the first
@@ -74,7 +70,8 @@ def picture_of_roc(
     """
     pools = list(pool_folds(predictions).values())
     curves = classes[:1] if len(classes) == 2 else classes
-    figure, axes = plt.subplots(1, 2, figsize=(8.4, 4.8), layout="constrained")
+    figure = Picture(figsize=(PAGE, 4.0), layout="constrained")
+    axes = figure.subplots(1, 2)
     for place, level in zip(axes, ("scan", "patient"), strict=True):
         pooled, folds = (
             [table if level == "scan" else per_patient(table, classes) for table in tables]
@@ -108,9 +105,8 @@ def picture_of_roc(
         place.legend(frameon=False, loc="lower right")
         sns.despine(ax=place)
     against = "each class against the rest" if len(curves) > 1 else " against ".join(classes)
-    figure.suptitle(f"{title}: {against}{_several(len(pools))}", fontsize=10)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    figure.suptitle(f"{title}: {against}{_several(len(pools))}")
+    return figure
 
 
 def _has_roc(table: pd.DataFrame, group: str) -> bool:
@@ -135,15 +131,15 @@ def _several(pools: int) -> str:
     return f", {pools} repeats or seeds" if pools > 1 else ""
 
 
-def picture_of_confusion(
-    path: str | Path,
+@in_print
+def plot_confusion(
     predictions: Mapping[tuple[int, int, int], pd.DataFrame],
     classes: Sequence[str],
     title: str,
-) -> None:
+) -> Figure:
     """Confusion matrices of pooled predictions, per scan and per patient.
 
-    The folds of each repeat and seed are one matrix, as in :func:`picture_of_roc`; shown is their
+    The folds of each repeat and seed are one matrix, as in :func:`plot_roc`; shown is their
     sum, in which everybody counts once a repeat and seed.
 
     Parameters
@@ -152,8 +148,9 @@ def picture_of_confusion(
         ``(repeat, fold, seed)`` to the table of predictions of its test scans.
     """
     pools = list(pool_folds(predictions).values())
-    side = 1.6 + 0.9 * len(classes)
-    figure, axes = plt.subplots(1, 2, figsize=(2 * side + 1, side), layout="constrained")
+    side = 1.2 + 0.7 * len(classes)
+    figure = Picture(figsize=(2 * side + 0.8, side), layout="constrained")
+    axes = figure.subplots(1, 2)
     for place, level in zip(axes, ("scan", "patient"), strict=True):
         told = [measure(t if level == "scan" else per_patient(t, classes), classes) for t in pools]
         counts = np.sum([one["confusion"] for one in told], axis=0)
@@ -177,14 +174,12 @@ def picture_of_confusion(
         )
         accuracy = _mean_and_sd([one["accuracy"] for one in told])
         place.set(xlabel="predicted", ylabel="true", title=f"per {level}, accuracy {accuracy}")
-    figure.suptitle(f"{title}{_several(len(pools))}", fontsize=10)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    figure.suptitle(f"{title}{_several(len(pools))}")
+    return figure
 
 
-def picture_of_models(
-    path: str | Path, summary: pd.DataFrame, title: str, level: str = "patient"
-) -> None:
+@in_print
+def plot_models(summary: pd.DataFrame, title: str, level: str = "patient") -> Figure:
     """ROC AUC of every model: a panel a task, cohorts and external tests by colour and marker.
 
     The fixed split, whose networks are for the heatmaps, shows only where nothing else was done.
@@ -192,8 +187,8 @@ def picture_of_models(
     Parameters
     ----------
     summary
-        See :func:`voxplain.comparison.models.summary_rows`. A point is the mean over networks, its
-        bar one SD to either side.
+        See :meth:`voxplain.comparison.models.Summary.rows`. A point is the mean over networks, its
+        bar the 95 % interval over other patients to test; none where that is not a number.
     level
         ``scan`` or ``patient``.
     """
@@ -205,12 +200,13 @@ def picture_of_models(
     names = [model.replace(" (", "\n(") for model in models]
     columns = 2 if len(tasks) == 4 else min(len(tasks), 3)
     rows = -(-len(tasks) // columns)
-    width = 1.6 + 0.2 * len(models) * len(series)
-    figure, axes = plt.subplots(
+    width = 1.0 + 0.16 * len(models) * len(series)
+    figure = Picture(
+        figsize=(max(columns * max(width, 2.0), 4.5), 2.1 * rows + 1.4), layout="constrained"
+    )
+    axes = figure.subplots(
         rows,
         columns,
-        figsize=(max(columns * max(width, 2.6), 5), 2.8 * rows + 1.6),
-        layout="constrained",
         sharex=True,
         sharey=True,
         squeeze=False,
@@ -220,21 +216,14 @@ def picture_of_models(
             own = shown[(shown["task"] == task) & (shown["series"] == name)].set_index("model")
             own = own.reindex(models)
             aside = 0.7 * ((number + 0.5) / len(series) - 0.5)
-            place.errorbar(
-                np.arange(len(models)) + aside,
-                own["roc_auc_mean"],
-                own["roc_auc_sd"],
-                fmt=_MARKERS[number % len(_MARKERS)],
-                color=_COLOURS[number % len(_COLOURS)],
-                markersize=5,
-                capsize=2,
-                lw=1,
-                label=name,
-            )
+            at = np.arange(len(models)) + aside
+            look = {"color": _COLOURS[number % len(_COLOURS)], "lw": 1}
+            place.vlines(at, own["roc_auc_low"], own["roc_auc_high"], **look)
+            marker = _MARKERS[number % len(_MARKERS)]
+            place.plot(at, own["roc_auc_mean"], marker, ms=4, color=look["color"], label=name)
         place.axhline(0.5, color="0.6", lw=0.8, ls=":")
-        # Of few networks a bar may reach beyond what an area can be.
         place.set(title=task, xlim=(-0.5, len(models) - 0.5), ylim=(-0.03, 1.03))
-        place.set_xticks(range(len(models)), names, rotation=35, ha="right", fontsize=9)
+        place.set_xticks(range(len(models)), names, rotation=35, ha="right")
         sns.despine(ax=place)
     for place in axes.flat[len(tasks) :]:
         place.set_axis_off()
@@ -245,9 +234,8 @@ def picture_of_models(
         place.set_ylabel(f"ROC AUC per {level}")
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=min(columns, 2))
-    figure.suptitle(f"{title}\nmean ± SD over networks, chance 0.5", fontsize=10)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    figure.suptitle(f"{title}\nmean over networks, 95 % interval over patients; chance 0.5")
+    return figure
 
 
 def _series_name(row: Mapping[str, str]) -> str:
