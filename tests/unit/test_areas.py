@@ -110,11 +110,11 @@ def test_shares_are_added_to_a_copy():
 @pytest.mark.parametrize(
     ("name", "plain"),
     [
-        ("Temporal_Mid_L", "TemporalMid"),
-        ("Temporal_Mid_R", "TemporalMid"),
-        ("Frontal_Sup_Medial_R", "FrontalSupMedial"),
+        ("Temporal_Mid_L", "Temporal_Mid"),
+        ("Temporal_Mid_R", "Temporal_Mid"),
+        ("Frontal_Sup_Medial_R", "Frontal_Sup_Medial"),
         ("Hippocampus_L", "Hippocampus"),
-        ("Cerebelum_4_5_L", "Cerebelum45"),
+        ("Cerebelum_4_5_L", "Cerebelum_4_5"),
         ("Vermis_4_5", "Vermis_4_5"),
         ("Vermis_10", "Vermis_10"),
         ("Temporal_Mid", "Temporal_Mid"),
@@ -137,7 +137,7 @@ def test_the_116_areas_of_aal_are_54_pairs_and_8_in_the_middle(aal):
 
 def test_both_sides_are_what_one_adds_by_hand():
     table = both_sides(rows())
-    assert table["area"].tolist() == ["TemporalMid", "Vermis_4_5", "Amygdala"]
+    assert table["area"].tolist() == ["Temporal_Mid", "Vermis_4_5", "Amygdala"]
     assert table["voxels"].tolist() == [4, 1, 1]
     assert table["sum"].tolist() == [11, 4, 8]
     np.testing.assert_allclose(table["share"], np.array([11, 4, 8]) / IN_BRAIN)
@@ -162,7 +162,7 @@ def test_an_area_without_a_voxel_on_either_side_has_no_density():
 def test_merging_the_sides_gives_what_merged_labels_give(labels, heatmap, mask, share_of):
     found = both_sides(area_rows(heatmap, labels, NAMES, mask, share_of)).set_index("area")
     merged = np.array([0, 1, 1, 3, 4, 4])[labels]
-    names = {1: "TemporalMid", 3: "Vermis_4_5", 4: "Amygdala"}
+    names = {1: "Temporal_Mid", 3: "Vermis_4_5", 4: "Amygdala"}
     expected = area_rows(heatmap, merged, names, mask, share_of).set_index("area")
     pd.testing.assert_frame_equal(found, expected, check_dtype=False, check_exact=False)
 

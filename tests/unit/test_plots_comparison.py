@@ -282,7 +282,7 @@ def test_three_numbers_fit_into_their_cell(drawn):
 
 # --- areas ----------------------------------------------------------------------------------------
 
-AREAS = ["Hippocampus", "Amygdala", "TemporalMid"]
+AREAS = ["Hippocampus", "Amygdala", "Temporal_Mid"]
 
 
 def shares_of(methods, classes=CLASSES, patients=5):

@@ -53,13 +53,13 @@ def matrix(group, apart):
 
 
 TOPS = [
-    ("sensitivity", "AD", "sum", 1, "TemporalMid", 0.0734, 1.5),
+    ("sensitivity", "AD", "sum", 1, "Temporal_Mid", 0.0734, 1.5),
     ("sensitivity", "AD", "sum", 2, "Hippocampus", 0.05, 4.25),
     ("sensitivity", "AD", "density", 1, "Hippocampus", 0.05, 4.25),
     ("sensitivity", "NC", "sum", 1, "Hippocampus", 0.06, 5.0),
     ("sensitivity", "NC", "density", 1, "Hippocampus", 0.06, 5.0),
-    ("occlusion", "AD", "sum", 1, "TemporalMid", 0.3, 2.0),
-    ("occlusion", "AD", "density", 1, "TemporalMid", 0.3, 2.0),
+    ("occlusion", "AD", "sum", 1, "Temporal_Mid", 0.3, 2.0),
+    ("occlusion", "AD", "density", 1, "Temporal_Mid", 0.3, 2.0),
 ]
 
 
@@ -137,15 +137,15 @@ def test_the_top_areas_are_told_by_sum_in_percent_and_by_density(place):
     lines = summarise_comparison(place / "fixed" / "seed-1")
     missing = ["(the", "average", "map", "is", "0)"]
     assert section(lines, "Areas with most relevance by sum") == [
-        ["sensitivity", "AD", "TemporalMid", "7.3%", "Hippocampus", "5.0%"],
+        ["sensitivity", "AD", "Temporal_Mid", "7.3%", "Hippocampus", "5.0%"],
         ["sensitivity", "NC", "Hippocampus", "6.0%"],
-        ["occlusion", "AD", "TemporalMid", "30.0%"],
+        ["occlusion", "AD", "Temporal_Mid", "30.0%"],
         ["occlusion", "NC", *missing],
     ]
     assert section(lines, "Areas with most relevance by density") == [
         ["sensitivity", "AD", "Hippocampus", "4.2"],
         ["sensitivity", "NC", "Hippocampus", "5.0"],
-        ["occlusion", "AD", "TemporalMid", "2.0"],
+        ["occlusion", "AD", "Temporal_Mid", "2.0"],
         ["occlusion", "NC", *missing],
     ]
     assert lines[-1].startswith(f"  files: {place / 'fixed' / 'seed-1'}/")

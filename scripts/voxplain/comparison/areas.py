@@ -72,7 +72,7 @@ def add_shares(
 def both_sides(table: pd.DataFrame) -> pd.DataFrame:
     """Left and right of each area added: ``voxels``, ``sum``, ``share`` add up, density follows.
 
-    Areas are called as in Rieke et al. 2018: ``Temporal_Mid_L`` and ``_R`` become ``TemporalMid``.
+    ``Temporal_Mid_L`` and ``_R`` become ``Temporal_Mid`` (``TemporalMid`` in Rieke et al. 2018).
     """
     plain = table.assign(area=[plain_name(name) for name in table["area"]])
     # Density is a mean over voxels, so the sides' densities weigh as their voxels.
@@ -85,9 +85,8 @@ def both_sides(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def plain_name(area: str) -> str:
-    """An area's name without its side: ``Temporal_Mid_L`` becomes ``TemporalMid``."""
-    side = re.fullmatch(r"(.+)_[LR]", area)
-    return side.group(1).replace("_", "") if side else area
+    """An area's name without its side: ``Temporal_Mid_L`` becomes ``Temporal_Mid``."""
+    return re.sub(r"(?<=.)_[LR]$", "", area)
 
 
 def top_areas(table: pd.DataFrame, count: int, least_voxels: int = 1) -> list[dict[str, object]]:

@@ -97,14 +97,15 @@ def plot_distances(distances: pd.DataFrame, title: str) -> Figure:
     ]
     told = np.ma.masked_invalid([of_class[group].to_numpy() for group in classes])
     mean = told.mean(axis=0).filled(np.nan)
-    side = 1.2 + max(0.8, 0.38 * len(classes)) * len(methods)
+    side = 1.2 + max(0.85, 0.45 * len(classes)) * len(methods)
     # At least as wide as the heading.
-    size = (max(side + 0.8, 5.5), max(0.6 * side, 2.4))
+    size = (max(side + 0.8, 5.5), max(0.5 * side, 2.4))
     figure = Picture(figsize=size, layout="constrained")
     place = figure.subplots()
     sns.heatmap(
         mean,
         annot=np.array(text),
+        annot_kws={"size": 6},
         fmt="",
         cmap="viridis",
         vmin=0,

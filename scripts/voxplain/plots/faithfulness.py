@@ -86,7 +86,9 @@ def plot_randomisation(table: pd.DataFrame, title: str) -> Figure:
     place.axhline(0, color="0.3", lw=0.9, ls=":")
     place.set_xticks([0, *names.index], ["none", *names], rotation=60, ha="right")
     place.set(ylim=(min(-0.1, table["mean"].min() - 0.05), 1.05))
-    place.set_xlabel("layers with random weights: up to this one, from the output")
+    place.set_xlabel(
+        "layers given random weights, by their names in the network: from the output up to this one"
+    )
     place.set_ylabel("rank correlation with the original")
     sns.despine(ax=place)
     handles = [Line2D([], [], label=method, **look) for method, look in looks.items()]

@@ -79,7 +79,7 @@ class SliceTable:
         widths = [float(sizes[1 if axis == "x" else 0]) for axis, _ in slices]
         left = 0.25 + 0.065 * max(len(line) for name in names for line in name.split("\n"))
         inches = min((PAGE - left - 0.6) / (1.05 * sum(widths)), 0.01)  # for a millimetre
-        lines = [part for line in heading for part in textwrap.wrap(line, int(13 * PAGE))]
+        lines = [part for line in heading for part in textwrap.wrap(line, int(15 * PAGE))]
         above = 0.42 + 0.14 * len(lines)
         height = above + 1.05 * inches * float(sizes[1:].max()) * len(names) + 0.05
         self.figure = Picture(figsize=(PAGE, height), facecolor="black")
