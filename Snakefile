@@ -70,15 +70,18 @@ rule apply:
 
 onstart:
     note_run(ON_CLUSTER)
+    REPORTER.start()
     lift_default_rate_limit(workflow.scheduler)
 
 
 onsuccess:
+    REPORTER.end()
     forget_run()
     print_summary()
 
 
 onerror:
+    REPORTER.end()
     forget_run()
     print_summary(since=STARTED)
     print_failures()

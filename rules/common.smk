@@ -17,8 +17,10 @@ from snakemake.exceptions import WorkflowError
 SCRIPTS = Path(str(workflow.current_basedir)).parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
+from pipeline.estimate import CohortSize, ExplainedSplit, estimate, read_costs
 from pipeline.failures import FailureRecorder, describe_failures
 from pipeline.fingerprint import fingerprint
+from pipeline.progress import ProgressRecorder, Reporter
 from pipeline.scheduling import lift_default_rate_limit
 from pipeline.settings import complete_settings, name_repeats, read_schema
 from pipeline.start import check_folders, clear_stale_lock, forget_run, note_run
@@ -372,16 +374,19 @@ def check_models():
 
 def check_device():
     """Refuse a GPU that this machine lacks; on a cluster the job's own node will say."""
-    if config["device"] == "cuda" and not ON_CLUSTER:
-        try:
-            found = ctypes.CDLL("libcuda.so.1").cuInit(0) == 0
-        except OSError:
-            found = False
-        if not found:
-            raise SetupFault(
-                "config: device is cuda, but this machine has no NVIDIA driver or no GPU; allowed "
-                "here: cpu, auto"
-            )
+    if config["device"] == "cuda" and not ON_CLUSTER and not has_gpu():
+        raise SetupFault(
+            "config: device is cuda, but this machine has no NVIDIA driver or no GPU; allowed "
+            "here: cpu, auto"
+        )
+
+
+def has_gpu():
+    """Whether this machine has an NVIDIA GPU, and a driver that finds it."""
+    try:
+        return ctypes.CDLL("libcuda.so.1").cuInit(0) == 0
+    except OSError:
+        return False
 
 
 def check_module():
@@ -1774,6 +1779,20 @@ REGISTRATION_MINUTES = {"affine": 10, "syn_fast": 10, "syn_quick": 20, "syn": 24
 # --- the run --------------------------------------------------------------------------------------
 
 
+def expected_seconds():
+    """Rule to the seconds that a job of it is reckoned to take, for the time that is left of a run."""
+    sizes = [
+        CohortSize(**{**size, "explained": [ExplainedSplit(**one) for one in size["explained"]]})
+        for size in cohort_sizes()
+    ]
+    settings = {**config, "methods_of": {model: methods_of(model) for model in config["models"]}}
+    on_gpu = config["device"] != "cpu" and (ON_CLUSTER or has_gpu())
+    return {
+        row.rule: 3600 * (row.gpu_h if on_gpu and row.gpu_h else row.cpu_h) / row.jobs
+        for row in estimate(sizes, settings, read_costs())
+    }
+
+
 def rules_targets(stage):
     """The files that a target rule asks for."""
     simulated = [name for name in COHORTS if PLANNED[name]]
@@ -1848,10 +1867,13 @@ def applied_targets(wildcards):
 # and over takes a tenth of the time in which a run is planned (benchmarks/dag.py).
 gc.set_threshold(200_000, 20, 100)
 FAILURES = FailureRecorder()
+PROGRESS = ProgressRecorder(expected_seconds)
+REPORTER = Reporter(PROGRESS)
 if workflow.is_main_process:
     if notice := clear_stale_lock():
         print(notice, file=sys.stderr)
-    logging.getLogger("snakemake.logging").addHandler(FAILURES)
+    for recorder in (FAILURES, PROGRESS):
+        logging.getLogger("snakemake.logging").addHandler(recorder)
 
 
 def print_failures():
