@@ -36,6 +36,30 @@ rule train_network:
         "../scripts/train_network.py"
 
 
+rule write_events:
+    """Write a training's history, hyperparameters and results for TensorBoard."""
+    input:
+        history=f"{RUN}/history.tsv",
+        metrics=f"{RUN}/metrics.json",
+    output:
+        events=EVENTS,
+    log:
+        split_log("write_events", "{model}", "seed-{seed}"),
+    benchmark:
+        split_benchmark("write_events", "{model}", "seed-{seed}")
+    conda:
+        "../envs/tensorboard.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=10,
+    params:
+        hyperparameters=hyperparameters_of_training,
+        code=code_of("write_events"),
+    script:
+        "../scripts/write_events.py"
+
+
 rule evaluate_folds:
     """Put the folds of a cross-validation side by side, with their mean and SD."""
     input:
