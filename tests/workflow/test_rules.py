@@ -49,6 +49,26 @@ def test_a_rule_has_all_that_a_rule_needs(name):
     assert "lambda" not in text
 
 
+def test_what_snakemakes_report_shows_is_told_apart_there():
+    """A list has the same labels throughout, which are its columns, and no two rows the same."""
+    lists = {}
+    for path in RULE_FILES:
+        for block in re.findall(r"=report\(\n(.*?)^        \)", path.read_text(), re.M | re.S):
+            told = dict(re.findall(r'(caption|category|subcategory)="(.*)",', block))
+            assert told["category"] == "Summary" or "{cohort}" in told["subcategory"], block
+            caption = path.parent / told["caption"]
+            assert len(caption.read_text()) > 80, caption
+            labels = ast.literal_eval(re.search(r"labels=(\{.*?\}),$", block, re.M | re.S).group(1))
+            place = told["category"], told.get("subcategory", "").replace("several", "split")
+            lists.setdefault(place, []).append(labels)
+    for place, shown in lists.items():
+        assert len({tuple(labels) for labels in shown}) == 1, place
+        assert len({tuple(labels.values()) for labels in shown}) == len(shown), place
+    assert {category for category, _ in lists} == {
+        *("Cohort", "Quality control", "Cross-validation", "Heatmaps", "Summary")
+    }
+
+
 def test_every_script_belongs_to_a_rule():
     assert {path.stem for path in SCRIPTS} == RULES.keys()
 
