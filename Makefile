@@ -1,5 +1,5 @@
 # `make run` sets everything up and runs the workflow on the embedded cohort; `make test` sets up and
-# runs the tests. Both need Python 3.11, git and make, and nothing else.
+# runs the tests. Both need Python 3.11, 3.12 or 3.13, git and make, and nothing else.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 CORES ?= all
@@ -13,7 +13,7 @@ DOCS := .venv-docs
 # .snakemake/log, and what fails is told at the end.
 PROGRESS := $(shell test -t 2 && echo --logger rich || echo --quiet rules)
 
-.PHONY: run test test-slurm docs validate lint format generate lock clean
+.PHONY: run test test-slurm docs validate lint format generate lock pythons clean
 .DEFAULT_GOAL := run
 
 SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" snakemake
@@ -31,8 +31,10 @@ test: $(READY)
 test-slurm: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest tests/slurm --durations=5 $(ARGS)
 
-# The documentation as a site, in site/; a link that leads nowhere is an error.
+# The documentation as a site, in site/; a link that leads nowhere is an error, and so is a CITATION.cff
+# that is none.
 docs: $(DOCS)/.ready
+	$(DOCS)/bin/check-jsonschema --quiet --builtin-schema vendor.citation-file-format CITATION.cff
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
 
 # Whether BIDS tools take the results for what they are, by BIDS' own validator.
@@ -53,8 +55,8 @@ generate: $(READY)
 	$(BIN)/python dev/render_envs.py
 
 $(READY): requirements.lock
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if v >= (3, 11) else \
-	  f"voxplain needs Python 3.11 or newer, $(PYTHON) is {v[0]}.{v[1]}; set PYTHON=/path/to/python3.11")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
+	  f"voxplain needs Python 3.11, 3.12 or 3.13, $(PYTHON) is {v[0]}.{v[1]}; set PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
 	@touch $(READY)
@@ -66,6 +68,10 @@ $(DOCS)/.ready: requirements-docs.lock
 
 lock:
 	dev/lock
+
+# Whether the lock can be had on every Python that is taken above.
+pythons:
+	PYTHON=$(PYTHON) dev/check_pythons
 
 clean:
 	rm -rf $(VENV) $(DOCS) .snakemake results logs site

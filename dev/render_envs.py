@@ -33,6 +33,7 @@ ENVIRONMENTS = {
         ["torch", "captum", "higra", "tqdm", "scikit-learn", "pandas", "nibabel", "numpy", "scipy"],
         [],
     ),
+    "tensorboard": (["tensorboardX", "nibabel", "numpy", "scipy", "matplotlib"], []),
     "report": (
         [
             *("seaborn", "scikit-learn", "pandas", "jinja2", "pyyaml"),

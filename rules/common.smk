@@ -532,6 +532,8 @@ SPLIT = "results/{cohort}/{task}/splits/{split}"
 # Scores of the voxelwise t of a split's training scans, which looks at no network.
 DIFFERENCE = "_group_difference_localisation.tsv"
 RUN = "results/{cohort}/{task}/{model}/{split}/seed-{seed}"
+# In the folder of a training itself: TensorBoard calls a run by its folder.
+EVENTS = f"{RUN}/events.out.tfevents.training"
 # Networks of all seeds of a split, or of all folds.
 SEVERAL = "results/{cohort}/{task}/{model}/{several}"
 BASELINE = "results/{cohort}/{task}/baselines/{baseline}"
@@ -870,20 +872,32 @@ def preprocessing_settings():
     return sort_keys({**settings_of(*keys), "skull": skull_settings()})
 
 
+def shared_recipe():
+    """How all networks are trained.
+
+    The seeds are wildcards: one more is no change of the others. What is told of a training is none.
+    """
+    told = ("seeds", "tensorboard")
+    return {key: value for key, value in config["training"].items() if key not in told}
+
+
 def training_settings(wildcards):
     """How a network is built and trained."""
     settings = config["models"][wildcards.model]
-    # The seeds are wildcards: one more is no change of the others.
-    training = {key: value for key, value in config["training"].items() if key != "seeds"}
     return sort_keys(
         {
             "model": {"name": wildcards.model, **MODEL_OPTIONS[wildcards.model]},
-            "training": {**training, **{key: settings[key] for key in RECIPE}},
+            "training": {**shared_recipe(), **{key: settings[key] for key in RECIPE}},
             "classes": TASKS[wildcards.task],
             "preprocessing": preprocessing_settings(),
             "roc_auc": config["evaluation"]["roc_auc"],
         }
     )
+
+
+def hyperparameters_of_training(wildcards):
+    """How a network is built and trained, in one table."""
+    return sort_keys({**config["models"][wildcards.model], **shared_recipe()})
 
 
 def code_of_training(wildcards):
@@ -1818,6 +1832,8 @@ def rules_targets(stage):
             for model in models_of(cohort):
                 paths.append(f"results/{cohort}/{task}/{model}/cross_validation.tsv")
                 paths += heatmap_targets(cohort, task, model)
+        if config["training"]["tensorboard"]:
+            paths += [EVENTS.format(**network) for network in trained_networks(cohort)]
     if any(trained_networks(cohort) for cohort in COHORTS):
         paths.append("results/summary.tsv")
     if explained_runs():

@@ -142,14 +142,16 @@ rule check_simulation:
             "results/{cohort}/simulation.tsv",
             caption="../report/simulation.rst",
             category="Cohort",
-            labels={"cohort": "{cohort}", "what": "simulation table"},
+            subcategory="{cohort}",
+            labels={"what": "simulation table"},
         ),
         picture=[
             report(
                 "results/{cohort}/simulation.png",
                 caption="../report/simulation.rst",
                 category="Cohort",
-                labels={"cohort": "{cohort}", "what": "simulation"},
+                subcategory="{cohort}",
+                labels={"what": "simulation"},
             ),
             "results/{cohort}/simulation.pdf",
         ],

@@ -44,13 +44,15 @@ rule report_splits:
             "results/{cohort}/{task}/splits_counts.tsv",
             caption="../report/splits.rst",
             category="Cohort",
-            labels={"cohort": "{cohort}", "task": "{task}", "table": "splits"},
+            subcategory="{cohort} {task}",
+            labels={"what": "splits"},
         ),
         audit=report(
             "results/{cohort}/{task}/leakage_audit.tsv",
             caption="../report/leakage_audit.rst",
             category="Cohort",
-            labels={"cohort": "{cohort}", "task": "{task}", "table": "leakage audit"},
+            subcategory="{cohort} {task}",
+            labels={"what": "leakage audit"},
         ),
     log:
         "logs/report_splits/{cohort}/{task}.log",

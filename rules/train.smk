@@ -36,6 +36,30 @@ rule train_network:
         "../scripts/train_network.py"
 
 
+rule write_events:
+    """Write a training's history, hyperparameters and results for TensorBoard."""
+    input:
+        history=f"{RUN}/history.tsv",
+        metrics=f"{RUN}/metrics.json",
+    output:
+        events=EVENTS,
+    log:
+        split_log("write_events", "{model}", "seed-{seed}"),
+    benchmark:
+        split_benchmark("write_events", "{model}", "seed-{seed}")
+    conda:
+        "../envs/tensorboard.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=10,
+    params:
+        hyperparameters=hyperparameters_of_training,
+        code=code_of("write_events"),
+    script:
+        "../scripts/write_events.py"
+
+
 rule evaluate_folds:
     """Put the folds of a cross-validation side by side, with their mean and SD."""
     input:
@@ -46,19 +70,16 @@ rule evaluate_folds:
             "results/{cohort}/{task}/{model}/cross_validation.tsv",
             caption="../report/cross_validation.rst",
             category="Cross-validation",
-            labels={"cohort": "{cohort}", "task": "{task}", "model": "{model}", "what": "table"},
+            subcategory="{cohort} {task}",
+            labels={"model": "{model}", "what": "table"},
         ),
         learning=[
             report(
                 "results/{cohort}/{task}/{model}/learning_curves.png",
                 caption="../report/learning_curves.rst",
                 category="Cross-validation",
-                labels={
-                    "cohort": "{cohort}",
-                    "task": "{task}",
-                    "model": "{model}",
-                    "what": "learning curves",
-                },
+                subcategory="{cohort} {task}",
+                labels={"model": "{model}", "what": "learning curves"},
             ),
             "results/{cohort}/{task}/{model}/learning_curves.pdf",
         ],
@@ -67,12 +88,8 @@ rule evaluate_folds:
                 "results/{cohort}/{task}/{model}/roc.png",
                 caption="../report/roc.rst",
                 category="Cross-validation",
-                labels={
-                    "cohort": "{cohort}",
-                    "task": "{task}",
-                    "model": "{model}",
-                    "what": "ROC curves",
-                },
+                subcategory="{cohort} {task}",
+                labels={"model": "{model}", "what": "ROC curves"},
             ),
             "results/{cohort}/{task}/{model}/roc.pdf",
         ],
@@ -81,12 +98,8 @@ rule evaluate_folds:
                 "results/{cohort}/{task}/{model}/confusion.png",
                 caption="../report/confusion.rst",
                 category="Cross-validation",
-                labels={
-                    "cohort": "{cohort}",
-                    "task": "{task}",
-                    "model": "{model}",
-                    "what": "confusion matrices",
-                },
+                subcategory="{cohort} {task}",
+                labels={"model": "{model}", "what": "confusion matrices"},
             ),
             "results/{cohort}/{task}/{model}/confusion.pdf",
         ],
@@ -147,12 +160,8 @@ rule fit_baseline:
             f"{BASELINE}/cross_validation.tsv",
             caption="../report/baseline.rst",
             category="Cross-validation",
-            labels={
-                "cohort": "{cohort}",
-                "task": "{task}",
-                "model": "{baseline}",
-                "what": "table",
-            },
+            subcategory="{cohort} {task}",
+            labels={"model": "{baseline}", "what": "table"},
         ),
     log:
         "logs/fit_baseline/{cohort}/{task}/{baseline}.log",

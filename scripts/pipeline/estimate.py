@@ -304,7 +304,10 @@ def count_work(cohort: CohortSize, settings: Mapping[str, Any]) -> Iterator[tupl
         PASS_OF_MODEL[name] * CROPPED.get(name, UNCROPPED) * model["epochs"]
         for name, model in models.items()
     )
-    yield "train_network", Work(seeds * splits * len(models), seeds * passes_of_epochs * steps)
+    trainings = seeds * splits * len(models)
+    yield "train_network", Work(trainings, seeds * passes_of_epochs * steps)
+    logged = trainings * settings["training"]["tensorboard"]
+    yield "write_events", Work(logged, logged)
     yield "evaluate_folds", Work(cohort.tasks * len(models), cohort.tasks * len(models))
     yield from count_heatmaps(cohort, settings)
 

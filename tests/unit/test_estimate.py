@@ -63,7 +63,7 @@ def settings(**change):
     return {
         "models": {"rieke": {"epochs": 20}},
         "methods_of": {"rieke": OF_RIEKE, "voxresnet_gap": list(METHODS)},
-        "training": {"seeds": [1]},
+        "training": {"seeds": [1], "tensorboard": False},
         "heatmaps": {"chunk_size": 10, "keep_scans": True},
         "occlusion": {"size_mm": 40, "stride_mm": 12},
         "voxel_occlusion": {"stride_voxels": 1},
@@ -136,7 +136,11 @@ def test_work_grows_with_what_it_is_done_for():
     once, twice = (
         dict(
             count_work(
-                PAPER, settings(training={"seeds": seeds}, models={"rieke": {"epochs": epochs}})
+                PAPER,
+                settings(
+                    training={"seeds": seeds, "tensorboard": False},
+                    models={"rieke": {"epochs": epochs}},
+                ),
             )
         )
         for seeds, epochs in (([1], 20), ([1, 2], 40))

@@ -19,6 +19,7 @@ CONFIGS = {
     "more folds": changed("splits.folds", 3),
     "more repeats": changed("splits.repeats", 2),
     "more seeds": changed("training.seeds", [1, 2]),
+    "logs for TensorBoard": changed("training.tensorboard", True),
     "heatmaps of all splits": changed("heatmaps.splits", "all"),
     "one scan a chunk": changed("heatmaps.chunk_size", 1),
     "two methods": changed("heatmaps.methods", ["sensitivity", "occlusion"]),

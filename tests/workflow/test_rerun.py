@@ -110,6 +110,7 @@ TABLE = {
     "training.precision": ("bfloat16", TRAIN),
     "training.deterministic": (False, TRAIN),
     "training.seeds": ([1, 2], TRAIN | {"compare_runs"}),
+    "training.tensorboard": (True, {"write_events"}),
     "evaluation.roc_auc": ("hard_labels", TRAIN | BASELINE),
     "evaluation.baselines": (["areas"], {"summarise_networks"} | TRUST),
     "device": ("auto", set()),

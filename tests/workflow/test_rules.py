@@ -49,6 +49,26 @@ def test_a_rule_has_all_that_a_rule_needs(name):
     assert "lambda" not in text
 
 
+def test_what_snakemakes_report_shows_is_told_apart_there():
+    """A list has the same labels throughout, which are its columns, and no two rows the same."""
+    lists = {}
+    for path in RULE_FILES:
+        for block in re.findall(r"=report\(\n(.*?)^        \)", path.read_text(), re.M | re.S):
+            told = dict(re.findall(r'(caption|category|subcategory)="(.*)",', block))
+            assert told["category"] == "Summary" or "{cohort}" in told["subcategory"], block
+            caption = path.parent / told["caption"]
+            assert len(caption.read_text()) > 80, caption
+            labels = ast.literal_eval(re.search(r"labels=(\{.*?\}),$", block, re.M | re.S).group(1))
+            place = told["category"], told.get("subcategory", "").replace("several", "split")
+            lists.setdefault(place, []).append(labels)
+    for place, shown in lists.items():
+        assert len({tuple(labels) for labels in shown}) == 1, place
+        assert len({tuple(labels.values()) for labels in shown}) == len(shown), place
+    assert {category for category, _ in lists} == {
+        *("Cohort", "Quality control", "Cross-validation", "Heatmaps", "Summary")
+    }
+
+
 def test_every_script_belongs_to_a_rule():
     assert {path.stem for path in SCRIPTS} == RULES.keys()
 
@@ -172,8 +192,9 @@ def test_every_rule_asks_for_more_memory_than_it_was_seen_to_take_at_1_mm(tmp_pa
     jobs = re.findall(r"^rule (\w+):\n(?:    .*\n)+?    resources: .*mem_mb=(\d+)", plan, re.M)
     asked = {rule: int(memory) for rule, memory in jobs}
     # The paper's methods have no summary, its cohort no heads of its own and no twins, its network
-    # one seed.
+    # one seed; nobody asked for TensorBoard.
     others = {"strip_head", "register_head", "combine_heatmaps", "measure_residual", "compare_runs"}
+    others |= {"write_events"}
     assert asked.keys() == costs["rules"].keys() - others
     for rule, memory in asked.items():
         assert costs["rules"][rule]["peak_mb"] < memory, rule

@@ -234,6 +234,29 @@ def test_a_module_with_a_prefix_is_refused_at_once(more, other, tmp_path):
     assert "prefix and replace_prefix cannot be used" in run.said
 
 
+# --- the catalog ----------------------------------------------------------------------------------
+
+
+def test_the_catalogs_metadata_says_what_is_so():
+    """The keys that github.com/snakemake/snakemake-workflow-catalog reads."""
+    told = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
+    assert told.keys() == {"mandatory-flags", "software-stack-deployment", "report"}
+    assert told["mandatory-flags"].keys() == {"desc", "flags"}
+    assert told["mandatory-flags"]["flags"] == [], "a run without any is tested everywhere here"
+    text = "".join(path.read_text() for path in RULE_FILES)
+    images = "container:" in text
+    assert told["software-stack-deployment"] == {
+        "conda": all("conda:" in rule for rule in RULES.values()),
+        "apptainer": images,
+        "apptainer+conda": images,
+    }
+    assert told["report"] == ("report(" in text)
+    # What the catalog lists at all, and where it finds the instructions and looks for rules.
+    assert {"snakemake", "workflow"} <= set((ROOT / "README.md").read_text().lower().split())
+    assert (ROOT / "config/README.md").is_file()
+    assert list((ROOT / "rules").glob("*.smk"))
+
+
 # --- FSL --------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,89 @@
+"""A finished training as TensorBoard reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import RecordWriter
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.summary import hparams
+
+# Column of a training's history to the name of its curve; TensorBoard groups by what is before /.
+CURVES = {
+    "train_loss": "loss/train",
+    "test_loss": "loss/test",
+    "train_accuracy": "accuracy/train",
+    "test_accuracy": "accuracy/test",
+    "seconds": "seconds",
+}
+
+
+def write_events(
+    path: str | Path,
+    history: Sequence[Mapping[str, float]],
+    hyperparameters: Mapping[str, Any],
+    results: Mapping[str, Mapping[str, Any]],
+    ended: float,
+) -> None:
+    """Write the history, hyperparameters and results of one training as one event file.
+
+    The whole file is made from the whole history, so that every epoch stands in it once, however
+    often the training was interrupted.
+
+    Parameters
+    ----------
+    path
+        TensorBoard takes a file whose name has ``tfevents`` in it, and calls the run by its folder.
+    history
+        Of every epoch ``epoch`` and the columns of :data:`CURVES`, as in ``history.tsv``; losses
+        and accuracies as in :class:`voxplain.training.loop.Epoch`.
+    hyperparameters
+        With the ``learning_rate``, which is a curve as well. Lists and what is None are shown as
+        text.
+    results
+        The measures of the trained network, ``scan`` and ``patient`` to what
+        :func:`voxplain.training.metrics.measure` gives. Measures that are None are left out.
+    ended
+        When the training ended, seconds since 1970; the epochs' times are reckoned back from it.
+    """
+    measures = {
+        f"{level}/{name}": float(value)
+        for level, told in results.items()
+        for name, value in told.items()
+        if isinstance(value, float)
+    }
+    writer = RecordWriter(str(path))
+    for event in _events(history, hyperparameters, measures, ended):
+        writer.write(event.SerializeToString())
+    writer.close()
+
+
+def _events(
+    history: Sequence[Mapping[str, float]],
+    hyperparameters: Mapping[str, Any],
+    measures: Mapping[str, float],
+    ended: float,
+) -> Iterator[Event]:
+    time = ended - sum(epoch["seconds"] for epoch in history)
+    yield Event(wall_time=time, file_version="brain.Event:2")
+    shown = {
+        name: value if isinstance(value, bool | int | float | str) else str(value)
+        for name, value in hyperparameters.items()
+    }
+    # Not the writer's own add_hparams, which makes a second run of every training.
+    for summary in hparams(shown, measures):
+        yield Event(wall_time=time, summary=summary)
+    for epoch in history:
+        time += epoch["seconds"]
+        curves = {name: epoch[column] for column, name in CURVES.items()}
+        curves["learning_rate"] = hyperparameters["learning_rate"]
+        yield _scalars(curves, epoch["epoch"], time)
+    yield _scalars(measures, history[-1]["epoch"], ended)
+
+
+def _scalars(values: Mapping[str, float], step: float, time: float) -> Event:
+    told = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+    return Event(wall_time=time, step=int(step), summary=Summary(value=told))

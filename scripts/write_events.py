@@ -1,0 +1,27 @@
+"""Write a training's history, hyperparameters and results for TensorBoard."""
+
+from pipeline.job import job
+
+with job(snakemake):
+    import csv
+    import json
+    from pathlib import Path
+
+    from voxplain.training.events import write_events
+
+    history = Path(snakemake.input.history)
+    with history.open(encoding="utf-8", newline="") as stream:
+        epochs = [
+            {column: float(value) for column, value in row.items()}
+            for row in csv.DictReader(stream, delimiter="\t")
+        ]
+    told = json.loads(Path(snakemake.input.metrics).read_text(encoding="utf-8"))
+    about = {key: told[key] for key in ("task", "split", "seed", "model", "train_scans")}
+    write_events(
+        snakemake.output.events,
+        epochs,
+        {"cohort": snakemake.wildcards.cohort, **about, **snakemake.params.hyperparameters},
+        {level: told[level] for level in ("patient", "scan")},
+        # As near as anything says: the history is written when the network is tested.
+        ended=history.stat().st_mtime,
+    )
