@@ -29,7 +29,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from pipeline.settings import complete_settings
+from pipeline.settings import complete_settings, read_schema
 from voxplain.anatomy.ladder import measure_rung, prepare_rungs, read_gates_template
 from voxplain.anatomy.quality import dice, find_missed
 from voxplain.anatomy.skull import find_tool
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--masks", type=Path)
     parser.add_argument("--tools", nargs="+", choices=["bet", "deepbet"])
     options = parser.parse_args()
-    schema = yaml.safe_load((ROOT / "schemas/config.schema.yaml").read_text())
+    schema = read_schema(ROOT / "schemas/config.schema.yaml")
     default = yaml.safe_load((ROOT / "config.yaml").read_text())
     settings = complete_settings(default, schema)["skull"]
     tools = options.tools

@@ -1,18 +1,24 @@
-"""Brings what lies outside docs/ into the site, and makes links between the two fit.
+"""Brings what lies outside docs/ into the site, makes links between the two fit, sets formulas.
 
 In the repository a page links to `../config/README.md`, and the README to `docs/data.md`. In the
 site all of them stand below one root, so that `../` and `docs/` fall away. A link to a file that is
 no page (a configuration) leads to a copy of the file.
+
+A fenced block of `math`, which the repository's pages show as a formula, becomes MathML, which
+browsers set themselves: nothing is loaded from a network to read it.
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
+from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from pymdownx.superfences import SuperFencesException
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {
@@ -23,6 +29,35 @@ PAGES = {
 COPIES = ["config.yaml", "LICENSE", "CITATION.cff", "Containerfile"]
 # A link's target, in brackets or as the source of a picture.
 _LINK = re.compile(r"(\]\(|src=\")(?!https?:|#|mailto:)([^)\"#]*)")
+# Brackets grow with what they hold in a font for mathematics only; systems bring one of these.
+_MATH_FONTS = "'STIX Two Math', 'Cambria Math', 'Latin Modern Math', 'DejaVu Math TeX Gyre', math"
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Let formulas be set."""
+    fence = {"name": "math", "class": "math", "format": set_formula}
+    config.mdx_configs.setdefault("pymdownx.superfences", {})["custom_fences"] = [fence]
+    return config
+
+
+def set_formula(source: str, *_: Any, **__: Any) -> str:
+    """MathML of a formula in LaTeX.
+
+    Raises
+    ------
+    SuperFencesException
+        It cannot be set, or a command in it is not known and would be shown as its name. (Any other
+        exception the extension keeps to itself.)
+    """
+    try:
+        formula = convert(source, display="block")
+    except Exception as error:
+        raise SuperFencesException(f"a formula cannot be set: {source}") from error
+    if "\\" in formula:
+        raise SuperFencesException(f"a formula has a command that is not known: {source}")
+    formula = formula.replace("<math ", f'<math style="font-family: {_MATH_FONTS}" ', 1)
+    # A long one scrolls by itself where the window is narrow.
+    return f'<div style="padding: 0.5em 0; overflow: auto hidden">{formula}</div>'
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

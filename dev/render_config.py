@@ -8,15 +8,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from pipeline.settings import read_schema  # noqa: E402
+
 SCHEMA = ROOT / "schemas/config.schema.yaml"
 TARGET = ROOT / "config/README.md"
 
 HEADER = """# Configuration
 
-<!-- Made by `make generate` from schemas/config.schema.yaml. -->
+<!-- Made by `make generate` from schemas/config.schema.yaml, networks and methods. -->
 
 `config.yaml` is what a run uses unless you give your own file:
 
@@ -78,7 +80,7 @@ def _resolve(described: Mapping[str, Any], root: Mapping[str, Any]) -> dict[str,
 
 def render() -> str:
     """The text of config/README.md."""
-    schema = yaml.safe_load(SCHEMA.read_text())
+    schema = read_schema(SCHEMA)
     areas = ", ".join(f"`{area}`" for area in schema["$defs"]["area"]["enum"])
     return (
         HEADER

@@ -166,6 +166,11 @@ def layer_of(model):
     return layer.get(model, "auto") if isinstance(layer, dict) else layer
 
 
+def modules_of_model(name):
+    """Where a network and its plan are written."""
+    return [MODELS[name].module, MODELS[name].planner.rpartition(".")[0]]
+
+
 def methods_of(model=None):
     """The configured methods that apply to a network; all of them where it is not known.
 
@@ -541,7 +546,7 @@ AREA_MEANS = "results/{cohort}/{task}/baselines/areas.tsv"
 CHUNK = f"{RUN}/{{method}}/scans/chunk-{{chunk}}"
 # Methods that look at a network; the summary looks at their maps.
 EXPLAINING = "|".join(method for method in METHODS if method != "summary")
-ALL_MODELS = [model.module for model in MODELS.values()]
+ALL_MODELS = [module for name in MODELS for module in modules_of_model(name)]
 APPLIED = "results/{cohort}/applied/{network}"
 APPLIED_CHUNK = f"{APPLIED}/{{method}}/scans/chunk-{{chunk}}"
 ATLAS = f"results/template/tpl-{SPACE}_atlas-AAL_dseg"
@@ -902,7 +907,7 @@ def hyperparameters_of_training(wildcards):
 
 def code_of_training(wildcards):
     """The code that trains this network, and no other network's."""
-    return code_of("train_network", MODELS[wildcards.model].module)
+    return code_of("train_network", *modules_of_model(wildcards.model))
 
 
 def chunked(images):
@@ -989,7 +994,7 @@ def kept_maps(path):
 
 def code_of_relevance(wildcards):
     """The code that explains by this method, and no other method's."""
-    modules = MODELS[wildcards.model].module, METHODS[wildcards.method].module
+    modules = [*modules_of_model(wildcards.model), METHODS[wildcards.method].module]
     return code_of("explain_scans", *modules)
 
 
@@ -1317,7 +1322,7 @@ def changing_settings():
 
 def code_of_changing(wildcards):
     """The code that follows this network, and no other network's."""
-    return code_of("change_areas", MODELS[wildcards.model].module)
+    return code_of("change_areas", *modules_of_model(wildcards.model))
 
 
 def randomised_methods(model):
@@ -1345,7 +1350,7 @@ def randomising_settings(wildcards):
 
 def code_of_randomising(wildcards):
     """The code that explains by this method, and no other method's."""
-    modules = MODELS[wildcards.model].module, METHODS[wildcards.method].module
+    modules = [*modules_of_model(wildcards.model), METHODS[wildcards.method].module]
     return code_of("randomise_layers", *modules)
 
 

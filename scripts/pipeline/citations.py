@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from voxplain.models import MODELS
+from voxplain.relevance import METHODS
+
 
 @dataclass(frozen=True)
 class Citation:
@@ -166,25 +169,6 @@ _PYTORCH = Citation(
     2019,
     "Networks (PyTorch)",
 )
-_KOROLEV = Citation(
-    "korolev2017",
-    "inproceedings",
-    "Korolev, Sergey and Safiullin, Amir and Belyaev, Mikhail and Dodonova, Yulia",
-    "Residual and plain convolutional neural networks for 3D brain MRI classification",
-    "ISBI, 835-838",
-    2017,
-    "VoxCNN and VoxResNet",
-)
-_YANG = Citation(
-    "yang2018",
-    "inproceedings",
-    "Yang, Chengliang and Rangarajan, Anand and Ranka, Sanjay",
-    "Visual Explanations From Deep 3D Convolutional Neural Networks for Alzheimer's Disease "
-    "Classification",
-    "AMIA Annual Symposium, 1571-1580",
-    2018,
-    "Segments, 3D (Grad-)CAM and localisation",
-)
 _PETSIUK = Citation(
     "petsiuk2018",
     "inproceedings",
@@ -204,108 +188,118 @@ _ADEBAYO = Citation(
     2018,
     "Randomised layers",
 )
-_SIMONYAN = Citation(
-    "simonyan2014",
-    "inproceedings",
-    "Simonyan, Karen and Vedaldi, Andrea and Zisserman, Andrew",
-    "Deep Inside Convolutional Networks: Visualising Image Classification Models and Saliency Maps",
-    "ICLR Workshop",
-    2014,
-    "Sensitivity",
+# Of networks and methods, which name their sources by key.
+_OF_NETWORKS_AND_METHODS = (
+    Citation(
+        "korolev2017",
+        "inproceedings",
+        "Korolev, Sergey and Safiullin, Amir and Belyaev, Mikhail and Dodonova, Yulia",
+        "Residual and plain convolutional neural networks for 3D brain MRI classification",
+        "ISBI, 835-838",
+        2017,
+        "VoxCNN and VoxResNet",
+    ),
+    Citation(
+        "yang2018",
+        "inproceedings",
+        "Yang, Chengliang and Rangarajan, Anand and Ranka, Sanjay",
+        "Visual Explanations From Deep 3D Convolutional Neural Networks for Alzheimer's Disease "
+        "Classification",
+        "AMIA Annual Symposium, 1571-1580",
+        2018,
+        "Segments, 3D (Grad-)CAM and localisation",
+    ),
+    Citation(
+        "simonyan2014",
+        "inproceedings",
+        "Simonyan, Karen and Vedaldi, Andrea and Zisserman, Andrew",
+        "Deep Inside Convolutional Networks: Visualising Image Classification Models and "
+        "Saliency Maps",
+        "ICLR Workshop",
+        2014,
+        "Sensitivity",
+    ),
+    Citation(
+        "springenberg2015",
+        "inproceedings",
+        "Springenberg, Jost Tobias and Dosovitskiy, Alexey and Brox, Thomas and Riedmiller, Martin",
+        "Striving for Simplicity: The All Convolutional Net",
+        "ICLR Workshop",
+        2015,
+        "Guided backpropagation",
+    ),
+    Citation(
+        "zeiler2014",
+        "inproceedings",
+        "Zeiler, Matthew D. and Fergus, Rob",
+        "Visualizing and Understanding Convolutional Networks",
+        "ECCV, LNCS 8689, 818-833",
+        2014,
+        "Occlusion",
+    ),
+    Citation(
+        "zhou2016",
+        "inproceedings",
+        "Zhou, Bolei and Khosla, Aditya and Lapedriza, Agata and Oliva, Aude and Torralba, Antonio",
+        "Learning Deep Features for Discriminative Localization",
+        "CVPR, 2921-2929",
+        2016,
+        "CAM",
+    ),
+    Citation(
+        "selvaraju2017",
+        "inproceedings",
+        "Selvaraju, Ramprasaath R. and Cogswell, Michael and Das, Abhishek and Vedantam, "
+        "Ramakrishna "
+        "and Parikh, Devi and Batra, Dhruv",
+        "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization",
+        "ICCV, 618-626",
+        2017,
+        "Grad-CAM",
+    ),
+    Citation(
+        "chattopadhay2018",
+        "inproceedings",
+        "Chattopadhay, Aditya and Sarkar, Anirban and Howlader, Prantik and "
+        "Balasubramanian, Vineeth N",
+        "Grad-CAM++: Generalized Gradient-Based Visual Explanations for Deep "
+        "Convolutional Networks",
+        "WACV, 839-847",
+        2018,
+        "Grad-CAM++",
+    ),
+    Citation(
+        "bach2015",
+        "article",
+        "Bach, Sebastian and Binder, Alexander and Montavon, Grégoire and Klauschen, Frederick and "
+        "Müller, Klaus-Robert and Samek, Wojciech",
+        "On Pixel-Wise Explanations for Non-Linear Classifier Decisions by Layer-Wise Relevance "
+        "Propagation",
+        "PLOS ONE 10(7), e0130140",
+        2015,
+        "LRP",
+    ),
+    Citation(
+        "smilkov2017",
+        "misc",
+        "Smilkov, Daniel and Thorat, Nikhil and Kim, Been and Viégas, Fernanda and "
+        "Wattenberg, Martin",
+        "SmoothGrad: removing noise by adding noise",
+        "arXiv:1706.03825",
+        2017,
+        "SmoothGrad",
+    ),
+    Citation(
+        "sundararajan2017",
+        "inproceedings",
+        "Sundararajan, Mukund and Taly, Ankur and Yan, Qiqi",
+        "Axiomatic Attribution for Deep Networks",
+        "ICML, PMLR 70, 3319-3328",
+        2017,
+        "Integrated gradients",
+    ),
 )
-_SPRINGENBERG = Citation(
-    "springenberg2015",
-    "inproceedings",
-    "Springenberg, Jost Tobias and Dosovitskiy, Alexey and Brox, Thomas and Riedmiller, Martin",
-    "Striving for Simplicity: The All Convolutional Net",
-    "ICLR Workshop",
-    2015,
-    "Guided backpropagation",
-)
-_ZEILER = Citation(
-    "zeiler2014",
-    "inproceedings",
-    "Zeiler, Matthew D. and Fergus, Rob",
-    "Visualizing and Understanding Convolutional Networks",
-    "ECCV, LNCS 8689, 818-833",
-    2014,
-    "Occlusion",
-)
-_ZHOU = Citation(
-    "zhou2016",
-    "inproceedings",
-    "Zhou, Bolei and Khosla, Aditya and Lapedriza, Agata and Oliva, Aude and Torralba, Antonio",
-    "Learning Deep Features for Discriminative Localization",
-    "CVPR, 2921-2929",
-    2016,
-    "CAM",
-)
-_SELVARAJU = Citation(
-    "selvaraju2017",
-    "inproceedings",
-    "Selvaraju, Ramprasaath R. and Cogswell, Michael and Das, Abhishek and Vedantam, Ramakrishna "
-    "and Parikh, Devi and Batra, Dhruv",
-    "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization",
-    "ICCV, 618-626",
-    2017,
-    "Grad-CAM",
-)
-_CHATTOPADHAY = Citation(
-    "chattopadhay2018",
-    "inproceedings",
-    "Chattopadhay, Aditya and Sarkar, Anirban and Howlader, Prantik and Balasubramanian, Vineeth N",
-    "Grad-CAM++: Generalized Gradient-Based Visual Explanations for Deep Convolutional Networks",
-    "WACV, 839-847",
-    2018,
-    "Grad-CAM++",
-)
-_BACH = Citation(
-    "bach2015",
-    "article",
-    "Bach, Sebastian and Binder, Alexander and Montavon, Grégoire and Klauschen, Frederick and "
-    "Müller, Klaus-Robert and Samek, Wojciech",
-    "On Pixel-Wise Explanations for Non-Linear Classifier Decisions by Layer-Wise Relevance "
-    "Propagation",
-    "PLOS ONE 10(7), e0130140",
-    2015,
-    "LRP",
-)
-_SMILKOV = Citation(
-    "smilkov2017",
-    "misc",
-    "Smilkov, Daniel and Thorat, Nikhil and Kim, Been and Viégas, Fernanda and Wattenberg, Martin",
-    "SmoothGrad: removing noise by adding noise",
-    "arXiv:1706.03825",
-    2017,
-    "SmoothGrad",
-)
-_SUNDARARAJAN = Citation(
-    "sundararajan2017",
-    "inproceedings",
-    "Sundararajan, Mukund and Taly, Ankur and Yan, Qiqi",
-    "Axiomatic Attribution for Deep Networks",
-    "ICML, PMLR 70, 3319-3328",
-    2017,
-    "Integrated gradients",
-)
-_OF_METHODS: Mapping[str, tuple[Citation, ...]] = {
-    "sensitivity": (_SIMONYAN,),
-    "guided_backprop": (_SPRINGENBERG,),
-    "occlusion": (_ZEILER,),
-    "area_occlusion": (_RIEKE,),
-    "voxel_occlusion": (_ZEILER, _YANG),
-    "sa_ucm": (_YANG,),
-    "cam": (_ZHOU, _YANG),
-    "grad_cam": (_SELVARAJU, _YANG),
-    "grad_cam_pp": (_CHATTOPADHAY,),
-    "guided_grad_cam": (_SELVARAJU, _SPRINGENBERG),
-    "guided_grad_cam_pp": (_CHATTOPADHAY, _SPRINGENBERG),
-    "lrp": (_BACH,),
-    "lrp_grad_cam_pp": (_BACH, _CHATTOPADHAY),
-    "smoothgrad": (_SMILKOV,),
-    "integrated_gradients": (_SUNDARARAJAN,),
-    "summary": (),
-}
+_BY_KEY = {paper.key: paper for paper in (_RIEKE, _WEN, _ADEBAYO, *_OF_NETWORKS_AND_METHODS)}
 
 
 @dataclass(frozen=True)
@@ -347,10 +341,9 @@ def citations_of(config: Mapping[str, Any], used: Used) -> list[Citation]:
     cited += [_ANTS] * (heads or any(cohort["images_are"] != "registered" for cohort in cohorts))
     cited += [_ICBM] + [_TEMPLATEFLOW] * (config["template"] == "templateflow")
     cited += [_PYTORCH] * bool(used.models)
-    cited += [_KOROLEV] * any(name.startswith("vox") for name in used.models)
+    cited += [_BY_KEY[key] for name in sorted(used.models) for key in MODELS[name].sources]
     cited += [_AAL, _DESIKAN] * bool(used.methods)
-    for method in used.methods:
-        cited += _OF_METHODS[method]
+    cited += [_BY_KEY[key] for name in used.methods for key in METHODS[name].sources]
     cited += [_PETSIUK] * used.followed + [_ADEBAYO] * used.randomised
     return list(dict.fromkeys([*cited, _SNAKEMAKE]))
 

@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from voxplain.models import MODELS
+from voxplain.relevance import METHODS
+
 COSTS = Path(__file__).with_name("costs.json")
 # Files between a DICOM series and a brain in template space; see keep_intermediates.
 INTERMEDIATE = re.compile(
@@ -56,39 +59,11 @@ GPU_RULES = {"train_network", "explain_scans", "change_areas", "randomise_layers
 # Assumed, not measured: how many cores train and explain as fast as one GPU.
 CORES_PER_GPU = 100
 GROUP_SIZE = 10  # of profiles/slurm
-# A gradient takes a forward pass and a backward one, which is twice as long.
-GRADIENT = 3
-# A forward pass of each network at 2 mm, in those of rieke, which costs.json was measured with.
-PASS_OF_MODEL = {
-    "rieke": 1.0,
-    "voxcnn": 2.0,
-    "voxresnet": 25.0,
-    "voxresnet_gap": 25.0,
-    "voxresnet_shallow_gap": 22.0,
-}
-# Convolutions and dense layers of each, which are made anew one after another.
-LAYERS_OF_MODEL = {
-    "rieke": 7,
-    "voxcnn": 13,
-    "voxresnet": 19,
-    "voxresnet_gap": 18,
-    "voxresnet_shallow_gap": 8,
-}
+# In forward passes; a step of training takes as many.
+GRADIENT = METHODS["sensitivity"].passes
 # Training computes the background of rieke's scans once, which saves it half; of no other's.
 CROPPED = {"rieke": 1.0}
 UNCROPPED = 2.0
-# Forward passes of methods that take a gradient or two (`benchmarks/methods.py`).
-PASSES_OF_METHOD = {
-    "sensitivity": GRADIENT,
-    "guided_backprop": GRADIENT,
-    "cam": 1,
-    "grad_cam": 1.5,
-    "grad_cam_pp": 1.5,
-    "guided_grad_cam": 2.5,
-    "guided_grad_cam_pp": 2.5,
-    "lrp": 5,
-    "lrp_grad_cam_pp": 6.5,
-}
 # Forward passes that one region of an occlusion takes, where only what it changes is recomputed: of
 # rieke at 1 mm, with the regions of the default settings (`benchmarks/occlusion.py` measures them).
 PASSES_OF_REGION = {
@@ -261,9 +236,11 @@ def count_passes(regions: Mapping[str, int], settings: Mapping[str, Any]) -> dic
         Completed.
     """
     return {
-        **PASSES_OF_METHOD,
-        "smoothgrad": GRADIENT * settings["smoothgrad"]["samples"],
-        "integrated_gradients": GRADIENT * settings["integrated_gradients"]["steps"],
+        **{
+            name: method.passes * (settings[name][method.per] if method.per else 1)
+            for name, method in METHODS.items()
+            if method.passes is not None
+        },
         **{
             method: PASSES_OF_START + count * PASSES_OF_REGION[method]
             for method, count in regions.items()
@@ -301,7 +278,7 @@ def count_work(cohort: CohortSize, settings: Mapping[str, Any]) -> Iterator[tupl
     yield "fit_statistics", Work(splits, sum(train for train, _ in cohort.splits))
     steps = sum(GRADIENT * train + test for train, test in cohort.splits)
     passes_of_epochs = sum(
-        PASS_OF_MODEL[name] * CROPPED.get(name, UNCROPPED) * model["epochs"]
+        MODELS[name].passes * CROPPED.get(name, UNCROPPED) * model["epochs"]
         for name, model in models.items()
     )
     trainings = seeds * splits * len(models)
@@ -328,7 +305,7 @@ def count_heatmaps(cohort: CohortSize, settings: Mapping[str, Any]) -> Iterator[
         if not methods:
             continue
         looking = [method for method in methods if method != "summary"]
-        units = seeds * scans * sum(passes[method] for method in looking) * PASS_OF_MODEL[name]
+        units = seeds * scans * sum(passes[method] for method in looking) * MODELS[name].passes
         maps = seeds * scans * len(methods)
         yield (
             "explain_scans",
@@ -368,14 +345,14 @@ def count_faithfulness(
     if told["scans"]:
         scans = seeds * sum(min(told["scans"], split.test) for split in cohort.explained)
         of_scan = 2 * told["steps"] * (len(methods) + told["random_orders"])
-        yield "change_areas", Work(runs, scans * of_scan * PASS_OF_MODEL[name])
+        yield "change_areas", Work(runs, scans * of_scan * MODELS[name].passes)
         yield "compare_faithfulness", Work(runs, runs)
     if told["randomised_scans"] and remade:
         scans = seeds * sum(min(told["randomised_scans"], split.test) for split in cohort.explained)
-        of_scan = LAYERS_OF_MODEL[name] * sum(passes[method] for method in remade)
+        of_scan = MODELS[name].layers * sum(passes[method] for method in remade)
         yield (
             "randomise_layers",
-            Work(runs * len(remade), scans * of_scan * PASS_OF_MODEL[name]),
+            Work(runs * len(remade), scans * of_scan * MODELS[name].passes),
         )
         yield "compare_randomisation", Work(runs, runs)
 

@@ -12,12 +12,17 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
+# Of :mod:`voxplain.relevance` and :mod:`voxplain.models`.
+_REGISTRIES = ("METHODS", "MODELS")
+
 
 def fingerprint(script: str | Path, library: str | Path, modules: Iterable[str] = ()) -> str:
     """Digest the syntax of a script and of the library modules that it uses, transitively.
 
     Comments, docstrings and layout do not count. A registry that imports its members by name at run
-    time hides them from this walk: name the members a job selects in ``modules``.
+    time hides them from this walk: name the members a job selects in ``modules``. The registries'
+    entries do not count themselves: what they say of code is where it is, and one more method or
+    network is no change of the others.
 
     Parameters
     ----------
@@ -92,7 +97,7 @@ def _dump(node: object) -> str:
     """A syntax tree as text that is the same in every version of Python.
 
     `ast.dump` is not: versions add fields, and differ in whether empty ones are shown. The number
-    of a release (``__version__``) computes nothing and is left out.
+    of a release (``__version__``) and the registries compute nothing and are left out.
     """
     if isinstance(node, ast.AST):
         told = []
@@ -102,11 +107,13 @@ def _dump(node: object) -> str:
                 told.append(f"{name}={_dump(value)}")
         return f"{type(node).__name__}({','.join(told)})"
     if isinstance(node, list):
-        return f"[{','.join([_dump(item) for item in node if not _is_version(item)])}]"
+        return f"[{','.join([_dump(item) for item in node if not _computes_nothing(item)])}]"
     return repr(node)
 
 
-def _is_version(node: object) -> bool:
+def _computes_nothing(node: object) -> bool:
+    if isinstance(node, ast.AnnAssign):
+        return getattr(node.target, "id", "") in _REGISTRIES
     return isinstance(node, ast.Assign) and [getattr(t, "id", "") for t in node.targets] == [
         "__version__"
     ]

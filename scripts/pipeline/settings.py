@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import math
 import re
@@ -15,6 +16,8 @@ import yaml
 from pipeline.presets import fill_preset
 from voxplain.cohort.plan import visit_month
 from voxplain.faults import SetupFault
+from voxplain.models import MODELS, Model
+from voxplain.relevance import METHODS
 
 _BOUNDS = {
     "minimum": "at least {}",
@@ -47,11 +50,57 @@ _UNSET = (None, {}, "", "heads", "auto")
 
 
 def read_schema(path: str | Path) -> dict[str, Any]:
-    """Read a JSON schema written as YAML."""
+    """Read the configuration's JSON schema, written as YAML, and fill in what is registered.
+
+    Names of methods and networks, and the networks' recipes, stand in
+    :data:`voxplain.relevance.METHODS` and :data:`voxplain.models.MODELS` alone.
+    """
     # A large file that is read at every start; PyYAML's own parser takes ten times as long as
     # libyaml's, which not every build of it has.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=loader)
+    schema = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=loader)
+    names = {
+        "method": list(METHODS),
+        # The summary looks at no network.
+        "explaining_method": [name for name in METHODS if name != "summary"],
+        "model": list(MODELS),
+    }
+    _fill_names(schema, names)
+    networks = schema["properties"]["models"]
+    networks["properties"] = {
+        name: _describe_network(model, networks["properties"].get(name, {}))
+        for name, model in MODELS.items()
+    }
+    return schema
+
+
+def _fill_names(described: Any, names: Mapping[str, list[str]]) -> None:
+    """Put the names of what is registered where the schema refers to them, in place."""
+    if isinstance(described, list):
+        for child in described:
+            _fill_names(child, names)
+    elif isinstance(described, dict):
+        referred = str(described.get("$ref", "")).removeprefix("#/$defs/")
+        if referred in names:
+            del described["$ref"]
+            described |= {"type": "string", "enum": names[referred]}
+        for child in described.values():
+            _fill_names(child, names)
+
+
+def _describe_network(model: Model, described: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema of a network's settings: its own options, and its recipe as the paper has it."""
+    recipe = {
+        key: {"$ref": f"#/$defs/{key}", "default": value}
+        for key, value in dataclasses.asdict(model.recipe).items()
+    }
+    return {
+        "description": f"{model.description[0].upper()}{model.description[1:]}.",
+        **described,
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {**described.get("properties", {}), **recipe},
+    }
 
 
 def complete_settings(config: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,22 +4,53 @@ import re
 
 import pytest
 
+from documented import blocks_of
+from voxplain.relevance import METHODS
+
+
+def pages(repository):
+    return sorted((repository / "docs").glob("*.md"))
+
 
 def examples(repository):
-    for path in sorted((repository / "docs").glob("*.md")):
-        for number, code in enumerate(
-            re.findall(r"^```python\n(.*?)^```", path.read_text(), re.M | re.S)
-        ):
-            yield f"{path.name}-{number}", code
+    """Blocks of Python. Those of extending.md: tests/workflow/test_extending.py."""
+    for path in pages(repository):
+        for block in blocks_of(path):
+            if block.language == "python" and path.name != "extending.md":
+                yield block
 
 
 def test_there_are_examples(repository):
-    assert any(name.startswith("own_network.md") for name, _ in examples(repository))
+    assert any(block.name.startswith("own_network.md") for block in examples(repository))
+
+
+def test_only_one_page_says_where_its_blocks_belong(repository):
+    told = {path.name for path in pages(repository) if any(b.path for b in blocks_of(path))}
+    assert told == {"extending.md"}
+
+
+def test_every_method_has_its_formula_and_its_traps(repository):
+    text = (repository / "docs/methods.md").read_text().split("## Published variants")[0]
+    told = set()
+    for part in re.split(r"^###? ", text, flags=re.M)[1:]:
+        named = {name for name in part.splitlines()[0].lower().split(", ") if name in METHODS}
+        if named:
+            for needed in ("```math", "*Trust it*", "*Traps:*"):
+                assert needed in part, (named, needed)
+        told |= named
+    assert told == METHODS.keys()
+
+
+def test_no_example_hides_in_a_list(repository):
+    """Indented fences are no blocks to these tests."""
+    for path in pages(repository):
+        begun = path.read_text().count("```python")
+        assert begun == sum(block.language == "python" for block in blocks_of(path)), path.name
 
 
 def test_every_example_runs(repository):
-    for name, code in examples(repository):
+    for block in examples(repository):
         try:
-            exec(compile(code, name, "exec"), {})
+            exec(compile(block.text, block.name, "exec"), {})
         except Exception as error:
-            pytest.fail(f"{name}: {type(error).__name__}: {error}")
+            pytest.fail(f"{block.name}: {type(error).__name__}: {error}")

@@ -460,7 +460,5 @@ def test_a_map_that_does_not_look_stays_and_a_gradient_does_not():
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_estimate_knows_how_many_layers_forget(name):
-    from pipeline.estimate import LAYERS_OF_MODEL
-
-    assert LAYERS_OF_MODEL[name] == len(layers_of(network(name), a_scan()))
+def test_the_registry_knows_how_many_layers_forget(name):
+    assert MODELS[name].layers == len(layers_of(network(name), a_scan()))

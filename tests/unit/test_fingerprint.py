@@ -209,3 +209,21 @@ def test_the_number_of_a_release_is_not_code(tmp_path):
         module.write_text(f"{text}\nother = 1\n")
         prints.append(fingerprint(script, tmp_path))
     assert prints[0] == prints[1] != prints[2]
+
+
+def test_one_more_entry_of_a_registry_is_no_change_of_the_others(tmp_path):
+    (tmp_path / "methods").mkdir()
+    script = tmp_path / "explain.py"
+    script.write_text("from methods import METHODS\n")
+    (tmp_path / "methods" / "plain.py").write_text("A = 1\n")
+    (tmp_path / "methods" / "other.py").write_text("A = 2\n")
+    registry, prints = tmp_path / "methods" / "__init__.py", {}
+    for entries in ('{"plain": "methods.plain"}', '{"plain": "methods.plain", "other": "x"}'):
+        registry.write_text(f"METHODS: dict[str, str] = {entries}\n")
+        for name in ("plain", "other"):
+            found = fingerprint(script, tmp_path, [f"methods.{name}"])
+            prints.setdefault(name, set()).add(found)
+    assert [len(found) for found in prints.values()] == [1, 1]
+    assert prints["plain"] != prints["other"]
+    registry.write_text("METHODS: dict[str, str] = {}\nLEVEL = 2\n")
+    assert fingerprint(script, tmp_path, ["methods.plain"]) not in prints["plain"]

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from voxplain.models import MODELS, build_model
+from voxplain.models import MODELS, build_model, plan_model
 from voxplain.relevance import METHODS, explain
 from voxplain.relevance.cam import look, raw_cam, raw_grad_cam
 from voxplain.relevance.gradient import signed_integrated_gradients
@@ -75,6 +75,37 @@ def test_a_method_gives_the_same_map_twice_and_none_of_its_values_is_below_0(nam
             break
     np.testing.assert_array_equal(explain(method, model, scan, target, **options), found)
     assert largest[-1] > 0
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_plan_says_what_the_network_gives(name):
+    """Its maps without those of poolings, in their order, and what the first dense layer reads."""
+    grid = SHAPES.get(name, SMALL)
+    plan, model = plan_model(name, grid), network(name)
+    maps, read = {}, []
+
+    def note(layer):
+        def hook(module, given, out):
+            maps[layer] = out.shape
+            if isinstance(module, torch.nn.Linear):
+                read.append(given[0].shape[1])
+
+        return hook
+
+    for layer, module in model.named_modules():
+        if not any(module.children()):
+            module.register_forward_hook(note(layer))
+    with torch.no_grad():
+        model(torch.zeros(1, 1, *grid))
+    pools = (torch.nn.MaxPool3d, torch.nn.AdaptiveAvgPool3d)
+    shapes = {
+        layer: tuple(shape[2:])
+        for layer, shape in maps.items()
+        if len(shape) == 5 and not isinstance(model.get_submodule(layer), pools)
+    }
+    assert list(plan.layers.items()) == list(shapes.items())
+    assert plan.last_layer == model.cam_layer == list(shapes)[-1]
+    assert plan.features == read[0]
 
 
 @pytest.mark.parametrize("name", MODELS)

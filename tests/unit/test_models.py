@@ -754,7 +754,6 @@ def test_occlusion_computes_every_network_by_parts(networks, name):
 
 
 def test_each_model_has_the_papers_recipe():
-    assert list(MODELS) == ALL
     assert MODELS["rieke"].recipe == Recipe("adam", 1e-4, 5, 20, False)
     assert MODELS["voxcnn"].recipe == Recipe("adam", 2.7e-5, 5, 150, True)
     for name in ALL[2:]:
@@ -768,7 +767,7 @@ def test_an_unknown_model_is_refused_with_those_that_there_are():
         lambda: describe_model("alexnet", MM_2),
         lambda: build_model("alexnet", MM_2, 2),
     ):
-        with pytest.raises(SetupFault, match=rf"no model 'alexnet'; allowed: {', '.join(ALL)}"):
+        with pytest.raises(SetupFault, match=rf"no model 'alexnet'; allowed: {', '.join(MODELS)}"):
             call()
 
 
@@ -791,6 +790,8 @@ def test_an_unknown_option_is_refused_with_those_that_there_are(name, allowed):
 def test_a_model_that_is_registered_is_built_by_its_name(monkeypatch, tmp_path):
     (tmp_path / "mean_model.py").write_text(
         "from torch import nn\n"
+        "def plan(shape, scale=1):\n"
+        "    return {'inputs': scale * shape[0]}\n"
         "def build(plan, n_classes):\n"
         "    return nn.Sequential(nn.Flatten(), nn.Linear(plan['inputs'], n_classes))\n"
     )
@@ -801,12 +802,14 @@ def test_a_model_that_is_registered_is_built_by_its_name(monkeypatch, tmp_path):
         Model(
             "mean_model",
             "for this test",
-            lambda shape, scale=1: {"inputs": scale * shape[0]},
+            "mean_model.plan",
             Recipe("adam", 0.1, 2, 1, False),
+            passes=1,
+            layers=1,
         ),
     )
-    assert MODELS["mean"].options == ("scale",)
     try:
+        assert MODELS["mean"].options == ("scale",)
         model = build_model("mean", (5, 1, 1), 4, scale=2)
     finally:
         sys.modules.pop("mean_model", None)

@@ -10,7 +10,7 @@ import yaml
 from pipeline import report as module
 from pipeline.citations import Used, citations_of, to_bibtex
 from pipeline.report import Report, costs_of_rules, hide_subjects, read_table
-from pipeline.settings import complete_settings
+from pipeline.settings import complete_settings, read_schema
 from voxplain.cohort.fates import COLUMNS, write_fates
 from voxplain.pages import Page
 from voxplain.relevance import METHODS
@@ -18,7 +18,7 @@ from voxplain.relevance import METHODS
 
 @pytest.fixture(scope="module")
 def config(repository):
-    schema = yaml.safe_load((repository / "schemas/config.schema.yaml").read_text())
+    schema = read_schema(repository / "schemas/config.schema.yaml")
     told = yaml.safe_load((repository / "config.yaml").read_text())
     return complete_settings(told, schema)
 

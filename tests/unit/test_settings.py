@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pipeline.settings import complete_settings, name_repeats, read_schema
 from voxplain.faults import SetupFault
 from voxplain.models import MODELS
+from voxplain.relevance import METHODS
 
 SIMULATED = {"source": "simulated"}
 ADNI = {"source": "adni", "table": "t.csv", "images": "ADNI"}
@@ -116,7 +117,28 @@ def test_networks_are_trained_as_in_their_papers_by_default(schema):
         recipe = dataclasses.asdict(model.recipe)
         assert {key: settings[key] for key in recipe} == recipe
         assert settings.keys() - recipe.keys() == set(model.options)
-    assert schema["properties"]["models"]["properties"].keys() == MODELS.keys()
+
+
+def test_the_schema_describes_no_network_that_there_is_not(repository):
+    written = yaml.safe_load((repository / "schemas/config.schema.yaml").read_text())
+    assert written["properties"]["models"]["properties"].keys() <= MODELS.keys()
+
+
+def test_names_of_methods_and_networks_are_those_of_the_registries(schema):
+    for name in METHODS:
+        complete_settings(config(heatmaps={"methods": [name]}), schema)
+        told = config(faithfulness={"randomise": [name]})
+        if name == "summary":
+            with pytest.raises(SetupFault, match="randomise"):
+                complete_settings(told, schema)
+        else:
+            complete_settings(told, schema)
+    for name in MODELS:
+        complete_settings(config(cam={"layer": {name: "conv1"}}), schema)
+    with pytest.raises(SetupFault, match=r"heatmaps\.methods\.0 is 'cams'; allowed: cam"):
+        complete_settings(config(heatmaps={"methods": ["cams"]}), schema)
+    with pytest.raises(SetupFault, match="alexnet"):
+        complete_settings(config(cam={"layer": {"alexnet": "conv1"}}), schema)
 
 
 @pytest.mark.parametrize("name", MODELS)

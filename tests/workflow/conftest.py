@@ -184,7 +184,11 @@ def finished(tiny_run, tmp_path):
 @pytest.fixture
 def checkout(tmp_path):
     """A copy of the checkout, in a folder with a space in its name, to change code in."""
-    copy = tmp_path / "a checkout"
+    return copy_checkout(tmp_path / "a checkout")
+
+
+def copy_checkout(copy: Path, *further: str) -> Path:
+    """Copy what runs the workflow, and further files and folders of the checkout."""
     copy.mkdir()
     for name in (
         "Snakefile",
@@ -195,6 +199,7 @@ def checkout(tmp_path):
         "envs",
         "profiles",
         "report",
+        *further,
     ):
         source = ROOT / name
         if source.is_dir():

@@ -1,16 +1,18 @@
 """Change this -> exactly these rules run again."""
 
 import copy
+import dataclasses
 import os
 import random
 import shutil
 import time
 
 import pytest
-import yaml
 
 from pipeline.estimate import SCAN_CHAIN
+from pipeline.settings import read_schema
 from voxplain.cohort.selection import EVERYTHING
+from voxplain.models import MODELS
 from workflow.conftest import ROOT, TINY, snakemake
 
 COMPARE = {"compare_methods"}
@@ -220,13 +222,9 @@ OTHER_SOURCE = {
 # All settings of a network reach its training in one param: rieke's stand for those of the others.
 OTHER_NETWORKS = {
     f"models.{name}.{key}"
-    for name, keys in {
-        "voxcnn": {"pools", "dropout"},
-        "voxresnet": {"pool"},
-        "voxresnet_gap": set(),
-        "voxresnet_shallow_gap": set(),
-    }.items()
-    for key in keys | {"optimiser", "learning_rate", "batch_size", "epochs", "every_class"}
+    for name, model in MODELS.items()
+    if name != "rieke"
+    for key in {*model.options, *dataclasses.asdict(model.recipe)}
 }
 
 
@@ -271,7 +269,7 @@ def test_a_changed_key_reruns_exactly_these_rules(tiny_run, key, value, rules):
 
 
 def test_every_key_of_the_schema_has_a_row():
-    schema = yaml.safe_load((ROOT / "schemas/config.schema.yaml").read_text())
+    schema = read_schema(ROOT / "schemas/config.schema.yaml")
 
     def leaves(described, path):
         while "$ref" in described:

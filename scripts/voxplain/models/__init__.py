@@ -13,17 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from voxplain.faults import SetupFault
-from voxplain.models.shapes import (
-    Plan,
-    plan_rieke,
-    plan_voxcnn,
-    plan_voxresnet,
-    plan_voxresnet_gap,
-    plan_voxresnet_shallow_gap,
-)
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from voxplain.models.shapes import Plan
 
 
 @dataclass(frozen=True)
@@ -57,17 +51,33 @@ class Model:
         Dotted name of the module whose ``build(plan, n_classes)`` makes it.
     description
         One line, with the paper.
-    plan
-        From a grid's shape and the options to all that depends on them; raises SetupFault where the
-        grid is too small. It gives a :class:`voxplain.models.shapes.Plan`.
+    planner
+        Dotted name of the function from a grid's shape and the options to all that depends on them,
+        in a module without torch. It gives a :class:`voxplain.models.shapes.Plan`, and raises
+        SetupFault where the grid is too small.
     recipe
         How the paper trains it.
+    passes
+        A forward pass at 2 mm, in those of rieke (``benchmarks/methods.py``).
+    layers
+        Convolutions and dense layers, which are made anew one after another.
+    sources
+        Papers, by their keys in :mod:`pipeline.citations`.
     """
 
     module: str
     description: str
-    plan: Callable[..., Plan]
+    planner: str
     recipe: Recipe
+    passes: float
+    layers: int
+    sources: tuple[str, ...] = ()
+
+    @property
+    def plan(self) -> Callable[..., Plan]:
+        """The function that ``planner`` names."""
+        module, _, name = self.planner.rpartition(".")
+        return getattr(importlib.import_module(module), name)
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -81,32 +91,47 @@ MODELS: dict[str, Model] = {
     "rieke": Model(
         "voxplain.models.rieke",
         "four convolutions and three dense layers (Rieke et al. 2018)",
-        plan_rieke,
+        "voxplain.models.shapes.plan_rieke",
         Recipe("adam", 1e-4, batch_size=5, epochs=20, every_class=False),
+        passes=1,
+        layers=7,
+        sources=("rieke2018",),
     ),
     "voxcnn": Model(
         "voxplain.models.voxcnn",
         "ten convolutions and three dense layers (Korolev et al. 2017, Yang et al. 2018)",
-        plan_voxcnn,
+        "voxplain.models.shapes.plan_voxcnn",
         Recipe("adam", 2.7e-5, batch_size=5, epochs=150, every_class=True),
+        passes=2,
+        layers=13,
+        sources=("korolev2017",),
     ),
     "voxresnet": Model(
         "voxplain.models.voxresnet",
         "six residual blocks and two dense layers (Korolev et al. 2017, Yang et al. 2018)",
-        plan_voxresnet,
+        "voxplain.models.shapes.plan_voxresnet",
         _VOXRESNET_RECIPE,
+        passes=25,
+        layers=19,
+        sources=("korolev2017",),
     ),
     "voxresnet_gap": Model(
         "voxplain.models.voxresnet",
         "six residual blocks and global average pooling (Yang et al. 2018)",
-        plan_voxresnet_gap,
+        "voxplain.models.shapes.plan_voxresnet_gap",
         _VOXRESNET_RECIPE,
+        passes=25,
+        layers=18,
+        sources=("korolev2017", "yang2018"),
     ),
     "voxresnet_shallow_gap": Model(
         "voxplain.models.voxresnet",
         "two residual blocks and global average pooling (Yang et al. 2018)",
-        plan_voxresnet_shallow_gap,
+        "voxplain.models.shapes.plan_voxresnet_shallow_gap",
         _VOXRESNET_RECIPE,
+        passes=22,
+        layers=8,
+        sources=("korolev2017", "yang2018"),
     ),
 }
 

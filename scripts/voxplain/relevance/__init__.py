@@ -35,6 +35,14 @@ class Method:
         Name to what it means.
     models
         Which of our models it applies to; empty: all.
+    sources
+        Papers, by their keys in :mod:`pipeline.citations`.
+    passes
+        Forward passes through the network that a heatmap of one scan takes
+        (``benchmarks/methods.py``); None where regions that are occluded must be counted, or where
+        no network is asked.
+    per
+        The option that ``passes`` are multiplied by, if there is one.
     """
 
     module: str
@@ -42,6 +50,9 @@ class Method:
     explains: str = "probability"
     options: dict[str, str] = field(default_factory=dict)
     models: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    passes: float | None = None
+    per: str | None = None
 
 
 _PLACEMENT = {
@@ -58,14 +69,21 @@ _COMPOSITE = {
 }
 _MEMORY = {"memory_mb": "for batches of occlusions; by the number of threads if left out"}
 
+# A gradient takes a forward pass and a backward one, which is twice as long.
+_GRADIENT = 3
+
 METHODS: dict[str, Method] = {
     "sensitivity": Method(
         "voxplain.relevance.gradient",
         "absolute gradient of the probability by each voxel (Simonyan et al. 2014)",
+        sources=("simonyan2014",),
+        passes=_GRADIENT,
     ),
     "guided_backprop": Method(
         "voxplain.relevance.gradient",
         "the same, negative gradients set to 0 at every ReLU on the way (Springenberg et al. 2015)",
+        sources=("springenberg2015",),
+        passes=_GRADIENT,
     ),
     "smoothgrad": Method(
         "voxplain.relevance.gradient",
@@ -76,11 +94,17 @@ METHODS: dict[str, Method] = {
             "seed": "of the noise",
             "mask": "[x, y, z] bool; the voxels that get noise",
         },
+        sources=("smilkov2017",),
+        passes=_GRADIENT,
+        per="samples",
     ),
     "integrated_gradients": Method(
         "voxplain.relevance.gradient",
         "absolute value of voxel times mean gradient on the way from 0 (Sundararajan et al. 2017)",
         options={"steps": "number of points on the way"},
+        sources=("sundararajan2017",),
+        passes=_GRADIENT,
+        per="steps",
     ),
     "cam": Method(
         "voxplain.relevance.cam",
@@ -88,30 +112,40 @@ METHODS: dict[str, Method] = {
         explains="logit",
         options=_PLACEMENT,
         models=("voxresnet_gap", "voxresnet_shallow_gap"),
+        sources=("zhou2016", "yang2018"),
+        passes=1,
     ),
     "grad_cam": Method(
         "voxplain.relevance.cam",
         "positive sum of the feature maps by the logit's mean gradients (Selvaraju et al. 2017)",
         explains="logit",
         options=_LAYER,
+        sources=("selvaraju2017", "yang2018"),
+        passes=1.5,
     ),
     "grad_cam_pp": Method(
         "voxplain.relevance.cam",
         "Grad-CAM++, of positive gradients by their alphas (Chattopadhay et al. 2018)",
         explains="logit",
         options=_LAYER,
+        sources=("chattopadhay2018",),
+        passes=1.5,
     ),
     "guided_grad_cam": Method(
         "voxplain.relevance.cam",
         "grad_cam times guided backpropagation of the logit (Selvaraju et al. 2017)",
         explains="logit",
         options=_LAYER,
+        sources=("selvaraju2017", "springenberg2015"),
+        passes=2.5,
     ),
     "guided_grad_cam_pp": Method(
         "voxplain.relevance.cam",
         "grad_cam_pp times guided backpropagation of the logit (Chattopadhay et al. 2018)",
         explains="logit",
         options=_LAYER,
+        sources=("chattopadhay2018", "springenberg2015"),
+        passes=2.5,
     ),
     "occlusion": Method(
         "voxplain.relevance.occlusion",
@@ -124,6 +158,7 @@ METHODS: dict[str, Method] = {
             "mask": "[x, y, z] bool; a cube that covers none of it is not tried",
             **_MEMORY,
         },
+        sources=("zeiler2014",),
     ),
     "voxel_occlusion": Method(
         "voxplain.relevance.occlusion",
@@ -134,17 +169,21 @@ METHODS: dict[str, Method] = {
             "mask": "[x, y, z] bool; the voxels to do it for",
             **_MEMORY,
         },
+        sources=("zeiler2014", "yang2018"),
     ),
     "area_occlusion": Method(
         "voxplain.relevance.occlusion",
         "drop of the probability when the voxel's brain area is set to 0 (Rieke et al. 2018)",
         options={"labels": "[x, y, z] integers, the area of each voxel, 0 for none", **_MEMORY},
+        sources=("rieke2018",),
     ),
     "lrp": Method(
         "voxplain.relevance.lrp",
         "the logit handed back layer by layer, what speaks for the class (Bach et al. 2015)",
         explains="logit",
         options=_COMPOSITE,
+        sources=("bach2015",),
+        passes=5,
     ),
     "lrp_grad_cam_pp": Method(
         "voxplain.relevance.lrp",
@@ -155,6 +194,8 @@ METHODS: dict[str, Method] = {
             "placement": "as grad_cam_pp",
             **_COMPOSITE,
         },
+        sources=("bach2015", "chattopadhay2018"),
+        passes=6.5,
     ),
     "sa_ucm": Method(
         "voxplain.relevance.supervoxels",
@@ -166,6 +207,7 @@ METHODS: dict[str, Method] = {
             "mask": "[x, y, z] bool, what to divide; where the scan is not 0 if left out",
             **_MEMORY,
         },
+        sources=("yang2018",),
     ),
     "summary": Method(
         "voxplain.relevance.combine",
