@@ -12,6 +12,7 @@ from pathlib import Path
 
 from snakemake import __version__ as SNAKEMAKE_VERSION
 from snakemake.exceptions import WorkflowError
+from snakemake.settings.enums import Quietness
 
 # By this file's place: where voxplain is a module, workflow.basedir is the other workflow's.
 SCRIPTS = Path(str(workflow.current_basedir)).parent / "scripts"
@@ -20,7 +21,7 @@ sys.path.insert(0, str(SCRIPTS))
 from pipeline.estimate import CohortSize, ExplainedSplit, estimate, read_costs
 from pipeline.failures import FailureRecorder, describe_failures
 from pipeline.fingerprint import fingerprint
-from pipeline.progress import ProgressRecorder, Reporter
+from pipeline.progress import ProgressRecorder, Reporter, spare_log
 from pipeline.scheduling import lift_default_rate_limit
 from pipeline.settings import complete_settings, name_repeats, read_schema
 from pipeline.start import check_folders, clear_stale_lock, forget_run, note_run
@@ -1893,8 +1894,11 @@ REPORTER = Reporter(PROGRESS)
 if workflow.is_main_process:
     if notice := clear_stale_lock():
         print(notice, file=sys.stderr)
+    own_log = logging.getLogger("snakemake.logging")
     for recorder in (FAILURES, PROGRESS):
-        logging.getLogger("snakemake.logging").addHandler(recorder)
+        own_log.addHandler(recorder)
+    if Quietness.RULES in workflow.output_settings.quiet:
+        spare_log(own_log)
 
 
 def print_failures():

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 # Seconds between two reports: somebody watches a terminal, a log file is read afterwards.
-WATCHED_S, LOGGED_S = 60, 600
+WATCHED_S, LOGGED_S = 60, 300
 # Jobs that are younger are about to end, or have nothing to say yet.
 YOUNG_S = 20
 JOBS_SHOWN = 4
@@ -148,6 +148,25 @@ def last_line(path: str) -> str:
     lines = [line.strip() for line in re.split(r"[\r\n]+", text)]
     told = next((line for line in reversed(lines) if line), "")
     return " ".join(_BAR.sub(" ", told).split())
+
+
+def spare_log(logger: logging.Logger) -> None:
+    """Leave out what a logger would write of every single job, where somebody asked for quiet.
+
+    ``--quiet rules`` leaves lines of the scheduler and of the share that is done, four for a job;
+    a report every few minutes says the same. Snakemake's own log file keeps them.
+    """
+    for handler in logger.handlers:
+        if isinstance(handler, logging.StreamHandler) and not isinstance(
+            handler, logging.FileHandler
+        ):
+            handler.addFilter(_is_of_the_run)
+
+
+def _is_of_the_run(record: logging.LogRecord) -> bool:
+    event = str(getattr(record, "event", ""))
+    told = event in ("progress", "job_started", "job_finished")
+    return not told and record.getMessage() != "Select jobs to execute..."
 
 
 class Reporter:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 MISSING = "n/a"
+# Of more methods a terminal is too narrow for a table of all against all.
+MOST_COLUMNS = 5
 _FAITHFULNESS = ("faithfulness.tsv", "randomisation.tsv")
 
 
@@ -205,15 +207,28 @@ def summarise_comparison(folder: Path) -> list[str]:
     classes = list(dict.fromkeys(row["class"] for row in distances))
     methods = list(dict.fromkeys(row["method_a"] for row in distances))
     found = {(row["class"], row["method_a"], row["method_b"]): row["distance"] for row in distances}
-    cells = [
-        [a, *(" / ".join(_number(found[c, a, b], 1e4) for c in classes) for b in methods)]
-        for a in methods
-    ]
+
+    def told(a: str, b: str) -> str:
+        return " / ".join(_number(found[c, a, b], 1e4) for c in classes)
+
+    if len(methods) <= MOST_COLUMNS:
+        cells = [["", *methods], *([a, *(told(a, b) for b in methods)] for a in methods)]
+    else:
+        cells = [["", "the nearest", "", "the farthest", ""]]
+        for a in methods:
+            apart = {
+                b: [float(found[c, a, b]) for c in classes if found[c, a, b] != MISSING]
+                for b in methods
+                if b != a
+            }
+            order = sorted((b for b in apart if apart[b]), key=lambda b: sum(apart[b]))
+            ends = (order[0], order[-1]) if order else ()
+            cells.append([a, *(part for b in ends for part in (b, told(a, b)))])
     split, seed = folder.parts[-2], folder.parts[-1]
     lines = [
         f"Distances of the methods' average heatmaps, {' / '.join(classes)} in 1e-4 "
         f"({distances[0]['model']}, {split}, {seed})",
-        *_aligned([["", *methods], *cells]),
+        *_aligned(cells),
         *summarise_areas(folder),
     ]
     names = "{distances,top_areas}.tsv, {mean_maps,distances,area_distribution}.png"

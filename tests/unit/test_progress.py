@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from pipeline.progress import ProgressRecorder, Reporter, in_words, last_line
+from pipeline.progress import ProgressRecorder, Reporter, in_words, last_line, spare_log
 
 
 class Told:
@@ -163,3 +163,21 @@ def test_reports_come_until_the_run_ends(monkeypatch):
     ended = said.getvalue()
     time.sleep(0.1)
     assert said.getvalue() == ended
+
+
+def test_a_spared_log_has_no_line_for_every_job_and_the_log_file_has_all(tmp_path):
+    stream, file = io.StringIO(), tmp_path / "whole.log"
+    logger = logging.Logger("snakemake")
+    for handler in (logging.StreamHandler(stream), logging.FileHandler(file)):
+        logger.addHandler(handler)
+    spare_log(logger)
+    logger.info("Building DAG of jobs...")
+    logger.info("Job stats", extra={"event": "run_info"})
+    logger.info("Select jobs to execute...")
+    logger.info("Execute 1 jobs...", extra={"event": "job_started"})
+    logger.info("1 of 9 steps (11%) done", extra={"event": "progress"})
+    logger.error("no space is left")
+    assert stream.getvalue().splitlines() == [
+        *("Building DAG of jobs...", "Job stats", "no space is left")
+    ]
+    assert len(file.read_text().splitlines()) == 6

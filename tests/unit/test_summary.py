@@ -122,6 +122,28 @@ def test_the_distances_of_both_classes_stand_in_one_table(place):
     ]
 
 
+def test_of_many_methods_each_has_its_nearest_and_its_farthest(tmp_path):
+    methods = [f"m{number}" for number in range(7)]
+    folder = tmp_path / "fixed" / "seed-1"
+    apart = {
+        (group, a, b): abs(i - j) * scale * 1e-4
+        for group, scale in (("AD", 1), ("NC", 2))
+        for i, a in enumerate(methods)
+        for j, b in enumerate(methods)
+    }
+    distances = [
+        (*key, None if "m3" in key[1:] and key[1] != key[2] else value)
+        for key, value in apart.items()
+    ]
+    write_comparison(folder, distances, [])
+    lines = summarise_comparison(folder)
+    assert lines[1].split() == ["the", "nearest", "the", "farthest"]
+    assert lines[2].split() == ["m0", "m1", "1.00", "/", "2.00", "m6", "6.00", "/", "12.00"]
+    assert lines[4].split() == ["m2", "m1", "1.00", "/", "2.00", "m6", "4.00", "/", "8.00"]
+    assert lines[5].split() == ["m3"]
+    assert max(map(len, lines[:9])) < 100
+
+
 def test_the_columns_of_a_table_stand_below_each_other(place):
     header, first, second = summarise_comparison(place / "fixed" / "seed-1")[1:4]
     assert header.index("sensitivity") == first.index("0.00") == second.index("12.35")
