@@ -16,6 +16,7 @@ from typing import Any
 
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from pymdownx.superfences import SuperFencesException
@@ -67,6 +68,26 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for target, source in sources.items():
         files.append(File.generated(config, target, abs_src_path=str(ROOT / source)))
     return files
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Let the links of a notebook, which is converted elsewhere, lead to pages as well.
+
+    Raises
+    ------
+    PluginError
+        There is no such page.
+    """
+    if not page.file.src_uri.endswith(".ipynb"):
+        return html
+
+    def lead(match: re.Match) -> str:
+        target = files.get_file_from_path(match[1])
+        if target is None:
+            raise PluginError(f"{page.file.src_uri} links to {match[1]}, which is no page")
+        return f'href="{target.url_relative_to(page.file)}'
+
+    return re.sub(r'href="([\w/]+\.md)', lead, html)
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
