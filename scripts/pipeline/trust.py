@@ -135,6 +135,17 @@ def read_retraining(runs: Sequence[Mapping[str, Any]], names: Mapping[str, str])
     return mean.rename("rank_correlation_retrained").reset_index()
 
 
+_COLUMNS = {
+    "average precision": "of the voxels that were changed; chance is their share of the brain.",
+    "gain": "how much sooner the network changes its mind when areas go (and come) in the "
+    "heatmap's order than in a random one, for patients with the disease; more is better, 0 is "
+    "none.",
+    "random network": "rank correlation with the heatmap of a network whose layers are all "
+    "random; near 1, the heatmap does not show what was learned.",
+    "retrained": "rank correlation of the average heatmaps of networks that differ in their seed.",
+}
+
+
 def page_of_trust(
     sentences: Sequence[str],
     networks: pd.DataFrame,
@@ -189,20 +200,9 @@ def page_of_trust(
     )
     page.add_table(_shown_networks(networks), "Each patient counted once.", "summary.tsv")
     page.add_section("The methods")
-    page.add_table(_shown_methods(table), "Over all splits and seeds.", _below_results("trust.tsv"))
-    page.add_points(
-        [
-            "average precision: of the voxels that were changed; chance is their share of the "
-            "brain.",
-            "gain: how much sooner the network changes its mind when areas go (and come) in the "
-            "heatmap's order than in a random one, for patients with the disease; more is better, "
-            "0 is none.",
-            "random network: rank correlation with the heatmap of a network whose layers are all "
-            "random; near 1, the heatmap does not show what was learned.",
-            "retrained: rank correlation of the average heatmaps of networks that differ in their "
-            "seed.",
-        ]
-    )
+    shown = _shown_methods(table)
+    page.add_table(shown, "Over all splits and seeds.", _below_results("trust.tsv"))
+    page.add_points([f"{name}: {told}" for name, told in _COLUMNS.items() if name in shown])
     for name, card in others.items():
         if len(card):
             caption = f"Average precision, {name}."

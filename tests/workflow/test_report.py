@@ -132,3 +132,10 @@ def test_it_opens_in_a_browser_from_disk(tiny_run, tmp_path, width):
         capture_output=True, timeout=120, check=True, text=True,
     )  # fmt: skip
     assert picture.stat().st_size > 50_000, done.stderr
+
+
+def test_the_page_on_trust_explains_the_columns_that_it_has(tiny_run):
+    text = (tiny_run / "results/trust.html").read_text()
+    for name in ("average precision", "gain", "random network"):
+        assert f"<li>{name}: " in text
+    assert "retrained" not in text, "one seed says nothing of another"
