@@ -1897,7 +1897,7 @@ if workflow.is_main_process:
     own_log = logging.getLogger("snakemake.logging")
     for recorder in (FAILURES, PROGRESS):
         own_log.addHandler(recorder)
-    if Quietness.RULES in workflow.output_settings.quiet:
+    if Quietness.RULES in (workflow.output_settings.quiet or ()):
         spare_log(own_log)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ import pandas as pd
 
 from voxplain.faults import SetupFault
 
+# Of a screen, for an inch in print: a figure as wide as a journal's page nearly fills ours.
+_PIXELS_PER_INCH = 150
 _TEMPLATE = """\
 {%- macro told(part) %}
 {{ part.caption }}{% if part.link %} <a href="{{ part.link }}">{{ part.link }}</a>{% endif %}
@@ -101,7 +104,8 @@ tr { vertical-align: top; }
 <pre tabindex="0"><code>{{ part.text }}</code></pre>
 </details>
 {% elif part.kind == "picture" %}<figure>
-<img alt="{{ part.alt }}" loading="lazy" src="{{ part.source }}">
+<img alt="{{ part.alt }}" loading="lazy"{% if part.width %} width="{{ part.width }}"{% endif %}
+src="{{ part.source }}">
 <figcaption>{{ told(part) }}{% if part.vector %} (<a href="{{ part.vector }}">PDF</a>){% endif %}
 </figcaption>
 </figure>
@@ -214,6 +218,18 @@ class _Section:
     parts: list[dict[str, Any]] = field(default_factory=list)
 
 
+def _width_on_page(png: bytes) -> int | None:
+    """Pixels of a page to show a picture in, by its size in print, so that letters are all alike.
+
+    None for a PNG that does not say how large it is (W3C, Portable Network Graphics, 11.3.4.3).
+    """
+    at = png.find(b"pHYs", 0, 4096)
+    if at < 0 or png[at + 12] != 1:  # not in metres
+        return None
+    (across,), (per_metre,) = (struct.unpack_from(">I", png, place) for place in (16, at + 4))
+    return round(across / (per_metre * 0.0254) * _PIXELS_PER_INCH)
+
+
 class Page:
     """A page of text, tables that sort by a click on their head, and pictures.
 
@@ -295,6 +311,7 @@ class Page:
         if within:
             source = f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}"
         told = {"alt": alt, "caption": caption, "link": link, "vector": vector}
+        told["width"] = _width_on_page(data)
         self._add(kind="picture", source=source, **told)
 
     def add_table(

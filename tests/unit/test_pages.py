@@ -5,16 +5,15 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-
-matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from PIL import Image
 
 from voxplain.faults import SetupFault
 from voxplain.pages import Page, Thumbnail, Words
+from voxplain.plots.figures import Picture, save
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -98,6 +97,16 @@ def test_a_picture_is_within_the_page_and_nothing_comes_from_a_network(page, tmp
         "#section-2",
     ]
     assert not list(tmp_path.glob("*.unfinished"))
+
+
+def test_pictures_are_shown_in_proportion_to_their_size_in_print(page, tmp_path):
+    for name, inches, dpi in (("narrow", 3.5, 300), ("wide", 7.0, 100)):
+        save(Picture(figsize=(inches, 1)), tmp_path / f"{name}.png", dpi=dpi)
+        page.add_picture(tmp_path / f"{name}.png", name, name)
+    Image.new("RGB", (20, 10)).save(tmp_path / "unknown.png")
+    page.add_picture(tmp_path / "unknown.png", "unknown", "unknown")
+    read = Reader(written(page, tmp_path))
+    assert [picture.get("width") for picture in read.pictures] == ["525", "1050", None]
 
 
 def test_what_is_no_picture_is_refused_by_name(page, tmp_path):
