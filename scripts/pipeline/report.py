@@ -271,7 +271,7 @@ def report_networks(report: Report, networks: Sequence[Mapping[str, Any]]) -> No
         page.add_heading(_name_of(network))
         for name, caption in (
             ("learning_curves.png", "Loss and accuracy over the epochs."),
-            ("roc.png", "ROC curves of the folds, and their band."),
+            ("roc.png", "ROC curves, pooled and of the folds; the band is over patients."),
             ("confusion.png", "Confusion matrices."),
         ):
             report.picture(folder / name, caption)

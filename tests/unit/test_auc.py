@@ -2,9 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_auc_score, roc_curve
 
-from voxplain.comparison.auc import draw_aucs, interval, too_few
+from voxplain.comparison.auc import draw_aucs, draw_rocs, interval, too_few
 from voxplain.training.metrics import measure, predictions_table
 
 CLASSES = ("AD", "NC")
@@ -115,3 +115,43 @@ def test_of_one_patient_of_a_class_nothing_can_be_drawn():
     assert too_few([drawn(7, (0, 3))], CLASSES)
     assert not too_few([drawn(7, (0, 4))], CLASSES)
     assert too_few([drawn(7, (0, 4))], ("AD", "MCI", "NC"))
+
+
+@pytest.mark.parametrize("classes", [CLASSES, ("AD", "MCI", "NC")])
+def test_every_drawn_curve_is_what_scikit_learn_says_of_the_drawn_patients(classes):
+    table = drawn(1, (0, 24), classes, scans=2)
+    table["probability_AD"] = table["probability_AD"].round(1)  # scans of one probability
+    at = np.linspace(0, 1, 11)
+    found = draw_rocs([table], classes, "AD", at, draws=20)
+    generator = np.random.default_rng(0)
+    counts = {}
+    for group in classes:
+        own = sorted(table.loc[table["class"] == group, "patient"].unique())
+        told = generator.multinomial(len(own), np.full(len(own), 1 / len(own)), size=20)
+        counts |= dict(zip(own, told.T, strict=True))
+    for draw, curve in enumerate(found):
+        weights = [counts[patient][draw] for patient in table["patient"]]
+        wrong, right, _ = roc_curve(
+            table["class"] == "AD", table["probability_AD"], sample_weight=weights
+        )
+        np.testing.assert_allclose(curve, np.interp(at, wrong, right), atol=1e-9)
+
+
+def test_the_area_under_a_drawn_curve_is_the_drawn_area():
+    tables = [drawn(1, (0, 40)), drawn(2, (40, 80))]
+    at = np.linspace(0, 1, 2001)
+    curves = draw_rocs(tables, CLASSES, "AD", at, draws=50)
+    areas = np.trapezoid(curves, at, axis=1)
+    np.testing.assert_allclose(areas, draw_aucs(tables, CLASSES, draws=50), atol=0.002)
+
+
+def test_the_band_holds_the_true_curve_about_as_often_as_it_says():
+    """Two normal distributions one SD apart: the logits' difference has an SD of sqrt 2."""
+    at, inside = np.array([0.2, 0.5]), []
+    # The difference of the two logits is +1 or -1 on average, with a variance of 2.
+    true = stats.norm.cdf((2 + np.sqrt(2) * stats.norm.ppf(at)) / np.sqrt(2))
+    for seed in range(120):
+        curves = draw_rocs([drawn(seed, (0, 120))], CLASSES, "AD", at, draws=200)
+        low, high = np.quantile(curves, [0.025, 0.975], axis=0)
+        inside.append((low <= true) & (true <= high))
+    assert (np.mean(inside, axis=0) > 0.87).all()

@@ -410,3 +410,18 @@ def test_the_fixed_split_shows_only_where_nothing_else_was_done(drawn):
     for series, expected in ((both, "a, cross-validation"), (both[1:], "a, fixed split")):
         _, figure = drawn(plot_models, summary_of(["AD-NC"], MODELS[:2], series), "a run")
         assert [text.get_text() for text in figure.legends[0].get_texts()] == [expected]
+
+
+def test_a_band_lies_around_the_curve_where_patients_can_be_drawn(drawn):
+    classes = ("AD", "CN")
+    table = predictions(classes, scans=60)
+    _, figure = drawn(plot_roc, {(1, 1, 0): table}, classes, "a cohort")
+    band = figure.axes[0].collections[0].get_paths()[0].vertices
+    curve = figure.axes[0].lines[1]  # after the fold's, which is the same here
+    for x, y in zip(curve.get_xdata(), curve.get_ydata(), strict=True):
+        near = band[abs(band[:, 0] - x) <= 0.011][:, 1]
+        assert near.min() - 0.05 <= y <= near.max() + 0.05
+    assert np.ptp(band[abs(band[:, 0] - 0.5) < 0.006][:, 1]) > 0.02
+    alone = table.groupby("class").head(1)
+    _, figure = drawn(plot_roc, {(1, 1, 0): alone}, classes, "one patient of a class")
+    assert not figure.axes[0].collections

@@ -1,8 +1,8 @@
-"""How sure a ROC AUC is: bootstrap by patient over the test predictions of several networks."""
+"""How sure a ROC curve and its area are: bootstrap by patient over several networks' tests."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -51,6 +51,56 @@ def draw_aucs(
     ``[draws]``; nan where no network can be measured. A network whose test scans lack a class in a
     draw does not count in it.
     """
+    total, counted = np.zeros(draws), np.zeros(draws)
+    for table, of_rows in _draw_patients(tables, classes, draws):
+        areas = _weighted_aucs(table, of_rows, classes, roc_auc)
+        total += np.nan_to_num(areas)
+        counted += np.isfinite(areas)
+    with np.errstate(invalid="ignore"):
+        return total / counted
+
+
+def draw_rocs(
+    tables: Sequence[pd.DataFrame],
+    classes: Sequence[str],
+    group: str,
+    at: np.ndarray,
+    draws: int = DRAWS,
+) -> np.ndarray:
+    """The mean ROC curve of some tests, had other patients been tested, as :func:`draw_aucs`.
+
+    Parameters
+    ----------
+    group
+        The class whose probability is looked at, against all others.
+    at
+        Where on 1 - specificity, 0 to 1.
+
+    Returns
+    -------
+    Sensitivity ``[draws, len(at)]``; nan where no test can be measured.
+    """
+    total, counted = np.zeros((draws, len(at))), np.zeros((draws, 1))
+    for table, weights in _draw_patients(tables, classes, draws):
+        scores = table[PROBABILITY.format(group)].to_numpy(float)
+        order = np.argsort(-scores, kind="stable")
+        own = (table["class"] == group).to_numpy()[order]
+        # Scans of one probability are found together: the curve goes straight through them.
+        ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)
+        found = [np.cumsum(weights[:, order] * is_its, axis=1)[:, ends] for is_its in (own, ~own)]
+        for draw, (right, wrong) in enumerate(zip(*found, strict=True)):
+            if right[-1] and wrong[-1]:
+                ups, along = np.append(0, right / right[-1]), np.append(0, wrong / wrong[-1])
+                total[draw] += np.interp(at, along, ups)
+                counted[draw] += 1
+    with np.errstate(invalid="ignore"):
+        return total / counted
+
+
+def _draw_patients(
+    tables: Sequence[pd.DataFrame], classes: Sequence[str], draws: int
+) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
+    """Each table with how often its rows count in each draw, ``[draws, rows]``."""
     everybody = pd.concat([table[["patient", "class"]] for table in tables])
     rank = {group: place for place, group in enumerate(classes)}
     # A patient with scans of several classes counts under the first, as in the splits.
@@ -62,14 +112,8 @@ def draw_aucs(
         if len(own):
             share = np.full(len(own), 1 / len(own))
             weights[:, own] = generator.multinomial(len(own), share, size=draws)
-    total, counted = np.zeros(draws), np.zeros(draws)
     for table in tables:
-        of_rows = weights[:, of_patients.index.get_indexer(table["patient"])]
-        areas = _weighted_aucs(table, of_rows, classes, roc_auc)
-        total += np.nan_to_num(areas)
-        counted += np.isfinite(areas)
-    with np.errstate(invalid="ignore"):
-        return total / counted
+        yield table, weights[:, of_patients.index.get_indexer(table["patient"])]
 
 
 def interval(aucs: np.ndarray, level: float = 0.95) -> tuple[float, float]:

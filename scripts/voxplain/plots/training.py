@@ -10,6 +10,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from voxplain.comparison.auc import draw_rocs, too_few
 from voxplain.comparison.models import EXTERNAL_TEST, FIXED_SPLIT
 from voxplain.plots.figures import PAGE, Picture, in_print
 from voxplain.training.metrics import PROBABILITY, measure, per_patient, pool_folds
@@ -17,6 +18,7 @@ from voxplain.training.metrics import PROBABILITY, measure, per_patient, pool_fo
 # Okabe and Ito's colours, told apart by everybody; markers say the same without colour.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
+_ALONG = np.linspace(0, 1, 101)
 _TRAIN, _TEST = _COLOURS[:2]
 
 
@@ -59,7 +61,9 @@ def plot_roc(
 
     The folds of each repeat and seed are one curve. Of two classes the curve is that of the first
     one's probability, and every fold's own stands behind; of more, each class has a curve against
-    all others.
+    all others. A band holds 95 % of the curves (their mean, of several) that other patients would
+    give, point by point (:func:`voxplain.comparison.auc.draw_rocs`); none where a class has one
+    patient.
 
     Parameters
     ----------
@@ -86,6 +90,10 @@ def plot_roc(
             of_group = [_roc(table, group) for table in pooled if _has_roc(table, group)]
             for wrong, right, _ in of_group:
                 place.plot(wrong, right, color=colour, lw=2 if len(pools) == 1 else 1.2)
+            if of_group and not too_few(pooled, classes):
+                drawn = draw_rocs(pooled, classes, group, _ALONG, draws=500)
+                low, high = np.nanquantile(drawn, [0.025, 0.975], axis=0)
+                place.fill_between(_ALONG, low, high, color=colour, alpha=0.15, lw=0)
             told = "pooled" if len(curves) == 1 else f"{group} against the rest"
             areas = [area for *_, area in of_group]
             place.plot([], [], color=colour, lw=2, label=f"{told}, AUC {_mean_and_sd(areas)}")
@@ -105,7 +113,8 @@ def plot_roc(
         place.legend(frameon=False, loc="lower right")
         sns.despine(ax=place)
     against = "each class against the rest" if len(curves) > 1 else " against ".join(classes)
-    figure.suptitle(f"{title}: {against}{_several(len(pools))}")
+    told = "band: 95 % of curves of other patients"
+    figure.suptitle(f"{title}: {against}{_several(len(pools))}; {told}")
     return figure
 
 
