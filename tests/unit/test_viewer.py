@@ -48,7 +48,9 @@ def made(tmp_path):
     maps.append(ViewedMap("c <b>, AD-NC", "I1 (AD)", "lrp", paths["scan"], paths["other"]))
     page = tmp_path / "place" / "viewer.html"
     page.parent.mkdir()
-    write_viewer(page, "Maps & more", maps, paths["labels"], NAMES, paths["mask"])
+    write_viewer(
+        page, "Maps & more", maps, paths["labels"], NAMES, paths["mask"], radiological=True
+    )
     return page, volumes
 
 
@@ -109,6 +111,7 @@ def test_fine_volumes_are_brought_to_2_mm(tmp_path):
     one = ViewedMap("run", "average of AD", "lrp", str(paths["map"]), str(paths["brain"]))
     page = tmp_path / "viewer.html"
     write_viewer(page, "t", [one], paths["labels"], {7: "Area"}, paths["mask"])
+    assert '<input id="radiological" type="checkbox">' in page.read_text()
     found, coarse = volume_in(page, "atlas")
     assert coarse.shape == (20, 20, 20)
     assert coarse.voxel_size == (2.0, 2.0, 2.0)
@@ -139,7 +142,7 @@ def test_a_browser_shows_the_choice_and_names_the_area(made, tmp_path):
     x, y, z = GRID.matrix[:3, :3] @ place + GRID.matrix[:3, 3]
     asked = f"#subject=average+of+NC&method=lrp&at={x:g},{y:g},{z:g}"
     dom = browse(page, "--dump-dom", f"file://{page}{asked}")
-    assert '<body data-state="ready">' in dom, dom[-3000:]
+    assert '<body data-state="ready" data-order="radiological">' in dom, dom[-3000:]
     shown = dict(re.findall(r'<span id="(\w+)">([^<]*)', dom))
     assert shown["area"] == "Left_L"
     assert shown["where"] == f"x {x:.0f}, y {y:.0f}, z {z:.0f} mm"
@@ -169,5 +172,5 @@ def test_a_file_that_is_missing_is_named(made):
     page, _ = made
     (page.parent / "viewer_files/atlas.js").unlink()
     dom = browse(page, "--dump-dom", f"file://{page}")
-    assert '<body data-state="failed">' in dom
+    assert '<body data-state="failed"' in dom
     assert "viewer_files/atlas.js is missing" in dom
