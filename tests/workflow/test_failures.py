@@ -17,13 +17,13 @@ FIXED = f"{NETWORKS}/fixed/seed-1"
 TABLES = [
     "results/tiny/scans.tsv",
     "results/tiny/AD-NC/splits.tsv",
-    f"{NETWORKS}/cross_validation.tsv",
     f"{FIXED}/predictions.tsv",
     f"{FIXED}/distances.tsv",
     f"{FIXED}/top_areas.tsv",
 ]
 LOG = "logs/train_network/tiny/AD-NC/rieke/seed-1/fixed.log"
-# What is made several times over here is made with two of the methods, and up to these tables.
+# What is made several times over here is made with two of the methods, and up to these tables: of
+# the fixed split's network, not of the folds'.
 SOME = copy.deepcopy(TINY)
 SOME["heatmaps"]["methods"] = ["sensitivity", "occlusion"]
 OTHERS = set(TINY["heatmaps"]["methods"]) - set(SOME["heatmaps"]["methods"])
