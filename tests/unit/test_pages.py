@@ -1,8 +1,6 @@
 """Pages: they open from disk, show what they were given, and sort as their script says."""
 
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
@@ -11,11 +9,10 @@ import pytest
 from matplotlib import pyplot as plt
 from PIL import Image
 
+from browser import browse, needs_browser
 from voxplain.faults import SetupFault
 from voxplain.pages import Page, Thumbnail, Words
 from voxplain.plots.figures import Picture, save
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 class Reader(HTMLParser):
@@ -138,7 +135,7 @@ def test_a_column_of_words_that_sort_by_numbers_is_no_column_of_numbers(page, tm
     assert Reader(text).values == ["1.0", "2.0"]
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (Debian's package of that name)")
+@needs_browser
 def test_a_table_is_sorted_and_searched_in_a_browser(page, tmp_path):
     table = pd.DataFrame(
         {
@@ -166,10 +163,8 @@ def test_a_table_is_sorted_and_searched_in_a_browser(page, tmp_path):
     </script>"""
     with open(tmp_path / "page.html", "a") as stream:
         stream.write(script)
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
-    command += [f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "page.html").as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    told = re.search(r"<body>&lt;(.*)&gt;", done.stdout).group(1).split("|")
+    shown = browse(tmp_path / "page.html", "--dump-dom", f"--user-data-dir={tmp_path / 'profile'}")
+    told = re.search(r"<body>&lt;(.*)&gt;", shown).group(1).split("|")
     assert told == [
         "I1 I2 I3 I4",
         "I3 I1 I4 I2",

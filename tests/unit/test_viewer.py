@@ -4,18 +4,17 @@ import base64
 import gzip
 import json
 import re
-import shutil
-import subprocess
 
 import nibabel as nib
 import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from browser import browse, needs_browser
 from voxplain.viewer import ViewedMap, write_viewer
 from voxplain.volumes import Grid, axis_aligned_grid, write_array
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+WAITING = "--virtual-time-budget=30000"  # for the volumes to be read and drawn
 GRID = axis_aligned_grid((30, 36, 30), (4.0, 4.0, 4.0), (-58, -70, -58))
 NAMES = {1: "Left_L", 2: "Right_R </script>"}
 
@@ -125,23 +124,14 @@ def test_no_name_ends_the_pages_script(made):
     assert "<title>Maps &amp; more</title>" in text
 
 
-def browse(page, *options):
-    done = subprocess.run(
-        [CHROMIUM, "--headless", "--no-sandbox", "--use-angle=swiftshader", "--hide-scrollbars",
-         "--enable-unsafe-swiftshader", "--virtual-time-budget=30000", *options],
-        capture_output=True, timeout=300, check=True, text=True,
-    )  # fmt: skip
-    return done.stdout
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here to look at the page with")
+@needs_browser
 def test_a_browser_shows_the_choice_and_names_the_area(made, tmp_path):
     page, volumes = made
     # A voxel's centre, on the left, where there is relevance.
     place = np.array([8, 20, 20])
     x, y, z = GRID.matrix[:3, :3] @ place + GRID.matrix[:3, 3]
     asked = f"#subject=average+of+NC&method=lrp&at={x:g},{y:g},{z:g}"
-    dom = browse(page, "--dump-dom", f"file://{page}{asked}")
+    dom = browse(page, "--dump-dom", WAITING, asked=asked)
     assert '<body data-state="ready" data-order="radiological">' in dom, dom[-3000:]
     shown = dict(re.findall(r'<span id="(\w+)">([^<]*)', dom))
     assert shown["area"] == "Left_L"
@@ -150,7 +140,8 @@ def test_a_browser_shows_the_choice_and_names_the_area(made, tmp_path):
     assert value == pytest.approx(volumes["NC"][tuple(place)], abs=volumes["NC"].max() / 100)
     picture = tmp_path / "viewer.png"
     asked = asked.replace("NC", "AD")  # the brighter one
-    browse(page, "--window-size=1000,700", f"--screenshot={picture}", f"file://{page}{asked}")
+    size = "--window-size=1000,700"
+    browse(page, size, WAITING, f"--screenshot={picture}", asked=asked)
     pixels = imread(picture)[..., :3]
     middle = pixels[120:650]
     grey = (np.ptp(middle, axis=-1) < 0.05) & (middle.mean(axis=-1) > 0.25)
@@ -159,18 +150,18 @@ def test_a_browser_shows_the_choice_and_names_the_area(made, tmp_path):
     assert 0.003 < warm.mean() < 0.3, "the heatmap, on a part of it"
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here to look at the page with")
+@needs_browser
 def test_it_opens_at_the_highest_voxel(made):
     page, _ = made
     x, y, z = told(page, "maps")[0]["peak"]
-    dom = browse(page, "--dump-dom", f"file://{page}")
+    dom = browse(page, "--dump-dom", WAITING)
     assert f'<span id="where">x {x:.0f}, y {y:.0f}, z {z:.0f} mm' in dom
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here to look at the page with")
+@needs_browser
 def test_a_file_that_is_missing_is_named(made):
     page, _ = made
     (page.parent / "viewer_files/atlas.js").unlink()
-    dom = browse(page, "--dump-dom", f"file://{page}")
+    dom = browse(page, "--dump-dom", WAITING)
     assert '<body data-state="failed"' in dom
     assert "viewer_files/atlas.js is missing" in dom

@@ -2,17 +2,15 @@
 
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from urllib.parse import unquote
 
 import pytest
 
+from browser import browse, needs_browser
 from workflow.conftest import TINY, snakemake
 from workflow.test_tiny_run import read_scans
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 RUN = "report_files/tiny/AD-NC/rieke/fixed/seed-1"
 
 
@@ -122,16 +120,13 @@ def test_the_viewer_offers_averages_and_some_scans(tiny_run):
     assert len({told["under"] for told in maps}) == 3, "the template, and the scans' own brains"
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here to look at the page with")
+@needs_browser
 @pytest.mark.parametrize("width", [420, 1400])
 def test_it_opens_in_a_browser_from_disk(tiny_run, tmp_path, width):
     picture = tmp_path / "page.png"
-    done = subprocess.run(
-        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},3000",
-         f"--screenshot={picture}", f"file://{tiny_run}/results/report.html"],
-        capture_output=True, timeout=120, check=True, text=True,
-    )  # fmt: skip
-    assert picture.stat().st_size > 50_000, done.stderr
+    page = tiny_run / "results/report.html"
+    browse(page, f"--window-size={width},3000", f"--screenshot={picture}")
+    assert picture.stat().st_size > 50_000
 
 
 def test_the_page_on_trust_explains_the_columns_that_it_has(tiny_run):

@@ -1,0 +1,27 @@
+"""A page as a browser shows it."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+needs_browser = pytest.mark.skipif(
+    CHROMIUM is None, reason="needs chromium (Debian's package of that name)"
+)
+
+
+def browse(page: Path, *options: str, asked: str = "") -> str:
+    """What a headless browser writes of a page from disk; ``asked`` follows its address."""
+    # A canvas in 3D is drawn without a graphics card.
+    drawing = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+    words = [CHROMIUM, "--headless", "--no-sandbox", "--hide-scrollbars", *drawing, *options]
+    done = subprocess.run(
+        [*words, f"{page.as_uri()}{asked}"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    return done.stdout
