@@ -120,7 +120,7 @@ def snakemake(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=1200,
+        timeout=2400,
         env={**os.environ, **environment},
         check=False,
     )
