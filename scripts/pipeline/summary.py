@@ -334,7 +334,7 @@ def summarise_faithfulness(folder: Path) -> list[str]:
 
 
 def _number(text: str, factor: float = 1, digits: int = 2) -> str:
-    return MISSING if text == MISSING else f"{float(text) * factor:.{digits}f}"
+    return MISSING if text == MISSING else f"{float(text) * factor:z.{digits}f}"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -267,7 +267,7 @@ def _shown_methods(table: pd.DataFrame) -> pd.DataFrame:
     shown = _shown_card(table)
     if "gain" in table:
         gains = table[["gain", "gain_low", "gain_high"]].itertuples(index=False)
-        shown["gain"] = [with_interval(*gain) for gain in gains]
+        shown["gain"] = [with_interval(*gain, digits=3) for gain in gains]
     for column, name in (
         ("rank_correlation_random", "random network"),
         ("rank_correlation_retrained", "retrained"),

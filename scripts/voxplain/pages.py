@@ -358,8 +358,8 @@ def with_interval(mean: float, low: float, high: float, digits: int = 2) -> tupl
     """A cell of a table: a number that sorts, and its text with the interval if there is one."""
     if pd.isna(mean):
         return mean, "n/a"
-    told = f"{mean:.{digits}f}"
-    return mean, told if pd.isna(low) else f"{told} ({low:.{digits}f} to {high:.{digits}f})"
+    told = f"{mean:z.{digits}f}"
+    return mean, told if pd.isna(low) else f"{told} ({low:z.{digits}f} to {high:z.{digits}f})"
 
 
 def _is_number(cell: Mapping[str, Any]) -> bool:

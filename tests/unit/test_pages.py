@@ -11,7 +11,7 @@ from PIL import Image
 
 from browser import browse, needs_browser
 from voxplain.faults import SetupFault
-from voxplain.pages import Page, Thumbnail, Words
+from voxplain.pages import Page, Thumbnail, Words, with_interval
 from voxplain.plots.figures import Picture, save
 
 
@@ -104,6 +104,11 @@ def test_pictures_are_shown_in_proportion_to_their_size_in_print(page, tmp_path)
     page.add_picture(tmp_path / "unknown.png", "unknown", "unknown")
     read = Reader(written(page, tmp_path))
     assert [picture.get("width") for picture in read.pictures] == ["525", "1050", None]
+
+
+def test_an_interval_around_nothing_has_no_minus():
+    assert with_interval(-0.001, -0.004, 0.002) == (-0.001, "0.00 (0.00 to 0.00)")
+    assert with_interval(-0.001, -0.004, 0.002, digits=3)[1] == "-0.001 (-0.004 to 0.002)"
 
 
 def test_what_is_no_picture_is_refused_by_name(page, tmp_path):
