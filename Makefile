@@ -74,4 +74,4 @@ pythons:
 	PYTHON=$(PYTHON) dev/check_pythons
 
 clean:
-	rm -rf $(VENV) $(DOCS) .snakemake results logs site
+	rm -rf $(VENV) $(DOCS) .snakemake results logs site .cache
