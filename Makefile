@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DOCS := .venv-docs
 # On a terminal a display of the running jobs; in a log file no lines for every single job: they are in
-# .snakemake/log, and what fails is told at the end.
+# .snakemake/log (see rules/common.smk), and what fails is told at the end.
 PROGRESS := $(shell test -t 2 && echo --logger rich || echo --quiet rules)
 
 .PHONY: run test test-slurm docs validate lint format generate lock pythons clean

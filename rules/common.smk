@@ -1807,7 +1807,7 @@ def expected_seconds():
     ]
     settings = {**config, "methods_of": {model: methods_of(model) for model in config["models"]}}
     on_gpu = config["device"] != "cpu" and (ON_CLUSTER or has_gpu())
-    return {
+    return dict.fromkeys(("all", "simulated", "converted", "preprocessed"), 0.0) | {
         row.rule: 3600 * (row.gpu_h if on_gpu and row.gpu_h else row.cpu_h) / row.jobs
         for row in estimate(sizes, settings, read_costs())
     }
@@ -1889,16 +1889,22 @@ def applied_targets(wildcards):
 # and over takes a tenth of the time in which a run is planned (benchmarks/dag.py).
 gc.set_threshold(200_000, 20, 100)
 FAILURES = FailureRecorder()
-PROGRESS = ProgressRecorder(expected_seconds)
+PROGRESS = ProgressRecorder(expected_seconds, ON_CLUSTER)
 REPORTER = Reporter(PROGRESS)
 if workflow.is_main_process:
     if notice := clear_stale_lock():
         print(notice, file=sys.stderr)
-    own_log = logging.getLogger("snakemake.logging")
     for recorder in (FAILURES, PROGRESS):
-        own_log.addHandler(recorder)
-    if Quietness.RULES in (workflow.output_settings.quiet or ()):
-        spare_log(own_log)
+        logging.getLogger("snakemake.logging").addHandler(recorder)
+
+
+def begin_reports():
+    """Say how far the run is every so often, unless somebody asked for quiet."""
+    quiet = set(workflow.output_settings.quiet or ())
+    if Quietness.RULES in quiet:
+        spare_log(logging.getLogger("snakemake.logging"))
+    if not quiet & {Quietness.PROGRESS, Quietness.ALL}:
+        REPORTER.start()
 
 
 def print_failures():

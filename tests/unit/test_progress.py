@@ -2,9 +2,13 @@
 
 import io
 import logging
+import os
 import time
 
 import pytest
+from snakemake.logging import DefaultFilter
+from snakemake.settings.enums import Quietness
+from snakemake_interface_logger_plugins.common import LogEvent
 
 from pipeline.progress import ProgressRecorder, Reporter, in_words, last_line, spare_log
 
@@ -12,11 +16,11 @@ from pipeline.progress import ProgressRecorder, Reporter, in_words, last_line, s
 class Told:
     """A run whose events and time are given."""
 
-    def __init__(self, stats, expected=None):
+    def __init__(self, stats, expected=None, on_cluster=False):
         self.now = 0.0
         self.asked = 0
         self.expected = expected or {}
-        self.recorder = ProgressRecorder(self.ask, lambda: self.now)
+        self.recorder = ProgressRecorder(self.ask, on_cluster, lambda: self.now)
         self.event("run_info", stats={**stats, "total": sum(stats.values())})
 
     def ask(self):
@@ -126,6 +130,64 @@ def test_of_many_jobs_the_oldest_few_are_told_of(tmp_path):
     assert all(f"{job}:" in line for job, line in enumerate(lines[1:]))
 
 
+def test_jobs_that_wait_in_a_clusters_queue_do_not_count_as_work_that_is_done():
+    """400 jobs of a minute, four at a time: 100 are done after 25 minutes, 75 are left."""
+    run = Told({"strip": 400}, {"strip": 7.0}, on_cluster=True)
+    for job in range(400):
+        run.begin(job, "strip")
+    run.now = 25 * 60
+    for job in range(100):
+        run.end(job)
+    assert run.line == "100 of 400 jobs done, 300 submitted, about 75 min left"
+
+
+def test_while_jobs_wait_of_which_nothing_was_reckoned_nothing_is_said_of_the_time():
+    run = Told({"strip": 2, "apply_network": 2}, {"strip": 10.0})
+    run.begin(1, "strip")
+    run.now = 10
+    run.end(1)
+    assert "left" not in run.line
+    for job in (2, 3):
+        run.begin(job, "apply_network")
+    run.now = 20
+    run.end(2)
+    assert run.line.endswith("left"), "one of each is done now"
+
+
+def test_a_cost_that_cannot_be_reckoned_costs_no_report():
+    def ask():
+        raise KeyError("no such rule")
+
+    recorder = ProgressRecorder(ask)
+    recorder.emit(logging.makeLogRecord({"event": "run_info", "stats": {"strip": 1}}))
+    assert recorder.describe() == ["0 of 1 jobs done, 0 at work"]
+
+
+def test_what_an_earlier_run_left_in_a_log_is_not_told(tmp_path):
+    log = tmp_path / "a.log"
+    log.write_text("done in 3 s")
+    os.utime(log, (1e9, 1e9))
+    assert last_line(str(log)) == "done in 3 s"
+    assert last_line(str(log), since=1e9 + 3600) == ""
+
+
+def test_a_long_name_loses_its_middle_and_never_what_is_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = (
+        "explain_scans/demo/AD-NC/voxresnet_shallow_gap/seed-1/guided_grad_cam_pp/chunk-12/fold-5"
+    )
+    log = tmp_path / f"logs/{name}.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("cubes: 43% 210/486 [00:31<00:41, 6.7region/s]")
+    run = Told({"explain_scans": 1})
+    run.begin(1, "explain_scans", f"logs/{name}.log")
+    run.now = 60
+    (line,) = run.recorder.describe()[1:]
+    assert line.startswith("  explain_scans/demo")
+    assert line.endswith("chunk-12/fold-5: cubes: 43% 210/486 [00:31<00:41, 6.7region/s]")
+    assert len(line) <= 100
+
+
 def test_a_progress_bar_in_a_log_is_its_last_state_without_the_drawing(tmp_path):
     log = tmp_path / "a.log"
     log.write_text("cubes:   0%|    | 0/9 [00:00<?]\rcubes:  67%|██▋ | 6/9 [00:02<00:01, 2.9it/s]")
@@ -169,15 +231,18 @@ def test_a_spared_log_has_no_line_for_every_job_and_the_log_file_has_all(tmp_pat
     stream, file = io.StringIO(), tmp_path / "whole.log"
     logger = logging.Logger("snakemake")
     for handler in (logging.StreamHandler(stream), logging.FileHandler(file)):
+        # As Snakemake filters both under --quiet rules.
+        handler.addFilter(DefaultFilter({Quietness.RULES}, False, False, False, False))
         logger.addHandler(handler)
     spare_log(logger)
     logger.info("Building DAG of jobs...")
     logger.info("Job stats", extra={"event": "run_info"})
     logger.info("Select jobs to execute...")
     logger.info("Execute 1 jobs...", extra={"event": "job_started"})
+    logger.info("Rule: strip", extra={"event": LogEvent.JOB_INFO})
     logger.info("1 of 9 steps (11%) done", extra={"event": "progress"})
     logger.error("no space is left")
     assert stream.getvalue().splitlines() == [
         *("Building DAG of jobs...", "Job stats", "no space is left")
     ]
-    assert len(file.read_text().splitlines()) == 6
+    assert len(file.read_text().splitlines()) == 7
