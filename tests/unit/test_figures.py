@@ -10,10 +10,10 @@ import pytest
 from matplotlib.image import imread
 
 from voxplain import plots
-from voxplain.plots.figures import COLUMN, PAGE, Picture, in_print, save
+from voxplain.plots.figures import PAGE, Picture, in_print, save
 
 
-def two_panels(width=COLUMN):
+def two_panels(width=3.5):
     figure = Picture(figsize=(width, 2.0), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot([0, 1], [0, 1])

@@ -1,5 +1,6 @@
 import numpy as np
 import pandas as pd
+import pytest
 
 from voxplain.comparison.faithfulness import DIRECTIONS, RANDOM
 from voxplain.plots.faithfulness import plot_faithfulness, plot_randomisation
@@ -68,3 +69,36 @@ def test_a_method_starts_at_one_and_follows_the_layers_from_the_output(drawn):
     np.testing.assert_array_equal(second.get_ydata(), [1, np.nan, 0.125])
     assert [label.get_text() for label in axes.get_xticklabels()] == ["none", "fc", "conv"]
     assert axes.get_ylim()[0] < -0.25
+
+
+REAL = ["sensitivity", "guided_grad_cam_pp", "integrated_gradients", "voxel_occlusion"]
+
+
+@pytest.mark.parametrize("methods", [REAL, [f"{name}_{n}" for n in range(5) for name in REAL]])
+def test_nothing_is_cut_with_the_methods_and_layers_of_a_real_run(drawn, methods):
+    layers = ["classifier.6", "classifier.4", "classifier.2", "features.12", "features.8"]
+    table = pd.DataFrame(
+        [
+            {"method": method, "step": step, "layer": layer, "mean": 0.5}
+            for method in methods
+            for step, layer in enumerate(layers, start=1)
+        ]
+    )
+    title = "hippocampal, AD-NC, voxresnet_shallow_gap (pools 2,2,2,1), split fixed, seed 1"
+    _, figure = drawn(plot_randomisation, table, title)
+    inside_and_apart(figure)
+    values = {(method, 0): 0.3 for method in methods}
+    _, figure = drawn(plot_faithfulness, curves(values, ["AD"]), methods, title)
+    inside_and_apart(figure)
+
+
+def inside_and_apart(figure):
+    """Heading, legend and labels lie within the figure, and the heading not on the legend."""
+    figure.canvas.draw()
+    width, height = figure.canvas.get_width_height()
+    texts = [figure._suptitle, *figure.legends[0].get_texts()]
+    texts += [label for label in (figure._supxlabel, figure._supylabel) if label is not None]
+    boxes = [text.get_window_extent() for text in texts]
+    for box in boxes:
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
+    assert not any(boxes[0].overlaps(box) for box in boxes[1:])

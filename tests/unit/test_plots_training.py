@@ -118,7 +118,9 @@ def area_under(line):
 
 
 def legend_of(axes):
-    return [text.get_text() for text in axes.get_legend().get_texts()]
+    """Without what it says of the band."""
+    told = [text.get_text() for text in axes.get_legend().get_texts()]
+    return [text for text in told if not text.startswith("95 %")]
 
 
 def test_roc_curves_show_every_fold_and_all_pooled(drawn):
@@ -170,9 +172,10 @@ def test_of_a_repeated_cross_validation_each_repeat_is_a_curve_and_nobody_counts
         figure.axes, (lambda t: t, lambda t: per_patient(t, classes)), strict=True
     ):
         areas = [area(at_level(table)) for table in pools]
-        assert len(axes.lines) == 6 + 3 + 3
+        assert len(axes.lines) == 6 + 3 + 1 + 3, "folds, repeats, their mean; legend and chance"
         for line, expected in zip(axes.lines[6:9], areas, strict=True):
             assert area_under(line) == pytest.approx(expected)
+        assert area_under(axes.lines[9]) == pytest.approx(np.mean(areas), abs=0.01)
         spread = f"{np.mean(areas):.2f} ± {np.std(areas, ddof=1):.2f}"
         assert legend_of(axes)[0] == f"pooled, AUC {spread}"
     patients = pools[0]["patient"].nunique()
@@ -422,6 +425,32 @@ def test_a_band_lies_around_the_curve_where_patients_can_be_drawn(drawn):
         near = band[abs(band[:, 0] - x) <= 0.011][:, 1]
         assert near.min() - 0.05 <= y <= near.max() + 0.05
     assert np.ptp(band[abs(band[:, 0] - 0.5) < 0.006][:, 1]) > 0.02
+    assert "95 % of what" in figure.axes[0].get_legend().get_texts()[-1].get_text()
     alone = table.groupby("class").head(1)
     _, figure = drawn(plot_roc, {(1, 1, 0): alone}, classes, "one patient of a class")
     assert not figure.axes[0].collections
+    assert len(legend_of(figure.axes[0])) == len(figure.axes[0].get_legend().get_texts())
+
+
+def test_headings_as_long_as_real_ones_are_not_cut(drawn):
+    classes, title = (
+        ("AD", "CN"),
+        "hippocampal_at_3_tesla, AD-CN, voxresnet_shallow_gap (pools 2,2,2,1)",
+    )
+    tables = repeated(classes)
+    for function, asked in (
+        (plot_roc, (tables, classes)),
+        (plot_confusion, (tables, classes)),
+        (plot_models, (summary_of(["AD-NC"], MODELS, SERIES),)),
+    ):
+        _, figure = drawn(function, *asked, f"{title}: {title}")
+        assert figure._suptitle.get_text().count("\n") >= 1
+        assert cut_or_covered(figure) == []
+
+
+@pytest.mark.parametrize("count", [1, 4, 12])
+def test_panels_stay_as_high_however_many_series_there_are(drawn, count):
+    series = [("a", f"b{number}", EXTERNAL) for number in range(count)]
+    _, figure = drawn(plot_models, summary_of(["AD-NC"], MODELS[:2], series), "a run")
+    box = figure.axes[0].get_position()
+    assert (box.y1 - box.y0) * figure.get_figheight() > 1.3

@@ -202,9 +202,7 @@ def test_areas_and_distances_follow_from_the_average_maps(tiny_run):
     tops = table(folder / "top_areas.tsv")
     first = tops[(tops["method"] == "sensitivity") & (tops["class"] == "AD")].iloc[0]
     assert (first["by"], first["rank"]) == ("sum", 1)
-    sides = [
-        v for n, v in names.items() if re.sub("_", "", re.sub("_[LR]$", "", n)) == first["area"]
-    ]
+    sides = [v for n, v in names.items() if re.sub("_[LR]$", "", n) == first["area"]]
     share = maps["sensitivity"][np.isin(labels, sides)].sum()
     assert float(first["share"]) == pytest.approx(share, rel=1e-4)
     areas = table(folder / "sensitivity/areas.tsv")

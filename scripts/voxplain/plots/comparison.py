@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from voxplain.comparison.distance import normalise
-from voxplain.plots.figures import PAGE, Picture, in_print
+from voxplain.plots.figures import PAGE, Picture, head, in_print
 from voxplain.plots.overlay import AXES, SliceTable, top_of_scale
 from voxplain.volumes import Grid
 
@@ -118,7 +118,7 @@ def plot_distances(distances: pd.DataFrame, title: str) -> Figure:
     )
     for row, column in np.argwhere(np.isnan(mean)):  # seaborn leaves these cells blank
         place.text(column + 0.5, row + 0.5, text[row][column], ha="center", va="center")
-    figure.suptitle(f"{title}\nEuclidean distance of average maps, {' / '.join(classes)} in 1e-4")
+    head(figure, title, f"Euclidean distance of average maps, {' / '.join(classes)} in 1e-4")
     place.tick_params(axis="y", rotation=0)
     place.tick_params(axis="x", rotation=20)
     return figure
@@ -193,11 +193,12 @@ def plot_spread(spread: pd.DataFrame, title: str) -> Figure:
     )
     bar.set_ticks(steps, labels=[f"{step:g}" for step in steps])
     bar.minorticks_off()
-    figure.suptitle(
-        f"{title}\nEuclidean distance of average maps, mean ± SD over networks in 1e-4; diagonal: "
-        "a method's own noise floor\n(mean distance of its maps of two networks); hatched, ~: "
-        "within the larger floor of the two methods",
-        fontsize=8,
+    head(
+        figure,
+        title,
+        "Euclidean distance of average maps, mean ± SD over networks in 1e-4; diagonal: a method's "
+        "own noise floor (mean distance of its maps of two networks); hatched, ~: within the "
+        "larger floor of the two methods",
     )
     return figure
 
@@ -251,5 +252,5 @@ def plot_area_distribution(
         sns.despine(ax=place)
     for place in list(axes.flat)[len(methods) :]:
         place.set_axis_off()
-    figure.suptitle(f"{title}: each point is a patient")
+    head(figure, f"{title}: each point is a patient")
     return figure

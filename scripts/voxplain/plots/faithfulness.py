@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 import pandas as pd
@@ -11,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from voxplain.comparison.faithfulness import DIRECTIONS, RANDOM
-from voxplain.plots.figures import PAGE, Picture, in_print
+from voxplain.plots.figures import PAGE, Picture, head, in_print, legend_beside, line_looks
 
 _AT_RANDOM = {"color": "0.3", "lw": 1.2, "ls": ":"}
 _TOLD = {
@@ -37,7 +36,7 @@ def plot_faithfulness(curves: pd.DataFrame, methods: Sequence[str], title: str) 
     rows = max(len(classes), 1)
     figure = Picture(figsize=(PAGE, 2.1 * rows + 0.6), layout="constrained")
     axes = figure.subplots(rows, 2, squeeze=False, sharex=True, sharey=True)
-    looks = _looks(methods)
+    looks = line_looks(methods)
     for places, group in zip(axes, classes or [None], strict=True):
         for place, direction in zip(places, DIRECTIONS, strict=True):
             own = curves[(curves["class"] == group) & (curves["direction"] == direction)]
@@ -58,8 +57,8 @@ def plot_faithfulness(curves: pd.DataFrame, methods: Sequence[str], title: str) 
         place.set_xlabel(_TOLD[direction])
     handles = [Line2D([], [], label=method, **look) for method, look in looks.items()]
     handles.append(Line2D([], [], label="random orders", **_AT_RANDOM))
-    figure.legend(handles=handles, frameon=False, loc="outside right center")
-    figure.suptitle("\n".join(textwrap.wrap(title, 85)), parse_math=False)
+    legend_beside(figure, handles)
+    head(figure, title)
     return figure
 
 
@@ -78,7 +77,7 @@ def plot_randomisation(table: pd.DataFrame, title: str) -> Figure:
     width = max(5.5, 2.2 + 0.2 * len(names))
     figure = Picture(figsize=(width, 3.2), layout="constrained")
     place = figure.subplots()
-    looks = _looks(methods)
+    looks = line_looks(methods)
     for method, look in looks.items():
         own = table[table["method"] == method].sort_values("step")
         # Before any layer is made anew a map is the map itself.
@@ -86,22 +85,14 @@ def plot_randomisation(table: pd.DataFrame, title: str) -> Figure:
     place.axhline(0, color="0.3", lw=0.9, ls=":")
     place.set_xticks([0, *names.index], ["none", *names], rotation=60, ha="right")
     place.set(ylim=(min(-0.1, table["mean"].min() - 0.05), 1.05))
-    place.set_xlabel(
-        "layers given random weights, by their names in the network: from the output up to this one"
+    # Of the whole figure: beside a legend the axes may be narrower than this is long.
+    figure.supxlabel(
+        "layers given random weights (names in the network), from the output up to this one",
+        fontsize=8,
     )
     place.set_ylabel("rank correlation with the original")
     sns.despine(ax=place)
     handles = [Line2D([], [], label=method, **look) for method, look in looks.items()]
-    figure.legend(handles=handles, frameon=False, loc="outside right center")
-    heading = textwrap.wrap(title, int(12 * width))
-    figure.suptitle("\n".join(heading), parse_math=False)
+    legend_beside(figure, handles)
+    head(figure, title)
     return figure
-
-
-def _looks(methods: Sequence[str]) -> dict[str, dict[str, object]]:
-    """Ten colours that most eyes tell apart, then the same ones broken."""
-    palette = sns.color_palette("colorblind", 10)
-    return {
-        method: {"color": palette[number % 10], "ls": ("-", "--")[number // 10 % 2]}
-        for number, method in enumerate(methods)
-    }

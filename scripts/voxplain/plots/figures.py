@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Callable, Iterable
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec
 
 import matplotlib
+import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-# Inches: two columns of a journal's page (183 mm), and the width of one (89 mm).
-PAGE, COLUMN = 7.2, 3.5
+# Inches: two columns of a journal's page (183 mm).
+PAGE = 7.2
 DPI = 300
 
 # Points as printed; at least 5, as journals ask.
@@ -28,6 +31,7 @@ _TYPE = {
     "axes.linewidth": 0.6,
 }
 _FILES = {"pdf.fonttype": 42, "svg.fonttype": "none"}  # letters stay letters, which one can edit
+_LETTERS_PER_INCH, _LINE = 13, 0.15  # of a heading
 _Arguments = ParamSpec("_Arguments")
 
 
@@ -60,11 +64,39 @@ def in_print(
     return drawn
 
 
+def head(figure: Figure, *lines: str) -> None:
+    """Write lines above a figure, broken to its width; it grows by all of them but the first.
+
+    For figures whose layout is constrained.
+    """
+    at_most = int(_LETTERS_PER_INCH * figure.get_figwidth())
+    broken = [part for line in lines for part in textwrap.wrap(line, at_most)]
+    figure.suptitle("\n".join(broken), parse_math=False)
+    figure.set_figheight(figure.get_figheight() + _LINE * (len(broken) - 1))
+
+
+def legend_beside(figure: Figure, handles: Sequence[Artist]) -> None:
+    """Name lines to the right of a figure, which becomes as high as their names need."""
+    needed = 0.17 * len(handles) + 0.7
+    figure.set_figheight(max(figure.get_figheight(), needed))
+    figure.legend(handles=handles, frameon=False, loc="outside right center")
+
+
+def line_looks(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Ten colours that most eyes tell apart, then the same ones broken."""
+    palette = sns.color_palette("colorblind", 10)
+    return {
+        method: {"color": palette[number % 10], "ls": ("-", "--")[number // 10 % 2]}
+        for number, method in enumerate(methods)
+    }
+
+
 def save(figure: Figure, paths: str | Path | Iterable[str | Path], dpi: float = DPI) -> None:
     """Write a figure to one or several files, each of the kind that its suffix says.
 
-    A file of vectors (``.pdf``, ``.svg``) has letters that stay letters, and slices of volumes as
-    bitmaps of one pixel a voxel in it; without the date, so that the same figure is the same file.
+    A file of vectors (``.pdf``, ``.svg``) has letters that stay letters; slices of volumes are
+    bitmaps in it as well, at ``dpi``, since viewers would blur a bitmap of one pixel a voxel. It is
+    without the date, so that the same figure is the same file.
 
     Parameters
     ----------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -13,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from voxplain.comparison.distance import normalise
-from voxplain.plots.figures import Picture, in_print
+from voxplain.plots.figures import Picture, head, in_print, legend_beside, line_looks
 from voxplain.plots.overlay import AXES, SliceTable, bounds, top_of_scale
 from voxplain.volumes import Grid
 
@@ -46,10 +45,9 @@ def plot_truth(
 ) -> Figure:
     """One scan's truth and heatmaps on slices that cut the truth: a row for each method.
 
-    Every heatmap is divided by
-    its sum and has a colour scale of its own, up to the 99.5th percentile inside the brain; the
-    truth has one from 0 to its maximum, the residual one of its own values up to that percentile.
-    The truth's border is drawn on all of them.
+    Every heatmap is divided by its sum and has a colour scale of its own, up to the 99.5th
+    percentile inside the brain; the truth has one from 0 to its maximum, the residual one of its
+    own values up to that percentile. The truth's border is drawn on all of them.
 
     Parameters
     ----------
@@ -162,12 +160,8 @@ def plot_localisation(table: pd.DataFrame, title: str, baselines: Sequence[str] 
     colours = sns.color_palette("colorblind", len(smoothings))
     looks = dict(zip(smoothings, zip(colours, _MARKERS, strict=False), strict=False))
     width = max(0.4 + 0.065 * max(map(len, lines)) + 1.35 * len(measures), 5.2)
-    told = "points are means, bars their intervals; more is better"
-    heading = [part for line in (title, told) for part in textwrap.wrap(line, int(12 * width))]
     panel = 0.19 * (1 + max(lines.values())) + 0.85
-    figure = Picture(
-        figsize=(width, panel * len(regions) + 0.17 * len(heading) + 0.4), layout="constrained"
-    )
+    figure = Picture(figsize=(width, panel * len(regions) + 0.6), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.08)
     parts = figure.subfigures(len(regions), 1, squeeze=False)[:, 0]
     for part, region in zip(parts, regions, strict=True):
@@ -186,7 +180,7 @@ def plot_localisation(table: pd.DataFrame, title: str, baselines: Sequence[str] 
         loc="outside lower center",
         ncols=4,
     )
-    figure.suptitle("\n".join(heading), fontsize=10, parse_math=False)
+    head(figure, title, "points are means, bars their intervals; more is better")
     return figure
 
 
@@ -206,12 +200,7 @@ def plot_precision_recall(curves: pd.DataFrame, chances: Mapping[str, float], ti
     rows = -(-max(len(regions), 1) // columns)
     figure = Picture(figsize=(2.8 * columns + 1.6, 2.3 * rows + 0.5), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True)
-    # Ten colours that most eyes tell apart, then the same ones broken.
-    palette = sns.color_palette("colorblind", 10)
-    looks = {
-        method: {"color": palette[number % 10], "ls": ("-", "--")[number // 10 % 2]}
-        for number, method in enumerate(methods)
-    }
+    looks = line_looks(methods)
     for place in axes.flat[len(regions) :]:
         place.axis("off")
     for place, region in zip(axes.flat, regions, strict=False):
@@ -226,8 +215,8 @@ def plot_precision_recall(curves: pd.DataFrame, chances: Mapping[str, float], ti
         sns.despine(ax=place)
     handles = [Line2D([], [], label=method, **look) for method, look in looks.items()]
     handles.append(Line2D([], [], color="0.3", lw=0.9, ls=":", label="chance"))
-    figure.legend(handles=handles, frameon=False, fontsize=7, loc="outside right center")
-    figure.suptitle("\n".join(textwrap.wrap(title, 70)), parse_math=False)
+    legend_beside(figure, handles)
+    head(figure, title)
     return figure
 
 
@@ -254,7 +243,7 @@ def _draw_measure(
     lines: Mapping[str, float],
     looks: Mapping[float, tuple[tuple[float, ...], str]],
     baselines: Sequence[str],
-) -> Figure:
+) -> None:
     """The points and bars of one region and measure, and where chance lies."""
     told = set(table.dropna(subset="mean")["method"])
     for method, line in lines.items():

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
+from matplotlib.patheffects import withStroke
 
 from voxplain.comparison.distance import normalise
 from voxplain.plots.figures import PAGE, Picture
@@ -15,8 +16,8 @@ from voxplain.volumes import Grid
 
 AXES = "xyz"
 NOTHING = "0 everywhere"
-_PLANES = dict(zip(AXES, ("sagittal", "coronal", "axial"), strict=True))
-_ASIDE_MM = 8.0  # to either side of the brain, for the letters
+PLANES = dict(zip(AXES, ("sagittal", "coronal", "axial"), strict=True))
+_ASIDE_MM = 12.0  # around the brain, for the letters
 _SHOWN_FROM = 0.05  # of a colour scale: below it the template shows through
 
 
@@ -73,11 +74,14 @@ class SliceTable:
         self._names, self._slices, self._template, self._grid = names, slices, template, grid
         self._greys, self._radiological = top_of_greys(template, mask), radiological
         self._first, self._last = bounds(mask)
-        aside = round(_ASIDE_MM / grid.voxel_size[0])
-        self._first[0], self._last[0] = self._first[0] - aside, self._last[0] + aside
+        for number in (0, 1):
+            aside = round(_ASIDE_MM / grid.voxel_size[number])
+            self._first[number] -= aside
+            self._last[number] += aside
         sizes = (self._last - self._first) * np.array(grid.voxel_size)
         widths = [float(sizes[1 if axis == "x" else 0]) for axis, _ in slices]
-        left = 0.25 + 0.065 * max(len(line) for name in names for line in name.split("\n"))
+        written = [f"({NOTHING})", *(line for name in names for line in name.split("\n"))]
+        left = 0.25 + 0.065 * max(map(len, written))
         inches = min((PAGE - left - 0.6) / (1.05 * sum(widths)), 0.01)  # for a millimetre
         lines = [part for line in heading for part in textwrap.wrap(line, int(15 * PAGE))]
         above = 0.42 + 0.14 * len(lines)
@@ -103,7 +107,7 @@ class SliceTable:
             self.figure.text(
                 (cell.x0 + cell.x1) / 2,
                 cell.y1 + 0.05 / height,
-                f"{_PLANES[axis]}\n{axis} = {round(float(at)):d} mm",
+                f"{PLANES[axis]}\n{axis} = {round(float(at)):d} mm",
                 color="white",
                 fontsize=6,
                 ha="center",
@@ -178,7 +182,16 @@ def mark_sides(place: Axes, axis: str, radiological: bool) -> None:
         place.invert_xaxis()
         sides = sides[::-1]
     for at, letter, align in zip((0.02, 0.98), sides, ("left", "right"), strict=True):
-        place.text(at, 0.5, letter, color="white", fontsize=5, ha=align, transform=place.transAxes)
+        place.text(
+            at,
+            0.5,
+            letter,
+            color="white",
+            fontsize=5,
+            ha=align,
+            transform=place.transAxes,
+            path_effects=[withStroke(linewidth=1.5, foreground="black")],
+        )
 
 
 def draw_bar(bar: Axes, image: AxesImage | None, top: str) -> None:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from voxplain.comparison.scorecard import ENOUGH, finds
-from voxplain.plots.figures import Picture, in_print
+from voxplain.plots.figures import Picture, head, in_print
 
 # Times chance at which the colours end: four times below and sixteen above.
 _LEAST, _MOST = 1 / 4, 16.0
@@ -47,10 +47,7 @@ def plot_scorecard(
     methods = _order(table, baselines)
     longest = max((len(method) for method in methods), default=0)
     width = max(0.4 + 0.065 * longest + 1.0 * len(columns) + 0.8, 4.5)
-    heading = textwrap.wrap(title, int(12 * width))
-    figure = Picture(
-        figsize=(width, 0.36 * len(methods) + 1.2 + 0.17 * len(heading)), layout="constrained"
-    )
+    figure = Picture(figsize=(width, 0.36 * len(methods) + 1.37), layout="constrained")
     place = figure.subplots()
     if not columns:
         place.axis("off")
@@ -88,7 +85,7 @@ def plot_scorecard(
     ticks = [1 / 4, 1, 2, 4, 16]
     bar.set_ticks(np.log2(ticks), labels=["≤ ¼", "1 (chance)", "2", "4", "≥ 16"], fontsize=7)
     bar.ax.set_ylim(np.log2(_LEAST), np.log2(_MOST))
-    figure.suptitle("\n".join(heading), fontsize=9, parse_math=False)
+    head(figure, title)
     return figure
 
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from voxplain.cohort.effects import TOLERANCE, per_patient
-from voxplain.plots.figures import PAGE, Picture, in_print
+from voxplain.plots.figures import PAGE, Picture, head, in_print
 
 _MOST_AREAS = 14
 
@@ -67,7 +67,7 @@ def plot_simulation(
     _draw_volumes(right, measures, shown, reference, colours)
     for axis in (left, right):
         sns.despine(ax=axis)
-    figure.suptitle(title, parse_math=False)
+    head(figure, title)
     return figure
 
 

@@ -8,10 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from voxplain.plots.figures import PAGE, Picture, in_print
-from voxplain.plots.overlay import AXES, mark_sides
+from voxplain.plots.overlay import AXES, PLANES, mark_sides
 from voxplain.volumes import Grid
 
-_PLANES = ("sagittal", "coronal", "axial")
 _OUTLINE, _INNER = "#ff9d00", "#4fc3f7"  # legible on grey, and to colour-blind eyes
 
 
@@ -63,7 +62,7 @@ def plot_outline(
                     place.contour(inside, [0.5], colors=colour, linewidths=width)
             place.set_axis_off()
             mark_sides(place, AXES[axis], radiological)
-        row[0].set_title(_PLANES[axis], color="white", fontsize=6, loc="left", pad=2)
+        row[0].set_title(PLANES[AXES[axis]], color="white", fontsize=6, loc="left", pad=2)
     figure.suptitle(title, color="white", fontsize=7, parse_math=False)
     figure.tight_layout(pad=0.4)
     return figure

@@ -12,13 +12,14 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from voxplain.comparison.auc import draw_rocs, too_few
 from voxplain.comparison.models import EXTERNAL_TEST, FIXED_SPLIT
-from voxplain.plots.figures import PAGE, Picture, in_print
+from voxplain.plots.figures import PAGE, Picture, head, in_print
 from voxplain.training.metrics import PROBABILITY, measure, per_patient, pool_folds
 
 # Okabe and Ito's colours, told apart by everybody; markers say the same without colour.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _ALONG = np.linspace(0, 1, 101)
+_BAND = "95 % of what other patients would give"
 _TRAIN, _TEST = _COLOURS[:2]
 
 
@@ -47,7 +48,7 @@ def plot_learning(histories: Mapping[str, pd.DataFrame], title: str) -> Figure:
     axes[1].set_ylim(0, 1.02)
     axes[0].set_ylim(bottom=0)
     axes[0].legend(frameon=False)
-    figure.suptitle(f"{title}: mean of {len(histories)} trainings, and each of them")
+    head(figure, f"{title}: mean of {len(histories)} trainings, and each of them")
     return figure
 
 
@@ -61,9 +62,9 @@ def plot_roc(
 
     The folds of each repeat and seed are one curve. Of two classes the curve is that of the first
     one's probability, and every fold's own stands behind; of more, each class has a curve against
-    all others. A band holds 95 % of the curves (their mean, of several) that other patients would
-    give, point by point (:func:`voxplain.comparison.auc.draw_rocs`); none where a class has one
-    patient.
+    all others. Of several repeats or seeds their mean is the thick one. A band holds 95 % of the
+    curves, or of their means, that other patients would give, point by point
+    (:func:`voxplain.comparison.auc.draw_rocs`); there is none where a class has one patient.
 
     Parameters
     ----------
@@ -84,22 +85,31 @@ def plot_roc(
         behind = [_roc(table, curves[0]) for table in folds if _has_roc(table, curves[0])]
         for wrong, right, _ in behind if len(curves) == 1 else ():
             place.plot(wrong, right, color="0.6", lw=0.8)
-        colours = (_TEST,) if len(curves) == 1 else _COLOURS
+        colours, banded = (_TEST,) if len(curves) == 1 else _COLOURS, False
         for number, group in enumerate(curves):
             colour = colours[number % len(colours)]
             of_group = [_roc(table, group) for table in pooled if _has_roc(table, group)]
+            one = len(of_group) == 1
             for wrong, right, _ in of_group:
-                place.plot(wrong, right, color=colour, lw=2 if len(pools) == 1 else 1.2)
+                place.plot(
+                    wrong, right, color=colour, lw=2 if one else 0.8, alpha=1 if one else 0.4
+                )
+            if of_group and not one:
+                mean = np.mean([np.interp(_ALONG, wrong, right) for wrong, right, _ in of_group], 0)
+                place.plot(_ALONG, mean, color=colour, lw=2)
             if of_group and not too_few(pooled, classes):
                 drawn = draw_rocs(pooled, classes, group, _ALONG, draws=500)
                 low, high = np.nanquantile(drawn, [0.025, 0.975], axis=0)
                 place.fill_between(_ALONG, low, high, color=colour, alpha=0.15, lw=0)
+                banded = True
             told = "pooled" if len(curves) == 1 else f"{group} against the rest"
             areas = [area for *_, area in of_group]
             place.plot([], [], color=colour, lw=2, label=f"{told}, AUC {_mean_and_sd(areas)}")
         if len(curves) == 1:
             spread = _mean_and_sd([area for *_, area in behind])
             place.plot([], [], color="0.6", lw=0.8, label=f"folds, AUC {spread}")
+        if banded:
+            place.fill_between([], [], color="0.6", alpha=0.4, lw=0, label=_BAND)
         place.plot([0, 1], [0, 1], color="0.8", lw=0.8, ls=":")
         numbers = sorted({len(table) for table in pooled})
         place.set(
@@ -113,8 +123,7 @@ def plot_roc(
         place.legend(frameon=False, loc="lower right")
         sns.despine(ax=place)
     against = "each class against the rest" if len(curves) > 1 else " against ".join(classes)
-    told = "band: 95 % of curves of other patients"
-    figure.suptitle(f"{title}: {against}{_several(len(pools))}; {told}")
+    head(figure, f"{title}: {against}{_several(len(pools))}")
     return figure
 
 
@@ -183,7 +192,7 @@ def plot_confusion(
         )
         accuracy = _mean_and_sd([one["accuracy"] for one in told])
         place.set(xlabel="predicted", ylabel="true", title=f"per {level}, accuracy {accuracy}")
-    figure.suptitle(f"{title}{_several(len(pools))}")
+    head(figure, f"{title}{_several(len(pools))}")
     return figure
 
 
@@ -210,8 +219,11 @@ def plot_models(summary: pd.DataFrame, title: str, level: str = "patient") -> Fi
     columns = 2 if len(tasks) == 4 else min(len(tasks), 3)
     rows = -(-len(tasks) // columns)
     width = 1.0 + 0.16 * len(models) * len(series)
+    longest = max(len(line) for name in names for line in name.split("\n"))
+    below = 0.16 * -(-len(series) // min(columns, 2)) + 0.045 * longest
     figure = Picture(
-        figsize=(max(columns * max(width, 2.0), 4.5), 2.1 * rows + 1.4), layout="constrained"
+        figsize=(max(columns * max(width, 2.0), 4.5), 1.9 * rows + 0.6 + below),
+        layout="constrained",
     )
     axes = figure.subplots(
         rows,
@@ -228,7 +240,7 @@ def plot_models(summary: pd.DataFrame, title: str, level: str = "patient") -> Fi
             at = np.arange(len(models)) + aside
             look = {"color": _COLOURS[number % len(_COLOURS)], "lw": 1}
             place.vlines(at, own["roc_auc_low"], own["roc_auc_high"], **look)
-            marker = _MARKERS[number % len(_MARKERS)]
+            marker = _MARKERS[(number + number // len(_COLOURS)) % len(_MARKERS)]
             place.plot(at, own["roc_auc_mean"], marker, ms=4, color=look["color"], label=name)
         place.axhline(0.5, color="0.6", lw=0.8, ls=":")
         place.set(title=task, xlim=(-0.5, len(models) - 0.5), ylim=(-0.03, 1.03))
@@ -243,7 +255,7 @@ def plot_models(summary: pd.DataFrame, title: str, level: str = "patient") -> Fi
         place.set_ylabel(f"ROC AUC per {level}")
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=min(columns, 2))
-    figure.suptitle(f"{title}\nmean over networks, 95 % interval over patients; chance 0.5")
+    head(figure, title, "mean over networks, 95 % interval over patients; chance 0.5")
     return figure
 
 
