@@ -13,6 +13,7 @@ with job(snakemake):
         read_retraining,
         read_runs,
         tested_networks,
+        unmoved,
     )
     from voxplain import __version__
     from voxplain.comparison.models import Summary
@@ -56,7 +57,10 @@ with job(snakemake):
     title += f" (heatmaps smoothed by {least:g} mm)" if least else ""
     save(plot_scorecard(card, title, baselines=[BASELINE]), output.picture)
     page = page_of_trust(
-        sentences=list(findings(card, networks, effects, [BASELINE])),
+        sentences=[
+            *findings(card, networks, effects, [BASELINE]),
+            *unmoved(params.runs, names),
+        ],
         networks=networks,
         table=table,
         others=others,

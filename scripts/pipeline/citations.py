@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from voxplain import __version__
 from voxplain.models import MODELS
 from voxplain.relevance import METHODS
 
@@ -45,6 +47,19 @@ class Citation:
         return f"{self.use}: {told} {self.year}, {self.title}. {self.venue}."
 
 
+# Journal or series, volume (issue), pages or number of the article.
+_PLACE = re.compile(
+    r"(?P<name>.+?),? (?P<volume>\d+)(?:\((?P<number>[\d-]+)\))?(?:, |:)(?P<pages>[\w-]+)"
+)
+_VOXPLAIN = Citation(
+    "voxplain",
+    "misc",
+    "{The voxplain authors}",
+    "voxplain: compared relevance heatmaps of 3D convolutional networks for Alzheimer's disease",
+    f"Software, version {__version__}",
+    2026,
+    "The run",
+)
 _SNAKEMAKE = Citation(
     "molder2021",
     "article",
@@ -345,7 +360,7 @@ def citations_of(config: Mapping[str, Any], used: Used) -> list[Citation]:
     cited += [_AAL, _DESIKAN] * bool(used.methods)
     cited += [_BY_KEY[key] for name in used.methods for key in METHODS[name].sources]
     cited += [_PETSIUK] * used.followed + [_ADEBAYO] * used.randomised
-    return list(dict.fromkeys([*cited, _SNAKEMAKE]))
+    return list(dict.fromkeys([_VOXPLAIN, *cited, _SNAKEMAKE]))
 
 
 def to_bibtex(cited: Sequence[Citation]) -> str:
@@ -353,10 +368,13 @@ def to_bibtex(cited: Sequence[Citation]) -> str:
     where = {"article": "journal", "inproceedings": "booktitle", "misc": "howpublished"}
     entries = []
     for citation in cited:
+        venue = _PLACE.fullmatch(citation.venue) if citation.kind != "misc" else None
+        places = venue.groupdict() if venue else {"name": citation.venue}
         fields = {
             "author": citation.authors,
             "title": f"{{{citation.title}}}",
-            where[citation.kind]: citation.venue,
+            where[citation.kind]: places.pop("name"),
+            **{key: value.replace("-", "--") for key, value in places.items() if value},
             "year": str(citation.year),
         }
         lines = [f"  {key} = {{{value}}}" for key, value in fields.items()]

@@ -15,7 +15,9 @@ import yaml
 
 from pipeline.citations import Used, citations_of, to_bibtex
 from pipeline.tested import describe_test
+from pipeline.trust import describe_unmoved
 from voxplain.cohort.fates import MEASURES, MISSING, read_fates
+from voxplain.comparison.faithfulness_tables import unmoved_classes
 from voxplain.pages import Page, with_interval
 
 RESULTS = Path("results")
@@ -308,7 +310,7 @@ def report_heatmaps(
     )
     page.add_text(
         "Average heatmaps of the test scans of a class, each divided by its own sum. Bright is "
-        "where the network's output for its target hangs on a voxel: by default the disease, the "
+        "where the network's output for its target depends on a voxel: by default the disease, the "
         "first class, in scans of all classes. Heatmaps have no sign. Distances are Euclidean, "
         "between the methods' averages of one class (Rieke et al. 2018); 0 is the same map."
     )
@@ -391,9 +393,10 @@ def report_worth(report: Report, runs: Sequence[Mapping[str, Any]]) -> None:
         )
         if run["followed"]:
             report.picture(folder / "faithfulness.png", "Deletion and insertion of areas.")
-            told = _shown_means(
-                read_table(folder / "faithfulness.tsv"), ["method", "class"], "measure"
-            )
+            faithfulness = read_table(folder / "faithfulness.tsv")
+            for group, probability in unmoved_classes(faithfulness).items():
+                page.add_text(f"Note: {describe_unmoved(group, probability)}")
+            told = _shown_means(faithfulness, ["method", "class"], "measure")
             report.table(
                 folder / "faithfulness.tsv",
                 "Deletion (less is better), insertion, their difference, and its gain over random "

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.localisation import BASELINE, read_scores
-from voxplain.comparison.faithfulness_tables import score_curves
+from voxplain.comparison.faithfulness_tables import score_curves, unmoved_classes
 from voxplain.comparison.localisation import summarise
 from voxplain.comparison.models import BASELINE as WITHOUT_NETWORK
 from voxplain.comparison.models import (
@@ -66,6 +66,27 @@ def read_runs(runs: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> pd
         who = {"cohort": names[run["cohort"]], "task": run["task"], "model": run["label"]}
         tables += [read_scores(path, method).assign(**who) for method, path in files.items()]
     return pd.concat(tables, ignore_index=True)
+
+
+def unmoved(runs: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> list[str]:
+    """Whose heatmaps rank next to nothing, in a sentence for each network and class."""
+    told = set()
+    for run in runs:
+        if run["followed"]:
+            table = pd.read_csv(f"{run['folder']}/faithfulness.tsv", sep="\t", na_values="n/a")
+            who = f"{names[run['cohort']]}, {run['task']}, {run['label']}"
+            for group, probability in unmoved_classes(table).items():
+                told.add(f"{who}: {describe_unmoved(group, probability)}")
+    return sorted(told)
+
+
+def describe_unmoved(group: str, probability: float) -> str:
+    """What it means that nothing moves the probability of a class's scans."""
+    return (
+        f"in scans of {group} the network's probability of the target stays at {probability:.2f} "
+        "whatever is taken away or put in, so that their heatmaps rank differences below 0.01, "
+        "which may be rounding. Do not read them as strong because they are bright."
+    )
 
 
 def read_changes(
@@ -185,6 +206,11 @@ def page_of_trust(
     )
     page.add_section("What this run says")
     page.add_points(sentences)
+    page.add_text(
+        "Few patients, one network and one seed rank no methods; a baseline that knows nothing can "
+        "fall well below 0.5 by chance where patients are few. What was changed in areas of the "
+        "atlas favours methods that occlude these very areas (docs/ground_truth.md)."
+    )
     page.add_picture(
         scorecard,
         "Methods and networks, coloured by how many times better than chance each finds the truth",

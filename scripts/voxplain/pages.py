@@ -48,7 +48,8 @@ a { color: var(--mark); }
 figure { margin: 1rem 0; }
 figcaption, caption { color: var(--soft); font-size: .9rem; text-align: left; padding: .25rem 0; }
 figcaption { max-width: 48rem; }
-caption div { max-width: min(48rem, calc(100vw - 2.5rem)); overflow-wrap: anywhere; }
+caption div { min-width: min(22rem, calc(100vw - 2.5rem)); overflow-wrap: anywhere;
+              max-width: min(48rem, calc(100vw - 2.5rem)); }
 img { max-width: 100%; height: auto; display: block; }
 /* Shadows where there is more to scroll to. */
 .scroll { overflow-x: auto; margin: 1rem 0; background:
@@ -104,8 +105,9 @@ tr { vertical-align: top; }
 <pre tabindex="0"><code>{{ part.text }}</code></pre>
 </details>
 {% elif part.kind == "picture" %}<figure>
+{% if part.link %}<a href="{{ part.link }}">{% endif %}
 <img alt="{{ part.alt }}" loading="lazy"{% if part.width %} width="{{ part.width }}"{% endif %}
-src="{{ part.source }}">
+src="{{ part.source }}">{% if part.link %}</a>{% endif %}
 <figcaption>{{ told(part) }}{% if part.vector %} (<a href="{{ part.vector }}">PDF</a>){% endif %}
 </figcaption>
 </figure>

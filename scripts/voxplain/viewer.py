@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import nibabel as nib
@@ -67,8 +68,8 @@ def write_viewer(
     page
         The page; its folder has the page's name, with ``_files``.
     maps
-        In the order in which they are offered. Those of one run and method share a colour scale,
-        from 0 to the largest of their maxima.
+        In the order in which they are offered. Each has a colour scale from 0 to its maximum; those
+        of one run and method can be shown on one scale, to the largest of their maxima.
     atlas, names
         Areas on the grid of the brains, and what they are called.
     brain
@@ -91,7 +92,8 @@ def write_viewer(
         if map_.under not in unders:
             unders[map_.under] = f"brain-{len(unders) + 1}"
             _write_volume(folder, unders[map_.under], *read_array(map_.under))
-    told, tops = [], {}
+    told: list[dict[str, Any]] = []
+    tops: dict[tuple[str, str], float] = {}
     for number, map_ in enumerate(maps, start=1):
         values, grid = read_array(map_.path)
         values = np.where(inside, values, 0)
@@ -102,7 +104,8 @@ def write_viewer(
         tops[key] = max(tops.get(key, 0.0), top)
         keys = {"run": map_.run, "subject": map_.subject, "method": map_.method}
         files = {"file": f"map-{number}", "under": unders[map_.under]}
-        told.append({**keys, **files, "peak": [round(float(mm), 2) for mm in peak]})
+        at = [round(float(mm), 2) for mm in peak]
+        told.append({**keys, **files, "peak": at, "own_top": top or 1.0})
     for row in told:
         row["top"] = tops[row["run"], row["method"]] or 1.0
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from voxplain.comparison.faithfulness import CURVES, RANDOM
+from voxplain.comparison.faithfulness import CURVES, DIRECTIONS, RANDOM
 from voxplain.comparison.localisation import bootstrap_mean, summarise
 from voxplain.faults import SetupFault
 
@@ -103,6 +103,31 @@ def summarise_scores(scores: pd.DataFrame, methods: Sequence[str]) -> pd.DataFra
     sds = spread.reindex(places).to_numpy() if len(table) else np.empty(0)
     table.insert(table.columns.get_loc("chance") + 1, "chance_sd", sds)
     return table
+
+
+def unmoved_classes(table: pd.DataFrame, least: float = 0.01) -> dict[str, float]:
+    """Classes whose scans' probability hardly moves, in whatever order areas are changed.
+
+    The heatmaps of such scans rank differences that are next to nothing, by whatever method.
+
+    Parameters
+    ----------
+    table
+        From :func:`summarise_scores`.
+    least
+        How far apart areas under curves of deletion and insertion, of methods and at random, must
+        lie at least for the probability to be said to move.
+
+    Returns
+    -------
+    Class to the mean probability, in the table's order.
+    """
+    found = {}
+    for group, rows in table[table["measure"].isin(DIRECTIONS)].groupby("class", sort=False):
+        areas = rows[["mean", "chance"]].to_numpy(np.float64)
+        if np.isfinite(areas).any() and np.nanmax(areas) - np.nanmin(areas) < least:
+            found[group] = float(np.nanmean(areas))
+    return found
 
 
 def mean_curves(curves: pd.DataFrame, points: int = 101) -> pd.DataFrame:

@@ -180,7 +180,12 @@ def plot_localisation(table: pd.DataFrame, title: str, baselines: Sequence[str] 
         loc="outside lower center",
         ncols=4,
     )
-    head(figure, title, "points are means, bars their intervals; more is better")
+    head(
+        figure,
+        title,
+        "points are means, bars their intervals; more is better where the region is the truth: "
+        "other regions are there to compare, and a good heatmap need not find them",
+    )
     return figure
 
 
