@@ -1,7 +1,7 @@
 # `make run` sets everything up and runs the workflow on the embedded cohort; `make test` sets up and
 # runs the tests. Both need Python 3.11, 3.12 or 3.13, git and make, and nothing else.
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 CORES ?= all
 # Tests run in so many processes; each starts workflows of two cores.
 PROCESSES ?= 2

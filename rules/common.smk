@@ -20,9 +20,9 @@ sys.path.insert(0, str(SCRIPTS))
 
 from pipeline.estimate import CohortSize, ExplainedSplit, estimate, read_costs
 from pipeline.failures import FailureRecorder, describe_failures
-from pipeline.fingerprint import fingerprint
 from pipeline.progress import ProgressRecorder, Reporter, spare_log
 from pipeline.scheduling import lift_default_rate_limit
+from pipeline.selected import code_of_script
 from pipeline.settings import complete_settings, name_repeats, read_schema
 from pipeline.start import check_folders, clear_stale_lock, forget_run, note_run
 from pipeline.summary import summarise_applied, summarise_networks, summarise_run
@@ -165,11 +165,6 @@ def layer_of(model):
     """The name of the layer that is read of a network, or auto."""
     layer = config["cam"]["layer"]
     return layer.get(model, "auto") if isinstance(layer, dict) else layer
-
-
-def modules_of_model(name):
-    """Where a network and its plan are written."""
-    return [MODELS[name].module, MODELS[name].planner.rpartition(".")[0]]
 
 
 def methods_of(model=None):
@@ -547,7 +542,6 @@ AREA_MEANS = "results/{cohort}/{task}/baselines/areas.tsv"
 CHUNK = f"{RUN}/{{method}}/scans/chunk-{{chunk}}"
 # Methods that look at a network; the summary looks at their maps.
 EXPLAINING = "|".join(method for method in METHODS if method != "summary")
-ALL_MODELS = [module for name in MODELS for module in modules_of_model(name)]
 APPLIED = "results/{cohort}/applied/{network}"
 APPLIED_CHUNK = f"{APPLIED}/{{method}}/scans/chunk-{{chunk}}"
 ATLAS = f"results/template/tpl-{SPACE}_atlas-AAL_dseg"
@@ -581,9 +575,12 @@ def head_file(part):
 # --- inputs and params ----------------------------------------------------------------------------
 
 
-def code_of(script, *modules):
-    """The fingerprint of the code that a rule's script runs, for its params."""
-    return fingerprint(SCRIPTS / f"{script}.py", SCRIPTS, modules)
+def code_of(script, models=(), methods=(), cites=False):
+    """The fingerprint of the code that a rule's script runs, for its params.
+
+    With the networks and methods that it may load by name, or whose papers it cites.
+    """
+    return code_of_script(SCRIPTS / f"{script}.py", SCRIPTS, models, methods, cites)
 
 
 def sort_keys(value):
@@ -908,7 +905,7 @@ def hyperparameters_of_training(wildcards):
 
 def code_of_training(wildcards):
     """The code that trains this network, and no other network's."""
-    return code_of("train_network", *modules_of_model(wildcards.model))
+    return code_of("train_network", [wildcards.model])
 
 
 def chunked(images):
@@ -995,8 +992,7 @@ def kept_maps(path):
 
 def code_of_relevance(wildcards):
     """The code that explains by this method, and no other method's."""
-    modules = [*modules_of_model(wildcards.model), METHODS[wildcards.method].module]
-    return code_of("explain_scans", *modules)
+    return code_of("explain_scans", [wildcards.model], [wildcards.method])
 
 
 def folds_of(cohort, task):
@@ -1040,7 +1036,7 @@ def new_scans_settings(wildcards):
 
 def code_of_new_scans(wildcards):
     """The code that explains new scans: of which network is not known yet."""
-    return code_of("explain_scans", *ALL_MODELS, METHODS[wildcards.method].module)
+    return code_of("explain_scans", MODELS, [wildcards.method])
 
 
 def new_maps_of_method(wildcards):
@@ -1323,7 +1319,7 @@ def changing_settings():
 
 def code_of_changing(wildcards):
     """The code that follows this network, and no other network's."""
-    return code_of("change_areas", *modules_of_model(wildcards.model))
+    return code_of("change_areas", [wildcards.model])
 
 
 def randomised_methods(model):
@@ -1351,8 +1347,7 @@ def randomising_settings(wildcards):
 
 def code_of_randomising(wildcards):
     """The code that explains by this method, and no other method's."""
-    modules = [*modules_of_model(wildcards.model), METHODS[wildcards.method].module]
-    return code_of("randomise_layers", *modules)
+    return code_of("randomise_layers", [wildcards.model], [wildcards.method])
 
 
 def explained_splits(cohort, task):
@@ -1519,6 +1514,13 @@ def reported_networks(wildcards=None):
         for told in reported_tasks()
         for model in models_of(told["cohort"])
     ]
+
+
+def code_of_report(wildcards):
+    """The code that puts the report together, and the papers that it cites."""
+    models = {model for told in reported_tasks() for model in models_of(told["cohort"])}
+    methods = {method for run in explained_runs() for method in run["methods"]}
+    return code_of("report_results", models, methods, cites=True)
 
 
 def retrained_folders(wildcards=None):

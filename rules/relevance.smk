@@ -78,7 +78,7 @@ rule combine_heatmaps:
     params:
         methods=summarised_methods,
         normalise=config["summary"]["normalise"],
-        code=code_of("combine_heatmaps", "voxplain.relevance.combine"),
+        code=code_of("combine_heatmaps"),
     script:
         "../scripts/combine_heatmaps.py"
 

@@ -30,7 +30,7 @@ rule report_results:
         config=reported_config(),
         version=VERSION,
         snakemake_version=SNAKEMAKE_VERSION,
-        code=code_of("report_results"),
+        code=code_of_report,
     script:
         "../scripts/report_results.py"
 

@@ -12,17 +12,23 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-# Of :mod:`voxplain.relevance` and :mod:`voxplain.models`.
+# Of :mod:`voxplain.relevance` and :mod:`voxplain.models`; see :mod:`pipeline.selected`.
 _REGISTRIES = ("METHODS", "MODELS")
 
 
-def fingerprint(script: str | Path, library: str | Path, modules: Iterable[str] = ()) -> str:
+def fingerprint(
+    script: str | Path,
+    library: str | Path,
+    modules: Iterable[str] = (),
+    entries: Iterable[str] = (),
+) -> str:
     """Digest the syntax of a script and of the library modules that it uses, transitively.
 
     Comments, docstrings and layout do not count. A registry that imports its members by name at run
-    time hides them from this walk: name the members a job selects in ``modules``. The registries'
-    entries do not count themselves: what they say of code is where it is, and one more method or
-    network is no change of the others.
+    time hides them from this walk: name the members a job selects in ``modules``. The entries of
+    registries do not count where they stand, nor do constants of which only they are made: else one
+    more method or network were a change of all others. What a job's own entries say counts by
+    ``entries``.
 
     Parameters
     ----------
@@ -32,6 +38,8 @@ def fingerprint(script: str | Path, library: str | Path, modules: Iterable[str] 
         The folder that holds the library's packages; imports from elsewhere are not followed.
     modules
         Dotted names of modules that the job loads by name.
+    entries
+        What else it selects by name, as text that is the same in every version of Python.
 
     Returns
     -------
@@ -65,6 +73,7 @@ def fingerprint(script: str | Path, library: str | Path, modules: Iterable[str] 
     if places[own] == own:
         places[own] = Path(own).name
     told = sorted(f"{places[path]} {digest}" for path, digest in digests.items())
+    told += sorted(entries)
     return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
 
 
@@ -89,6 +98,7 @@ def _parse(path: str, _changed: int) -> tuple[str, frozenset[str]]:
             and isinstance(body[0].value.value, str)
         ):
             node.body = body[1:]
+    tree.body = _without_registries(tree.body)
     digest = hashlib.sha256(_dump(tree).encode()).hexdigest()
     return digest, frozenset(names)
 
@@ -97,7 +107,7 @@ def _dump(node: object) -> str:
     """A syntax tree as text that is the same in every version of Python.
 
     `ast.dump` is not: versions add fields, and differ in whether empty ones are shown. The number
-    of a release (``__version__``) and the registries compute nothing and are left out.
+    of a release (``__version__``) computes nothing and is left out.
     """
     if isinstance(node, ast.AST):
         told = []
@@ -107,16 +117,36 @@ def _dump(node: object) -> str:
                 told.append(f"{name}={_dump(value)}")
         return f"{type(node).__name__}({','.join(told)})"
     if isinstance(node, list):
-        return f"[{','.join([_dump(item) for item in node if not _computes_nothing(item)])}]"
+        return f"[{','.join([_dump(item) for item in node if _assigned(item) != '__version__'])}]"
     return repr(node)
 
 
-def _computes_nothing(node: object) -> bool:
+def _assigned(node: object) -> str:
+    """The one name that a statement gives a value, else nothing."""
     if isinstance(node, ast.AnnAssign):
-        return getattr(node.target, "id", "") in _REGISTRIES
-    return isinstance(node, ast.Assign) and [getattr(t, "id", "") for t in node.targets] == [
-        "__version__"
-    ]
+        return getattr(node.target, "id", "")
+    if isinstance(node, ast.Assign) and len(node.targets) == 1:
+        return getattr(node.targets[0], "id", "")
+    return ""
+
+
+def _without_registries(body: list[ast.stmt]) -> list[ast.stmt]:
+    """A module's statements but for registries and private constants that only they name."""
+    left = [node for node in body if _assigned(node) not in _REGISTRIES]
+    while len(left) < len(body):
+        of_those_gone = _names_in(set(body) - set(left))
+        body = left
+        left = []
+        for node in body:
+            name = _assigned(node)
+            own = name.startswith("_") and name in of_those_gone
+            if not own or name in _names_in(set(body) - {node}):
+                left.append(node)
+    return left
+
+
+def _names_in(nodes: Iterable[ast.AST]) -> set[str]:
+    return {part.id for node in nodes for part in ast.walk(node) if isinstance(part, ast.Name)}
 
 
 def _module_files(name: str, library: str) -> Iterator[str]:

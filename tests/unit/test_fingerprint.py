@@ -227,3 +227,31 @@ def test_one_more_entry_of_a_registry_is_no_change_of_the_others(tmp_path):
     assert prints["plain"] != prints["other"]
     registry.write_text("METHODS: dict[str, str] = {}\nLEVEL = 2\n")
     assert fingerprint(script, tmp_path, ["methods.plain"]) not in prints["plain"]
+
+
+def test_constants_of_a_registry_count_where_something_else_names_them(tmp_path):
+    """What its entries say of a job, the job says itself."""
+    script = tmp_path / "explain.py"
+    script.write_text("import methods\n")
+    registry, prints = tmp_path / "methods.py", []
+    entries = "METHODS: dict[str, int] = {'plain': _MORE}\n"
+    for text in (
+        "_PART = 1\n_MORE = _PART + 1\n" + entries,
+        "_PART = 2\n_MORE = _PART + 1\n" + entries,
+        "_PART = 2\n_MORE = 5\n" + entries,
+        "_PART = 1\n_MORE = _PART + 1\n" + entries + "LEVEL = _PART\n",
+        "_PART = 2\n_MORE = _PART + 1\n" + entries + "LEVEL = _PART\n",
+        "PART = 1\n_MORE = PART + 1\n" + entries,
+        "PART = 2\n_MORE = PART + 1\n" + entries,
+    ):
+        registry.write_text(text)
+        prints.append(fingerprint(script, tmp_path))
+    assert prints[0] == prints[1]
+    assert len(set(prints[1:])) == len(prints[1:])
+
+
+def test_what_a_job_selects_counts_in_any_order(code):
+    script = code / "compute.py"
+    told = {fingerprint(script, code, entries=e) for e in (["a", "b"], ["b", "a"])}
+    told |= {digest(code), fingerprint(script, code, entries=["a"])}
+    assert len(told) == 3

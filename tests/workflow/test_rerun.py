@@ -316,6 +316,26 @@ def test_one_methods_module_reruns_its_own_methods_only(finished, checkout):
     assert run.jobs["explain_scans"] == 5, "four gradients, and grad_cam, which takes one"
 
 
+def test_an_edited_entry_of_a_registry_reruns_what_it_decides(finished, checkout):
+    path = checkout / "scripts/voxplain/relevance/__init__.py"
+    text = path.read_text()
+    for told in ("number of noisy copies", "_GRADIENT = 3"):  # for people, and for the estimate
+        assert told in text
+    path.write_text(text.replace("number of noisy", "how many noisy").replace("NT = 3", "NT = 4"))
+    assert "Nothing to be done" in snakemake(finished, "-n", root=checkout, config=TINY).said
+    filled_in = '"mask": "[x, y, z] bool; the voxels that get noise",'
+    assert filled_in in text
+    path.write_text(text.replace(filled_in, ""))
+    run = snakemake(finished, "-n", root=checkout, config=TINY)
+    assert run.jobs["explain_scans"] == 1, run.said
+    assert "method=smoothgrad" in run.said
+    assert run.rules == EXPLAIN_OTHERS
+    path.write_text(text.replace('sources=("zeiler2014",)', 'sources=("zeiler2014", "wen2020")'))
+    run = snakemake(finished, "-n", root=checkout, config=TINY)
+    assert not run.rules, run.said
+    assert run.jobs["report_results"] == 1, "it cites them"
+
+
 def test_one_more_network_or_task_trains_only_its_own(tiny_run):
     config = {**TINY, "models": {**TINY["models"], "voxcnn": {"epochs": 2}}}
     run = snakemake(tiny_run, "-n", config=config)

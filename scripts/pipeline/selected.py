@@ -1,0 +1,70 @@
+"""The fingerprint of a script with the networks and methods that it loads by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+
+from pipeline.fingerprint import fingerprint
+from voxplain.models import MODELS, Model
+from voxplain.relevance import METHODS, Method
+
+# What decides nothing of what a job makes: words, papers, what the estimate asks for, and the
+# recipe, which a job has among its settings. Any other field counts, and so does a new one.
+_TOLD = {"description", "layers", "passes", "per", "recipe", "sources"}
+
+
+def code_of_script(
+    script: str | Path,
+    library: str | Path,
+    models: Collection[str] = (),
+    methods: Collection[str] = (),
+    cites: bool = False,
+) -> str:
+    """Digest what a job runs: its script, and of the registries the entries that it may select.
+
+    Parameters
+    ----------
+    script, library
+        As :func:`pipeline.fingerprint.fingerprint`.
+    models, methods
+        Keys of :data:`voxplain.models.MODELS` and :data:`voxplain.relevance.METHODS`. Of the
+        networks that a method applies to, only those of ``models`` count.
+    cites
+        The job tells the papers of these networks and methods, and computes nothing by them.
+
+    Returns
+    -------
+    16 hexadecimal digits. Entries that are not named change none of them.
+    """
+    networks = {name: MODELS[name] for name in models}
+    explaining = {name: METHODS[name] for name in methods}
+    if cites:
+        papers = [*_papers(networks), *_papers(explaining)]
+        return fingerprint(script, library, entries=papers)
+    modules = [network.planner.rpartition(".")[0] for network in networks.values()]
+    modules += [entry.module for entry in (*networks.values(), *explaining.values())]
+    for name, method in explaining.items():
+        applies = [model for model in models if not method.models or model in method.models]
+        explaining[name] = dataclasses.replace(method, models=tuple(applies))
+    entries = [*_computing(networks), *_computing(explaining)]
+    return fingerprint(script, library, modules, entries)
+
+
+def _papers(entries: Mapping[str, Model] | Mapping[str, Method]) -> Iterator[str]:
+    for name, entry in entries.items():
+        yield f"{type(entry).__name__} {name}: {', '.join(entry.sources)}"
+
+
+def _computing(entries: Mapping[str, Model] | Mapping[str, Method]) -> Iterator[str]:
+    """The fields of entries that decide what is computed, whatever the order of names in them."""
+    for name, entry in entries.items():
+        told = [f"{type(entry).__name__} {name}"]
+        for field in dataclasses.fields(entry):
+            value = getattr(entry, field.name)
+            if field.name not in _TOLD:
+                # Of options only the names; what they mean is for people.
+                kept = sorted(value) if isinstance(value, dict | tuple) else value
+                told.append(f"{field.name}={kept!r}")
+        yield "; ".join(told)

@@ -1,0 +1,159 @@
+"""What an entry of a registry says reaches the fingerprints of the jobs that select it."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline.fingerprint import fingerprint
+from selecting import codes_of
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+NETWORKS, METHODS = "voxplain/models/__init__.py", "voxplain/relevance/__init__.py"
+OF_METHODS = ("explain_scans", "randomise_layers")
+
+
+@pytest.fixture(scope="module")
+def before():
+    return codes_of(SCRIPTS)
+
+
+def changed(before, tmp_path, name, old, new):
+    """Jobs whose fingerprint another text of a registry changes, makes or removes."""
+    copy = tmp_path / "scripts"
+    shutil.copytree(SCRIPTS, copy, ignore=shutil.ignore_patterns("__pycache__", "assets"))
+    text = (copy / name).read_text()
+    assert old in text
+    (copy / name).write_text(text.replace(old, new, 1))
+    after = codes_of(copy)
+    return {job for job in before.keys() | after.keys() if before.get(job) != after.get(job)}
+
+
+def jobs_of_methods(before, *names):
+    """All that explain by these."""
+    return {job for job in before if job[0] in OF_METHODS and job[-1] in names}
+
+
+def jobs_of_network(before, name):
+    """All that load this one, or that may load any."""
+    return {job for job in before if job[0] != "report_results" and {name, "any"} & set(job)}
+
+
+def test_every_entry_has_a_fingerprint_of_its_own(before):
+    assert len(set(before.values())) == len(before)
+
+
+def test_no_other_script_reaches_a_registry(before, tmp_path):
+    """Beside the estimate, which keeps no fingerprint."""
+    copy = tmp_path / "scripts"
+    shutil.copytree(SCRIPTS, copy, ignore=shutil.ignore_patterns("__pycache__", "assets"))
+    for name in (NETWORKS, METHODS):
+        (copy / name).write_text((copy / name).read_text() + "\nADDED = 1\n")
+    reach = {
+        script.stem
+        for script in SCRIPTS.glob("*.py")
+        if fingerprint(script, SCRIPTS) != fingerprint(copy / script.name, copy)
+    }
+    assert reach == {job[0] for job in before} | {"estimate"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"voxplain.models.shapes.plan_voxcnn"', '"voxplain.models.shapes.plan_rieke"'),
+        ('"voxplain.models.voxcnn"', '"voxplain.models.rieke"'),
+    ],
+    ids=["planner", "module"],
+)
+def test_how_a_network_is_built_counts_for_the_jobs_that_load_it(before, tmp_path, old, new):
+    found = changed(before, tmp_path, NETWORKS, old, new)
+    assert found == jobs_of_network(before, "voxcnn")
+    assert {job[0] for job in found} == {
+        *("train_network", "change_areas", "explain_scans", "randomise_layers", "apply_network")
+    }
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "methods"),
+    [
+        ('"mask": "[x, y, z] bool; the voxels that get noise",', "", ["smoothgrad"]),
+        (
+            '_MEMORY = {"',
+            '_MEMORY = {"labels": "areas", "mask": "the brain", "',
+            ["area_occlusion", "occlusion", "sa_ucm", "voxel_occlusion"],
+        ),
+        (
+            '"lrp": Method(\n        "voxplain.relevance.lrp"',
+            '"lrp": Method(\n        "voxplain.relevance.gradient"',
+            ["lrp"],
+        ),
+        ('(Simonyan et al. 2014)",', '(Simonyan et al. 2014)", explains="logit",', ["sensitivity"]),
+    ],
+    ids=["options", "options of several", "module", "explains"],
+)
+def test_what_a_method_takes_and_explains_counts_for_its_jobs(before, tmp_path, old, new, methods):
+    found = changed(before, tmp_path, METHODS, old, new)
+    assert found == jobs_of_methods(before, *methods)
+    assert {job[1] for job in found} > {"any", "rieke", "voxcnn"}
+
+
+def test_the_networks_of_a_method_count_where_one_is_concerned(before, tmp_path):
+    """One more network of `cam` explains nothing of the others again."""
+    found = changed(
+        before,
+        tmp_path,
+        METHODS,
+        'models=("voxresnet_gap", "voxresnet_shallow_gap")',
+        'models=("voxcnn", "voxresnet_shallow_gap", "voxresnet_gap")',
+    )
+    assert found == {
+        ("explain_scans", "voxcnn", "cam"),
+        ("randomise_layers", "voxcnn", "cam"),
+        ("explain_scans", "any", "cam"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        (NETWORKS, "ten convolutions", "10 convolutions"),
+        (NETWORKS, "passes=2,", "passes=3,"),
+        (NETWORKS, "layers=13", "layers=14"),
+        (NETWORKS, 'Recipe("adam", 2.7e-5', 'Recipe("adam", 3e-5'),
+        (NETWORKS, '_VOXRESNET_RECIPE = Recipe("sgd"', '_VOXRESNET_RECIPE = Recipe("adam"'),
+        (METHODS, "number of noisy copies", "how many copies"),
+        (METHODS, "_GRADIENT = 3", "_GRADIENT = 4"),
+        (METHODS, 'per="samples"', "per=None"),
+        (METHODS, '"samples": "number', '"seed": "of it", "samples": "number'),
+        (METHODS, '"layer": "name of', '"layer": "the name of'),
+    ],
+)
+def test_words_and_estimates_and_recipes_change_nothing(before, tmp_path, name, old, new):
+    """A recipe is among the settings of a training, which count themselves."""
+    assert changed(before, tmp_path, name, old, new) == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "of"),
+    [
+        (NETWORKS, 'sources=("rieke2018",)', 'sources=("rieke2018", "wen2020")', "rieke"),
+        (METHODS, 'sources=("bach2015",)', "sources=()", "lrp"),
+    ],
+)
+def test_papers_count_where_they_are_cited(before, tmp_path, name, old, new, of):
+    assert changed(before, tmp_path, name, old, new) == {("report_results", of)}
+
+
+def test_one_more_entry_changes_no_other_job(before, tmp_path):
+    method = '"another": Method("voxplain.relevance.gradient", "one more"),\n    "lrp": Method('
+    found = changed(before, tmp_path / "method", METHODS, '"lrp": Method(', method)
+    assert found
+    assert all("another" in job for job in found)
+    network = (
+        '"another": Model("voxplain.models.rieke", "one more", "voxplain.models.shapes.plan_rieke",'
+        '\n _VOXRESNET_RECIPE, passes=1, layers=7),\n    "voxcnn": Model('
+    )
+    found = changed(before, tmp_path / "network", NETWORKS, '"voxcnn": Model(', network)
+    # Of what is applied the network may be any.
+    assert ("apply_network", "any") in found
+    assert all({"another", "any"} & set(job) for job in found)
