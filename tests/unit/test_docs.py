@@ -1,8 +1,11 @@
 """The examples of the documentation run as they stand."""
 
+import argparse
 import re
+import shlex
 
 import pytest
+from snakemake.cli import get_argument_parser
 
 from documented import blocks_of
 from voxplain.relevance import METHODS
@@ -54,3 +57,31 @@ def test_every_example_runs(repository):
             exec(compile(block.text, block.name, "exec"), {})
         except Exception as error:
             pytest.fail(f"{block.name}: {type(error).__name__}: {error}")
+
+
+def commands(repository):
+    """Every call of Snakemake that the documentation and the configurations show, as words."""
+    places = [repository / "README.md", *pages(repository), *(repository / "config").iterdir()]
+    for path in places:
+        for line in path.read_text().splitlines():
+            for call in re.findall(r"(?:^|`|\s)(snakemake [^`|]*)", line.lstrip("# ")):
+                words = shlex.split(call.replace("...", ""), comments=True)
+                # In running text the rest of a sentence follows.
+                if "`" in line or line.lstrip("# ").startswith("snakemake "):
+                    yield f"{path.name}: {call}", words[1:]
+
+
+def test_every_call_of_snakemake_is_one_as_it_is_written(repository):
+    """A target behind --configfile or --quiet is taken for a file or a kind of quiet."""
+    found = 0
+    for name, words in commands(repository):
+        parser = get_argument_parser()
+        parser.exit_on_error = False
+        try:
+            asked = parser.parse_args([word.rstrip(",;").replace("$batch", "1") for word in words])
+        except (SystemExit, argparse.ArgumentError):
+            pytest.fail(name)
+        for file in asked.configfile or ():
+            assert str(file).endswith(".yaml"), name
+        found += 1
+    assert found > 20
