@@ -54,7 +54,7 @@ _PLACE = re.compile(
 _VOXPLAIN = Citation(
     "voxplain",
     "misc",
-    "{The voxplain authors}",
+    "The voxplain authors",
     "voxplain: compared relevance heatmaps of 3D convolutional networks for Alzheimer's disease",
     f"Software, version {__version__}",
     2026,
@@ -371,7 +371,8 @@ def to_bibtex(cited: Sequence[Citation]) -> str:
         venue = _PLACE.fullmatch(citation.venue) if citation.kind != "misc" else None
         places = venue.groupdict() if venue else {"name": citation.venue}
         fields = {
-            "author": citation.authors,
+            # Braces keep a name of several people from being read as one person's.
+            "author": citation.authors if "," in citation.authors else f"{{{citation.authors}}}",
             "title": f"{{{citation.title}}}",
             where[citation.kind]: places.pop("name"),
             **{key: value.replace("-", "--") for key, value in places.items() if value},

@@ -26,6 +26,7 @@ from voxplain.comparison.faithfulness_tables import (
     score_curves,
     summarise_correlations,
     summarise_scores,
+    unmoved_classes,
 )
 from voxplain.faults import SetupFault
 from voxplain.models import MODELS, build_model
@@ -462,3 +463,17 @@ def test_a_map_that_does_not_look_stays_and_a_gradient_does_not():
 @pytest.mark.parametrize("name", MODELS)
 def test_the_registry_knows_how_many_layers_forget(name):
     assert MODELS[name].layers == len(layers_of(network(name), a_scan()))
+
+
+def test_a_class_whose_probability_nothing_moves_is_told_with_it():
+    rows = [
+        (method, group, measure, mean, chance)
+        for method in ("lrp", "occlusion")
+        for group, mean, chance in (("AD", 0.998, 1.0), ("NC", 0.9, 0.4))
+        for measure in ("deletion", "insertion")
+    ]
+    rows.append(("lrp", "AD", "gain", -0.5, 0.0))  # a difference, no probability
+    table = pd.DataFrame(rows, columns=["method", "class", "measure", "mean", "chance"])
+    assert unmoved_classes(table) == {"AD": pytest.approx(0.999)}
+    assert unmoved_classes(table, least=0.6).keys() == {"AD", "NC"}
+    assert unmoved_classes(table.assign(mean=np.nan, chance=np.nan)) == {}

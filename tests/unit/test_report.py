@@ -11,9 +11,12 @@ from pipeline import report as module
 from pipeline.citations import Used, citations_of, to_bibtex
 from pipeline.report import Report, costs_of_rules, hide_subjects, read_table
 from pipeline.settings import complete_settings, read_schema
+from voxplain import __version__
 from voxplain.cohort.fates import COLUMNS, write_fates
 from voxplain.pages import Page
 from voxplain.relevance import METHODS
+
+OWN = "The voxplain authors"
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +141,7 @@ USED = Used(frozenset({"rieke"}), ("sensitivity", "lrp"), followed=True, randomi
 
 
 def keys(config, used=USED):
-    return {citation.key for citation in citations_of(config, used)}
+    return {citation.key for citation in citations_of(config, used)} - {"voxplain"}  # always
 
 
 def test_what_was_used_is_cited_and_nothing_else(config):
@@ -184,7 +187,22 @@ def test_every_method_has_its_citation_and_every_citation_its_entry(config):
         assert citation.title in citation.text
         authors = citation.authors.split(" and ")
         assert authors[0].split(",")[0] in citation.text
-        assert all("," in name or name == "others" for name in authors)
+        assert all("," in name or name in ("others", OWN) for name in authors)
+
+
+def test_the_run_itself_is_cited_and_volumes_and_pages_have_fields_of_their_own(config, repository):
+    cited = citations_of(config, USED)
+    text = to_bibtex(cited)
+    about = yaml.safe_load((repository / "CITATION.cff").read_text())
+    assert cited[0].authors == OWN == about["authors"][0]["name"]
+    assert (cited[0].title, cited[0].year) == (about["title"], about["date-released"].year)
+    assert f"author = {{{{{OWN}}}}}" in text
+    assert f"version {__version__}" in text
+    (wen,) = re.findall(r"@article\{wen2020,(.*?)^\}", text, re.M | re.S)
+    assert "journal = {Medical Image Analysis}" in wen
+    assert "volume = {63}" in wen and "pages = {101694}" in wen
+    (li,) = re.findall(r"@article\{li2016,(.*?)^\}", text, re.M | re.S)
+    assert "pages = {47--56}" in li
 
 
 def test_a_configuration_without_subjects_names_none(config):

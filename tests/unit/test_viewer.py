@@ -92,11 +92,14 @@ def test_the_highest_voxel_of_each_map_is_told_in_mm(made):
     assert row["peak"] == pytest.approx(GRID.matrix[:3, :3] @ place + GRID.matrix[:3, 3])
 
 
-def test_the_classes_of_a_method_share_their_scale(made):
+def test_each_map_has_a_scale_and_the_classes_of_a_method_one_to_share(made):
     page, volumes = made
-    tops = [row["top"] for row in told(page, "maps")]
+    rows = told(page, "maps")
     largest = np.where(volumes["mask"], volumes["AD"], 0).max()
-    assert tops == pytest.approx([largest] * 5, rel=1e-6)
+    assert [row["top"] for row in rows] == pytest.approx([largest] * 5, rel=1e-6)
+    own = [np.where(volumes["mask"], volumes[name], 0).max() for name in ("AD", "NC", "scan")]
+    expected = [own[0], own[0], own[1], own[1], own[2]]
+    assert [row["own_top"] for row in rows] == pytest.approx(expected, rel=1e-6)
 
 
 def test_fine_volumes_are_brought_to_2_mm(tmp_path):
