@@ -1900,6 +1900,24 @@ if workflow.is_main_process:
         logging.getLogger("snakemake.logging").addHandler(recorder)
 
 
+def tell_of_missing():
+    """Before anything runs, say how many scans of the tables have no images, and whether that is too many."""
+    for cohort in COHORTS:
+        gone = [s for s in ALL_SCANS[cohort] if s.fate is not None and s.fate.status == "failed"]
+        if gone:
+            wanted = len(gone) + len(SCANS[cohort])
+            told = (
+                f"Cohort {cohort}: {len(gone)} of {wanted} scans cannot be processed; the first is "
+            )
+            told += f"{gone[0].image}: {gone[0].fate.reason} (all of them: scans.tsv)"
+            if len(gone) > config["max_failed"] * wanted + 1e-9:
+                told += (
+                    f". That is more than max_failed = {config['max_failed']:g} allows: the run "
+                )
+                told += "will stop before any training"
+            tell(told)
+
+
 def begin_reports():
     """Say how far the run is every so often, unless somebody asked for quiet."""
     quiet = set(workflow.output_settings.quiet or ())
@@ -1966,3 +1984,7 @@ def tell(text):
     """Print on the terminal what there is to tell."""
     if text:
         print(text, file=sys.stderr)
+
+
+if workflow.is_main_process:
+    tell_of_missing()

@@ -24,7 +24,7 @@ from voxplain.volumes import Grid, read_array, resample, smooth_for
 
 _ASSETS = Path(__file__).parent / "assets"
 _MEANING = (
-    "Bright: the network's output for its target (by default the disease, the first class) hangs "
+    "Bright: the network's output for its target (by default the disease, the first class) depends "
     "on this voxel, in scans of every class; no sign. Values as the method gives them."
 )
 _FINEST_MM = 2.0  # finer volumes would be eight times as large, and no heatmap is as fine

@@ -173,6 +173,20 @@ def test_a_table_without_a_needed_column_stops_the_run_with_one_line(archive):
     assert "columns" in line
 
 
+def test_a_plan_says_how_many_scans_have_no_images_and_whether_that_is_too_many(archive):
+    assert "cannot be processed" not in snakemake(archive, "-n", config=archive_config()).said
+    lost = rows_of(archive)[0]
+    (folder,) = archive.glob(f"ADNI/*/*/*/{lost['Image Data ID']}")
+    shutil.rmtree(folder)
+    for max_failed, too_many in ((0.05, True), (0.5, False)):
+        config = archive_config(max_failed=max_failed)
+        run = snakemake(archive, "preprocessed", "-n", config=config)
+        assert run.status == 0, run.said
+        (line,) = [told for told in run.said.splitlines() if "cannot be processed" in told]
+        assert line.startswith("Cohort own: 1 of 6 scans cannot be processed; the first is I")
+        assert ("will stop before any training" in line) == too_many
+
+
 def test_bet_without_fsl_is_an_error_that_says_how_to_get_it(archive):
     config = archive_config(skull={"tool": "bet"})
     run = snakemake(archive, "results/own/tools.json", config=config, FSLDIR="")
