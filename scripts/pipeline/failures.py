@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.job import DONE, ERROR
+from pipeline.recorder import EventRecorder
 
 # How the SLURM plugin tells of a job.
 SLURM_STATE = re.compile(r"SLURM status is: '([^']+)'")
@@ -45,23 +45,16 @@ class FailedJob:
     since: float = 0
 
 
-class FailureRecorder(logging.Handler):
+class FailureRecorder(EventRecorder):
     """Keeps what Snakemake's log says of jobs that fail: the executor's reason and logs."""
 
     def __init__(self) -> None:
-        super().__init__(logging.INFO)
+        super().__init__()
         self._cluster_logs: dict[object, tuple[str, ...]] = {}
         self._reasons: dict[object, str] = {}
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Take note of one event (``snakemake_interface_logger_plugins.common.LogEvent``)."""
-        # An error in here would keep Snakemake from ever learning that the job failed.
-        try:
-            self._note(str(getattr(record, "event", "")), vars(record))
-        except Exception:
-            self.handleError(record)
-
-    def _note(self, event: str, told: Mapping[str, Any]) -> None:
+    def note(self, event: str, told: Mapping[str, Any]) -> None:
+        """See :class:`EventRecorder`."""
         if event == "group_error":
             for job in told["job_error_info"]:
                 self._cluster_logs[job["jobid"]] = tuple(map(str, told["aux_logs"]))

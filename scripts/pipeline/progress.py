@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.recorder import EventRecorder
+
 # Seconds between two reports: somebody watches a terminal, a log file is read afterwards.
 WATCHED_S, LOGGED_S = 60, 300
 # Jobs that are younger are about to end, or have nothing to say yet.
@@ -35,7 +37,7 @@ class _Job:
     since: float  # the same by the clock of files
 
 
-class ProgressRecorder(logging.Handler):
+class ProgressRecorder(EventRecorder):
     """Keeps what Snakemake's log says of jobs that wait, begin and end.
 
     Parameters
@@ -54,7 +56,7 @@ class ProgressRecorder(logging.Handler):
         on_cluster: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(logging.INFO)
+        super().__init__()
         self._ask, self._on_cluster, self._clock = expected_s, on_cluster, clock
         self._expected: Mapping[str, float] | None = None
         self._counts: dict[str, int] = {}
@@ -62,15 +64,8 @@ class ProgressRecorder(logging.Handler):
         self._took: dict[str, list[float]] = {}
         self._began: float | None = None
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Take note of one event (``snakemake_interface_logger_plugins.common.LogEvent``)."""
-        # An error in here would keep Snakemake from ever learning what happened.
-        try:
-            self._note(str(getattr(record, "event", "")), vars(record))
-        except Exception:
-            self.handleError(record)
-
-    def _note(self, event: str, told: Mapping[str, Any]) -> None:
+    def note(self, event: str, told: Mapping[str, Any]) -> None:
+        """See :class:`EventRecorder`."""
         now = self._clock()
         if event == "run_info":
             counts = told["stats"]
