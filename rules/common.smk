@@ -8,6 +8,7 @@ import itertools
 import logging
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 from snakemake import __version__ as SNAKEMAKE_VERSION
@@ -130,8 +131,11 @@ def load_cohort(name, settings):
     for classes in tasks or ():
         for group in classes:
             if not any(class_in(scan, classes) == group for scan in usable):
+                counts = Counter(str(scan.diagnosis) for scan in scans).most_common(12)
+                told = ", ".join(f"{word!r} ({count})" for word, count in counts)
                 raise SetupFault(
-                    f"cohort {name} has no scan of class {group} to process (table {table}); "
+                    f"cohort {name} has no scan of class {group} to process (table {table}); its "
+                    f"diagnoses are {told}: say what they mean in `diagnosis_words` of the cohort, "
                     "correct the table, or leave the class out of `tasks`"
                 )
     named = {scan.image for scan in scans}

@@ -209,7 +209,12 @@ def test_the_papers_config_builds_its_dag_on_a_tree_of_this_form(archive):
 
 
 def test_a_class_without_scans_stops_the_run_before_any_job(archive):
-    write_rows(archive, [row for row in rows_of(archive) if row["Group"] != "CN"])
+    rows = rows_of(archive)
+    write_rows(archive, [{**row, "Group": row["Group"].replace("CN", "fine")} for row in rows])
+    run = snakemake(archive, "-n", config=archive_config())
+    assert "cohort own has no scan of class NC to process (table scans.csv)" in run.said
+    assert "'fine' (3)" in run.said and "`diagnosis_words`" in run.said
+    write_rows(archive, [row for row in rows if row["Group"] != "CN"])
     run = snakemake(archive, config=archive_config())
     assert run.status != 0
     assert "cohort own has no scan of class NC to process (table scans.csv)" in run.said
