@@ -89,7 +89,7 @@ TABLE = {
     "quality.keep": (["I1001000"], QUALITY),
     "report.subjects": (False, set()),
     "report.viewed_scans": (1, set()),
-    "report.radiological": (True, {"compare_methods", "show_truth"}),
+    "report.radiological": (True, {"compare_methods", "show_truth"} | TRUST),
     "max_failed": (0.1, {"check_scans"}),
     "keep_intermediates": (False, set()),
     "splits.folds": (3, FOLDS),
