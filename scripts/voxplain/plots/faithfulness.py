@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from voxplain.comparison.faithfulness import DIRECTIONS, RANDOM
-from voxplain.plots.figures import PAGE, Picture, head, in_print, legend_beside, line_looks
+from voxplain.plots.figures import PAGE, Picture, head, in_print, legend_beside
+from voxplain.plots.lines import line_looks
 
 _AT_RANDOM = {"color": "0.3", "lw": 1.2, "ls": ":"}
 _TOLD = {

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, ParamSpec
 
 import matplotlib
-import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -80,15 +79,6 @@ def legend_beside(figure: Figure, handles: Sequence[Artist]) -> None:
     needed = 0.17 * len(handles) + 0.7
     figure.set_figheight(max(figure.get_figheight(), needed))
     figure.legend(handles=handles, frameon=False, loc="outside right center")
-
-
-def line_looks(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Ten colours that most eyes tell apart, then the same ones broken."""
-    palette = sns.color_palette("colorblind", 10)
-    return {
-        method: {"color": palette[number % 10], "ls": ("-", "--")[number // 10 % 2]}
-        for number, method in enumerate(methods)
-    }
 
 
 def save(figure: Figure, paths: str | Path | Iterable[str | Path], dpi: float = DPI) -> None:

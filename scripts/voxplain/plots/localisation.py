@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from voxplain.comparison.distance import normalise
-from voxplain.plots.figures import Picture, head, in_print, legend_beside, line_looks
+from voxplain.plots.figures import Picture, head, in_print, legend_beside
+from voxplain.plots.lines import line_looks
 from voxplain.plots.overlay import AXES, SliceTable, bounds, top_of_scale
 from voxplain.volumes import Grid
 

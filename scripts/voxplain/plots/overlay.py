@@ -8,15 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
-from matplotlib.patheffects import withStroke
 
 from voxplain.comparison.distance import normalise
 from voxplain.plots.figures import PAGE, Picture
+from voxplain.plots.slices import AXES, PLANES, mark_sides
 from voxplain.volumes import Grid
 
-AXES = "xyz"
 NOTHING = "0 everywhere"
-PLANES = dict(zip(AXES, ("sagittal", "coronal", "axial"), strict=True))
 _ASIDE_MM = 12.0  # around the brain, for the letters
 _SHOWN_FROM = 0.05  # of a colour scale: below it the template shows through
 
@@ -167,31 +165,6 @@ def bounds(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The box around a mask: its first voxel along each axis, and the one after its last."""
     places = np.argwhere(mask)
     return places.min(axis=0), places.max(axis=0) + 1
-
-
-def mark_sides(place: Axes, axis: str, radiological: bool) -> None:
-    """Turn a slice whose voxels run to the right and the front as asked, and letter its sides.
-
-    Parameters
-    ----------
-    axis
-        The one it is cut across: x, y or z.
-    """
-    sides = "PA" if axis == "x" else "LR"
-    if radiological and axis != "x":
-        place.invert_xaxis()
-        sides = sides[::-1]
-    for at, letter, align in zip((0.02, 0.98), sides, ("left", "right"), strict=True):
-        place.text(
-            at,
-            0.5,
-            letter,
-            color="white",
-            fontsize=5,
-            ha=align,
-            transform=place.transAxes,
-            path_effects=[withStroke(linewidth=1.5, foreground="black")],
-        )
 
 
 def draw_bar(bar: Axes, image: AxesImage | None, top: str) -> None:

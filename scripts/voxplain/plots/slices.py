@@ -5,12 +5,15 @@ from __future__ import annotations
 import textwrap
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from voxplain.plots.figures import PAGE, Picture, in_print
-from voxplain.plots.overlay import AXES, PLANES, mark_sides
 from voxplain.volumes import Grid
 
+AXES = "xyz"
+PLANES = dict(zip(AXES, ("sagittal", "coronal", "axial"), strict=True))
 _OUTLINE, _INNER = "#ff9d00", "#4fc3f7"  # legible on grey, and to colour-blind eyes
 
 
@@ -84,3 +87,28 @@ def plot_text(*lines: str) -> Figure:
     text = "\n".join(textwrap.fill(line, 110) for line in lines)
     figure.text(0.03, 0.5, text, color="white", va="center", parse_math=False)
     return figure
+
+
+def mark_sides(place: Axes, axis: str, radiological: bool) -> None:
+    """Turn a slice whose voxels run to the right and the front as asked, and letter its sides.
+
+    Parameters
+    ----------
+    axis
+        The one it is cut across: x, y or z.
+    """
+    sides = "PA" if axis == "x" else "LR"
+    if radiological and axis != "x":
+        place.invert_xaxis()
+        sides = sides[::-1]
+    for at, letter, align in zip((0.02, 0.98), sides, ("left", "right"), strict=True):
+        place.text(
+            at,
+            0.5,
+            letter,
+            color="white",
+            fontsize=5,
+            ha=align,
+            transform=place.transAxes,
+            path_effects=[withStroke(linewidth=1.5, foreground="black")],
+        )
