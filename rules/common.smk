@@ -19,7 +19,7 @@ from snakemake.settings.enums import Quietness
 SCRIPTS = Path(str(workflow.current_basedir)).parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from pipeline.estimate import CohortSize, ExplainedSplit, estimate, read_costs
+from pipeline.estimate import estimate, read_costs, read_sizes
 from pipeline.failures import FailureRecorder, describe_failures
 from pipeline.progress import ProgressRecorder, Reporter, spare_log
 from pipeline.scheduling import lift_default_rate_limit
@@ -1651,6 +1651,11 @@ def all_baselines(wildcards):
     ]
 
 
+def estimated_settings():
+    """The settings from which a run's cost is estimated."""
+    return sort_keys({**config, "methods_of": {m: methods_of(m) for m in config["models"]}})
+
+
 def cohort_sizes():
     """The numbers of scans, splits and heads, from which a run's cost is estimated."""
     sizes = []
@@ -1776,14 +1781,18 @@ def growing(amount):
     return grown
 
 
+def lost_before(cohort):
+    """The scans that are lost before anything runs: without images, or with a line that says too little."""
+    return [s for s in ALL_SCANS[cohort] if s.fate is not None and s.fate.status == "failed"]
+
+
 def most_lost(wildcards):
     """How many scans may be lost in processing under max_failed; as text, since it may be negative."""
     # The cohort's own gate has no split.
     test = tested_cohort(wildcards) if "split" in wildcards.keys() else wildcards.cohort
     left = 0
     for cohort in {wildcards.cohort, test}:
-        fates = [scan.fate.status for scan in ALL_SCANS[cohort] if scan.fate is not None]
-        gone = fates.count("failed")
+        gone = len(lost_before(cohort))
         wanted = gone + len(SCANS[cohort])
         left += int(config["max_failed"] * wanted + 1e-9) - gone
     return str(left)
@@ -1807,11 +1816,7 @@ REGISTRATION_MINUTES = {"affine": 10, "syn_fast": 10, "syn_quick": 20, "syn": 24
 
 def expected_seconds():
     """Rule to the seconds that a job of it is reckoned to take, for the time that is left of a run."""
-    sizes = [
-        CohortSize(**{**size, "explained": [ExplainedSplit(**one) for one in size["explained"]]})
-        for size in cohort_sizes()
-    ]
-    settings = {**config, "methods_of": {model: methods_of(model) for model in config["models"]}}
+    sizes, settings = read_sizes(cohort_sizes()), estimated_settings()
     on_gpu = config["device"] != "cpu" and (ON_CLUSTER or has_gpu())
     return dict.fromkeys(("all", "simulated", "converted", "preprocessed"), 0.0) | {
         row.rule: 3600 * (row.gpu_h if on_gpu and row.gpu_h else row.cpu_h) / row.jobs
@@ -1907,8 +1912,7 @@ if workflow.is_main_process:
 def tell_of_missing():
     """Before anything runs, say how many scans of the tables have no images, and whether that is too many."""
     for cohort in COHORTS:
-        gone = [s for s in ALL_SCANS[cohort] if s.fate is not None and s.fate.status == "failed"]
-        if gone:
+        if gone := lost_before(cohort):
             wanted = len(gone) + len(SCANS[cohort])
             told = (
                 f"Cohort {cohort}: {len(gone)} of {wanted} scans cannot be processed; the first is "

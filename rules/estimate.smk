@@ -16,6 +16,6 @@ rule estimate:
         runtime=5,
     params:
         cohorts=cohort_sizes(),
-        settings=sort_keys({**config, "methods_of": {m: methods_of(m) for m in config["models"]}}),
+        settings=estimated_settings(),
     script:
         "../scripts/estimate.py"

@@ -2,12 +2,9 @@
 
 from pathlib import Path
 
-from pipeline.estimate import CohortSize, ExplainedSplit, describe_estimate, estimate, read_costs
+from pipeline.estimate import describe_estimate, estimate, read_costs, read_sizes
 
-sizes = [
-    CohortSize(**{**size, "explained": [ExplainedSplit(**split) for split in size["explained"]]})
-    for size in snakemake.params.cohorts
-]
+sizes = read_sizes(snakemake.params.cohorts)
 told = describe_estimate(sizes, estimate(sizes, snakemake.params.settings, read_costs()))
 print(told)
 Path(snakemake.log[0]).write_text(f"{told}\n", encoding="utf-8")

@@ -369,6 +369,16 @@ def _count_compared(explained: Sequence[ExplainedSplit], seeds: int) -> tuple[in
     return len(over_seeds) + len(over_folds), seeds * sum(split.classes for split in read)
 
 
+def read_sizes(told: Sequence[Mapping[str, Any]]) -> list[CohortSize]:
+    """Sizes of cohorts from plain values, as a job is given them."""
+    return [
+        CohortSize(
+            **{**size, "explained": [ExplainedSplit(**split) for split in size["explained"]]}
+        )
+        for size in told
+    ]
+
+
 def estimate(
     cohorts: Sequence[CohortSize], settings: Mapping[str, Any], costs: Mapping[str, Any]
 ) -> list[Row]:
