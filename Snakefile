@@ -41,7 +41,7 @@ rule all:
     """Take every cohort all the way."""
     default_target: True
     input:
-        rules_targets("all"),
+        targets_of_all,
 
 
 rule simulated:

@@ -21,6 +21,7 @@ sys.path.insert(0, str(SCRIPTS))
 
 from pipeline.estimate import estimate, read_costs, read_sizes
 from pipeline.failures import FailureRecorder, describe_failures
+from pipeline.faulty import Faulty
 from pipeline.progress import ProgressRecorder, Reporter, spare_log
 from pipeline.scheduling import lift_default_rate_limit
 from pipeline.selected import code_of_script
@@ -59,8 +60,6 @@ DATASET_COLUMNS = {
 }
 # Voxels of the template at 1 mm.
 TEMPLATE_SHAPE = (193, 229, 193)
-# These end before any split is needed.
-SCAN_TARGETS = {"simulated", "converted", "preprocessed", "verify_inputs"}
 STARTED = time.time()
 # Snakemake counts nodes where jobs are submitted. (Which executor it takes it does not know yet.)
 ON_CLUSTER = workflow.nodes is not None
@@ -330,7 +329,13 @@ def check_target(task, classes):
 
 
 def check_apply():
-    """Refuse to apply what is not there."""
+    """Refuse to apply networks that do not exist, or to cohorts without what is asked for.
+
+    Raises
+    ------
+    SetupFault
+    """
+    check_device()
     told = config["apply"]
     for key in ("networks", "cohorts"):
         if not told[key]:
@@ -350,7 +355,7 @@ def check_apply():
 
 def check_kept():
     """Refuse to keep scans by name that are not there."""
-    known = {scan.image for scans in ALL_SCANS.values() for scan in scans}
+    known = {scan.image for _, scans, _ in LOADED.values() for scan in scans}
     for image in config["quality"]["keep"]:
         if image not in known:
             raise SetupFault(
@@ -379,6 +384,8 @@ def check_models():
 
 def check_device():
     """Refuse a GPU that this machine lacks; on a cluster the job's own node will say."""
+    if not workflow.is_main_process:
+        return  # this job may need no GPU, and run on a node that has none
     if config["device"] == "cuda" and not ON_CLUSTER and not has_gpu():
         raise SetupFault(
             "config: device is cuda, but this machine has no NVIDIA driver or no GPU; allowed "
@@ -411,6 +418,7 @@ try:
     config = complete_settings(config, read_schema(SCRIPTS.parent / "schemas/config.schema.yaml"))
     check_names()
     LOADED = {name: load_cohort(name, settings) for name, settings in config["cohorts"].items()}
+    check_kept()
 except SetupFault as fault:
     raise WorkflowError(str(fault)) from None
 
@@ -446,16 +454,13 @@ try:
             check_target(task, classes)
     SPLITS = {name: {task: splits_of(name, task) for task in TASKS} for name in COHORTS}
     check_device()
-    check_kept()
-    if workflow.is_main_process and any(word.endswith("apply") for word in sys.argv):
-        check_apply()
+    FAULT = None
 except SetupFault as fault:
-    # Scans can be preprocessed that could not be trained on; jobs of such a run read this as well.
-    # (Where this is a module, its name stands before a target's.)
-    asked = {target for target in SCAN_TARGETS for word in sys.argv if word.endswith(target)}
-    if workflow.is_main_process and not asked:
-        raise WorkflowError(str(fault)) from None
-    PLANS, SPLITS = {}, {name: {task: {} for task in TASKS} for name in COHORTS}
+    # Scans can be preprocessed that could not be trained on: the targets and jobs that need splits or
+    # networks raise the fault when they look for them. Snakemake would print any other error of an input
+    # function with a traceback.
+    FAULT = SystemExit(str(fault))
+    PLANS, SPLITS = Faulty(FAULT), Faulty(FAULT)
 
 ANY_SPLIT = "|".join([r"repeat-\d+_fold-\d+", FIXED, EXTERNAL.format("[A-Za-z0-9]+")])
 # Where the folds' networks are compared, a split's name stands otherwise.
@@ -1198,7 +1203,8 @@ def truths_of_split(wildcards):
 @functools.cache
 def twinned_images(cohort):
     """The scans of a cohort that are made once more as healthy twins: explained diseased ones."""
-    if not config["localisation"]["residual"]:
+    # Without splits nothing is explained.
+    if not config["localisation"]["residual"] or FAULT:
         return set()
     return {
         image
@@ -1433,7 +1439,8 @@ def tables_of_runs(wildcards):
     paths = []
     for run in explained_runs():
         folder = run["folder"]
-        paths += [f"{folder}/area_changes.tsv"] * run["followed"]
+        tables = ("area_changes", "faithfulness") if run["followed"] else ()
+        paths += [f"{folder}/{name}.tsv" for name in tables]
         paths += [f"{folder}/randomisation.tsv"] * run["randomised"]
         table = f"{Path(folder).parent}/retraining.tsv"
         paths += [table] * (run["retrained"] and table not in paths)
@@ -1656,7 +1663,7 @@ def estimated_settings():
     return sort_keys({**config, "methods_of": {m: methods_of(m) for m in config["models"]}})
 
 
-def cohort_sizes():
+def cohort_sizes(wildcards=None):
     """The numbers of scans, splits and heads, from which a run's cost is estimated."""
     sizes = []
     fitted = fitted_baselines()
@@ -1816,12 +1823,19 @@ REGISTRATION_MINUTES = {"affine": 10, "syn_fast": 10, "syn_quick": 20, "syn": 24
 
 def expected_seconds():
     """Rule to the seconds that a job of it is reckoned to take, for the time that is left of a run."""
+    if FAULT:
+        return {}  # scans are preprocessed, and nothing else
     sizes, settings = read_sizes(cohort_sizes()), estimated_settings()
     on_gpu = config["device"] != "cpu" and (ON_CLUSTER or has_gpu())
     return dict.fromkeys(("all", "simulated", "converted", "preprocessed"), 0.0) | {
         row.rule: 3600 * (row.gpu_h if on_gpu and row.gpu_h else row.cpu_h) / row.jobs
         for row in estimate(sizes, settings, read_costs())
     }
+
+
+def targets_of_all(wildcards):
+    """What a whole run makes; raises what is at fault with splits, networks or the device."""
+    return rules_targets("all")
 
 
 def rules_targets(stage):
@@ -1884,6 +1898,10 @@ def heatmap_targets(cohort, task, model):
 
 def applied_targets(wildcards):
     """Predictions, heatmaps and areas of new scans by networks that are trained already."""
+    try:
+        check_apply()
+    except SetupFault as fault:
+        raise SystemExit(str(fault)) from None
     told = config["apply"]
     paths = expand("results/{cohort}/scans.tsv", cohort=told["cohorts"])
     for cohort in told["cohorts"]:
@@ -1953,7 +1971,7 @@ def print_summary(since=0):
             print(f"  table: {table}", file=sys.stderr)
             print(f"  pictures of every scan: results/{cohort}/quality.html", file=sys.stderr)
         tell(describe_lost_twins(cohort, since))
-        for task in TASKS:
+        for task in [] if FAULT else TASKS:
             for model in models_of(cohort):
                 place = Path(f"results/{cohort}/{task}/{model}")
                 tell(summarise_run(place, explained_splits(cohort, task), since))

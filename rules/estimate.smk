@@ -15,7 +15,7 @@ rule estimate:
         mem_mb=500,
         runtime=5,
     params:
-        cohorts=cohort_sizes(),
+        cohorts=cohort_sizes,
         settings=estimated_settings(),
     script:
         "../scripts/estimate.py"

@@ -1,5 +1,9 @@
-"""One real tiny run, made once, that the tests of the workflow copy and ask questions of."""
+"""Real tiny runs, each made once, that the tests of the workflow read and copy.
 
+The first is what the quick tests look at; the whole one goes on from it to all methods.
+"""
+
+import csv
 import dataclasses
 import functools
 import json
@@ -9,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +21,8 @@ import yaml
 from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[2]
+# Its sitecustomize.py says what a job reads that its rule does not declare.
+TRACING = ROOT / "tests/tracing"
 
 TINY = {
     "cohorts": {
@@ -66,6 +73,12 @@ TINY = {
     },
     "device": "cpu",
 }
+# What the quick tests run: the same scans and networks, and two of the methods.
+FIRST = {
+    **TINY,
+    "heatmaps": {"methods": ["sensitivity", "occlusion"]},
+    "faithfulness": {**TINY["faithfulness"], "randomise": ["sensitivity"]},
+}
 # Where brains are stripped over and over, and nobody looks at the gate of the ladder.
 NO_LADDER = {"tool": "deepbet", "ladder": []}
 # Targets, and the pages of a whole run, which show something of nearly every rule.
@@ -114,41 +127,63 @@ def snakemake(
     """Call Snakemake on the workflow of ``root``, its results below ``directory``."""
     words = command(directory, *arguments, root=root, config=config)
     if "-n" in arguments and not environment:
-        return plan(directory, words[words.index("snakemake") + 1 :])
+        return plan(directory, words[words.index("snakemake") + 1 :], warm=root == ROOT)
+    trace = directory / ".snakemake/trace.jsonl"
+    tracing = {"PYTHONPATH": str(TRACING), "VOXPLAIN_TRACE": str(trace)}
     done = subprocess.run(
         words,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         timeout=2400,
-        env={**os.environ, **environment},
+        env={**os.environ, **tracing, **environment},
         check=False,
     )
+    assert undeclared_in(trace) == set()
     return Run(done.returncode, done.stdout)
 
 
-def plan(directory: Path, arguments: list[str]) -> Run:
-    """A dry run, in a fork of a process that has Snakemake at hand."""
-    handle, said = tempfile.mkstemp(".log", "said-", directory)
+def traced_jobs(trace: Path) -> list[dict]:
+    """Rule and undeclared files of each job that ran, from the file that they wrote."""
+    return [json.loads(line) for line in trace.read_text().splitlines()] if trace.exists() else []
+
+
+def undeclared_in(trace: Path) -> set[tuple[str, str]]:
+    """Rule and file, where a job read a file that its rule does not declare."""
+    return {(job["rule"], path) for job in traced_jobs(trace) for path in job["undeclared"]}
+
+
+def plan(directory: Path, arguments: list[str], warm: bool = True, **more) -> Run:
+    """A dry run, in a fork of a process that has Snakemake (``warm``: and this checkout) at hand.
+
+    See planner.py for what ``more`` may be.
+    """
+    handle, output = tempfile.mkstemp(".log", "said-", directory)
     os.close(handle)
-    asked = json.dumps({"arguments": arguments, "said": said})
-    process = planner()
-    process.stdin.write(f"{asked}\n")
+    asked = {"arguments": arguments, "output": output, **more}
+    process = planner(warm)
+    process.stdin.write(f"{json.dumps(asked)}\n")
     process.stdin.flush()
     status = int(process.stdout.readline())
-    return Run(status, Path(said).read_text())
+    return Run(status, Path(output).read_text())
 
 
 @functools.cache
-def planner() -> subprocess.Popen:
+def planner(warm: bool) -> subprocess.Popen:
     """It ends with its standard input, that is with the tests."""
     return subprocess.Popen(
-        [sys.executable, "-m", "workflow.planner"],
+        [sys.executable, "-m", "workflow.planner", *["--warm"] * warm],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
     )
+
+
+def read_scans(directory: Path, cohort: str = "tiny") -> dict[str, dict[str, str]]:
+    """Image to row of a cohort's scans.tsv; of images that are named twice, the last row."""
+    with open(directory / f"results/{cohort}/scans.tsv", newline="") as stream:
+        return {row["image"]: row for row in csv.DictReader(stream, delimiter="\t")}
 
 
 def spoil_statistics(directory: Path) -> None:
@@ -158,26 +193,45 @@ def spoil_statistics(directory: Path) -> None:
     path.write_text(json.dumps({**told, "FittedOn": [*told["FittedOn"], "I0"]}))
 
 
-@pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory, worker_id):
-    """A finished run of the tiny cohort: 9 scans, three of them in a group that takes no part."""
+@contextmanager
+def made_once(tmp_path_factory, worker_id: str, name: str):
+    """A folder that the first of several processes fills for all, and whether it is empty."""
     base = tmp_path_factory.getbasetemp()
-    # Where tests run in several processes, the first one makes it for all.
-    directory = (base if worker_id == "master" else base.parent) / "tiny"
+    directory = (base if worker_id == "master" else base.parent) / name
+    done = directory.with_suffix(".done")
     with FileLock(f"{directory}.lock"):
-        if not (directory / "done").exists():
-            directory.mkdir(exist_ok=True)
+        yield directory, not done.exists()
+        done.touch()
+
+
+@pytest.fixture(scope="session")
+def first_run(tmp_path_factory, worker_id):
+    """A finished run of the tiny cohort: 9 scans, three of them in a group that takes no part."""
+    with made_once(tmp_path_factory, worker_id, "first") as (directory, empty):
+        if empty:
+            directory.mkdir()
+            run = snakemake(directory, config=FIRST)
+            assert run.status == 0, run.said
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_run(first_run, tmp_path_factory, worker_id):
+    """The first run, gone on with to all the methods of `TINY`."""
+    with made_once(tmp_path_factory, worker_id, "tiny") as (directory, empty):
+        if empty:
+            shutil.copytree(first_run, directory, symlinks=True)
             run = snakemake(directory, config=TINY)
             assert run.status == 0, run.said
-            (directory / "done").touch()
+            assert "train_network" not in run.jobs
     return directory
 
 
 @pytest.fixture
-def finished(tiny_run, tmp_path):
-    """A copy of the finished run, times of its files and all, to change things in."""
+def finished(first_run, tmp_path):
+    """A copy of the first run, times of its files and all, to change things in."""
     copy = tmp_path / "finished"
-    shutil.copytree(tiny_run, copy, symlinks=True)
+    shutil.copytree(first_run, copy, symlinks=True)
     return copy
 
 

@@ -10,13 +10,12 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from filelock import FileLock
 
 from voxplain.models import MODELS, describe_model, plan_model
 from voxplain.relevance import METHODS
 from voxplain.relevance.combine import combine
 from voxplain.training.networks import load_network
-from workflow.conftest import ROOT, TINY, snakemake
+from workflow.conftest import ROOT, TINY, made_once, snakemake
 
 GRID = (49, 58, 49)
 OTHER = copy.deepcopy(TINY["cohorts"]["tiny"])
@@ -64,20 +63,19 @@ def methods_of(model):
 
 
 @pytest.fixture(scope="session")
-def all_run(tiny_run, tmp_path_factory, worker_id):
-    """The tiny run, gone on with to more networks, methods, and a test on another cohort."""
-    base = tmp_path_factory.getbasetemp()
-    directory = (base if worker_id == "master" else base.parent) / "all"
-    with FileLock(f"{directory}.lock"):
-        if not (directory / "all.done").exists():
-            shutil.copytree(tiny_run, directory, symlinks=True)
+def all_run(first_run, tmp_path_factory, worker_id):
+    """The first run, gone on with to more networks, methods, and a test on another cohort."""
+    with made_once(tmp_path_factory, worker_id, "all") as (directory, empty):
+        if empty:
+            shutil.copytree(first_run, directory, symlinks=True)
             run = snakemake(directory, config=ALL)
             assert run.status == 0, run.said
             (directory / "said.log").write_text(run.said)
-            (directory / "all.done").write_text(str(run.jobs["train_network"]))
+            (directory / "trained").write_text(str(run.jobs["train_network"]))
     return directory
 
 
+@pytest.mark.slow
 def test_every_network_gets_its_distance_table(all_run):
     for model in NETWORKS:
         folder = all_run / f"results/tiny/AD-NC/{model}/fixed/seed-1"
@@ -88,9 +86,10 @@ def test_every_network_gets_its_distance_table(all_run):
         assert set(rows["model"]) == {describe_model(model, GRID)}
         assert (folder / "mean_maps.png").stat().st_size > 10_000
     # Rieke's network was there already: only its external test is new.
-    assert int((all_run / "all.done").read_text()) == 4 * len(NETWORKS) - 3
+    assert int((all_run / "trained").read_text()) == 4 * len(NETWORKS) - 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", NETWORKS)
 def test_heatmaps_lie_in_the_brain_and_say_what_they_are(all_run, model):
     mask = nib.load(next(all_run.glob("results/template/*desc-brain_mask.nii.gz"))).get_fdata() > 0
@@ -109,6 +108,7 @@ def test_heatmaps_lie_in_the_brain_and_say_what_they_are(all_run, model):
                 assert told["Options"]["layer"] == wanted
 
 
+@pytest.mark.slow
 def test_a_summary_is_the_mean_of_the_other_methods_normalised_maps(all_run):
     folder = all_run / "results/tiny/AD-NC/voxcnn/fixed/seed-1"
     for path in (folder / "summary").glob("scans/*/*_relevance.json"):
@@ -127,6 +127,7 @@ def test_a_summary_is_the_mean_of_the_other_methods_normalised_maps(all_run):
         np.testing.assert_allclose(found, combine(maps), rtol=1e-4, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_summary_has_a_row_for_every_network_and_evaluation(all_run):
     rows = table(all_run / "results/summary.tsv")
     per_scan = rows[rows["level"] == "scan"]
@@ -148,6 +149,7 @@ def test_the_summary_has_a_row_for_every_network_and_evaluation(all_run):
     assert "All networks and baselines, per scan (mean ± SD" in (all_run / "said.log").read_text()
 
 
+@pytest.mark.slow
 def test_an_external_test_trains_on_one_cohort_and_tests_on_the_other(all_run):
     members = table(all_run / "results/tiny/AD-NC/splits/external-other_members.tsv")
     assert len(members[members["side"] == "train"]) == 6
@@ -162,6 +164,7 @@ def test_an_external_test_trains_on_one_cohort_and_tests_on_the_other(all_run):
     assert not (all_run / "results/other/AD-NC").exists()
 
 
+@pytest.mark.slow
 def test_nothing_is_left_to_do(all_run):
     assert "Nothing to be done" in snakemake(all_run, "-n", config=ALL).said
 
@@ -180,6 +183,7 @@ def applied(all_run, **more):
     }
 
 
+@pytest.mark.slow
 def test_a_trained_network_is_applied_to_new_scans_and_nothing_is_trained(all_run, tmp_path):
     shutil.copytree(all_run / "results/other", tmp_path / "results/other", symlinks=True)
     shutil.copytree(all_run / "results/template", tmp_path / "results/template", symlinks=True)
@@ -209,6 +213,7 @@ def test_a_trained_network_is_applied_to_new_scans_and_nothing_is_trained(all_ru
     assert "Nothing to be done" in again.said, again.said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "message"),
     [

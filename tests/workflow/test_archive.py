@@ -8,8 +8,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from workflow.conftest import NO_LADDER, ROOT, TINY, snakemake
-from workflow.test_tiny_run import read_scans
+from voxplain.cohort.plan import plan_cohort
+from workflow.conftest import NO_LADDER, ROOT, TINY, read_scans, snakemake
 
 SOURCE = "results/tiny/source"
 
@@ -20,16 +20,35 @@ def archive_config(**settings):
 
 
 @pytest.fixture
-def archive(tiny_run, tmp_path):
+def listed(tmp_path):
+    """A download of which a plan reads all that it needs: the table and the names of folders."""
+    place = tmp_path / "download"
+    simulation = TINY["cohorts"]["tiny"]["simulation"]
+    plan = plan_cohort(
+        **{key: simulation[key] for key in ("seed", "groups", "visits")},
+        age=[55, 90],
+        ageing_per_decade=0.02,
+        progression_per_year=0.1,
+        heads=["packaged"],
+    )
+    for scan in plan:
+        if scan.group != "MCI":
+            (place / "ADNI" / scan.folder).mkdir(parents=True)
+    write_rows(place, [scan.table_row() for scan in plan])
+    return place
+
+
+@pytest.fixture
+def archive(first_run, tmp_path):
     """The tiny cohort's tree and table as a user's own download, nothing processed."""
     place = tmp_path / "download"
     place.mkdir()
     shutil.copytree(
-        tiny_run / SOURCE / "ADNI",
+        first_run / SOURCE / "ADNI",
         place / "ADNI",
         ignore=shutil.ignore_patterns(".snakemake_timestamp"),
     )
-    shutil.copy(tiny_run / SOURCE / "scans.csv", place)
+    shutil.copy(first_run / SOURCE / "scans.csv", place)
     return place
 
 
@@ -49,7 +68,8 @@ def series_of(archive, image):
     return next(archive.glob(f"ADNI/*/*/*/{image}"))
 
 
-def test_each_fault_costs_its_own_scan_and_the_others_go_on(archive, tiny_run):
+@pytest.mark.slow
+def test_each_fault_costs_its_own_scan_and_the_others_go_on(archive, first_run):
     rows = rows_of(archive)
     images = [row["Image Data ID"] for row in rows if row["Group"] != "MCI"]
     good, truncated, gone, empty, *others = images
@@ -96,13 +116,14 @@ def test_each_fault_costs_its_own_scan_and_the_others_go_on(archive, tiny_run):
     # The good scan comes out as it does from the simulated cohort: the very same rules.
     kept = scans[others[0]]["preprocessed"]
     ours = nib.load(archive / "results/own" / kept).get_fdata()
-    theirs = nib.load(tiny_run / "results/tiny" / kept).get_fdata()
+    theirs = nib.load(first_run / "results/tiny" / kept).get_fdata()
     assert np.array_equal(ours, theirs)
     # The failed scan's volumes are there, and no reader takes them for real ones.
     volume = next(archive.glob(f"results/own/derivatives/**/*{truncated}_T1w.nii.gz"))
     assert volume.stat().st_size == 0
 
 
+@pytest.mark.slow
 def test_too_many_lost_scans_stop_the_run_with_their_list(archive):
     for path in archive.glob("ADNI/*/*/*/*"):
         shutil.rmtree(path)
@@ -115,6 +136,7 @@ def test_too_many_lost_scans_stop_the_run_with_their_list(archive):
     assert len(read_scans(archive, "own")) == 9, "the table is there to be read"
 
 
+@pytest.mark.slow
 def test_one_more_scan_is_converted_alone_and_verify_inputs_names_a_replaced_file(archive):
     config = archive_config()
     rows = rows_of(archive)
@@ -154,18 +176,18 @@ def test_one_more_scan_is_converted_alone_and_verify_inputs_names_a_replaced_fil
         ),
     ],
 )
-def test_a_bad_setting_stops_the_run_with_one_line(archive, change, message):
-    run = snakemake(archive, "-n", config=archive_config(**change))
+def test_a_bad_setting_stops_the_run_with_one_line(listed, change, message):
+    run = snakemake(listed, "-n", config=archive_config(**change))
     assert run.status != 0
     assert "Traceback" not in run.said
     lines = [line for line in run.said.splitlines() if message in line]
     assert len(lines) == 1, run.said
 
 
-def test_a_table_without_a_needed_column_stops_the_run_with_one_line(archive):
-    rows = [{k: v for k, v in row.items() if k != "Group"} for row in rows_of(archive)]
-    write_rows(archive, rows)
-    run = snakemake(archive, "-n", config=archive_config())
+def test_a_table_without_a_needed_column_stops_the_run_with_one_line(listed):
+    rows = [{k: v for k, v in row.items() if k != "Group"} for row in rows_of(listed)]
+    write_rows(listed, rows)
+    run = snakemake(listed, "-n", config=archive_config())
     assert run.status != 0
     line = next(line for line in run.said.splitlines() if "scan table scans.csv lacks" in line)
     assert "diagnosis" in line
@@ -173,20 +195,21 @@ def test_a_table_without_a_needed_column_stops_the_run_with_one_line(archive):
     assert "columns" in line
 
 
-def test_a_plan_says_how_many_scans_have_no_images_and_whether_that_is_too_many(archive):
-    assert "cannot be processed" not in snakemake(archive, "-n", config=archive_config()).said
-    lost = rows_of(archive)[0]
-    (folder,) = archive.glob(f"ADNI/*/*/*/{lost['Image Data ID']}")
+def test_a_plan_says_how_many_scans_have_no_images_and_whether_that_is_too_many(listed):
+    assert "cannot be processed" not in snakemake(listed, "-n", config=archive_config()).said
+    lost = rows_of(listed)[0]
+    (folder,) = listed.glob(f"ADNI/*/*/*/{lost['Image Data ID']}")
     shutil.rmtree(folder)
     for max_failed, too_many in ((0.05, True), (0.5, False)):
         config = archive_config(max_failed=max_failed)
-        run = snakemake(archive, "preprocessed", "-n", config=config)
+        run = snakemake(listed, "preprocessed", "-n", config=config)
         assert run.status == 0, run.said
         (line,) = [told for told in run.said.splitlines() if "cannot be processed" in told]
         assert line.startswith("Cohort own: 1 of 6 scans cannot be processed; the first is I")
         assert ("will stop before any training" in line) == too_many
 
 
+@pytest.mark.slow
 def test_bet_without_fsl_is_an_error_that_says_how_to_get_it(archive):
     config = archive_config(skull={"tool": "bet"})
     run = snakemake(archive, "results/own/tools.json", config=config, FSLDIR="")
@@ -196,40 +219,41 @@ def test_bet_without_fsl_is_an_error_that_says_how_to_get_it(archive):
     assert "skull.tool to deepbet" in run.said
 
 
-def test_the_papers_config_builds_its_dag_on_a_tree_of_this_form(archive):
-    place = archive / "data"
+def test_the_papers_config_builds_its_dag_on_a_tree_of_this_form(listed):
+    place = listed / "data"
     place.mkdir()
-    (archive / "ADNI").rename(place / "ADNI")
-    (archive / "scans.csv").rename(place / "adni1.csv")
+    (listed / "ADNI").rename(place / "ADNI")
+    (listed / "scans.csv").rename(place / "adni1.csv")
     config = str(ROOT / "config/adni.yaml")
-    run = snakemake(archive, "preprocessed", "-n", "--configfile", config)
+    run = snakemake(listed, "preprocessed", "-n", "--configfile", config)
     assert run.status == 0, run.said
     assert run.jobs["register_to_template"] == 6
     assert "simulate_scan" not in run.jobs
 
 
-def test_a_class_without_scans_stops_the_run_before_any_job(archive):
-    rows = rows_of(archive)
-    write_rows(archive, [{**row, "Group": row["Group"].replace("CN", "fine")} for row in rows])
-    run = snakemake(archive, "-n", config=archive_config())
+def test_a_class_without_scans_stops_the_run_before_any_job(listed):
+    rows = rows_of(listed)
+    write_rows(listed, [{**row, "Group": row["Group"].replace("CN", "fine")} for row in rows])
+    run = snakemake(listed, "-n", config=archive_config())
     assert "cohort own has no scan of class NC to process (table scans.csv)" in run.said
     assert "'fine' (3)" in run.said and "`diagnosis_words`" in run.said
-    write_rows(archive, [row for row in rows if row["Group"] != "CN"])
-    run = snakemake(archive, config=archive_config())
+    write_rows(listed, [row for row in rows if row["Group"] != "CN"])
+    run = snakemake(listed, "-n", config=archive_config())
     assert run.status != 0
     assert "cohort own has no scan of class NC to process (table scans.csv)" in run.said
-    assert not (archive / "results").exists()
 
 
-def test_the_simulated_archive_can_be_read_where_it_lies(tiny_run):
+@pytest.mark.slow
+def test_the_simulated_archive_can_be_read_where_it_lies(first_run):
     source = "results/tiny/source"
     cohort = {"source": "adni", "table": f"{source}/scans.csv", "images": f"{source}/ADNI"}
-    run = snakemake(tiny_run, "-n", config=archive_config(cohorts={"own": cohort}))
+    run = snakemake(first_run, "-n", config=archive_config(cohorts={"own": cohort}))
     assert run.status == 0, run.said
     assert run.jobs["convert_series"] == 6
     assert "simulate_scan" not in run.jobs
 
 
+@pytest.mark.slow
 def test_a_scan_mended_in_place_is_noticed_and_only_it_runs_again(archive):
     config = archive_config(max_failed=1.0)
     victim = sorted(next(archive.glob("ADNI/*/*/*/*")).iterdir())[3]

@@ -20,8 +20,9 @@ from sklearn.linear_model import LogisticRegression
 from voxplain.models import build_model
 from voxplain.relevance import METHODS
 from voxplain.store import Brain, write_scan
-from workflow.conftest import ROOT, TINY, snakemake
-from workflow.test_tiny_run import read_scans
+from workflow.conftest import FIRST, ROOT, TINY, read_scans, snakemake
+
+pytestmark = pytest.mark.slow
 
 TASK = "results/tiny/AD-NC"
 FIXED = f"{TASK}/rieke/fixed/seed-1"
@@ -300,34 +301,32 @@ def test_the_baseline_is_the_t_of_the_training_scans(tiny_run):
 
 
 def test_scans_whose_atrophy_nobody_knows_are_localised_by_region_only(finished):
-    """The simulated archive given as somebody's own download."""
+    """The simulated archive given as somebody's own download; its volumes are taken as they are."""
     own = {
         "source": "adni",
         "table": "results/tiny/source/scans.csv",
         "images": "results/tiny/source/ADNI",
     }
     # The folders are named as seen from the run's own.
-    config = {**TINY, "cohorts": {"tiny": own}, "heatmaps": {"methods": ["sensitivity"]}}
+    config = {**FIRST, "cohorts": {"tiny": own}}
     (finished / "config.yaml").write_text(yaml.safe_dump(config))
     words = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
     words += ["--workflow-profile", str(ROOT / "profiles/default"), "--cores", "2"]
+    words += [f"{FIXED}/localisation.tsv", "--rerun-triggers", "mtime"]
+    words += ["--forcerun", "localise_heatmaps", "localise_difference"]
     run = subprocess.run(words, cwd=finished, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert "Finding what was simulated" not in run.stdout + run.stderr
     told = table(finished / FIXED / "localisation.tsv")
     assert set(told["region"]) == {"cortex", "hippocampus", "lateral_ventricle"}
-    assert set(told["method"]) == {"sensitivity", "group_difference"}
+    assert set(told["method"]) == {"sensitivity", "occlusion", "group_difference"}
     assert (told["patients"] == 2).all()
 
 
 def test_the_noise_of_retraining_is_that_of_two_seeds_maps(finished):
     """The maps of a second seed are made here: each is the first's, with a tenth of another's."""
-    methods = ["sensitivity", "occlusion"]
-    config = {
-        **TINY,
-        "heatmaps": {"methods": methods},
-        "training": {"seeds": [1, 2]},
-    }
+    methods = FIRST["heatmaps"]["methods"]
+    config = {**FIRST, "training": {"seeds": [1, 2]}}
     mask = nib.load(next(finished.glob("results/template/*desc-brain_mask.nii.gz")))
     inside = mask.get_fdata() > 0
     shares = {}
@@ -421,7 +420,7 @@ def scans_of_the_task(scans):
 
 def test_the_truth_is_shown_wherever_its_scan_is_explained(finished):
     """With one scan a chunk, the first chunk may hold a scan without a disease."""
-    config = {**TINY, "heatmaps": {"methods": ["sensitivity", "occlusion"], "chunk_size": 1}}
+    config = {**FIRST, "heatmaps": {**FIRST["heatmaps"], "chunk_size": 1}}
     run = snakemake(finished, f"{FIXED}/truth.png", config=config)
     assert run.status == 0, run.said
     assert run.jobs["explain_scans"] == 2, "the diseased scan's chunk of each method"
@@ -441,7 +440,7 @@ def test_the_pictures_are_there(tiny_run):
 
 
 def test_the_end_of_the_run_prints_both_tables_and_where_they_are(finished):
-    run = snakemake(finished, "--forcerun", "compare_methods", config=TINY)
+    run = snakemake(finished, "--forcerun", "compare_methods", config=FIRST)
     assert run.status == 0, run.said
     assert f"Distances of the methods' average heatmaps, AD / NC in 1e-4 ({LABEL}" in run.said
     # Of its ten methods each has its nearest and its farthest.
@@ -453,7 +452,7 @@ def test_the_end_of_the_run_prints_both_tables_and_where_they_are(finished):
 
 def test_the_report_is_made_without_a_network(finished):
     path = finished / "results/snakemake_report.html"
-    run = snakemake(finished, "--report", str(path), config=TINY)
+    run = snakemake(finished, "--report", str(path), config=FIRST)
     assert run.status == 0, run.said
     text = path.read_text()
     for caption in ("Euclidean distances between", "Average heatmaps of the test scans", "leakage"):
@@ -490,14 +489,12 @@ def test_training_goes_on_where_it_was_killed(finished):
         "    sys.path.insert(0, os.environ['VOXPLAIN_SCRIPTS'])\n"
         + "".join(f"    {line}\n" for line in script.splitlines())
     )
-    from workflow.conftest import ROOT
-
     environment = {"PYTHONPATH": str(hook), "VOXPLAIN_SCRIPTS": str(ROOT / "scripts")}
     model = f"{FIXED}/model.pt"
-    run = snakemake(finished, model, "--retries", "0", config=TINY, **environment)
+    run = snakemake(finished, model, "--retries", "0", config=FIRST, **environment)
     assert run.status != 0
     assert len(list(folder.glob(".checkpoint-*.pt"))) == 1
-    run = snakemake(finished, model, config=TINY)
+    run = snakemake(finished, model, config=FIRST)
     assert run.status == 0, run.said
     log = (finished / "logs/train_network/tiny/AD-NC/rieke/seed-1/fixed.log").read_text()
     assert "going on after epoch 1 of 2" in log
@@ -523,7 +520,7 @@ def test_the_same_image_under_two_patients_stops_the_run_before_training(finishe
         "0",
         "--forcerun",
         "audit_split",
-        config=TINY,
+        config=FIRST,
     )
     assert run.status != 0
     images = [re.search(r"acq-(I\d+)", path.name).group(1) for path in (first, second)]
@@ -538,7 +535,7 @@ def test_a_failed_scan_is_left_out_and_the_others_go_on(finished):
     splits = table(finished / f"{TASK}/splits.tsv")
     fixed = splits[(splits["split"] == "fixed") & (splits["class"] == "NC")]
     victim = fixed[fixed["side"] == "test"]["image"].item()
-    two = {**TINY, "max_failed": 0.5, "heatmaps": {"methods": ["sensitivity", "occlusion"]}}
+    two = {**FIRST, "max_failed": 0.5}
     (quality,) = finished.glob(f"results/tiny/derivatives/*/*/anat/*acq-{victim}_desc-quality*")
     told = json.loads(quality.read_text())
     fate = {"status": "excluded", "stage": "quality", "reason": "by hand", "remedy": ""}
@@ -561,112 +558,6 @@ def test_a_failed_scan_is_left_out_and_the_others_go_on(finished):
     assert set(table(finished / FIXED / "faithfulness.tsv")["class"]) == {"AD"}
 
 
-def bad(**settings):
-    return {**TINY, **settings}
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        (
-            bad(splits={"folds": 5, "fixed_test_patients": 1}),
-            "config: splits.folds is 5, but class AD has 3 patients",
-        ),
-        (
-            bad(splits={"folds": 2}),
-            "config: splits.fixed_test_patients is 30, but class AD has 3 patients",
-        ),
-        (
-            bad(models={"rieke": {"pools": [2, 3, 2, 3]}}),
-            "does not fit a grid of 49x58x49 voxels",
-        ),
-        (bad(models={"riecke": {}}), "config: unknown key models.riecke; did you mean rieke?"),
-        (
-            bad(tasks=[["AD", "NC", "MCI"]], models={"voxcnn": {"batch_size": 2}}),
-            "config: models.voxcnn.batch_size is 2, too few for a scan of each of 3 classes",
-        ),
-        (
-            bad(cam={"layer": "conv9"}),
-            "config: cam.layer is 'conv9', which rieke has not; allowed: auto, features.0",
-        ),
-        (
-            bad(heatmaps={"methods": ["cam"]}),
-            "config: heatmaps.methods has cam, which applies to voxresnet_gap",
-        ),
-        (
-            bad(summary={"methods": ["cam"]}),
-            "config: summary.methods has 'cam'; allowed: the other heatmaps.methods",
-        ),
-        (
-            bad(splits={**TINY["splits"], "external": [{"train": "tiny", "test": "big"}]}),
-            "config: splits.external.0.test is 'big'; allowed: tiny",
-        ),
-        (
-            bad(tasks=[["MCI", "sMCI"]]),
-            "config: task MCI, sMCI has sMCI beside MCI, so that a scan could be in two classes",
-        ),
-        (
-            bad(heatmaps={"methods": ["oclusion"]}),
-            "config: heatmaps.methods.0 is 'oclusion'; allowed: occlusion",
-        ),
-        (
-            bad(
-                cohorts={name: TINY["cohorts"]["tiny"] for name in ("tiny", "twin")},
-                splits={**TINY["splits"], "external": [{"train": "tiny", "test": "twin"}]},
-            ),
-            "cohorts tiny and twin have the same simulation.seed (3), so that their patients are",
-        ),
-        (
-            bad(
-                cohorts={
-                    "tiny": TINY["cohorts"]["tiny"],
-                    "other": {**TINY["cohorts"]["tiny"], "train": False},
-                },
-                heatmaps={"cohorts": ["other"]},
-            ),
-            "config: heatmaps.cohorts has other, which has train: false",
-        ),
-        (
-            bad(heatmaps={"cohorts": ["big"]}),
-            "config: heatmaps.cohorts has 'big'; allowed: all, or a list of tiny",
-        ),
-        (
-            bad(cohorts={"tiny": {**TINY["cohorts"]["tiny"], "models": ["voxcnn"]}}),
-            "config: cohorts.tiny.models has 'voxcnn', which is not among the models; "
-            "allowed: all, or a list of rieke",
-        ),
-        (
-            bad(heatmaps={"target": "MCI"}),
-            "heatmaps.target is 'MCI'; allowed: disease, predicted, true, AD, NC",
-        ),
-        (bad(tasks=[["AD", "ND"]]), "config: tasks.0.1 is 'ND'; allowed: AD, NC, MCI"),
-        (
-            bad(device="cuda"),
-            "config: device is cuda, but this machine has no NVIDIA driver or no GPU",
-        ),
-        (
-            bad(occlusion={"size": 40}),
-            "config: unknown key occlusion.size; did you mean size_mm?",
-        ),
-    ],
-)
-def test_bad_settings_stop_the_run_with_one_line_before_any_job(tmp_path, config, message):
-    if config.get("device") == "cuda" and torch.cuda.is_available():
-        pytest.skip("this machine has a GPU")
-    run = snakemake(tmp_path, "-n", config=config)
-    assert run.status != 0
-    assert "Traceback" not in run.said
-    assert len([line for line in run.said.splitlines() if message in line]) == 1, run.said
-
-
-def test_scans_can_be_preprocessed_that_could_not_be_trained_on(tiny_run):
-    config = bad(splits={"folds": 50})
-    assert snakemake(tiny_run, "-n", config=config).status != 0
-    run = snakemake(tiny_run, "preprocessed", "-n", config=config)
-    assert run.status == 0, run.said
-    assert "Nothing to be done" in run.said
-
-
 def test_a_scan_of_another_grid_is_named(finished):
     """As left behind by a run at another resolution, and kept by hand."""
     stored = next(finished.glob("results/tiny/derivatives/sub-*/**/*desc-preproc_T1w.npy"))
@@ -680,7 +571,7 @@ def test_a_scan_of_another_grid_is_named(finished):
         "fit_statistics",
         "train_network",
         "evaluate_folds",
-        config=TINY,
+        config=FIRST,
     )
     assert run.status != 0
     assert f"{stored.name} was stored for another brain mask (136,416 voxels" in run.said
@@ -714,8 +605,6 @@ def test_the_papers_config_builds_its_dag_for_the_papers_cohort(tmp_path):
         writer = csv.DictWriter(stream, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    from workflow.conftest import ROOT
-
     run = snakemake(tmp_path, "-n", "-q", "rules", "--configfile", str(ROOT / "config/adni.yaml"))
     assert run.status == 0, run.said
     assert run.jobs["register_to_template"] == 969

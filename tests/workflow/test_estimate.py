@@ -1,16 +1,19 @@
 """The estimate counts the jobs that Snakemake plans; volumes that are not kept are gone."""
 
+import ast
 import copy
 import re
 import shutil
+from collections import Counter
 
 import pytest
 import yaml
 
-from pipeline.estimate import INTERMEDIATE
+from pipeline.estimate import INTERMEDIATE, estimate, read_costs, read_sizes
 from voxplain.models import MODELS
 from voxplain.relevance import METHODS
-from workflow.conftest import ROOT, TINY, snakemake
+from workflow.conftest import FIRST, ROOT, TINY, snakemake
+from workflow.plans import jobs_of
 from workflow.test_rerun import SIMULATION, changed
 
 OTHER = copy.deepcopy(TINY["cohorts"]["tiny"])
@@ -47,29 +50,39 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_jobs_are_counted_as_snakemake_plans_them(tmp_path, name):
-    (tmp_path / "head.nii.gz").touch()
-    config = CONFIGS[name]
-    told = snakemake(tmp_path, "estimate", "--quiet", "all", config=config)
-    assert told.status == 0, told.said
-    rows = re.findall(r"^(\w+) +([\d,]+) +[\d.,]+ +(?:-|[\d.,]+) +[\d.,]+$", told.said, re.M)
-    counted = {rule: int(jobs.replace(",", "")) for rule, jobs in rows}
-    total = counted.pop("total")
-    planned = snakemake(tmp_path, "-n", config=config).jobs
+def test_jobs_are_counted_as_snakemake_plans_them(name):
+    """From what the rule gives its script."""
+    (job,) = jobs_of(CONFIGS[name], "estimate")
+    cohorts, settings = (
+        ast.literal_eval(job["params"][param]) for param in ("cohorts", "settings")
+    )
+    counted = {row.rule: row.jobs for row in estimate(read_sizes(cohorts), settings, read_costs())}
+    planned = Counter(job["rule"] for job in jobs_of(CONFIGS[name]))
     del planned["all"]
     assert counted == planned
-    assert total == sum(planned.values())
-    assert (tmp_path / "logs/estimate.log").read_text().strip() in told.said
 
 
-def test_only_the_networks_that_a_cohort_names_are_trained_on_it(tmp_path):
-    run = snakemake(tmp_path, "-n", config=CONFIGS["a network of one cohort"])
+@pytest.mark.slow
+def test_the_estimate_is_printed_and_logged(tmp_path):
+    run = snakemake(tmp_path, "estimate", "--quiet", "all", config=TINY)
     assert run.status == 0, run.said
-    made = set(re.findall(r"results/(\w+)/AD-NC/(\w+)/cross_validation\.tsv", run.said))
-    baselines = {(cohort, name) for cohort, name in made if name not in MODELS}
-    assert made - baselines == {("tiny", "rieke"), ("tiny", "voxcnn"), ("other", "voxcnn")}
+    rows = re.findall(r"^(\w+) +([\d,]+) +[\d.,]+ +(?:-|[\d.,]+) +[\d.,]+$", run.said, re.M)
+    printed = {rule: int(jobs.replace(",", "")) for rule, jobs in rows}
+    assert printed.pop("total") == sum(printed.values())
+    planned = Counter(job["rule"] for job in jobs_of(TINY))
+    assert {**printed, "all": 1} == planned
+    assert (tmp_path / "logs/estimate.log").read_text().strip() in run.said
 
 
+def test_only_the_networks_that_a_cohort_names_are_trained_on_it():
+    jobs = jobs_of(CONFIGS["a network of one cohort"])
+    trained = [job["wildcards"] for job in jobs if job["rule"] == "train_network"]
+    assert {(training["cohort"], training["model"]) for training in trained} == {
+        *(("tiny", "rieke"), ("tiny", "voxcnn"), ("other", "voxcnn"))
+    }
+
+
+@pytest.mark.slow
 def test_volumes_that_are_not_kept_are_gone_and_nothing_else(finished):
     def files():
         paths = (finished / "results/tiny/derivatives").rglob("*")
@@ -79,7 +92,7 @@ def test_volumes_that_are_not_kept_are_gone_and_nothing_else(finished):
     scan = sorted((finished / "results/tiny/derivatives").glob("sub-*/ses-*"))[0]
     shutil.rmtree(scan)
     (finished / "results/tiny/scans.tsv").unlink()
-    config = {**TINY, "keep_intermediates": False}
+    config = {**FIRST, "keep_intermediates": False}
     run = snakemake(finished, "preprocessed", config=config)
     assert run.status == 0, run.said
     assert run.jobs["register_to_template"] == 1
@@ -99,6 +112,6 @@ def test_volumes_that_are_not_kept_are_gone_and_nothing_else(finished):
     for path in (finished / "results/tiny/derivatives").rglob("*"):
         if INTERMEDIATE.search(path.name):
             path.unlink()
-    config = {**changed("heatmaps.splits", "all"), "keep_intermediates": False}
+    config = {**changed("heatmaps.splits", "all", FIRST), "keep_intermediates": False}
     more = snakemake(finished, "-n", config=config)
     assert "register_to_template" not in more.rules, more.said

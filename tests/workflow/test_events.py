@@ -3,14 +3,17 @@
 import csv
 import json
 
+import pytest
+
 from tfevents import read_curves, read_hyperparameters, rounded
 from voxplain.training.events import CURVES
-from workflow.conftest import snakemake
+from workflow.conftest import FIRST, snakemake
 from workflow.test_rerun import changed
 
 
+@pytest.mark.slow
 def test_finished_trainings_get_their_event_files(finished):
-    run = snakemake(finished, config=changed("training.tensorboard", True))
+    run = snakemake(finished, config=changed("training.tensorboard", True, FIRST))
     assert run.status == 0, run.said
     assert run.rules == {"write_events"}
     folders = sorted(path.parent for path in finished.rglob("rieke/*/seed-1/history.tsv"))

@@ -68,11 +68,13 @@ def test_every_block_is_either_put_where_it_belongs_or_used_by_a_test_here():
     }
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_page_run(extended):
     for block in of("python"):
         done(extended, "-c", block.text)
 
 
+@pytest.mark.slow
 def test_a_run_with_both_is_planned(extended, tmp_path):
     """By the page's own settings, on the tests' cohort."""
     config = {key: value for key, value in TINY.items() if key != "models"}
@@ -92,6 +94,7 @@ def test_a_run_with_both_is_planned(extended, tmp_path):
     assert f"{METHOD}.part is 'negative'; allowed: absolute, positive" in refused.said
 
 
+@pytest.mark.slow
 def test_what_was_made_before_stays(extended):
     """Jobs of others keep their fingerprints, but for those that may be of any network."""
     before, after = codes_of(ROOT / "scripts"), codes_of(extended / "scripts")
@@ -103,6 +106,7 @@ def test_what_was_made_before_stays(extended):
     assert ("explain_scans", "rieke", "lrp") in before
 
 
+@pytest.mark.slow
 def test_the_new_network_is_trained_and_explained_by_what_applies(extended):
     """A whole epoch by the training's own loop, and a heatmap by every method of the copy."""
     code = """
@@ -142,6 +146,7 @@ def test_the_new_network_is_trained_and_explained_by_what_applies(extended):
     done(extended, "-c", textwrap.dedent(code))
 
 
+@pytest.mark.slow
 def test_the_tests_that_the_page_names_pass(extended):
     """Of all methods and networks, what is about the new ones; and those of the registries."""
     commands = [
@@ -163,6 +168,7 @@ def test_the_tests_that_the_page_names_pass(extended):
     assert int(re.search(r"(\d+) passed", said)[1]) > 50, said
 
 
+@pytest.mark.slow
 def test_the_code_of_the_page_is_formatted_and_linted_as_the_rest(extended):
     done(extended, "-m", "ruff", "check", ".")
     done(extended, "-m", "ruff", "format", "--check", ".")

@@ -10,7 +10,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from workflow.conftest import TINY, command, snakemake, spoil_statistics
+from workflow.conftest import FIRST, command, snakemake, spoil_statistics
+
+pytestmark = pytest.mark.slow
 
 NETWORKS = "results/tiny/AD-NC/rieke"
 FIXED = f"{NETWORKS}/fixed/seed-1"
@@ -22,22 +24,11 @@ TABLES = [
     f"{FIXED}/top_areas.tsv",
 ]
 LOG = "logs/train_network/tiny/AD-NC/rieke/seed-1/fixed.log"
-# What is made several times over here is made with two of the methods, and up to these tables: of
-# the fixed split's network, not of the folds'.
-SOME = copy.deepcopy(TINY)
-SOME["heatmaps"]["methods"] = ["sensitivity", "occlusion"]
-OTHERS = set(TINY["heatmaps"]["methods"]) - set(SOME["heatmaps"]["methods"])
 
 
-def unlike(folder, tiny_run):
-    """The tables of a run with some methods that differ from those of the run with all."""
-
-    def rows(path):
-        return [row for row in path.read_text().splitlines() if OTHERS.isdisjoint(row.split("\t"))]
-
-    tables = {name: (rows(folder / name), rows(tiny_run / name)) for name in TABLES}
-    assert all(len(own) > 1 for own, _ in tables.values())
-    return [name for name, (own, complete) in tables.items() if own != complete]
+def unlike(folder, first_run):
+    """The tables that differ from those of an undisturbed run."""
+    return [n for n in TABLES if (folder / n).read_text() != (first_run / n).read_text()]
 
 
 def times_of(paths):
@@ -49,7 +40,7 @@ def kill_when(folder, condition, seconds=300):
     """Start the run; kill it and all its jobs without warning once a condition holds."""
     with open(folder / "said.log", "w") as stream:
         process = subprocess.Popen(
-            command(folder, *TABLES, config=SOME),
+            command(folder, *TABLES, config=FIRST),
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -65,7 +56,7 @@ def kill_when(folder, condition, seconds=300):
             process.wait()
 
 
-def test_a_run_killed_at_any_moment_goes_on_and_ends_with_the_same_tables(finished, tiny_run):
+def test_a_run_killed_at_any_moment_goes_on_and_ends_with_the_same_tables(finished, first_run):
     scan = sorted((finished / "results/tiny/derivatives").glob("sub-*/ses-*"))[0]
     shutil.rmtree(scan)
     shutil.rmtree(finished / "results/tiny/AD-NC")
@@ -81,10 +72,10 @@ def test_a_run_killed_at_any_moment_goes_on_and_ends_with_the_same_tables(finish
     kill_when(finished, lambda: any(finished.glob(f"{FIXED}/*/scans/chunk-1/*.nii.gz")))
     kept |= times_of([finished / f"{FIXED}/model.pt"])
 
-    run = snakemake(finished, *TABLES, config=SOME)
+    run = snakemake(finished, *TABLES, config=FIRST)
     assert run.status == 0, run.said
     assert "An earlier run here was killed" in run.said
-    assert unlike(finished, tiny_run) == []
+    assert unlike(finished, first_run) == []
     # What was finished before a kill was not made again (a corrected brain was under way, perhaps).
     now = times_of(kept)
     assert [p for p in kept if kept[p] != now[p] and "desc-corrected" not in p.name] == []
@@ -97,7 +88,7 @@ def test_a_live_runs_lock_is_respected(finished):
     (finished / FIXED / "model.pt").unlink()
     with open(finished / "said.log", "w") as stream:
         first = subprocess.Popen(
-            command(finished, config=TINY), stdout=stream, stderr=subprocess.STDOUT
+            command(finished, config=FIRST), stdout=stream, stderr=subprocess.STDOUT
         )
         try:
             while not any((finished / ".snakemake/voxplain_runs").glob("*")) or not any(
@@ -105,7 +96,7 @@ def test_a_live_runs_lock_is_respected(finished):
             ):
                 assert first.poll() is None, (finished / "said.log").read_text()
                 time.sleep(0.01)
-            second = snakemake(finished, config=TINY)
+            second = snakemake(finished, config=FIRST)
             assert second.status != 0
             assert "cannot be locked" in second.said
             assert first.wait(timeout=300) == 0, (finished / "said.log").read_text()
@@ -115,7 +106,7 @@ def test_a_live_runs_lock_is_respected(finished):
 
 def test_the_end_of_a_failed_run_names_the_job_the_reason_and_the_log(finished):
     spoil_statistics(finished)
-    run = snakemake(finished, f"{FIXED}/model.pt", config=TINY)
+    run = snakemake(finished, f"{FIXED}/model.pt", config=FIRST)
     assert run.status != 0
     end = run.said.rpartition("1 job failed:")[2]
     assert "train_network: voxel statistics were fitted on other scans" in end
@@ -129,7 +120,7 @@ def test_the_end_of_a_failed_run_names_the_job_the_reason_and_the_log(finished):
 
 def test_a_verdict_is_not_asked_for_twice(finished):
     """More lost scans than max_failed allows: a second attempt finds the same."""
-    config = copy.deepcopy(TINY)
+    config = copy.deepcopy(FIRST)
     config["quality"] = {"min_brain_volume_ml": 2200}
     run = snakemake(finished, config=config)
     assert run.status != 0
@@ -152,38 +143,38 @@ def small_disk(folder, size):
 
 
 def test_a_full_disk_is_named_and_its_half_written_files_are_not_taken_for_whole(
-    tiny_run, tmp_path
+    first_run, tmp_path
 ):
     with small_disk(tmp_path / "disk", "400m") as disk:
         place = disk / "run"
-        shutil.copytree(tiny_run, place, symlinks=True)
+        shutil.copytree(first_run, place, symlinks=True)
         # All that comes after the scans is to be made again, with room for a small part of it.
         shutil.rmtree(place / "results/tiny/AD-NC")
         free = shutil.disk_usage(disk).free
         with open(disk / "ballast", "wb") as stream:
             for _ in range((free - 2_500_000) // 65536):
                 stream.write(bytes(65536))
-        full = snakemake(place, *TABLES, config=SOME)
+        full = snakemake(place, *TABLES, config=FIRST)
         assert full.status != 0
         assert "no space is left on the disk of" in full.said, full.said[-3000:]
-        again = snakemake(place, *TABLES, config=SOME)
+        again = snakemake(place, *TABLES, config=FIRST)
         assert again.status != 0
         assert "no space is left on the disk of" in again.said, again.said[-3000:]
         (disk / "ballast").unlink()
-        run = snakemake(place, *TABLES, config=SOME)
+        run = snakemake(place, *TABLES, config=FIRST)
         assert run.status == 0, run.said[-5000:]
-        assert unlike(place, tiny_run) == []
+        assert unlike(place, first_run) == []
 
 
 def test_a_results_folder_that_cannot_be_written_to_is_one_line(tmp_path):
     (tmp_path / "results").touch()
-    run = snakemake(tmp_path, config=TINY)
+    run = snakemake(tmp_path, config=FIRST)
     assert run.status != 0
     assert "results is a file; a run writes its results there" in run.said
     assert "Traceback" not in run.said
     with small_disk(tmp_path / "disk", "1m") as disk:
         # Snakemake is called on the read-only folder with a config that lies elsewhere.
-        words = command(tmp_path, config=TINY)
+        words = command(tmp_path, config=FIRST)
         words[words.index("--directory") + 1] = str(disk)
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
         done = subprocess.run(words, capture_output=True, text=True)
@@ -193,12 +184,12 @@ def test_a_results_folder_that_cannot_be_written_to_is_one_line(tmp_path):
 
 
 def test_a_read_only_archive_is_read_from_a_checkout_and_a_folder_with_spaces(
-    tiny_run, checkout, tmp_path
+    first_run, checkout, tmp_path
 ):
     own = {"source": "adni", "table": "", "images": ""}
     with small_disk(tmp_path / "disk", "100m") as disk:
         shutil.copytree(
-            tiny_run / "results/tiny/source",
+            first_run / "results/tiny/source",
             disk / "my download",
             ignore=shutil.ignore_patterns(".snakemake_timestamp"),
         )
@@ -207,7 +198,7 @@ def test_a_read_only_archive_is_read_from_a_checkout_and_a_folder_with_spaces(
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
         place = tmp_path / "a folder"
         place.mkdir()
-        config = {**TINY, "cohorts": {"own": own}}
+        config = {**FIRST, "cohorts": {"own": own}}
         run = snakemake(place, "converted", root=checkout, config=config)
         assert run.status == 0, run.said
         volumes = list(place.glob("results/own/derivatives/*/*/anat/*_T1w.nii.gz"))

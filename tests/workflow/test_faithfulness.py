@@ -15,6 +15,8 @@ from voxplain.relevance import explain
 from workflow.conftest import TINY, snakemake
 from workflow.test_comparison import FIXED, LABEL, probability_of_ad, stored_network, table
 
+pytestmark = pytest.mark.slow
+
 TOLD = TINY["faithfulness"]
 METHODS = TINY["heatmaps"]["methods"]
 

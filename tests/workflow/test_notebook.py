@@ -3,6 +3,7 @@
 import os
 
 import nbformat
+import pytest
 from nbclient import NotebookClient
 
 from workflow.conftest import ROOT
@@ -14,6 +15,7 @@ def outputs_of(notebook):
     return [output for cell in notebook.cells for output in cell.get("outputs", [])]
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_on_a_finished_run(tiny_run, tmp_path, monkeypatch):
     monkeypatch.setenv("VOXPLAIN_RESULTS", str(tiny_run / "results"))
     paths = [str(ROOT / "scripts"), os.environ.get("PYTHONPATH", "")]

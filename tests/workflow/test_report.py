@@ -8,8 +8,9 @@ from urllib.parse import unquote
 import pytest
 
 from browser import browse, needs_browser
-from workflow.conftest import TINY, snakemake
-from workflow.test_tiny_run import read_scans
+from workflow.conftest import FIRST, TINY, read_scans, snakemake
+
+pytestmark = pytest.mark.slow
 
 RUN = "report_files/tiny/AD-NC/rieke/fixed/seed-1"
 
@@ -76,15 +77,15 @@ def test_its_tables_have_the_numbers_of_the_files(tiny_run, reader):
     assert "Rieke et al. 2018" in text
 
 
-def test_the_configuration_that_it_gives_makes_the_same_run(tiny_run, finished):
+def test_the_configuration_that_it_gives_makes_the_same_run(tiny_run):
     config = tiny_run / "results/report_files/config.yaml"
-    run = snakemake(finished, "-n", "--configfile", str(config))
+    run = snakemake(tiny_run, "-n", "--configfile", str(config))
     assert run.status == 0, run.said
     assert "Nothing to be done" in run.said, run.said
 
 
 def test_without_subjects_it_names_none(finished):
-    run = snakemake(finished, config={**TINY, "report": {"subjects": False}})
+    run = snakemake(finished, config={**FIRST, "report": {"subjects": False}})
     assert run.status == 0, run.said
     assert not run.rules
     scans = read_scans(finished, "tiny")

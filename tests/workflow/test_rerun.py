@@ -1,4 +1,8 @@
-"""Change this -> exactly these rules run again."""
+"""Change this -> exactly these rules run again.
+
+What a changed setting or module reruns follows from comparing two plans, job by job. The tests
+marked `slow` ask Snakemake itself, on a finished run, whether it agrees.
+"""
 
 import copy
 import dataclasses
@@ -6,6 +10,7 @@ import os
 import random
 import shutil
 import time
+from collections import Counter
 
 import pytest
 
@@ -14,6 +19,7 @@ from pipeline.settings import read_schema
 from voxplain.cohort.selection import EVERYTHING
 from voxplain.models import MODELS
 from workflow.conftest import ROOT, TINY, snakemake
+from workflow.plans import jobs_of, reruns, rules_of
 
 COMPARE = {"compare_methods"}
 # What many rules say of networks and heatmaps is put together on one page.
@@ -197,6 +203,8 @@ TABLE = {
         {"choose_skull_tool", "strip_head", "register_head"} | SIMULATE,
     ),
 }
+# Rows whose value is the default: what another one does is tested where they say.
+DEFAULTS = {"splits.group_by", "splits.external"}
 # Keys that say where a user's own scans are: another source altogether (test_archive.py).
 OTHER_SOURCE = {
     "cohorts",
@@ -238,34 +246,23 @@ def changed(key, value, config=TINY):
     return config
 
 
-def test_keys_of_what_does_not_take_part_rerun_nothing(tiny_run):
-    """All at once: were one of them to rerun anything, so would all."""
-    config = TINY
-    for key, (value, rules) in TABLE.items():
-        # Without heatmaps, keys of heatmaps would be of what does not take part.
-        if not rules and key != "heatmaps.cohorts":
-            config = changed(key, value, config)
-    run = snakemake(tiny_run, "-n", config=config)
-    assert run.status == 0, run.said
-    assert not run.rules, run.said
-    assert run.jobs["report_results"] == 1, "it tells the configuration"
+def changes(config=TINY, **edited):
+    """The jobs that run again after a run of the tiny cohort."""
+    return reruns(jobs_of(TINY), jobs_of(config, **edited))
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "rules"),
-    [(k, v, r) for k, (v, r) in TABLE.items() if r or k == "heatmaps.cohorts"],
-)
-def test_a_changed_key_reruns_exactly_these_rules(tiny_run, key, value, rules):
-    if key.endswith("heads"):
-        (tiny_run / value[0]).touch()
-    if key == "skull.tool":
-        # The choice is made anew; the tools it may choose from have more settings.
-        assert TINY["skull"]["tool"] == "deepbet"
-    run = snakemake(tiny_run, "-n", config=changed(key, value))
-    assert run.status == 0, run.said
+def count(jobs, rule):
+    return sum(job["rule"] == rule for job in jobs)
+
+
+@pytest.mark.parametrize("key", TABLE)
+def test_a_changed_key_reruns_exactly_these_rules(key):
+    value, rules = TABLE[key]
+    jobs = changes(changed(key, value))
     # A tool chosen anew (heads need it early) is an input of skull stripping, nothing else.
-    assert run.rules == rules - ({"choose_skull_tool"} if key.endswith("heads") else set())
-    assert run.jobs["report_results"] == 1, "it shows something of every rule"
+    assert rules_of(jobs) == rules - ({"choose_skull_tool"} if key.endswith("heads") else set())
+    shown = 0 if key in DEFAULTS else 1
+    assert count(jobs, "report_results") == shown, "it shows the configuration"
 
 
 def test_every_key_of_the_schema_has_a_row():
@@ -293,118 +290,52 @@ def test_every_key_of_the_schema_has_a_row():
     assert set(leaves(schema, "")) == TABLE.keys() | OTHER_SOURCE | OTHER_NETWORKS
 
 
-def test_one_more_patient_simulates_and_processes_only_that_one(tiny_run):
-    run = snakemake(tiny_run, "-n", config=changed(f"{SIMULATION}.groups.AD.patients", 4))
-    assert {run.jobs[rule] for rule in (*SCAN_CHAIN, "carry_truth")} == {1}, run.said
-    assert run.rules == COHORT, "the scan, its splits, and what follows from them"
+def test_one_more_patient_simulates_and_processes_only_that_one():
+    jobs = changes(changed(f"{SIMULATION}.groups.AD.patients", 4))
+    assert {count(jobs, rule) for rule in (*SCAN_CHAIN, "carry_truth")} == {1}
+    assert rules_of(jobs) == COHORT, "the scan, its splits, and what follows from them"
 
 
 @pytest.mark.parametrize(
     ("key", "value"), [("occlusion.size_mm", 20), ("voxel_occlusion.size_voxels", 3)]
 )
-def test_one_occlusions_size_touches_one_method_and_no_training(tiny_run, key, value):
-    run = snakemake(tiny_run, "-n", config=changed(key, value))
-    assert run.jobs["explain_scans"] == 1
-    assert run.jobs["average_heatmaps"] == 4, "of both classes, its own and the summary's"
-    assert f"method={key.split('.')[0]}" in run.said
+def test_one_occlusions_size_touches_one_method_and_no_training(key, value):
+    jobs = changes(changed(key, value))
+    (explained,) = (job for job in jobs if job["rule"] == "explain_scans")
+    assert explained["wildcards"]["method"] == key.split(".")[0]
+    assert count(jobs, "average_heatmaps") == 4, "of both classes, its own and the summary's"
 
 
-def test_one_methods_module_reruns_its_own_methods_only(finished, checkout):
-    path = checkout / "scripts/voxplain/relevance/gradient.py"
-    path.write_text(path.read_text() + "\nADDED = 1\n")
-    run = snakemake(finished, "-n", root=checkout, config=TINY)
-    assert run.jobs["explain_scans"] == 5, "four gradients, and grad_cam, which takes one"
+def test_one_methods_module_reruns_its_own_methods_only():
+    jobs = changes(edited=[("voxplain/relevance/gradient.py", "\nADDED = 1\n")])
+    explained = {job["wildcards"]["method"] for job in jobs if job["rule"] == "explain_scans"}
+    # grad_cam takes a gradient, too.
+    gradients = {"sensitivity", "guided_backprop", "smoothgrad", "integrated_gradients"}
+    assert explained == {*gradients, "grad_cam"}
 
 
-def test_an_edited_entry_of_a_registry_reruns_what_it_decides(finished, checkout):
-    path = checkout / "scripts/voxplain/relevance/__init__.py"
-    text = path.read_text()
-    for told in ("number of noisy copies", "_GRADIENT = 3"):  # for people, and for the estimate
-        assert told in text
-    path.write_text(text.replace("number of noisy", "how many noisy").replace("NT = 3", "NT = 4"))
-    assert "Nothing to be done" in snakemake(finished, "-n", root=checkout, config=TINY).said
-    filled_in = '"mask": "[x, y, z] bool; the voxels that get noise",'
-    assert filled_in in text
-    path.write_text(text.replace(filled_in, ""))
-    run = snakemake(finished, "-n", root=checkout, config=TINY)
-    assert run.jobs["explain_scans"] == 1, run.said
-    assert "method=smoothgrad" in run.said
-    assert run.rules == EXPLAIN_OTHERS
-    path.write_text(text.replace('sources=("zeiler2014",)', 'sources=("zeiler2014", "wen2020")'))
-    run = snakemake(finished, "-n", root=checkout, config=TINY)
-    assert not run.rules, run.said
-    assert run.jobs["report_results"] == 1, "it cites them"
-
-
-def test_one_more_network_or_task_trains_only_its_own(tiny_run):
+def test_one_more_network_or_task_trains_only_its_own():
     config = {**TINY, "models": {**TINY["models"], "voxcnn": {"epochs": 2}}}
-    run = snakemake(tiny_run, "-n", config=config)
-    assert run.jobs["train_network"] == 3
-    assert run.jobs["evaluate_folds"] == 1
-    assert "model=rieke" not in run.said
+    jobs = changes(config)
+    assert count(jobs, "train_network") == 3
+    assert count(jobs, "evaluate_folds") == 1
+    assert not [job for job in jobs if job["wildcards"].get("model") == "rieke"]
     config = {**TINY, "tasks": [["AD", "NC"], ["AD", "MCI"]]}
-    run = snakemake(tiny_run, "-n", config=config)
-    assert run.jobs["train_network"] == 3
-    assert run.jobs["simulate_scan"] == 3
-    assert "task=AD-NC" not in run.said
+    jobs = changes(config)
+    assert count(jobs, "train_network") == 3
+    assert count(jobs, "simulate_scan") == 3
+    assert not [job for job in jobs if job["wildcards"].get("task") == "AD-NC"]
 
 
 @pytest.mark.parametrize(
     ("key", "value", "trained"), [("splits.repeats", 2, 2), ("training.seeds", [1, 2], 3)]
 )
-def test_one_more_repeat_or_seed_trains_only_the_new_networks(tiny_run, key, value, trained):
-    run = snakemake(tiny_run, "-n", config=changed(key, value))
-    assert run.jobs["train_network"] == trained
-    assert f"seed-{value[-1]}" in run.said if key.endswith("seeds") else "repeat-2" in run.said
-
-
-def test_a_reordered_config_other_cores_and_another_folder_rerun_nothing(finished):
-    def reordered(value):
-        if isinstance(value, dict):
-            return {key: reordered(value[key]) for key in reversed(value)}
-        return value
-
-    config = reordered(TINY)
-    # The order of groups is the order of their patients' numbers; it is no matter of style.
-    simulation = config["cohorts"]["tiny"]["simulation"]
-    simulation["groups"] = TINY["cohorts"]["tiny"]["simulation"]["groups"]
-    run = snakemake(finished, "-n", "--cores", "1", config=config)
-    assert "Nothing to be done" in run.said, run.said
-
-
-def test_a_fresh_clone_with_copied_results_reruns_nothing(tiny_run, checkout, tmp_path):
-    """The code's times are new, those of results came along (cp -a, rsync -a)."""
-    place = tmp_path / "copied"
-    shutil.copytree(tiny_run, place, symlinks=True)
-    for number, path in enumerate(checkout.rglob("*")):
-        os.utime(path, (time.time() + number, time.time() + number))
-    run = snakemake(place, "-n", root=checkout, config=TINY)
-    assert run.status == 0, run.said
-    assert "Nothing to be done" in run.said, run.said
-
-
-def test_results_that_lost_their_times_need_one_touch(tiny_run, tmp_path):
-    """Files are compared by content, but of a folder of DICOM files only its time is known."""
-    place = tmp_path / "copied"
-    shutil.copytree(tiny_run, place, symlinks=True, copy_function=shutil.copyfile)
-    paths = list(place.rglob("*"))
-    random.Random(1).shuffle(paths)
-    for number, path in enumerate(paths):
-        os.utime(path, (time.time() - number, time.time() - number))
-    run = snakemake(place, "--touch", config=TINY)
-    assert run.status == 0, run.said
-    run = snakemake(place, "-n", config=TINY)
-    assert "Nothing to be done" in run.said, run.said
-
-
-def test_touched_scripts_and_comments_rerun_nothing(finished, checkout):
-    later = time.time() + 60
-    for path in (checkout / "scripts").rglob("*.py"):
-        path.write_text(f"# a comment\n{path.read_text()}\n\n# another\n")
-        os.utime(path, (later, later))
-    run = snakemake(finished, "-n", root=checkout, config=TINY)
-    assert run.status == 0, run.said
-    assert "Nothing to be done" in run.said, run.said
+def test_one_more_repeat_or_seed_trains_only_the_new_networks(key, value, trained):
+    jobs = [job for job in changes(changed(key, value)) if job["rule"] == "train_network"]
+    assert len(jobs) == trained
+    for job in jobs:
+        wildcards = job["wildcards"]
+        assert wildcards["seed"] == "2" or wildcards["split"].startswith("repeat-2")
 
 
 @pytest.mark.parametrize(
@@ -440,14 +371,134 @@ def test_touched_scripts_and_comments_rerun_nothing(finished, checkout):
         ("correct_intensity.py", CORRECT),
     ],
 )
-def test_a_change_of_code_reruns_the_rules_that_run_it(finished, checkout, module, rules):
-    path = checkout / "scripts" / module
-    path.write_text(path.read_text() + "\nADDED = 1\n")
-    run = snakemake(finished, "-n", root=checkout, config=TINY)
+def test_a_change_of_code_reruns_the_rules_that_run_it(module, rules):
+    assert rules_of(changes(edited=[(module, "\nADDED = 1\n")])) == rules
+
+
+@pytest.mark.parametrize("module", ["voxplain/relevance/gradient.py", "train_network.py"])
+def test_a_comment_reruns_nothing(module):
+    assert not changes(edited=[(module, "\n# a comment\n")])
+
+
+# --- whether Snakemake agrees, on a finished run ------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "key",
+    [
+        "resolution_mm",
+        "skull.gate.min_overlap",
+        "quality.keep",
+        "max_failed",
+        "splits.folds",
+        "models.rieke.epochs",
+        "heatmaps.methods",
+        "heatmaps.cohorts",
+        "summary.normalise",
+        "localisation.residual",
+        "areas.top",
+        f"{SIMULATION}.groups.AD.patients",
+    ],
+)
+def test_snakemake_agrees_on_a_finished_run(tiny_run, key):
+    value, rules = TABLE[key]
+    run = snakemake(tiny_run, "-n", config=changed(key, value))
     assert run.status == 0, run.said
     assert run.rules == rules
+    again = Counter(job["rule"] for job in changes(changed(key, value)))
+    assert run.jobs == {**again, "all": 1}
 
 
+@pytest.mark.slow
+def test_keys_of_what_does_not_take_part_rerun_nothing(tiny_run):
+    """All at once: were one of them to rerun anything, so would all."""
+    config = TINY
+    for key, (value, rules) in TABLE.items():
+        # Without heatmaps, keys of heatmaps would be of what does not take part.
+        if not rules and key != "heatmaps.cohorts":
+            config = changed(key, value, config)
+    run = snakemake(tiny_run, "-n", config=config)
+    assert run.status == 0, run.said
+    assert not run.rules, run.said
+    assert run.jobs["report_results"] == 1, "it shows the configuration"
+
+
+@pytest.mark.slow
+def test_an_edited_entry_of_a_registry_reruns_what_it_decides(tiny_run, checkout):
+    path = checkout / "scripts/voxplain/relevance/__init__.py"
+    text = path.read_text()
+    for told in ("number of noisy copies", "_GRADIENT = 3"):  # for people, and for the estimate
+        assert told in text
+    path.write_text(text.replace("number of noisy", "how many noisy").replace("NT = 3", "NT = 4"))
+    assert "Nothing to be done" in snakemake(tiny_run, "-n", root=checkout, config=TINY).said
+    filled_in = '"mask": "[x, y, z] bool; the voxels that get noise",'
+    assert filled_in in text
+    path.write_text(text.replace(filled_in, ""))
+    run = snakemake(tiny_run, "-n", root=checkout, config=TINY)
+    assert run.jobs["explain_scans"] == 1, run.said
+    assert "method=smoothgrad" in run.said
+    assert run.rules == EXPLAIN_OTHERS
+    path.write_text(text.replace('sources=("zeiler2014",)', 'sources=("zeiler2014", "wen2020")'))
+    run = snakemake(tiny_run, "-n", root=checkout, config=TINY)
+    assert not run.rules, run.said
+    assert run.jobs["report_results"] == 1, "it cites them"
+
+
+@pytest.mark.slow
+def test_a_reordered_config_other_cores_and_another_folder_rerun_nothing(tiny_run):
+    def reordered(value):
+        if isinstance(value, dict):
+            return {key: reordered(value[key]) for key in reversed(value)}
+        return value
+
+    config = reordered(TINY)
+    # The order of groups is the order of their patients' numbers; it is no matter of style.
+    simulation = config["cohorts"]["tiny"]["simulation"]
+    simulation["groups"] = TINY["cohorts"]["tiny"]["simulation"]["groups"]
+    run = snakemake(tiny_run, "-n", "--cores", "1", config=config)
+    assert "Nothing to be done" in run.said, run.said
+
+
+@pytest.mark.slow
+def test_a_fresh_clone_with_copied_results_reruns_nothing(tiny_run, checkout, tmp_path):
+    """The code's times are new, those of results came along (cp -a, rsync -a)."""
+    place = tmp_path / "copied"
+    shutil.copytree(tiny_run, place, symlinks=True)
+    for number, path in enumerate(checkout.rglob("*")):
+        os.utime(path, (time.time() + number, time.time() + number))
+    run = snakemake(place, "-n", root=checkout, config=TINY)
+    assert run.status == 0, run.said
+    assert "Nothing to be done" in run.said, run.said
+
+
+@pytest.mark.slow
+def test_results_that_lost_their_times_need_one_touch(tiny_run, tmp_path):
+    """Files are compared by content, but of a folder of DICOM files only its time is known."""
+    place = tmp_path / "copied"
+    shutil.copytree(tiny_run, place, symlinks=True, copy_function=shutil.copyfile)
+    paths = list(place.rglob("*"))
+    random.Random(1).shuffle(paths)
+    for number, path in enumerate(paths):
+        os.utime(path, (time.time() - number, time.time() - number))
+    run = snakemake(place, "--touch", config=TINY)
+    assert run.status == 0, run.said
+    run = snakemake(place, "-n", config=TINY)
+    assert "Nothing to be done" in run.said, run.said
+
+
+@pytest.mark.slow
+def test_touched_scripts_and_comments_rerun_nothing(tiny_run, checkout):
+    later = time.time() + 60
+    for path in (checkout / "scripts").rglob("*.py"):
+        path.write_text(f"# a comment\n{path.read_text()}\n\n# another\n")
+        os.utime(path, (later, later))
+    run = snakemake(tiny_run, "-n", root=checkout, config=TINY)
+    assert run.status == 0, run.said
+    assert "Nothing to be done" in run.said, run.said
+
+
+@pytest.mark.slow
 def test_a_touched_volume_reruns_nothing_and_a_changed_one_does(finished):
     corrected = sorted(finished.glob("results/tiny/derivatives/**/*desc-corrected_T1w.nii.gz"))
     later = time.time() + 60

@@ -222,24 +222,7 @@ def test_a_large_cohort_can_be_preprocessed_in_batches(tmp_path):
     assert {run.jobs[rule] for rule in SCAN_CHAIN} == {2}, "of six scans"
 
 
-def test_lint_is_clean():
-    done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--lint", "--snakefile", str(ROOT / "Snakefile")],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-@pytest.mark.parametrize("script", ["render_config.py", "render_envs.py"])
-def test_generated_files_are_up_to_date(script):
-    command = [sys.executable, str(ROOT / "dev" / script), "--check"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
+@pytest.mark.slow
 def test_the_library_installs_on_its_own(checkout, tmp_path):
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, checkout)

@@ -120,6 +120,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", [[], ["--profile", str(ROOT / "profiles/slurm")]])
 def test_the_drivers_environment_is_enough_to_plan_a_run(profile, tmp_path):
     """With --sdm conda Snakemake reads the workflow there, and again for every job of a cluster."""
@@ -145,6 +146,7 @@ def test_the_image_has_the_python_of_the_environments():
     assert required == f">={PYTHON}"
 
 
+@pytest.mark.slow
 def test_what_the_image_holds_is_a_whole_workflow(planned, tmp_path):
     image = tmp_path / "image"
     image.mkdir()
@@ -206,6 +208,7 @@ def other(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_a_module_plans_the_same_jobs(planned, other, tmp_path):
     run = snakemake(tmp_path, "-n", root=other, config={"voxplain": TINY})
     assert run.status == 0, run.said
@@ -214,6 +217,7 @@ def test_a_module_plans_the_same_jobs(planned, other, tmp_path):
     assert "localrules directive" not in run.said
 
 
+@pytest.mark.slow
 def test_a_module_runs(other, tmp_path):
     config = {**TINY, "tasks": [["AD"]]}
     run = snakemake(tmp_path, "voxplain_converted", root=other, config={"voxplain": config})
@@ -225,6 +229,7 @@ def test_a_module_runs(other, tmp_path):
     assert "Nothing to be done" in run.said, run.said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", ['prefix: "mri"', 'replace_prefix: {"results/": "mri/"}'])
 def test_a_module_with_a_prefix_is_refused_at_once(more, other, tmp_path):
     """Tables of scans name volumes, and those names no prefix would reach."""
@@ -268,6 +273,7 @@ def test_fsls_licence_is_named_where_fsl_is_asked_for(name):
     assert "non-commercial use only" in (ROOT / name).read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tool", "brings"), [("bet", True), ("auto", True), ("deepbet", False)])
 def test_conda_brings_fsl_only_where_it_may_be_used(tool, brings, tmp_path):
     """Its licence does not let everybody."""

@@ -1,4 +1,4 @@
-"""What a real run of the tiny cohort leaves behind."""
+"""What a real run leaves behind, from DICOM to the report: the only run of the quick tests."""
 
 import csv
 import json
@@ -7,37 +7,62 @@ import jsonschema
 import nibabel as nib
 import numpy as np
 import pydicom
+import pytest
 import yaml
 
 from voxplain.cohort.effects import TOLERANCE
 from voxplain.cohort.fates import COLUMNS
 from voxplain.store import Brain, open_scan
-from workflow.conftest import ROOT, TINY, snakemake
+from workflow.conftest import FIRST, ROOT, read_scans, snakemake, traced_jobs
 
 DERIVATIVES = "results/tiny/derivatives"
 
 
-def read_scans(directory, cohort="tiny"):
-    with open(directory / f"results/{cohort}/scans.tsv", newline="") as stream:
-        return {row["image"]: row for row in csv.DictReader(stream, delimiter="\t")}
+# The first of these tests makes the run.
+pytestmark = pytest.mark.timeout(600)
 
 
-def test_every_scan_of_the_table_has_a_fate(tiny_run):
-    with open(tiny_run / "results/tiny/source/scans.csv", newline="") as stream:
+def test_it_ends_with_pages_and_with_tables_of_both_methods(first_run):
+    for name in ("report", "trust", "viewer"):
+        assert (first_run / f"results/{name}.html").stat().st_size > 5_000
+    folder = first_run / "results/tiny/AD-NC/rieke/fixed/seed-1"
+    with open(folder / "distances.tsv", newline="") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t"))
+    found = {
+        (row["class"], row["method_a"], row["method_b"]): float(row["distance"]) for row in rows
+    }
+    assert len(found) == len(rows) == 2 * 2 * 2, "two classes, two methods"
+    for (group, one, other), distance in found.items():
+        assert distance == found[group, other, one]
+        assert (distance == 0) == (one == other)
+    for method in FIRST["heatmaps"]["methods"]:
+        for group in ("AD", "NC"):
+            mean = nib.load(folder / method / f"mean_{group}.nii.gz").get_fdata()
+            assert np.isfinite(mean).all() and mean.max() > 0
+
+
+def test_its_jobs_read_what_their_rules_declare_and_nothing_else(first_run):
+    jobs = traced_jobs(first_run / ".snakemake/trace.jsonl")
+    assert len({job["rule"] for job in jobs}) > 35
+    assert not [job for job in jobs if job["undeclared"]]
+
+
+def test_every_scan_of_the_table_has_a_fate(first_run):
+    with open(first_run / "results/tiny/source/scans.csv", newline="") as stream:
         listed = {row["Image Data ID"]: row["Group"] for row in csv.DictReader(stream)}
-    scans = read_scans(tiny_run)
+    scans = read_scans(first_run)
     assert scans.keys() == listed.keys()
     for image, row in scans.items():
         assert row["fate"] == ("unused" if listed[image] == "MCI" else "usable"), row
-    assert json.loads((tiny_run / "results/tiny/quality_gate.json").read_text())["usable"] == 6
+    assert json.loads((first_run / "results/tiny/quality_gate.json").read_text())["usable"] == 6
 
 
-def test_the_brains_lie_on_the_template_grid_and_match_it(tiny_run):
-    for row in read_scans(tiny_run).values():
+def test_the_brains_lie_on_the_template_grid_and_match_it(first_run):
+    for row in read_scans(first_run).values():
         if row["fate"] != "usable":
             assert row["preprocessed"] == "n/a"
             continue
-        image = nib.load(tiny_run / "results/tiny" / row["preprocessed"])
+        image = nib.load(first_run / "results/tiny" / row["preprocessed"])
         assert image.shape == (49, 58, 49)
         assert np.allclose(image.affine[:3, 3], (-96, -132, -78))
         assert np.allclose(np.diag(image.affine)[:3], 4)
@@ -48,10 +73,10 @@ def test_the_brains_lie_on_the_template_grid_and_match_it(tiny_run):
         assert 1500 < float(row["brain_volume_ml"]) < 2300
 
 
-def test_the_brains_are_stored_in_sixteen_bits(tiny_run):
-    template = tiny_run / "results/template/tpl-MNI152NLin2009cAsym_desc-brain_mask.nii.gz"
+def test_the_brains_are_stored_in_sixteen_bits(first_run):
+    template = first_run / "results/template/tpl-MNI152NLin2009cAsym_desc-brain_mask.nii.gz"
     brain = Brain(nib.load(template).get_fdata() > 0)
-    stored = sorted(tiny_run.glob(f"{DERIVATIVES}/sub-*/ses-SC/anat/*desc-preproc_T1w.npy"))
+    stored = sorted(first_run.glob(f"{DERIVATIVES}/sub-*/ses-SC/anat/*desc-preproc_T1w.npy"))
     assert len(stored) == 6
     for path in stored:
         volume = nib.load(path.with_suffix(".nii.gz")).get_fdata()
@@ -59,8 +84,8 @@ def test_the_brains_are_stored_in_sixteen_bits(tiny_run):
         np.testing.assert_allclose(scan.values(), volume[brain.mask], atol=1e-4)
 
 
-def test_sidecars_say_how_each_scan_was_made(tiny_run):
-    sidecars = list(tiny_run.glob(f"{DERIVATIVES}/sub-*/ses-SC/anat/*desc-preproc_T1w.json"))
+def test_sidecars_say_how_each_scan_was_made(first_run):
+    sidecars = list(first_run.glob(f"{DERIVATIVES}/sub-*/ses-SC/anat/*desc-preproc_T1w.json"))
     assert len(sidecars) == 6
     for path in sidecars:
         told = json.loads(path.read_text())
@@ -75,11 +100,11 @@ def test_sidecars_say_how_each_scan_was_made(tiny_run):
         assert mask["SkullStrippingOptions"] == {"dilate": 0, "threshold": 0.5}
 
 
-def test_the_simulated_archive_is_dicom_in_the_archives_tree(tiny_run):
-    series = list(tiny_run.glob("results/tiny/source/ADNI/*/*/*/*"))
+def test_the_simulated_archive_is_dicom_in_the_archives_tree(first_run):
+    series = list(first_run.glob("results/tiny/source/ADNI/*/*/*/*"))
     assert len(series) == 6, "scans of a group that takes no part are not simulated"
     for folder in series:
-        ptid, _, moment, image = folder.relative_to(tiny_run / "results/tiny/source/ADNI").parts
+        ptid, _, moment, image = folder.relative_to(first_run / "results/tiny/source/ADNI").parts
         files = sorted(folder.glob("*.dcm"))
         header = pydicom.dcmread(files[0])
         assert len(files) > 50
@@ -87,18 +112,18 @@ def test_the_simulated_archive_is_dicom_in_the_archives_tree(tiny_run):
         assert header.StudyDate == moment[:10].replace("-", "")
         assert all(path.name.endswith(f"_{image}.dcm") for path in files)
         truth = (
-            tiny_run
+            first_run
             / "results/tiny/source/truth"
-            / folder.relative_to(tiny_run / "results/tiny/source/ADNI")
+            / folder.relative_to(first_run / "results/tiny/source/ADNI")
         )
         loss = nib.load(f"{truth}_truth.nii.gz").get_fdata()
-        diseased = read_scans(tiny_run)[image]["group"] == "AD"
+        diseased = read_scans(first_run)[image]["group"] == "AD"
         assert (loss.max() > 0.2) if diseased else (loss.max() == 0)
         assert loss.max() <= 0.3 + 1e-6
 
 
-def test_the_simulation_did_what_it_was_to_do(tiny_run):
-    with open(tiny_run / "results/tiny/simulation.tsv", newline="") as stream:
+def test_the_simulation_did_what_it_was_to_do(first_run):
+    with open(first_run / "results/tiny/simulation.tsv", newline="") as stream:
         rows = list(csv.DictReader(stream, delimiter="\t"))
     areas = [row for row in rows if row["part"] == "area"]
     assert len(areas) == 2 * 10, "five areas have two sides each"
@@ -117,29 +142,30 @@ def test_the_simulation_did_what_it_was_to_do(tiny_run):
     assert float(volumes["low"]) <= float(volumes["roc_auc"]) <= float(volumes["high"])
 
 
-def test_nothing_is_left_to_do_after_a_run(finished):
-    run = snakemake(finished, "-n", config=TINY)
+def test_nothing_is_left_to_do_after_a_run(first_run):
+    run = snakemake(first_run, "-n", config=FIRST)
     assert run.status == 0
     assert "Nothing to be done" in run.said
 
 
-def test_the_same_seed_gives_the_same_cohort_and_the_same_brains(tiny_run, tmp_path):
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_cohort_and_the_same_brains(first_run, tmp_path):
     """One scan, made and preprocessed anew, comes out bit by bit as in the whole run."""
     row = next(
-        r for r in read_scans(tiny_run).values() if r["group"] == "AD" and r["fate"] == "usable"
+        r for r in read_scans(first_run).values() if r["group"] == "AD" and r["fate"] == "usable"
     )
     target = f"results/tiny/{row['preprocessed']}"
-    run = snakemake(tmp_path, target, config=TINY)
+    run = snakemake(tmp_path, target, config=FIRST)
     assert run.status == 0, run.said
     assert run.jobs["simulate_scan"] == 1
-    first, second = (nib.load(place / target).get_fdata() for place in (tiny_run, tmp_path))
+    first, second = (nib.load(place / target).get_fdata() for place in (first_run, tmp_path))
     assert np.array_equal(first, second)
     for path in sorted(tmp_path.glob("results/tiny/source/ADNI/*/*/*/*/*.dcm")):
-        assert path.read_bytes() == (tiny_run / path.relative_to(tmp_path)).read_bytes()
+        assert path.read_bytes() == (first_run / path.relative_to(tmp_path)).read_bytes()
 
 
-def test_the_table_of_scans_follows_its_schema(tiny_run):
+def test_the_table_of_scans_follows_its_schema(first_run):
     schema = yaml.safe_load((ROOT / "schemas/scans.schema.yaml").read_text())
     assert tuple(schema["properties"]) == COLUMNS == tuple(schema["required"])
-    for row in read_scans(tiny_run).values():
+    for row in read_scans(first_run).values():
         jsonschema.validate(row, schema)

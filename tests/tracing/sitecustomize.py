@@ -1,0 +1,63 @@
+"""Says which files a job's script reads that its rule does not declare.
+
+Python imports this module by itself where this folder is on PYTHONPATH. It sees what Python opens,
+lists, or hands to another program; not what a C++ library opens by a path of its own (ITK reads
+transforms so).
+"""
+
+import atexit
+import json
+import os
+import sys
+
+# The file that takes a line of JSON for each job.
+TRACE = os.environ.get("VOXPLAIN_TRACE")
+# A training's own scratch, which is undeclared so that Snakemake does not delete it.
+SCRATCH = ".checkpoint-"
+seen = set()
+
+
+def note(event, arguments):
+    if event == "open":
+        path, mode, flags = arguments
+        for_reading = not flags & (os.O_WRONLY | os.O_CREAT) if mode is None else "r" in mode
+        found = [path] if for_reading else []
+    elif event in ("os.listdir", "os.scandir"):
+        found = arguments[:1]
+    elif event == "subprocess.Popen":
+        found = [arguments[0], *arguments[1]]
+    else:
+        return
+    seen.update(os.fsdecode(path) for path in found if isinstance(path, (str, bytes, os.PathLike)))
+
+
+def is_below(path, places):
+    return any(path == place or path.startswith(f"{place}{os.sep}") for place in places)
+
+
+def undeclared(job):
+    """Files of the working directory that are read, and are no inputs or outputs of a job."""
+    here = os.path.realpath(os.getcwd())
+    declared = {os.path.realpath(path) for path in (*job.input, *job.output, *job.log)}
+    read = {os.path.realpath(path) for path in seen if os.path.exists(path)}
+    return sorted(
+        os.path.relpath(path, here)
+        for path in read
+        if is_below(path, [here])
+        and not is_below(path, [*declared, os.path.join(here, ".snakemake")])
+        and not os.path.basename(path).startswith(SCRATCH)
+    )
+
+
+def write_trace():
+    job = getattr(sys.modules.get("__main__"), "snakemake", None)
+    if not hasattr(job, "rule"):
+        return  # Snakemake itself, or another program
+    line = json.dumps({"rule": job.rule, "undeclared": undeclared(job)})
+    with open(TRACE, "a") as stream:
+        stream.write(f"{line}\n")
+
+
+if TRACE:
+    sys.addaudithook(note)
+    atexit.register(write_trace)
