@@ -1,5 +1,6 @@
 # `make run` sets everything up and runs the workflow on the embedded cohort; `make test` sets up and
-# runs the tests. Both need Python 3.11, 3.12 or 3.13, git and make, and nothing else.
+# runs the tests that answer within minutes. Both need Python 3.11, 3.12 or 3.13, git and make, and
+# nothing else.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 CORES ?= all
@@ -13,7 +14,7 @@ DOCS := .venv-docs
 # .snakemake/log (see rules/common.smk), and what fails is told at the end.
 PROGRESS := $(shell test -t 2 && echo --logger rich || echo --quiet rules)
 
-.PHONY: run test test-slurm docs validate lint format generate lock pythons clean
+.PHONY: run test test-all test-slurm docs validate lint format generate lock pythons clean
 .DEFAULT_GOAL := run
 
 SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" snakemake
@@ -24,12 +25,22 @@ run: $(READY)
 	@if [ -d results ] && [ -n "$$(find results -type f -newer $(REPORT) -print -quit 2>&1)" ]; then \
 	  $(SNAKEMAKE) --report $(REPORT) $(ARGS) && echo "Report: $(REPORT)"; fi
 
+PYTEST := PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest
+# Each file is one process's, in the order of pyproject.toml: long ones first.
+IN_PROCESSES := -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
+
+# The library, what is refused, what reruns, and one small run from DICOM to the report. A test that
+# takes more than two minutes beside other work does not belong here: it is marked slow.
 test: $(READY)
-	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(PYTEST) $(IN_PROCESSES) -m "not slow" --timeout 120 $(ARGS)
+
+# All tests but those on SLURM; ARGS="-m slow" for those that `make test` leaves out.
+test-all: $(READY)
+	$(PYTEST) $(IN_PROCESSES) $(ARGS)
 
 # On a SLURM that it starts on this machine; needs root and, once, `tests/slurm/cluster install` (Debian).
 test-slurm: $(READY)
-	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest tests/slurm --durations=5 $(ARGS)
+	$(PYTEST) tests/slurm --durations=5 $(ARGS)
 
 # The documentation as a site, in site/; a link that leads nowhere is an error, and so is a CITATION.cff
 # that is none.
@@ -58,12 +69,13 @@ $(READY): requirements.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
 	  f"voxplain needs Python 3.11, 3.12 or 3.13, $(PYTHON) is {v[0]}.{v[1]}; set PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	# Modules are compiled when they are first imported: most never are.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --requirement requirements.lock
 	@touch $(READY)
 
 $(DOCS)/.ready: requirements-docs.lock
 	$(PYTHON) -m venv $(DOCS)
-	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements-docs.lock
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --requirement requirements-docs.lock
 	@touch $(DOCS)/.ready
 
 lock:

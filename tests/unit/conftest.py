@@ -1,6 +1,7 @@
 """Shared heads, scans and files; whatever takes more than a second is made once a session."""
 
 import os
+import pickle
 import warnings
 
 # Before any test imports ants: sums over several ITK threads are not reproducible.
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import settings
 from scipy import ndimage
 
+from shared import made_once
 from voxplain.anatomy.template import make_template
 from voxplain.atlas import Atlas, read_aal
 from voxplain.cohort.dicom import SeriesHeader, write_series
@@ -46,9 +48,14 @@ def aal() -> Atlas:
 
 
 @pytest.fixture(scope="session")
-def packaged_head() -> Head:
+def packaged_head(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Head:
     """The head around the packaged brain at 1 mm; it takes ten seconds."""
-    return build_packaged_head()
+    with made_once(tmp_path_factory, worker_id, "head") as (folder, empty):
+        path = folder / "head.pickle"
+        if empty:
+            folder.mkdir()
+            path.write_bytes(pickle.dumps(build_packaged_head()))
+        return pickle.loads(path.read_bytes())
 
 
 def coarsened(head: Head, size_mm: float) -> Head:

@@ -109,6 +109,7 @@ def test_logits_gradients_and_running_statistics_are_the_whole_networks(pools, e
     assert_the_same(spread(model, seed), brain_in(shape, box))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pools", ["auto", [2, 2, 2, 2]])
 @pytest.mark.parametrize(
     "box", [((9, 37), (8, 50), (2, 40)), ((0, 48), (0, 50), (0, 46)), ((40, 48), (0, 3), (20, 21))]
@@ -121,6 +122,7 @@ def test_the_network_of_rieke_is_the_same_dropout_included(pools, box):
     assert len(network._blocks) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shape"),
     [

@@ -95,6 +95,7 @@ def test_volumes_tell_ill_from_well_where_tissue_was_lost_and_intensities_where_
     assert low < 0.5 < high
 
 
+@pytest.mark.slow
 # (With pairs of different folds as well, forty small ones are at 0.45 instead of 0.51.)
 @pytest.mark.parametrize("patients", [8, 40])
 def test_labels_without_an_effect_are_at_chance_over_many_cohorts(patients):
@@ -107,6 +108,7 @@ def test_labels_without_an_effect_are_at_chance_over_many_cohorts(patients):
     assert covered >= 15
 
 
+@pytest.mark.slow
 def test_the_interval_is_that_of_drawn_patients():
     """Against the plain bootstrap: draw patients, ask scikit-learn for the area."""
     from voxplain.cohort.effects import _pairs_in_order

@@ -82,6 +82,7 @@ def rows_of(cohort=PAPER, **change):
     return {row.rule: row for row in estimate([cohort], settings(**change), read_costs())}
 
 
+@pytest.mark.slow
 def test_the_template_is_what_the_estimate_takes_it_for():
     _, mask, grid = make_template("packaged", 1)
     assert grid.shape == GRID
@@ -92,6 +93,7 @@ def test_the_template_is_what_the_estimate_takes_it_for():
     assert len(read_aal().names) == AREAS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resolution", [2, 3, 4])
 def test_a_coarser_brain_has_as_many_fewer_voxels(resolution):
     _, mask, _ = make_template("packaged", resolution)
@@ -99,6 +101,7 @@ def test_a_coarser_brain_has_as_many_fewer_voxels(resolution):
     assert found == pytest.approx(mask.sum(), rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("resolution", "size", "stride"), [(2, 40, 12), (4, 40, 40), (4, 12, 4)])
 def test_cubes_are_counted_to_a_fourth_and_never_too_few(resolution, size, stride):
     _, mask, _ = make_template("packaged", resolution)

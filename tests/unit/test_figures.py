@@ -86,6 +86,7 @@ def test_figures_of_few_methods_are_no_wider_than_a_journals_page():
     assert figure.get_figwidth() <= PAGE
 
 
+@pytest.mark.slow
 def test_drawing_needs_no_display_and_leaves_no_window_open(tmp_path):
     """On a node without a screen, and where somebody's settings ask for one."""
     code = (

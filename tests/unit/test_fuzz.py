@@ -4,6 +4,8 @@ import pytest
 
 import fuzz
 
+pytestmark = pytest.mark.slow
+
 # What a bug was found with stays here.
 FOUND = {"table": [100], "dicom": [95, 133, 157], "config": []}
 

@@ -181,6 +181,7 @@ def networks(draw):
     return model, shape
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_any_network_of_known_layers_says_what_a_full_forward_pass_says(data):
@@ -220,6 +221,7 @@ def classifier(*made, shape=SHAPE, head=None):
     return ready(nn.Sequential(*made, nn.Flatten(), nn.Linear(after.numel(), CLASSES)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 2, 5])
 @pytest.mark.parametrize("name", SMALL)
 def test_a_cube_around_every_voxel(name, size):
@@ -261,6 +263,7 @@ def threads(request):
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory_mb", [0, 0.01, 0.1, 1, 1000])
 def test_the_memory_allowed_changes_no_more_than_rounding(threads, memory_mb):
     """Of logits around 1; sums of other batches differ by 1e-15."""
@@ -768,6 +771,7 @@ def known(request):
     return model.float().double(), scan
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("cut", ["cubes", "small cubes", "areas"])
 def test_networks_of_the_literature_in_both_precisions(known, cut):

@@ -29,6 +29,7 @@ def spread(field):
     return float(np.log(field).std())
 
 
+@pytest.mark.slow
 def test_n4_takes_out_most_of_a_known_field(scan, corrected, core):
     before = spread(scan.field[core])
     after = spread(corrected[core] / scan.clean[core])
@@ -36,6 +37,7 @@ def test_n4_takes_out_most_of_a_known_field(scan, corrected, core):
     assert after < before / 2
 
 
+@pytest.mark.slow
 def test_n4_makes_white_matter_more_even(scan, corrected):
     white = ndimage.binary_erosion(scan.mask & (scan.clean > 540))
     assert white.sum() > 5_000
@@ -49,6 +51,7 @@ def test_n4_makes_white_matter_more_even(scan, corrected):
     assert unevenness(corrected) < 0.6 * unevenness(scan.volume)
 
 
+@pytest.mark.slow
 def test_n4_keeps_what_is_inside_the_mask_positive_and_the_rest_at_nought(scan, corrected):
     assert corrected.dtype == np.float32
     assert corrected.shape == scan.grid.shape
@@ -77,6 +80,7 @@ def corrected_block(block, volume, folder):
     return correct_bias(folder / "head.nii.gz", block.mask_path)
 
 
+@pytest.mark.slow
 def test_a_scan_at_twice_the_gain_ends_the_same(block, tmp_path):
     once = corrected_block(block, block.volume, tmp_path)
     twice = corrected_block(block, block.volume * 2, tmp_path)
@@ -87,6 +91,7 @@ def test_a_scan_at_twice_the_gain_ends_the_same(block, tmp_path):
         assert 0.8 < np.percentile(scaled[block.mask], 95) < 1.3
 
 
+@pytest.mark.slow
 def test_n4_takes_a_scan_whose_intensities_begin_below_nought(block, tmp_path):
     result = corrected_block(block, block.volume - 200, tmp_path)  # the whole brain below 0
     above_air = np.median(block.volume[block.mask]) - 5
@@ -182,6 +187,7 @@ def test_the_archives_folder_names_tell_of_n3_too(name):
     assert is_already_corrected([name])
 
 
+@pytest.mark.slow
 def test_an_n4_that_failed_is_not_taken_for_a_field(scan, monkeypatch):
     """antspyx hands back a copy of the image where N4 ended with an error."""
     import ants

@@ -106,6 +106,7 @@ def quick_gate(scan, monkeypatch):
 # --- climbing -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rung", "tried"),
     [
@@ -134,6 +135,7 @@ def test_the_ladder_is_climbed_to_the_first_rung_that_passes(scan, bet, quick_ga
     assert told["SkullStrippingTrials"][-1]["overlap"] > 0.9
 
 
+@pytest.mark.slow
 def test_the_gate_sends_a_head_with_its_skull_on_up_the_ladder(scan, bet):
     bet("neck")
     found = climb(scan.head_path, BET, SETTINGS)
@@ -141,6 +143,7 @@ def test_the_gate_sends_a_head_with_its_skull_on_up_the_ladder(scan, bet):
     assert dice(found.mask, scan.mask) > 0.995
 
 
+@pytest.mark.slow
 def test_the_other_tool_is_the_last_rung_and_sees_the_head_as_it_came(scan, bet, quick_gate):
     bet("never")
     found = climb(scan.head_path, BET, {**SETTINGS, "ladder": ["neck", "robust", "deepbet"]})
@@ -153,6 +156,7 @@ def test_the_other_tool_is_the_last_rung_and_sees_the_head_as_it_came(scan, bet,
     assert dice(found.mask, scan.mask) > 0.95
 
 
+@pytest.mark.slow
 def test_where_no_rung_passes_the_best_of_them_is_left_to_quality_control(scan, bet, quick_gate):
     """The whole head is too large as well; with -R it takes all but the brain."""
     bet("never")
@@ -163,6 +167,7 @@ def test_where_no_rung_passes_the_best_of_them_is_left_to_quality_control(scan, 
     assert found.rung == "robust"
 
 
+@pytest.mark.slow
 def test_a_head_in_which_no_rung_finds_anything_is_a_fault_of_the_data(scan, bet):
     bet("nothing")
     with pytest.raises(DataFault) as fault:
@@ -171,6 +176,7 @@ def test_a_head_in_which_no_rung_finds_anything_is_a_fault_of_the_data(scan, bet
     assert "bet found no brain" in fault.value.reason
 
 
+@pytest.mark.slow
 def test_an_empty_ladder_takes_the_mask_as_it_is(scan, bet):
     bet("never")
     settings = {key: SETTINGS[key] for key in ("bet",)} | {"ladder": []}
@@ -179,6 +185,7 @@ def test_an_empty_ladder_takes_the_mask_as_it_is(scan, bet):
     np.testing.assert_array_equal(found.mask, scan.volume > 50)
 
 
+@pytest.mark.slow
 def test_a_brain_that_came_without_skull_has_no_ladder(scan):
     found = climb(scan.brain_path, GIVEN, {"given": {}})
     assert (found.rung, found.trials) == ("n/a", ())
@@ -186,6 +193,7 @@ def test_a_brain_that_came_without_skull_has_no_ladder(scan):
     assert dice(found.mask, brain > 0) > 0.99
 
 
+@pytest.mark.slow
 def test_where_the_other_tool_is_not_installed_the_ladder_ends_before_it(scan, bet, monkeypatch):
     bet("never")
     found = importlib.util.find_spec
@@ -249,6 +257,7 @@ def test_each_rung_keeps_what_the_ones_before_it_did():
     assert own["deepbet"].tool.name == "deepbet"
 
 
+@pytest.mark.slow
 def test_rungs_that_a_tool_does_not_have_are_left_out():
     assert list(rungs(column(240), DEEPBET)) == ["plain", "neck", "bias"]
     thorough = {"fractional_intensity": 0.5, "robust_centre": True}
@@ -256,6 +265,7 @@ def test_rungs_that_a_tool_does_not_have_are_left_out():
     assert list(rungs(column(240), ladder=["robust"])) == ["plain", "robust"]
 
 
+@pytest.mark.slow
 def test_the_rung_against_bias_evens_out_the_field(scan):
     flat = np.asarray(rungs(read_image(scan.head_path))["bias"].image.dataobj)
     start = scan.grid.shape[2] - flat.shape[2]
@@ -274,10 +284,12 @@ def missed(scan, mask):
     return [text for text, _ in find_missed(measure_rung(image, mask, read_gates_template()), GATE)]
 
 
+@pytest.mark.slow
 def test_the_true_mask_passes_the_gate(scan):
     assert missed(scan, scan.mask) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
@@ -292,6 +304,7 @@ def test_a_mask_that_is_no_brain_misses_it(scan, spoil, told):
     assert any(text.startswith(told) for text in missed(scan, spoil(scan.mask)))
 
 
+@pytest.mark.slow
 def test_the_gate_is_the_same_for_every_resolution_and_template_of_a_run():
     brain, mask, grid = read_gates_template()
     assert grid.shape == (49, 58, 49)
@@ -299,6 +312,7 @@ def test_the_gate_is_the_same_for_every_resolution_and_template_of_a_run():
     assert brain[~mask].max() == 0
 
 
+@pytest.mark.slow
 def test_a_constant_volume_does_not_break_the_gate(tmp_path):
     grid = axis_aligned_grid((60, 60, 60), (3.0,) * 3, (-90, -90, -90))
     path = tmp_path / "constant.nii.gz"

@@ -515,6 +515,7 @@ def brains(tmp_path_factory):
     return sides
 
 
+@pytest.mark.slow
 def test_the_loss_curve_is_that_of_a_plain_loop(brains):
     """Float32 rounds in another order, and Adam's first steps depend on the sign of a gradient."""
     settings = {"epochs": 5, "batch_size": 5, "learning_rate": 1e-3, "seed": 3}
@@ -527,6 +528,7 @@ def test_the_loss_curve_is_that_of_a_plain_loop(brains):
     np.testing.assert_allclose(found, expected, rtol=0, atol=LOSS_TOLERANCE)
 
 
+@pytest.mark.slow
 def test_the_loss_curve_in_bfloat16_is_near_it(brains):
     settings = {"epochs": 5, "batch_size": 5, "learning_rate": 1e-3, "seed": 3, "device": CPU}
     curves = []

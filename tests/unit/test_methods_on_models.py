@@ -11,6 +11,8 @@ from voxplain.relevance.cam import look, raw_cam, raw_grad_cam
 from voxplain.relevance.gradient import signed_integrated_gradients
 from voxplain.relevance.lrp import _signed, merge_batch_norms
 
+pytestmark = pytest.mark.slow
+
 # The least that each takes, or little more.
 SHAPES = {"rieke": (46, 47, 48), "voxcnn": (40, 42, 41)}
 SMALL = (17, 20, 18)

@@ -212,6 +212,7 @@ CASES = st.one_of(
 GRIDS = st.tuples(*[st.integers(30, 110)] * 3) | st.tuples(*[st.integers(2, 60)] * 3)
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(case=CASES, grid=GRIDS)
 def test_the_plan_follows_torch_on_any_grid_or_refuses_what_torch_refuses(case, grid):
@@ -730,6 +731,7 @@ def test_what_scans_differ_in_gets_through_voxcnn_before_it_is_trained():
     assert share() < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_occlusion_computes_every_network_by_parts(networks, name):
     """Nothing falls back to full forward passes, and the drops are theirs."""

@@ -182,6 +182,7 @@ def test_relevance_lies_where_the_network_looks():
 # --- memory, which changes only the speed ---------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory_mb", [0, 0.01, 1, 1000])
 def test_the_heatmaps_do_not_depend_on_the_memory(scan, memory_mb):
     model, labels = network(), np.arange(np.prod(SHAPE)).reshape(SHAPE) % 6
@@ -211,6 +212,7 @@ def test_in_full_the_drops_do_not_depend_on_the_scans_at_once(monkeypatch, watch
 # --- the mask, which only spares work -------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", BY_HAND)
 @pytest.mark.parametrize(("size", "stride"), [(1, 1), (3, 2), (2, 4), (4, 3)])
 def test_a_mask_beside_which_the_scan_is_nought_changes_nothing(model, scan, size, stride, spread):

@@ -158,6 +158,7 @@ def test_a_head_that_would_serve_one_group_only_is_refused(short):
     assert {scan.head for scan in plan(groups=groups, heads=heads)} == set(heads)
 
 
+@pytest.mark.slow
 def test_anatomy_never_repeats_between_patients():
     many = {name: {"patients": 1000, "severity": [0, 1]} for name in ("AD", "CN", "MCI")}
     for seed in range(20):

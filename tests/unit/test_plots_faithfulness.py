@@ -74,6 +74,7 @@ def test_a_method_starts_at_one_and_follows_the_layers_from_the_output(drawn):
 REAL = ["sensitivity", "guided_grad_cam_pp", "integrated_gradients", "voxel_occlusion"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("methods", [REAL, [f"{name}_{n}" for n in range(5) for name in REAL]])
 def test_nothing_is_cut_with_the_methods_and_layers_of_a_real_run(drawn, methods):
     layers = ["classifier.6", "classifier.4", "classifier.2", "features.12", "features.8"]

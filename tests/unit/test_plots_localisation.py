@@ -213,6 +213,7 @@ def test_without_a_loss_the_middle_of_the_brain_is_shown_and_no_border(drawn):
     assert not any(contours_of(axes) for axes in figure.axes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 20])
 def test_titles_and_names_of_slices_fit_however_many_the_methods(drawn, count):
     rows = {f"a_method_of_long_name_{number}": noise() for number in range(count)}
@@ -468,6 +469,7 @@ def test_without_a_single_number_there_is_still_a_picture(drawn):
         assert not points_of(axes) and not chances_of(axes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("methods", "regions", "measures"), [(1, 1, 1), (1, 4, 4), (20, 1, 4), (20, 4, 4)]
 )

@@ -79,7 +79,7 @@ def test_ants_reads_a_file_to_the_place_that_it_gets_from_us(tmp_path):
 # --- a known movement -----------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=["affine", "syn_fast"])
+@pytest.fixture(scope="module", params=["affine", pytest.param("syn_fast", marks=pytest.mark.slow)])
 def moved(request, template, tmp_path_factory):
     """The template's brain, turned and shifted in space, and registered."""
     movement = np.eye(4)
@@ -159,6 +159,7 @@ def by_method(scan, template, tmp_path_factory):
     }
 
 
+@pytest.mark.slow
 def test_every_method_brings_a_persons_brain_onto_the_template(by_method, template):
     for method, found in by_method.items():
         assert dice(found.mask, template.mask) > 0.93, method
@@ -166,6 +167,7 @@ def test_every_method_brings_a_persons_brain_onto_the_template(by_method, templa
         assert correlation(found.brain[inside], template.brain[inside]) > 0.5, method
 
 
+@pytest.mark.slow
 def test_a_nonlinear_registration_fits_better_than_an_affine_one(by_method, template):
     overlap = {name: dice(found.mask, template.mask) for name, found in by_method.items()}
     assert overlap["syn_quick"] > overlap["affine"] + 0.01
@@ -176,6 +178,7 @@ def test_a_nonlinear_registration_fits_better_than_an_affine_one(by_method, temp
     assert similarity["syn_quick"] > similarity["affine"] + 0.02
 
 
+@pytest.mark.slow
 def test_the_fast_registration_fits_about_as_well_as_the_papers(by_method, template):
     fast, quick = by_method["syn_fast"], by_method["syn_quick"]
     inside = template.mask
@@ -186,6 +189,7 @@ def test_the_fast_registration_fits_about_as_well_as_the_papers(by_method, templ
     assert similarity[0] > similarity[1] - 0.02
 
 
+@pytest.mark.slow
 def test_the_fast_registration_takes_no_notice_of_air(scan, template, by_method, tmp_path):
     before, after = (25, 18, 30), (20, 0, 0)
     affine = scan.grid.matrix
@@ -203,6 +207,7 @@ def test_the_fast_registration_takes_no_notice_of_air(scan, template, by_method,
     assert correlation(wide.brain[near.mask], near.brain[near.mask]) > 0.97
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["syn_quick", "syn_fast"])
 def test_the_same_brain_registers_to_the_same_voxels(scan, template, by_method, tmp_path, method):
     assert os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] == "1"
@@ -211,12 +216,14 @@ def test_the_same_brain_registers_to_the_same_voxels(scan, template, by_method, 
     np.testing.assert_array_equal(again.mask, by_method[method].mask)
 
 
+@pytest.mark.slow
 def test_another_seed_gives_nearly_the_same(scan, template, by_method, tmp_path):
     other = registered(scan.brain_path, scan.mask_path, template, tmp_path / "other.h5", seed=7)
     assert dice(other.mask, by_method["affine"].mask) > 0.98
     assert abs(other.brain - by_method["affine"].brain).max() > 0
 
 
+@pytest.mark.slow
 def test_intensities_are_carried_and_not_changed(scan, by_method):
     carried = by_method["affine"].brain[by_method["affine"].mask]
     own = scan.clean[scan.mask]
@@ -247,6 +254,7 @@ def test_a_mask_that_is_carried_nowhere_is_a_fault_of_the_data_naming_the_brain(
     assert f"{template.path} is empty or constant inside its mask" in fault.value.reason
 
 
+@pytest.mark.slow
 def test_a_mask_of_a_few_lone_voxels_is_lost_on_the_way_and_refused(scan, template, tmp_path):
     lone = np.zeros(scan.grid.shape, np.uint8)
     lone[tuple(np.argwhere(scan.mask)[::30_000].T)] = 1

@@ -316,6 +316,7 @@ def test_a_visit_becomes_a_session_label(visit, session):
     assert only([row(visit=visit, date="9/12/2005")]).session == session
 
 
+@pytest.mark.slow
 @given(visit=st.text(max_size=20))
 def test_a_session_label_has_letters_and_digits_only(visit):
     session = only([row(visit=visit, date="9/12/2005")]).session

@@ -8,6 +8,8 @@ import pytest
 from pipeline.fingerprint import fingerprint
 from selecting import codes_of
 
+pytestmark = pytest.mark.slow
+
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 NETWORKS, METHODS = "voxplain/models/__init__.py", "voxplain/relevance/__init__.py"
 OF_METHODS = ("explain_scans", "randomise_layers")

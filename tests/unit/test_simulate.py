@@ -92,6 +92,7 @@ def test_the_diseased_areas_lose_about_the_tissue_asked_for_and_never_more(atrop
         assert 0.2 < atrophy.lost(labels_of(aal, area)) <= 0.3, area
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", [0.1, 0.6])
 def test_the_tissue_lost_follows_the_fraction_asked_for(head, aal, asked):
     labels = labels_of(aal, "Temporal_Mid")
@@ -385,6 +386,7 @@ def test_atrophy_shows_in_the_scan_where_the_truth_says_and_hardly_elsewhere(hea
     assert -change.sum() / 600 / had == pytest.approx(0.3, abs=0.1)
 
 
+@pytest.mark.slow
 def test_ageing_takes_tissue_from_the_whole_brain(head, healthy, quiet):
     old = scan_of(head, ageing=0.05, scanner=quiet)
     assert not old.truth.any()
@@ -442,6 +444,7 @@ def test_a_scanners_bright_place_is_a_gaussian_around_the_middle_of_its_area(hea
     np.testing.assert_allclose(change[ring], 0.3 * np.exp(-2), rtol=0.08)
 
 
+@pytest.mark.slow
 def test_the_truth_of_a_shortcut_is_where_the_image_changed_and_by_what_fraction(
     head, aal, quiet, healthy
 ):
@@ -460,6 +463,7 @@ def test_the_truth_of_a_shortcut_is_where_the_image_changed_and_by_what_fraction
     assert ill.truth.max() == pytest.approx(0.3, abs=0.02)
 
 
+@pytest.mark.slow
 def test_a_mark_lies_beside_the_head_and_goes_with_the_skull(head, quiet, tmp_path):
     scanner = replace(quiet, noise=0.03, voxel_size_mm=(2.5, 2.5))
     plain = scan_of(head, scanner=scanner)
@@ -512,6 +516,7 @@ def moving(quiet, **motion):
     return replace(quiet, motion={"share": 1.0, "translation_mm": 4, "rotation_deg": 4, **motion})
 
 
+@pytest.mark.slow
 def test_a_head_that_moves_is_blurred_but_stays_in_its_place(head, aal, quiet, healthy):
     for seed in range(6, 10):
         still = scan_of(head, scanner=quiet, scan_seed=seed)
@@ -527,6 +532,7 @@ def test_a_head_that_moves_is_blurred_but_stays_in_its_place(head, aal, quiet, h
         np.testing.assert_array_equal(moved.truth, still.truth)
 
 
+@pytest.mark.slow
 def test_motion_of_nothing_and_of_nobody_leaves_a_scan_as_it_is(head, quiet, healthy):
     still = moving(quiet, translation_mm=0, rotation_deg=0)
     difference = scan_of(head, scanner=still).volume.astype(int) - healthy.volume
@@ -535,6 +541,7 @@ def test_motion_of_nothing_and_of_nobody_leaves_a_scan_as_it_is(head, quiet, hea
     np.testing.assert_array_equal(nobody.volume, healthy.volume)
 
 
+@pytest.mark.slow
 def test_about_the_share_of_scans_moves(coarse_head, quiet):
     grid = replace(quiet, voxel_size_mm=(4, 4))
     plain = scan_of(coarse_head, scanner=grid)
@@ -551,6 +558,7 @@ def test_about_the_share_of_scans_moves(coarse_head, quiet):
 # --- what was done --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fraction", [0.15, 0.45])
 def test_the_achieved_loss_is_the_intended_one_within_the_tolerance(head, aal, fraction):
     labels = labels_of(aal, *DISEASE)
@@ -567,6 +575,7 @@ def test_the_achieved_loss_is_the_intended_one_within_the_tolerance(head, aal, f
     np.testing.assert_array_equal(plain.volume, scan.volume)
 
 
+@pytest.mark.slow
 def test_measured_volumes_are_those_of_scans_with_and_without_the_disease(head, aal, quiet):
     """Counted apart: tissue of a healthy scan and of a diseased one of the same person."""
     labels = labels_of(aal, "Temporal_Mid", "Temporal_Inf")

@@ -182,12 +182,14 @@ def found(scan):
     return find_brain(read_image(scan.head_path), DEEPBET, DEEPBET_OPTIONS)
 
 
+@pytest.mark.slow
 def test_deepbet_finds_the_brain_of_a_scan(scan, found):
     assert found.shape == scan.grid.shape
     assert found.dtype == bool
     assert dice(found, scan.mask) > 0.95
 
 
+@pytest.mark.slow
 def test_deepbet_leaves_the_skull_and_takes_the_middle_of_the_brain(scan, found):
     bright_outside = (scan.volume > 300) & ~scan.mask
     assert (found & bright_outside).sum() / bright_outside.sum() < 0.05

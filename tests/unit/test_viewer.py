@@ -127,6 +127,7 @@ def test_no_name_ends_the_pages_script(made):
     assert "<title>Maps &amp; more</title>" in text
 
 
+@pytest.mark.slow
 @needs_browser
 def test_a_browser_shows_the_choice_and_names_the_area(made, tmp_path):
     page, volumes = made
@@ -153,6 +154,7 @@ def test_a_browser_shows_the_choice_and_names_the_area(made, tmp_path):
     assert 0.003 < warm.mean() < 0.3, "the heatmap, on a part of it"
 
 
+@pytest.mark.slow
 @needs_browser
 def test_it_opens_at_the_highest_voxel(made):
     page, _ = made
@@ -161,6 +163,7 @@ def test_it_opens_at_the_highest_voxel(made):
     assert f'<span id="where">x {x:.0f}, y {y:.0f}, z {z:.0f} mm' in dom
 
 
+@pytest.mark.slow
 @needs_browser
 def test_a_file_that_is_missing_is_named(made):
     page, _ = made

@@ -13,12 +13,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import yaml
-from filelock import FileLock
+
+from shared import made_once
 
 ROOT = Path(__file__).resolve().parents[2]
 # Its sitecustomize.py says what a job reads that its rule does not declare.
@@ -191,17 +191,6 @@ def spoil_statistics(directory: Path) -> None:
     path = directory / "results/tiny/AD-NC/splits/fixed_statistics.json"
     told = json.loads(path.read_text())
     path.write_text(json.dumps({**told, "FittedOn": [*told["FittedOn"], "I0"]}))
-
-
-@contextmanager
-def made_once(tmp_path_factory, worker_id: str, name: str):
-    """A folder that the first of several processes fills for all, and whether it is empty."""
-    base = tmp_path_factory.getbasetemp()
-    directory = (base if worker_id == "master" else base.parent) / name
-    done = directory.with_suffix(".done")
-    with FileLock(f"{directory}.lock"):
-        yield directory, not done.exists()
-        done.touch()
 
 
 @pytest.fixture(scope="session")

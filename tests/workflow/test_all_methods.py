@@ -11,11 +11,12 @@ import pytest
 import torch
 import yaml
 
+from shared import made_once
 from voxplain.models import MODELS, describe_model, plan_model
 from voxplain.relevance import METHODS
 from voxplain.relevance.combine import combine
 from voxplain.training.networks import load_network
-from workflow.conftest import ROOT, TINY, made_once, snakemake
+from workflow.conftest import ROOT, TINY, snakemake
 
 GRID = (49, 58, 49)
 OTHER = copy.deepcopy(TINY["cohorts"]["tiny"])
@@ -33,8 +34,6 @@ NETWORKS = ["rieke", "voxcnn", "voxresnet_shallow_gap"]
 # TINY has the others, on Rieke's network.
 METHODS_HERE = [
     "cam",
-    "grad_cam_pp",
-    "guided_grad_cam_pp",
     "lrp",
     "lrp_grad_cam_pp",
     "summary",
