@@ -25,7 +25,8 @@ run: $(READY)
 	@if [ -d results ] && [ -n "$$(find results -type f -newer $(REPORT) -print -quit 2>&1)" ]; then \
 	  $(SNAKEMAKE) --report $(REPORT) $(ARGS) && echo "Report: $(REPORT)"; fi
 
-PYTEST := PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest
+# Several processes share the cores: none of them needs threads of its own.
+PYTEST := OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest
 # Each file is one process's, in the order of pyproject.toml: long ones first.
 IN_PROCESSES := -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
@@ -65,17 +66,25 @@ generate: $(READY)
 	$(BIN)/python dev/render_config.py
 	$(BIN)/python dev/render_envs.py
 
+# Install a lock into an environment: $(1) its bin, $(2) the lock. It names every package, so that there
+# is nothing to resolve; the second call adds what it cannot name (the CUDA libraries that PyTorch's
+# build for Linux takes from PyPI). Modules are compiled when they are first imported: most never are.
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
+define install
+$(1)/python $(PIP_INSTALL) --no-deps --requirement $(2)
+$(1)/python $(PIP_INSTALL) --requirement $(2)
+endef
+
 $(READY): requirements.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
 	  f"voxplain needs Python 3.11, 3.12 or 3.13, $(PYTHON) is {v[0]}.{v[1]}; set PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	# Modules are compiled when they are first imported: most never are.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --requirement requirements.lock
+	$(call install,$(BIN),requirements.lock)
 	@touch $(READY)
 
 $(DOCS)/.ready: requirements-docs.lock
 	$(PYTHON) -m venv $(DOCS)
-	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --requirement requirements-docs.lock
+	$(call install,$(DOCS)/bin,requirements-docs.lock)
 	@touch $(DOCS)/.ready
 
 lock:

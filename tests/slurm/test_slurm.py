@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from workflow.conftest import NO_LADDER, ROOT, TINY, spoil_statistics
+from workflow.conftest import ROOT, TINY, spoil_statistics
 
 CLUSTER = Path(__file__).with_name("cluster")
 GPU_NODE = "n1"
@@ -127,9 +127,6 @@ def config(**training):
     settings = copy.deepcopy(TINY)
     # A GPU job takes a GPU where torch finds one; these are only names.
     settings["device"] = "auto"
-    # What N4 does to nine scans is tested elsewhere.
-    settings["bias_correction"] = "never"
-    settings["skull"] = NO_LADDER
     settings["heatmaps"]["methods"] = ["sensitivity", "occlusion", "area_occlusion"]
     settings["models"]["rieke"] |= training
     return settings

@@ -12,6 +12,9 @@ import sys
 
 # The file that takes a line of JSON for each job.
 TRACE = os.environ.get("VOXPLAIN_TRACE")
+# What no rule can declare: Snakemake's own folder, and the times and memory that it notes beside a
+# rule's outputs, of which the report shows those that are there.
+OF_SNAKEMAKE = (".snakemake", "results/benchmarks")
 # A training's own scratch, which is undeclared so that Snakemake does not delete it.
 SCRATCH = ".checkpoint-"
 seen = set()
@@ -39,12 +42,15 @@ def undeclared(job):
     """Files of the working directory that are read, and are no inputs or outputs of a job."""
     here = os.path.realpath(os.getcwd())
     declared = {os.path.realpath(path) for path in (*job.input, *job.output, *job.log)}
+    # Where a job writes, it may look for what an earlier attempt left.
+    folders = {os.path.dirname(os.path.realpath(path)) for path in job.output}
     read = {os.path.realpath(path) for path in seen if os.path.exists(path)}
     return sorted(
         os.path.relpath(path, here)
         for path in read
         if is_below(path, [here])
-        and not is_below(path, [*declared, os.path.join(here, ".snakemake")])
+        and path not in folders
+        and not is_below(path, [*declared, *(os.path.join(here, name) for name in OF_SNAKEMAKE)])
         and not os.path.basename(path).startswith(SCRATCH)
     )
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from voxplain.cohort.plan import plan_cohort
-from workflow.conftest import NO_LADDER, ROOT, TINY, read_scans, snakemake
+from workflow.conftest import ROOT, TINY, read_scans, snakemake
 
 SOURCE = "results/tiny/source"
 
 
 def archive_config(**settings):
     cohort = {"source": "adni", "table": "scans.csv", "images": "ADNI"}
-    return {**TINY, "skull": NO_LADDER, "cohorts": {"own": cohort}, **settings}
+    return {**TINY, "cohorts": {"own": cohort}, **settings}
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from scipy import ndimage
 import dirty
 from voxplain.cohort.dicom import SeriesHeader, write_series
 from voxplain.volumes import axis_aligned_grid, write_array
-from workflow.conftest import NO_LADDER, TINY, read_scans, snakemake
+from workflow.conftest import TINY, read_scans, snakemake
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +22,8 @@ PERSON = ("Alzheimer", "Auguste", "18500516", "1850-05-16", "Anstalt")
 CONFIG = {
     "tasks": [["AD", "NC"]],
     "conversion": {"max_slice_mm": 7, "missing_slices": 1},
-    "skull": NO_LADDER,
+    "skull": TINY["skull"],
+    "bias_correction": "never",
     "resolution_mm": 4,
 }
 GRID = axis_aligned_grid((24, 30, 26), (4.8, 4.0, 4.0), (-50.25, -61.5, -40.125))

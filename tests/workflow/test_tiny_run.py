@@ -93,7 +93,7 @@ def test_sidecars_say_how_each_scan_was_made(first_run):
         assert told["ResolutionMm"] == 4
         assert told["RegistrationMethod"] == "syn_quick"
         assert told["RegistrationTransform"] == "antsRegistrationSyNQuick[s]"
-        assert told["BiasFieldCorrection"] == "N4"
+        assert told["BiasFieldCorrection"] == "none"
         mask = json.loads(next(path.parent.glob("*_acq-*_desc-brain_mask.json")).read_text())
         assert mask["SkullStrippingTool"] == "deepbet"
         assert mask["SkullStrippingToolVersion"] == "1.0.2"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from voxplain.anatomy.itk import as_ants
+from voxplain.anatomy.itk import as_ants, import_ants
 from voxplain.faults import DataFault
 from voxplain.volumes import Grid, read_array, resample, smooth_for, white_matter_level
 
@@ -117,8 +117,7 @@ def _find_field(
 
 def _fit_field(level: np.ndarray, inside: np.ndarray, grid: Grid) -> np.ndarray:
     """Logarithm of the bias field that N4 sees, ``[x, y, z]``."""
-    import ants
-
+    ants = import_ants()
     field = ants.n4_bias_field_correction(
         as_ants(level, grid),
         mask=as_ants(inside, grid),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from voxplain.anatomy.itk import as_ants
+from voxplain.anatomy.itk import as_ants, import_ants
 from voxplain.anatomy.register import run_ants
 from voxplain.anatomy.template import make_template
 from voxplain.atlas import read_aal
@@ -27,8 +27,7 @@ def label_head(head_path: str | Path, mask_path: str | Path, seed: int) -> Head:
     -------
     The head with white matter at 1.
     """
-    import ants
-
+    ants = import_ants()
     t1, own = read_array(head_path)
     mask = read_array(mask_path)[0]
     # The simulation works along the axes of space; an oblique head is turned into them here.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from voxplain.anatomy.itk import as_ants
+from voxplain.anatomy.itk import as_ants, import_ants
 from voxplain.faults import DataFault
 from voxplain.volumes import Grid, read_array, resample, smooth_for
 
@@ -176,8 +176,7 @@ def carry(
 
 
 def _write_identity(scratch: str) -> str:
-    import ants
-
+    ants = import_ants()
     path = f"{scratch}/identity.h5"
     ants.write_transform(ants.create_ants_transform(transform_type="AffineTransform"), path)
     return path
@@ -186,8 +185,7 @@ def _write_identity(scratch: str) -> str:
 def _resample(
     array: np.ndarray, own: Grid, fixed: ants.ANTsImage, grid: Grid, transform: str
 ) -> np.ndarray:
-    import ants
-
+    ants = import_ants()
     moving = as_ants(smooth_for(array, own, grid), own)
     return ants.apply_transforms(
         fixed, moving, transformlist=[transform], interpolator="linear"
@@ -204,8 +202,7 @@ def run_ants(
     scratch: str,
 ) -> tuple[str, str]:
     """Run ANTs; returns the files of the composite transform and of its inverse."""
-    import ants
-
+    ants = import_ants()
     ants.config.set_ants_deterministic(on=False, seed_value=seed)
     options = {}
     if method == "syn_fast":

@@ -1,0 +1,42 @@
+"""The package ants, imported without what no job of ours needs of it."""
+
+import subprocess
+import sys
+
+# In a process of its own: here others have imported ants already.
+CODE = """
+import sys
+import numpy as np
+{before}
+from voxplain.anatomy.itk import as_ants, import_ants
+from voxplain.volumes import axis_aligned_grid
+
+ants = import_ants()
+assert import_ants() is ants
+image = as_ants(np.eye(8)[None].repeat(8, 0), axis_aligned_grid((8, 8, 8), (1, 1, 1), (0, 0, 0)))
+assert image.numpy().sum() == 64
+assert ants.smooth_image(image, 1.0).numpy().max() < 1
+{after}
+"""
+
+
+def run(repository, before="", after=""):
+    code = CODE.format(before=before, after=after)
+    environment = {"PYTHONPATH": str(repository / "scripts")}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+def test_packages_that_are_not_used_are_not_imported_and_can_be_later(repository):
+    after = "assert not {'statsmodels', 'sklearn', 'matplotlib'} & sys.modules.keys()\n"
+    after += "import sklearn.linear_model as models\n"
+    after += "assert round(models.LinearRegression().fit([[0], [1]], [0, 2]).coef_[0], 6) == 2\n"
+    run(repository, after=after)
+
+
+def test_what_was_imported_before_stays(repository):
+    before = "import matplotlib.pyplot as plt"
+    run(
+        repository,
+        before,
+        "import matplotlib.pyplot\nassert matplotlib.pyplot is plt\nplt.figure()",
+    )
