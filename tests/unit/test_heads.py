@@ -31,6 +31,7 @@ def ray(head, direction):
     return brightness, inside
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", DIRECTIONS.values(), ids=DIRECTIONS)
 def test_around_the_brain_lie_dark_bone_bright_scalp_and_air(packaged_head, direction):
     brightness, inside = ray(packaged_head, direction)
@@ -45,6 +46,7 @@ def test_around_the_brain_lie_dark_bone_bright_scalp_and_air(packaged_head, dire
     assert (beyond[bright[-1] + 10 :] < 0.05).all()  # from 5 mm further on
 
 
+@pytest.mark.slow
 def test_white_matter_is_at_one_and_air_at_zero(packaged_head):
     level = white_matter_level(packaged_head.t1[packaged_head.brain])
     assert level == pytest.approx(1.0, abs=0.03)
@@ -53,6 +55,7 @@ def test_white_matter_is_at_one_and_air_at_zero(packaged_head):
     assert packaged_head.t1.min() >= 0
 
 
+@pytest.mark.slow
 def test_the_brain_of_the_head_is_the_packaged_one_in_its_place(packaged_head):
     brain, grid = read_packaged_template()
     found = resample(
@@ -62,6 +65,7 @@ def test_the_brain_of_the_head_is_the_packaged_one_in_its_place(packaged_head):
     np.testing.assert_allclose(found * white_matter_level(brain), brain, atol=0.01 * brain.max())
 
 
+@pytest.mark.slow
 def test_the_brain_is_one_piece_that_touches_no_border(packaged_head):
     labels, _ = ndimage.label(packaged_head.brain)
     sizes = np.bincount(labels.ravel())[1:]
@@ -70,6 +74,7 @@ def test_the_brain_is_one_piece_that_touches_no_border(packaged_head):
     assert inner.sum() == packaged_head.brain.sum()
 
 
+@pytest.mark.slow
 def test_the_head_is_closed_but_for_the_neck(packaged_head):
     solid = packaged_head.t1 > 0.02
     for border in (solid[0], solid[-1], solid[:, 0], solid[:, -1], solid[:, :, -1]):
@@ -77,11 +82,13 @@ def test_the_head_is_closed_but_for_the_neck(packaged_head):
     assert solid[:, :, 0].any()
 
 
+@pytest.mark.slow
 def test_areas_lie_within_the_brain_and_are_all_there(packaged_head, aal):
     assert not packaged_head.areas[~packaged_head.brain].any()
     assert set(np.unique(packaged_head.areas)) == {0, *aal.names}
 
 
+@pytest.mark.slow
 def test_areas_lie_where_the_atlas_has_them(packaged_head, aal):
     (value,) = aal.values_of(["Hippocampus_L"])["Hippocampus_L"]
     places = apply_affine(packaged_head.grid.matrix, np.argwhere(packaged_head.areas == value))

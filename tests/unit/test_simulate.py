@@ -86,6 +86,7 @@ def atrophy(head, aal):
 # --- atrophy --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_diseased_areas_lose_about_the_tissue_asked_for_and_never_more(atrophy, aal):
     assert 0.25 < atrophy.lost(labels_of(aal, *DISEASE)) <= 0.3
     for area in DISEASE:
@@ -99,12 +100,14 @@ def test_the_tissue_lost_follows_the_fraction_asked_for(head, aal, asked):
     assert 0.8 * asked < Atrophy(head, labels, asked).lost(labels) <= asked
 
 
+@pytest.mark.slow
 def test_an_area_on_one_side_shrinks_alone(head, aal):
     left = Atrophy(head, labels_of(aal, "Hippocampus_L"), 0.3)
     assert 0.2 < left.lost(labels_of(aal, "Hippocampus_L")) <= 0.3
     assert abs(left.lost(labels_of(aal, "Hippocampus_R"))) < 0.002
 
 
+@pytest.mark.slow
 def test_areas_elsewhere_stay_as_they_were(atrophy, aal):
     far = ("Precentral", "Frontal_Sup", "Postcentral", "Cuneus", "Parietal_Sup", "Cerebelum_8")
     for area in far:
@@ -113,6 +116,7 @@ def test_areas_elsewhere_stay_as_they_were(atrophy, aal):
         assert abs(atrophy.lost(labels_of(aal, area))) < 0.04, area
 
 
+@pytest.mark.slow
 def test_the_skull_stays(atrophy, head):
     size = head.grid.voxel_size[0]
     beyond_mm = ndimage.distance_transform_edt(~head.brain) * size
@@ -125,6 +129,7 @@ def test_the_skull_stays(atrophy, head):
     assert moved[head.brain].max() > 1  # while the brain does move
 
 
+@pytest.mark.slow
 def test_the_skull_stays_where_only_the_hippocampus_shrinks(head, aal):
     atrophy = Atrophy(head, labels_of(aal, "Hippocampus"), 0.3)
     beyond_mm = ndimage.distance_transform_edt(~head.brain) * head.grid.voxel_size[0]
@@ -132,6 +137,7 @@ def test_the_skull_stays_where_only_the_hippocampus_shrinks(head, aal):
     assert moved[(beyond_mm > 6) & (beyond_mm < 12)].max() < 0.2
 
 
+@pytest.mark.slow
 def test_the_map_of_atrophy_folds_nowhere(atrophy):
     found = jacobian(atrophy.field, atrophy.grid.voxel_size)
     assert found.min() > 0.2
@@ -139,6 +145,7 @@ def test_the_map_of_atrophy_folds_nowhere(atrophy):
     np.testing.assert_allclose(found, determinant(atrophy.field, atrophy.grid), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_tissue_contracts_by_half_of_the_loss_and_fluid_takes_the_room(atrophy, head, aal):
     found = jacobian(atrophy.field, atrophy.grid.voxel_size)
     there = sampled(found, atrophy.grid, centres_mm(head.grid))
@@ -152,6 +159,7 @@ def test_tissue_contracts_by_half_of_the_loss_and_fluid_takes_the_room(atrophy, 
     assert there[near].mean() < 0.9
 
 
+@pytest.mark.slow
 def test_without_disease_nothing_moves(head):
     loss = area_loss(head, {})
     assert not loss.any()
@@ -159,6 +167,7 @@ def test_without_disease_nothing_moves(head):
     assert not field.any()
 
 
+@pytest.mark.slow
 def test_the_loss_lies_in_the_tissue_of_the_areas_and_is_at_most_what_was_asked(head, aal):
     labels = labels_of(aal, "Hippocampus")
     loss = area_loss(head, dict.fromkeys(labels, 0.4))
@@ -189,6 +198,7 @@ def test_losing_tissue_darkens_tissue_towards_fluid_and_leaves_the_dark_alone(br
         assert result == brightness
 
 
+@pytest.mark.slow
 def test_tissue_is_the_brains_grey_and_white_matter(head):
     fraction = tissue(head)
     assert fraction.min() == 0 and fraction.max() == 1
@@ -250,6 +260,7 @@ def test_the_spread_is_the_sd_of_the_loss_and_keeps_its_mean():
     assert min(drawn) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extent", [0.2, 0.5, 0.8])
 def test_a_patch_holds_the_extent_of_each_area_and_a_larger_one_holds_it(head, aal, extent):
     labels = labels_of(aal, "Temporal_Mid", "Hippocampus")
@@ -274,6 +285,7 @@ def test_a_patch_holds_the_extent_of_each_area_and_a_larger_one_holds_it(head, a
 # --- anatomy --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sd_mm", [3.0, 4.0])
 def test_a_persons_anatomy_folds_nowhere(head, sd_mm):
     for seed in range(6):
@@ -311,6 +323,7 @@ def diseased(head, quiet, aal):
     return scan_of(head, dict.fromkeys(labels_of(aal, *DISEASE), 0.3), scanner=quiet)
 
 
+@pytest.mark.slow
 def test_the_same_seeds_give_the_same_scan_voxel_by_voxel(coarse_head, aal):
     losses = dict.fromkeys(labels_of(aal, "Hippocampus"), 0.3)
     first = scan_of(coarse_head, losses, 0.03)
@@ -320,17 +333,20 @@ def test_the_same_seeds_give_the_same_scan_voxel_by_voxel(coarse_head, aal):
     assert first.grid == second.grid
 
 
+@pytest.mark.slow
 def test_another_scan_of_a_person_differs_in_pose_and_noise(coarse_head):
     first, second = scan_of(coarse_head), scan_of(coarse_head, scan_seed=7)
     assert first.grid.shape != second.grid.shape or (first.volume != second.volume).mean() > 0.5
 
 
+@pytest.mark.slow
 def test_another_person_differs_in_anatomy(coarse_head):
     first, second = scan_of(coarse_head), scan_of(coarse_head, anatomy_seed=7)
     assert first.grid == second.grid
     assert (abs(first.volume.astype(int) - second.volume) > 60).mean() > 0.05
 
 
+@pytest.mark.slow
 def test_a_scan_is_stored_as_a_scanner_stores_it(coarse_head):
     scan = scan_of(coarse_head)
     assert scan.volume.dtype == np.uint16
@@ -346,6 +362,7 @@ def test_a_scan_is_stored_as_a_scanner_stores_it(coarse_head):
     np.testing.assert_allclose(middle, 0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_quiet_scanner_shows_the_head_as_it_is(head, healthy):
     # The scanner's middle is the middle of the brain's bounding box, a centimetre higher.
     corners = np.argwhere(head.brain)
@@ -361,6 +378,7 @@ def test_a_healthy_scan_has_no_true_atrophy(healthy):
     assert healthy.truth.dtype == np.float32
 
 
+@pytest.mark.slow
 def test_the_true_atrophy_lies_in_the_areas_and_is_at_most_the_loss(diseased, head, aal, quiet):
     assert diseased.truth.max() <= 0.3 + 1e-6
     assert diseased.truth.max() > 0.28
@@ -401,6 +419,7 @@ def test_ageing_takes_tissue_from_the_whole_brain(head, healthy, quiet):
     assert (old.volume[inside] < 300).sum() > 1.02 * (healthy.volume[inside] < 300).sum()
 
 
+@pytest.mark.slow
 def test_noise_is_that_of_a_magnitude_image(coarse_head, quiet):
     noisy = scan_of(coarse_head, scanner=replace(quiet, noise=0.05))
     air = noisy.volume[:, :8, -8:].astype(float) / 600  # a corner behind and above the head
@@ -409,6 +428,7 @@ def test_noise_is_that_of_a_magnitude_image(coarse_head, quiet):
     assert air.std() == pytest.approx(0.05 * np.sqrt(2 - np.pi / 2), rel=0.05)
 
 
+@pytest.mark.slow
 def test_gain_and_intensity_field_change_brightness_and_not_anatomy(head, healthy, quiet):
     field = scan_of(head, scanner=replace(quiet, bias=0.2, gain=0.3))
     bright = healthy.volume > 300
@@ -429,6 +449,7 @@ def scanners(aal, **changes):
     return Shortcut("scanner", **told)
 
 
+@pytest.mark.slow
 def test_a_scanners_bright_place_is_a_gaussian_around_the_middle_of_its_area(head, aal):
     places = centres_mm(head.grid)
     image, change = add_shortcut(head.t1, places, head, scanners(aal))
@@ -592,6 +613,7 @@ def test_measured_volumes_are_those_of_scans_with_and_without_the_disease(head, 
     assert sum(m.volume_without_ml for m in told.values()) == pytest.approx(counted[0], rel=0.1)
 
 
+@pytest.mark.slow
 def test_a_healthy_persons_measures_are_the_same_with_and_without(head, aal):
     labels = labels_of(aal, "Hippocampus")
     told = simulate_scan(head, {}, 0.05, 5, 6, SCANNER, measured=labels).measures
@@ -600,6 +622,7 @@ def test_a_healthy_persons_measures_are_the_same_with_and_without(head, aal):
         assert own.intensity == pytest.approx(own.intensity_without, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_shortcut_brightens_its_area_and_takes_no_tissue(head, aal):
     shortcut = scanners(aal)
     measured = [*shortcut.labels, *labels_of(aal, "Cuneus_R")]

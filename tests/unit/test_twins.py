@@ -59,6 +59,7 @@ def test_folders_of_an_archive_that_holds_twins_are_told_apart(plan, tmp_path):
     assert find_images([tmp_path]).images.keys() == {"I1001000", "I91001000"}
 
 
+@pytest.mark.slow
 def test_twins_differ_where_tissue_was_lost_and_nowhere_far_from_it(coarse_head):
     """Noise, pose, intensity field and anatomy are the same draw."""
     scanner = ScannerSettings(

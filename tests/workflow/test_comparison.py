@@ -535,7 +535,7 @@ def test_a_failed_scan_is_left_out_and_the_others_go_on(finished):
     splits = table(finished / f"{TASK}/splits.tsv")
     fixed = splits[(splits["split"] == "fixed") & (splits["class"] == "NC")]
     victim = fixed[fixed["side"] == "test"]["image"].item()
-    two = {**FIRST, "max_failed": 0.5}
+    two = {**FIRST, "max_failed": 0.5, "faithfulness": TINY["faithfulness"]}
     (quality,) = finished.glob(f"results/tiny/derivatives/*/*/anat/*acq-{victim}_desc-quality*")
     told = json.loads(quality.read_text())
     fate = {"status": "excluded", "stage": "quality", "reason": "by hand", "remedy": ""}

@@ -43,7 +43,7 @@ def test_it_ends_with_pages_and_with_tables_of_both_methods(first_run):
 
 def test_its_jobs_read_what_their_rules_declare_and_nothing_else(first_run):
     jobs = traced_jobs(first_run / ".snakemake/trace.jsonl")
-    assert len({job["rule"] for job in jobs}) > 35
+    assert len({job["rule"] for job in jobs}) >= 35
     assert not [job for job in jobs if job["undeclared"]]
 
 
