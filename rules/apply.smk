@@ -70,6 +70,6 @@ rule apply_network:
     params:
         rows=members_of_cohort,
         preprocessing=preprocessing_settings(),
-        code=code_of("apply_network", MODELS),
+        code=CODES.of_applying(),
     script:
         "../scripts/apply_network.py"

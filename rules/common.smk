@@ -24,7 +24,7 @@ from pipeline.failures import FailureRecorder, describe_failures
 from pipeline.faulty import Faulty
 from pipeline.progress import ProgressRecorder, Reporter, spare_log
 from pipeline.scheduling import lift_default_rate_limit
-from pipeline.selected import code_of_script
+from pipeline.selected import Codes
 from pipeline.settings import complete_settings, name_repeats, read_schema
 from pipeline.start import check_folders, clear_stale_lock, forget_run, note_run
 from pipeline.summary import summarise_applied, summarise_networks, summarise_run
@@ -584,12 +584,12 @@ def head_file(part):
 # --- inputs and params ----------------------------------------------------------------------------
 
 
-def code_of(script, models=(), methods=(), cites=False):
-    """The fingerprint of the code that a rule's script runs, for its params.
+CODES = Codes(SCRIPTS)
 
-    With the networks and methods that it may load by name, or whose papers it cites.
-    """
-    return code_of_script(SCRIPTS / f"{script}.py", SCRIPTS, models, methods, cites)
+
+def code_of(script):
+    """The fingerprint of the code that a rule's script runs, for its params."""
+    return CODES.of_script(script)
 
 
 def sort_keys(value):
@@ -914,7 +914,7 @@ def hyperparameters_of_training(wildcards):
 
 def code_of_training(wildcards):
     """The code that trains this network, and no other network's."""
-    return code_of("train_network", [wildcards.model])
+    return CODES.of_training(wildcards.model)
 
 
 def chunked(images):
@@ -1001,7 +1001,7 @@ def kept_maps(path):
 
 def code_of_relevance(wildcards):
     """The code that explains by this method, and no other method's."""
-    return code_of("explain_scans", [wildcards.model], [wildcards.method])
+    return CODES.of_explaining(wildcards.model, wildcards.method)
 
 
 def folds_of(cohort, task):
@@ -1045,7 +1045,7 @@ def new_scans_settings(wildcards):
 
 def code_of_new_scans(wildcards):
     """The code that explains new scans: of which network is not known yet."""
-    return code_of("explain_scans", MODELS, [wildcards.method])
+    return CODES.of_explaining(None, wildcards.method)
 
 
 def new_maps_of_method(wildcards):
@@ -1329,7 +1329,7 @@ def changing_settings():
 
 def code_of_changing(wildcards):
     """The code that follows this network, and no other network's."""
-    return code_of("change_areas", [wildcards.model])
+    return CODES.of_changing_areas(wildcards.model)
 
 
 def randomised_methods(model):
@@ -1357,7 +1357,7 @@ def randomising_settings(wildcards):
 
 def code_of_randomising(wildcards):
     """The code that explains by this method, and no other method's."""
-    return code_of("randomise_layers", [wildcards.model], [wildcards.method])
+    return CODES.of_randomising(wildcards.model, wildcards.method)
 
 
 def explained_splits(cohort, task):
@@ -1531,7 +1531,7 @@ def code_of_report(wildcards):
     """The code that puts the report together, and the papers that it cites."""
     models = {model for told in reported_tasks() for model in models_of(told["cohort"])}
     methods = {method for run in explained_runs() for method in run["methods"]}
-    return code_of("report_results", models, methods, cites=True)
+    return CODES.of_report(models, methods)
 
 
 def retrained_folders(wildcards=None):

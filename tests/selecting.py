@@ -22,28 +22,27 @@ def codes_of(scripts: Path) -> dict[tuple[str, ...], str]:
 
 def _print_codes(scripts: Path) -> None:
     # What PYTHONPATH says: the registries of these scripts.
-    from pipeline.selected import code_of_script
+    from pipeline.selected import Codes
     from voxplain.models import MODELS
     from voxplain.relevance import METHODS
 
-    def code(script, models, methods=(), **told):
-        return code_of_script(scripts / f"{script}.py", scripts, models, methods, **told)
-
+    of = Codes(scripts)
     looking = [name for name in METHODS if name != "summary"]
     codes = {
-        ("combine_heatmaps",): code("combine_heatmaps", []),
-        ("apply_network", "any"): code("apply_network", MODELS),
+        ("combine_heatmaps",): of.of_script("combine_heatmaps"),
+        ("apply_network", "any"): of.of_applying(),
     }
     for model in MODELS:
-        for script in ("train_network", "change_areas"):
-            codes[script, model] = code(script, [model])
-        for script in ("explain_scans", "randomise_layers"):
-            codes |= {(script, model, name): code(script, [model], [name]) for name in looking}
-        codes["report_results", model] = code("report_results", [model], cites=True)
+        codes["train_network", model] = of.of_training(model)
+        codes["change_areas", model] = of.of_changing_areas(model)
+        codes["report_results", model] = of.of_report([model], [])
+        for name in looking:
+            codes["explain_scans", model, name] = of.of_explaining(model, name)
+            codes["randomise_layers", model, name] = of.of_randomising(model, name)
     for name in looking:
-        codes["explain_scans", "any", name] = code("explain_scans", MODELS, [name])
-        codes["report_results", name] = code("report_results", [], [name], cites=True)
-    print(json.dumps([[job, told] for job, told in codes.items()]))
+        codes["explain_scans", "any", name] = of.of_explaining(None, name)
+        codes["report_results", name] = of.of_report([], [name])
+    print(json.dumps([[job, code] for job, code in codes.items()]))
 
 
 if __name__ == "__main__":

@@ -52,6 +52,54 @@ def code_of_script(
     return fingerprint(script, library, modules, entries)
 
 
+class Codes:
+    """Fingerprints of jobs, by the networks and methods that each selects.
+
+    Parameters
+    ----------
+    scripts
+        The folder of the rules' scripts, and of the library's packages.
+    """
+
+    def __init__(self, scripts: str | Path) -> None:
+        self._scripts = Path(scripts)
+
+    def of_script(
+        self,
+        name: str,
+        models: Collection[str] = (),
+        methods: Collection[str] = (),
+        cites: bool = False,
+    ) -> str:
+        """Of the script of this name; see :func:`code_of_script`."""
+        path = self._scripts / f"{name}.py"
+        return code_of_script(path, self._scripts, models, methods, cites)
+
+    def of_training(self, model: str) -> str:
+        """Of training this network, and no other."""
+        return self.of_script("train_network", [model])
+
+    def of_changing_areas(self, model: str) -> str:
+        """Of following this network while areas are deleted and inserted."""
+        return self.of_script("change_areas", [model])
+
+    def of_explaining(self, model: str | None, method: str) -> str:
+        """Of this method on this network; None for a network that is not known before the job."""
+        return self.of_script("explain_scans", MODELS if model is None else [model], [method])
+
+    def of_randomising(self, model: str, method: str) -> str:
+        """Of this method on this network, whose layers are made random."""
+        return self.of_script("randomise_layers", [model], [method])
+
+    def of_applying(self) -> str:
+        """Of applying a network that is not known before the job."""
+        return self.of_script("apply_network", MODELS)
+
+    def of_report(self, models: Collection[str], methods: Collection[str]) -> str:
+        """Of the report, which cites the papers of these."""
+        return self.of_script("report_results", models, methods, cites=True)
+
+
 def _papers(entries: Mapping[str, Model] | Mapping[str, Method]) -> Iterator[str]:
     for name, entry in entries.items():
         yield f"{type(entry).__name__} {name}: {', '.join(entry.sources)}"
