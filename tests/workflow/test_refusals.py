@@ -160,3 +160,12 @@ def test_bad_settings_stop_the_run_with_one_line_before_any_job(tmp_path, config
     assert run.status != 0
     assert "Traceback" not in run.said
     assert len([line for line in run.said.splitlines() if message in line]) == 1, run.said
+
+
+def test_a_job_on_a_clusters_node_without_a_gpu_finds_its_splits(tmp_path):
+    """What a login node sends there reads the workflow once more; it may need no GPU."""
+    target = "results/tiny/AD-NC/rieke/cross_validation.tsv"
+    config = {**TINY, "device": "cuda"}
+    run = snakemake(tmp_path, target, "-n", "--mode", "remote", config=config)
+    assert run.status == 0, run.said
+    assert run.jobs["evaluate_folds"] == 1
