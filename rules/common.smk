@@ -1824,7 +1824,7 @@ REGISTRATION_MINUTES = {"affine": 10, "syn_fast": 10, "syn_quick": 20, "syn": 24
 def expected_seconds():
     """Rule to the seconds that a job of it is reckoned to take, for the time that is left of a run."""
     if FAULT:
-        return {}  # scans are preprocessed, and nothing else
+        return {}  # nothing is known of the time that is left
     sizes, settings = read_sizes(cohort_sizes()), estimated_settings()
     on_gpu = config["device"] != "cpu" and (ON_CLUSTER or has_gpu())
     return dict.fromkeys(("all", "simulated", "converted", "preprocessed"), 0.0) | {

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 
-class Faulty(dict[Any, Any]):
+class Faulty(Mapping[Any, Any]):
     """A mapping that could not be filled: whoever looks into it raises the reason.
 
-    A fault of splits or networks so stops the jobs that need them, and no others.
+    In this way a fault of splits or networks stops only the targets and jobs that need them. (Input
+    and params functions may look; Snakemake wraps what a resource function raises.)
 
     Parameters
     ----------
     reason
-        Raised by looking up, counting, and iterating over keys or values.
+        Raised by looking up, counting, comparing, and iterating over keys or values.
     """
 
     def __init__(self, reason: BaseException) -> None:
-        super().__init__()
         self._reason = reason
 
     def _refuse(self, *_: object) -> NoReturn:
         raise self._reason.with_traceback(None)
 
-    __contains__ = __getitem__ = __iter__ = __len__ = _refuse
-    get = items = keys = values = _refuse
+    __getitem__ = __iter__ = __len__ = __contains__ = __eq__ = _refuse
+    keys = items = values = get = _refuse

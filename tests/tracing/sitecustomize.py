@@ -44,7 +44,7 @@ def undeclared(job):
     declared = {os.path.realpath(path) for path in (*job.input, *job.output, *job.log)}
     # Where a job writes, it may look for what an earlier attempt left.
     folders = {os.path.dirname(os.path.realpath(path)) for path in job.output}
-    read = {os.path.realpath(path) for path in seen if os.path.exists(path)}
+    read = {os.path.realpath(path) for path in list(seen) if os.path.exists(path)}
     return sorted(
         os.path.relpath(path, here)
         for path in read

@@ -94,30 +94,31 @@ def edit_modules(edited):
 
 
 def plan(arguments, output, translated, jobs=None, edited=None):
-    """Be the process of one `snakemake` command."""
-    told = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    for stream in (1, 2):
-        os.dup2(told, stream)
-    if jobs:
-        write_jobs_instead_of_running(jobs)
-    if edited:
-        edit_modules(edited)
-    sys.argv = ["snakemake", *arguments]
-    status, known = 0, len(TRANSLATED)
+    """Be the process of one `snakemake` command, and end."""
+    status, known = 1, len(TRANSLATED)
     try:
-        main()
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else int(end.code is not None)
-        if isinstance(end.code, str):
-            print(end.code, file=sys.stderr)
+        stream = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        for standard in (1, 2):
+            os.dup2(stream, standard)
+        if jobs:
+            write_jobs_instead_of_running(jobs)
+        if edited:
+            edit_modules(edited)
+        sys.argv = ["snakemake", *arguments]
+        try:
+            main()
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else int(end.code is not None)
+            if isinstance(end.code, str):
+                print(end.code, file=sys.stderr)
+        if len(TRANSLATED) > known:
+            translated.write_bytes(pickle.dumps(TRANSLATED))
     except BaseException:
         traceback.print_exc()
-        status = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if len(TRANSLATED) > known:
-        translated.write_bytes(pickle.dumps(TRANSLATED))
-    os._exit(status)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def serve():

@@ -29,9 +29,9 @@ OTHER["simulation"] |= {
         "CN": {"patients": 1, "severity": [0, 0]},
     },
 }
-# Every method on every network: tests/unit/test_methods_on_models.py.
+# Every method on every network: tests/unit/test_methods_on_models.py. To the workflow one method is
+# as another: what some of them need (areas, a layer, others' heatmaps) is here or in TINY.
 NETWORKS = ["rieke", "voxcnn", "voxresnet_shallow_gap"]
-# TINY has the others, on Rieke's network.
 METHODS_HERE = [
     "cam",
     "lrp",
@@ -216,7 +216,7 @@ def test_a_trained_network_is_applied_to_new_scans_and_nothing_is_trained(all_ru
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"bias_correction": "never"}, "preprocessed with bias_correction: auto"),
+        ({"bias_correction": "auto"}, "preprocessed with bias_correction: never"),
         ({"apply": {"cohorts": ["other"]}}, "config: apply.networks is empty"),
         (
             {"apply": {"cohorts": ["other"], "networks": {"a": "nowhere.pt"}}},

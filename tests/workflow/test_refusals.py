@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from workflow.conftest import TINY, snakemake
+from workflow.plans import jobs_of, reruns
 
 FAULTS = {
     "splits": ({"splits": {**TINY["splits"], "folds": 9}}, "config: splits.folds is 9"),
@@ -13,7 +14,7 @@ FAULTS = {
 
 
 def folder(tmp_path, name):
-    """A working directory that is called as a target, which says nothing of what is asked for."""
+    """A working directory whose name is also a target's; the name must have no effect."""
     place = tmp_path / name
     place.mkdir()
     return place
@@ -25,7 +26,9 @@ def skip_with_a_gpu(config):
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("target", ["all", "results/tiny/AD-NC/rieke/fixed/seed-1/model.pt"])
+@pytest.mark.parametrize(
+    "target", ["all", "estimate", "results/tiny/AD-NC/rieke/fixed/seed-1/model.pt"]
+)
 def test_what_needs_it_is_refused_with_one_line(tmp_path, fault, target):
     change, message = FAULTS[fault]
     skip_with_a_gpu(change)
@@ -36,13 +39,25 @@ def test_what_needs_it_is_refused_with_one_line(tmp_path, fault, target):
     assert "Traceback" not in run.said
 
 
+@pytest.mark.slow
+def test_a_real_run_ends_with_the_same_line_and_leaves_no_lock(tmp_path):
+    """The others here are forks of a process that has Snakemake at hand."""
+    run = snakemake(tmp_path, config={**TINY, **FAULTS["splits"][0]})
+    assert run.status == 1
+    assert run.said.strip().splitlines()[-1].startswith("config: splits.folds is 9")
+    assert "Traceback" not in run.said
+    assert not list((tmp_path / ".snakemake/locks").glob("*"))
+    assert not (tmp_path / "results").exists()
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_scans_are_preprocessed_all_the_same(tmp_path, fault):
-    config = {**TINY, **FAULTS[fault][0], "localisation": {"residual": True}}
+    config = {**TINY, **FAULTS[fault][0]}
     run = snakemake(folder(tmp_path, "all"), "-n", "preprocessed", config=config)
     assert run.status == 0, run.said
     assert run.jobs["register_to_template"] == 6
     assert "train_network" not in run.jobs
+    assert not reruns(jobs_of(TINY, "preprocessed"), jobs_of(config, "preprocessed"))
 
 
 def test_a_folder_called_apply_asks_for_nothing_to_be_applied(tmp_path):

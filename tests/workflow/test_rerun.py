@@ -15,10 +15,11 @@ from collections import Counter
 import pytest
 
 from pipeline.estimate import SCAN_CHAIN
+from pipeline.selected import Codes
 from pipeline.settings import read_schema
 from voxplain.cohort.selection import EVERYTHING
 from voxplain.models import MODELS
-from workflow.conftest import ROOT, TINY, snakemake
+from workflow.conftest import COLLECTING, ROOT, TINY, snakemake
 from workflow.plans import jobs_of, reruns, rules_of
 
 COMPARE = {"compare_methods"}
@@ -385,6 +386,25 @@ def test_a_comment_reruns_nothing(module):
     assert not changes(edited=[(module, "\n# a comment\n")])
 
 
+def test_each_job_has_the_fingerprint_of_its_own_script_and_choice():
+    """And not another rule's; see tests/unit/test_selected.py for what each of these covers."""
+    codes = Codes(ROOT / "scripts")
+    selecting = {
+        "train_network": lambda w: codes.of_training(w["model"]),
+        "change_areas": lambda w: codes.of_changing_areas(w["model"]),
+        "explain_scans": lambda w: codes.of_explaining(w["model"], w["method"]),
+        "randomise_layers": lambda w: codes.of_randomising(w["model"], w["method"]),
+        "report_results": lambda w: codes.of_report(["rieke"], WHOLE["heatmaps"]["methods"]),
+    }
+    rules = set()
+    for job in jobs_of(WHOLE):
+        if job["rule"] not in COLLECTING - {"report_results", "show_heatmaps"}:
+            code = selecting.get(job["rule"], lambda w, rule=job["rule"]: codes.of_script(rule))
+            assert job["params"]["code"] == repr(code(job["wildcards"])), job["rule"]
+            rules.add(job["rule"])
+    assert rules >= {*selecting, "report_trust", "strip_skull"}
+
+
 # --- whether Snakemake agrees, on a finished run ------------------------------------------------
 
 
@@ -413,6 +433,17 @@ def test_snakemake_agrees_on_a_finished_run(tiny_run, key):
     assert run.rules == rules
     again = Counter(job["rule"] for job in changes(changed(key, value), before=TINY))
     assert run.jobs == {**again, "all": 1}
+
+
+@pytest.mark.slow
+def test_snakemake_agrees_on_an_edited_module(tiny_run, checkout):
+    module, added = "voxplain/store.py", "\nADDED = 1\n"
+    path = checkout / "scripts" / module
+    path.write_text(path.read_text() + added)
+    run = snakemake(tiny_run, "-n", root=checkout, config=TINY)
+    assert run.status == 0, run.said
+    again = changes(TINY, before=TINY, edited=[(module, added)])
+    assert run.jobs == {**Counter(job["rule"] for job in again), "all": 1}
 
 
 @pytest.mark.slow
@@ -451,7 +482,7 @@ def test_an_edited_entry_of_a_registry_reruns_what_it_decides(tiny_run, checkout
 
 
 @pytest.mark.slow
-def test_a_reordered_config_other_cores_and_another_folder_rerun_nothing(tiny_run):
+def test_a_reordered_config_and_other_cores_rerun_nothing(tiny_run):
     def reordered(value):
         if isinstance(value, dict):
             return {key: reordered(value[key]) for key in reversed(value)}
@@ -504,7 +535,9 @@ def test_touched_scripts_and_comments_rerun_nothing(tiny_run, checkout):
 
 
 @pytest.mark.slow
-def test_a_touched_volume_reruns_nothing_and_a_changed_one_does(finished):
+def test_a_touched_volume_reruns_nothing_and_a_changed_one_does(tiny_run, tmp_path):
+    finished = tmp_path / "finished"
+    shutil.copytree(tiny_run, finished, symlinks=True)
     corrected = sorted(finished.glob("results/tiny/derivatives/**/*desc-corrected_T1w.nii.gz"))
     later = time.time() + 60
     os.utime(corrected[0], (later, later))

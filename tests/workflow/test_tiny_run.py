@@ -19,7 +19,7 @@ DERIVATIVES = "results/tiny/derivatives"
 
 
 # The first of these tests makes the run.
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 
 
 def test_it_ends_with_pages_and_with_tables_of_both_methods(first_run):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -29,6 +29,9 @@ class _Placeholder(ModuleType):
             raise AttributeError(name)
         return _Placeholder(f"{self.__name__}.{name}")
 
+    def __call__(self, *_: object, **__: object) -> NoReturn:
+        raise ImportError(f"{self.__name__} is left out by import_ants")
+
 
 class _Placeholders(MetaPathFinder, Loader):
     """Finds a placeholder for each of the unused packages that is not imported yet."""
@@ -46,13 +49,13 @@ class _Placeholders(MetaPathFinder, Loader):
         return _Placeholder(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Nothing stands in a placeholder."""
+        """Leave it as it is: a placeholder has no code to run."""
 
 
 def import_ants() -> Any:
     """The package ants, without its plots and its models of tables.
 
-    They are there all the same where they, or what they need, were imported before.
+    Packages that were imported before this call are used as they are.
     """
     if "ants" in sys.modules:
         return sys.modules["ants"]
