@@ -169,3 +169,17 @@ def test_the_table_of_scans_follows_its_schema(first_run):
     assert tuple(schema["properties"]) == COLUMNS == tuple(schema["required"])
     for row in read_scans(first_run).values():
         jsonschema.validate(row, schema)
+
+
+@pytest.mark.slow
+def test_by_default_a_scan_takes_the_ladder_and_n4(finished):
+    row = next(row for row in read_scans(finished).values() if row["fate"] == "usable")
+    config = {**FIRST, "skull": {"tool": "deepbet"}, "bias_correction": "auto"}
+    run = snakemake(finished, f"results/tiny/{row['preprocessed']}", config=config)
+    assert run.status == 0, run.said
+    assert run.jobs["strip_skull"] == run.jobs["correct_intensity"] == 1
+    folder = (finished / "results/tiny" / row["preprocessed"]).parent
+    (mask,) = folder.glob(f"*_acq-{row['image']}_desc-brain_mask.json")
+    assert json.loads(mask.read_text())["SkullStrippingTrials"], "the gate measured each rung"
+    (sidecar,) = folder.glob(f"*_acq-{row['image']}_space-*_desc-preproc_T1w.json")
+    assert json.loads(sidecar.read_text())["BiasFieldCorrection"] == "N4"
