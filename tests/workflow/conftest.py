@@ -82,6 +82,8 @@ FIRST = {
     "heatmaps": {"methods": ["sensitivity", "occlusion"]},
     "faithfulness": {"scans": 0, "randomised_scans": 0},
 }
+# It looks at finished scans as they are: a declared input would be made anew before it looks.
+LOOKING = {"verify_inputs"}
 # Targets, and the pages of a whole run, which show something of nearly every rule.
 COLLECTING = {"all", "simulated", "converted", "preprocessed", "report_results", "show_heatmaps"}
 
@@ -151,7 +153,8 @@ def traced_jobs(trace: Path) -> list[dict]:
 
 def undeclared_in(trace: Path) -> set[tuple[str, str]]:
     """Rule and file, where a job read a file that its rule does not declare."""
-    return {(job["rule"], path) for job in traced_jobs(trace) for path in job["undeclared"]}
+    jobs = [job for job in traced_jobs(trace) if job["rule"] not in LOOKING]
+    return {(job["rule"], path) for job in jobs for path in job["undeclared"]}
 
 
 def plan(directory: Path, arguments: list[str], warm: bool = True, **more) -> Run:
