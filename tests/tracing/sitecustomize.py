@@ -44,6 +44,8 @@ def undeclared(job):
     declared = {os.path.realpath(path) for path in (*job.input, *job.output, *job.log)}
     # Where a job writes, it may look for what an earlier attempt left.
     folders = {os.path.dirname(os.path.realpath(path)) for path in job.output}
+    # And Python looks through the folders that it imports from.
+    folders |= {os.path.realpath(path) for path in sys.path}
     read = {os.path.realpath(path) for path in list(seen) if os.path.exists(path)}
     return sorted(
         os.path.relpath(path, here)
