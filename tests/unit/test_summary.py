@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.summary import (
     summarise_accuracy,
+    summarise_applied,
     summarise_comparison,
     summarise_faithfulness,
     summarise_localisation,
@@ -410,3 +411,15 @@ def test_what_an_earlier_run_left_is_not_told(place):
 
 def test_a_run_that_made_nothing_has_nothing_to_tell(tmp_path):
     assert summarise_run(tmp_path / "results", ["fixed"]) == ""
+
+
+def test_new_scans_are_counted_by_what_was_predicted_unless_the_table_is_older(tmp_path):
+    place = tmp_path / "results/other/applied/first"
+    place.mkdir(parents=True)
+    table = pd.DataFrame({"image": ["I1", "I2", "I3"], "predicted": ["NC", "AD", "NC"]})
+    table.to_csv(place / "predictions.tsv", **LOOK)
+    told = summarise_applied(place)
+    assert "Network first on other: 3 scans, predicted 1 AD, 2 NC" in told
+    assert f"table: {place}/predictions.tsv" in told
+    assert summarise_applied(place, since=os.stat(place / "predictions.tsv").st_mtime + 1) == ""
+    assert summarise_applied(tmp_path / "results/other/applied/none") == ""
