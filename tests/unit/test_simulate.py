@@ -373,6 +373,7 @@ def test_a_quiet_scanner_shows_the_head_as_it_is(head, healthy):
     np.testing.assert_allclose(healthy.volume / 600, expected, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_a_healthy_scan_has_no_true_atrophy(healthy):
     assert not healthy.truth.any()
     assert healthy.truth.dtype == np.float32
@@ -393,6 +394,7 @@ def test_the_true_atrophy_lies_in_the_areas_and_is_at_most_the_loss(diseased, he
     assert 0.005 < (diseased.truth > 0.15).mean() < 0.02
 
 
+@pytest.mark.slow
 def test_atrophy_shows_in_the_scan_where_the_truth_says_and_hardly_elsewhere(healthy, diseased):
     change = diseased.volume.astype(float) - healthy.volume
     inside = diseased.truth > 0.15
