@@ -27,7 +27,7 @@ run: $(READY)
 
 # Several processes share the cores: none of them needs threads of its own.
 PYTEST := OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest
-# Each file is one process's, in the order of pyproject.toml: long ones first.
+# Each file is one process's; the longest comes first (tests/conftest.py).
 IN_PROCESSES := -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 # The library, what is refused, what reruns, and one small run from DICOM to the report. What takes more

@@ -584,12 +584,9 @@ def head_file(part):
 # --- inputs and params ----------------------------------------------------------------------------
 
 
+# Fingerprints of the code that a rule's script runs, for its params.
 CODES = Codes(SCRIPTS)
-
-
-def code_of(script):
-    """The fingerprint of the code that a rule's script runs, for its params."""
-    return CODES.of_script(script)
+code_of = CODES.of_script
 
 
 def sort_keys(value):
@@ -1833,21 +1830,25 @@ def expected_seconds():
     }
 
 
-def targets_of_all(wildcards):
-    """What a whole run makes; raises what is at fault with splits, networks or the device."""
-    return rules_targets("all")
+def simulated_cohorts():
+    """The cohorts that are simulated."""
+    return [name for name in COHORTS if PLANNED[name]]
 
 
 def rules_targets(stage):
-    """The files that a target rule asks for."""
-    simulated = [name for name in COHORTS if PLANNED[name]]
+    """The files that the target rule of a stage of scans asks for."""
     if stage == "simulated":
-        trees = [s.place for name in simulated for s in SCANS[name].values()]
-        return trees + expand("results/{cohort}/source/scans.csv", cohort=simulated)
+        cohorts = simulated_cohorts()
+        trees = [s.place for name in cohorts for s in SCANS[name].values()]
+        return trees + expand("results/{cohort}/source/scans.csv", cohort=cohorts)
     if stage == "converted":
         return [path for name in COHORTS for path in of_scans(scan_file("T1w.nii.gz"), name)]
-    if stage == "scans":
-        return expand("results/{cohort}/{name}", cohort=COHORTS, name=["scans.tsv", "quality.html"])
+    return expand("results/{cohort}/{name}", cohort=COHORTS, name=["scans.tsv", "quality.html"])
+
+
+def targets_of_all(wildcards):
+    """What a whole run makes; raises what is at fault with splits, networks or the device."""
+    simulated = simulated_cohorts()
     # The table of a simulated cohort belongs to what a run leaves, as it would with real data.
     paths = expand("results/{cohort}/source/scans.csv", cohort=simulated)
     paths += expand("results/{cohort}/simulation.tsv", cohort=simulated)

@@ -369,13 +369,13 @@ def _count_compared(explained: Sequence[ExplainedSplit], seeds: int) -> tuple[in
     return len(over_seeds) + len(over_folds), seeds * sum(split.classes for split in read)
 
 
-def read_sizes(told: Sequence[Mapping[str, Any]]) -> list[CohortSize]:
+def read_sizes(sizes: Sequence[Mapping[str, Any]]) -> list[CohortSize]:
     """Sizes of cohorts from plain values, as a job is given them."""
     return [
         CohortSize(
             **{**size, "explained": [ExplainedSplit(**split) for split in size["explained"]]}
         )
-        for size in told
+        for size in sizes
     ]
 
 

@@ -15,43 +15,6 @@ from voxplain.relevance import METHODS, Method
 _TOLD = {"description", "layers", "passes", "per", "recipe", "sources"}
 
 
-def code_of_script(
-    script: str | Path,
-    library: str | Path,
-    models: Collection[str] = (),
-    methods: Collection[str] = (),
-    cites: bool = False,
-) -> str:
-    """Digest what a job runs: its script, and of the registries the entries that it may select.
-
-    Parameters
-    ----------
-    script, library
-        As :func:`pipeline.fingerprint.fingerprint`.
-    models, methods
-        Keys of :data:`voxplain.models.MODELS` and :data:`voxplain.relevance.METHODS`. Of the
-        networks that a method applies to, only those of ``models`` count.
-    cites
-        The job tells the papers of these networks and methods, and computes nothing by them.
-
-    Returns
-    -------
-    16 hexadecimal digits. Entries that are not named change none of them.
-    """
-    networks = {name: MODELS[name] for name in models}
-    explaining = {name: METHODS[name] for name in methods}
-    if cites:
-        papers = [*_papers(networks), *_papers(explaining)]
-        return fingerprint(script, library, entries=papers)
-    modules = [network.planner.rpartition(".")[0] for network in networks.values()]
-    modules += [entry.module for entry in (*networks.values(), *explaining.values())]
-    for name, method in explaining.items():
-        applies = [model for model in models if not method.models or model in method.models]
-        explaining[name] = dataclasses.replace(method, models=tuple(applies))
-    entries = [*_computing(networks), *_computing(explaining)]
-    return fingerprint(script, library, modules, entries)
-
-
 class Codes:
     """Fingerprints of jobs, by the networks and methods that each selects.
 
@@ -71,9 +34,35 @@ class Codes:
         methods: Collection[str] = (),
         cites: bool = False,
     ) -> str:
-        """Of the script of this name; see :func:`code_of_script`."""
-        path = self._scripts / f"{name}.py"
-        return code_of_script(path, self._scripts, models, methods, cites)
+        """Of the script of this name, and of the registries' entries that its job may select.
+
+        Parameters
+        ----------
+        name
+            The script's, without its suffix.
+        models, methods
+            Keys of :data:`voxplain.models.MODELS` and :data:`voxplain.relevance.METHODS`. Of the
+            networks that a method applies to, only those of ``models`` count.
+        cites
+            The job cites the papers of these networks and methods, and computes nothing by them.
+
+        Returns
+        -------
+        16 hexadecimal digits. Entries that are not named change none of them.
+        """
+        script = self._scripts / f"{name}.py"
+        networks = {key: MODELS[key] for key in models}
+        explaining = {key: METHODS[key] for key in methods}
+        if cites:
+            papers = [*_papers(networks), *_papers(explaining)]
+            return fingerprint(script, self._scripts, entries=papers)
+        modules = [network.planner.rpartition(".")[0] for network in networks.values()]
+        modules += [entry.module for entry in (*networks.values(), *explaining.values())]
+        for key, method in explaining.items():
+            applies = [model for model in models if not method.models or model in method.models]
+            explaining[key] = dataclasses.replace(method, models=tuple(applies))
+        entries = [*_computing(networks), *_computing(explaining)]
+        return fingerprint(script, self._scripts, modules, entries)
 
     def of_training(self, model: str) -> str:
         """Of training this network, and no other."""

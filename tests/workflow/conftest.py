@@ -85,7 +85,8 @@ FIRST = {
 # It looks at finished scans as they are: a declared input would be made anew before it looks.
 LOOKING = {"verify_inputs"}
 # Targets, and the pages of a whole run, which show something of nearly every rule.
-COLLECTING = {"all", "simulated", "converted", "preprocessed", "report_results", "show_heatmaps"}
+TARGETS = {"all", "simulated", "converted", "preprocessed"}
+COLLECTING = {*TARGETS, "report_results", "show_heatmaps"}
 
 
 @dataclasses.dataclass
@@ -128,9 +129,9 @@ def snakemake(
     directory: Path, *arguments: str, root: Path = ROOT, config: dict | None = None, **environment
 ) -> Run:
     """Call Snakemake on the workflow of ``root``, its results below ``directory``."""
-    words = command(directory, *arguments, root=root, config=config)
     if "-n" in arguments and not environment:
-        return plan(directory, words[words.index("snakemake") + 1 :], warm=root == ROOT)
+        return plan(directory, *arguments, root=root, config=config)
+    words = command(directory, *arguments, root=root, config=config)
     trace = directory / ".snakemake/trace.jsonl"
     tracing = {"PYTHONPATH": str(TRACING), "VOXPLAIN_TRACE": str(trace)}
     done = subprocess.run(
@@ -157,15 +158,19 @@ def undeclared_in(trace: Path) -> set[tuple[str, str]]:
     return {(job["rule"], path) for job in jobs for path in job["undeclared"]}
 
 
-def plan(directory: Path, arguments: list[str], warm: bool = True, **more) -> Run:
-    """A dry run, in a fork of a process that has Snakemake (``warm``: and this checkout) at hand.
+def plan(
+    directory: Path, *arguments: str, root: Path = ROOT, config: dict | None = None, **more
+) -> Run:
+    """A dry run, in a fork of a process that has Snakemake, and this checkout, at hand.
 
     See planner.py for what ``more`` may be.
     """
+    words = command(directory, *arguments, root=root, config=config)
+    arguments = words[words.index("snakemake") + 1 :]
     handle, output = tempfile.mkstemp(".log", "said-", directory)
     os.close(handle)
     asked = {"arguments": arguments, "output": output, **more}
-    process = planner(warm)
+    process = planner(warm=root == ROOT)
     try:
         process.stdin.write(f"{json.dumps(asked)}\n")
         process.stdin.flush()

@@ -50,11 +50,11 @@ def translate(snakefile, workflow, linemap, rulecount=0):
     path = snakefile.get_path_or_uri(secret_free=True)
     if (path, rulecount) not in TRANSLATED:
         lines = {}
-        told = parse(snakefile, workflow, linemap=lines, rulecount=rulecount)
-        TRANSLATED[path, rulecount] = told, lines
-    told, lines = TRANSLATED[path, rulecount]
+        translation = parse(snakefile, workflow, linemap=lines, rulecount=rulecount)
+        TRANSLATED[path, rulecount] = translation, lines
+    translation, lines = TRANSLATED[path, rulecount]
     linemap |= lines
-    return told
+    return translation
 
 
 def write_jobs_instead_of_running(path):

@@ -9,7 +9,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from workflow.conftest import COLLECTING, ROOT, command, plan
+from workflow.conftest import COLLECTING, ROOT, plan
 
 
 def jobs_of(config, *targets, root=ROOT, edited=()):
@@ -38,22 +38,15 @@ def jobs_of(config, *targets, root=ROOT, edited=()):
 def _jobs_of(config, targets, root, edited):
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        for image in ("head.nii.gz",):  # heads of a user's own have to be there
-            (folder / image).touch()
+        (folder / "head.nii.gz").touch()  # a user's own head has to be there
         replaced = {}
         for module, added in edited:
             path = root / "scripts" / module
             replaced[str(path)] = str(folder / f"edited{len(replaced)}.py")
             Path(replaced[str(path)]).write_text(path.read_text() + added)
-        words = command(folder, *targets, "-n", root=root, config=json.loads(config))
         jobs = folder / "jobs.json"
-        run = plan(
-            folder,
-            words[words.index("snakemake") + 1 :],
-            warm=root == ROOT,
-            jobs=str(jobs),
-            edited=replaced,
-        )
+        asked = {"root": root, "config": json.loads(config)}
+        run = plan(folder, *targets, "-n", **asked, jobs=str(jobs), edited=replaced)
         assert run.status == 0, run.said
         return json.loads(jobs.read_text())
 
@@ -67,10 +60,10 @@ def reruns(before, after):
     def is_changed(job):
         key = id(job)
         if key not in changed:
-            known = [made.get(path) for path in job["output"]]
-            changed[key] = (
-                any(old is None or differs(old, job) for old in known) if job["output"] else False
-            ) or any(is_changed(makers[path]) for path in job["input"] if path in makers)
+            olds = [made.get(path) for path in job["output"]]
+            changed[key] = any(old is None or differs(old, job) for old in olds) or any(
+                is_changed(makers[path]) for path in job["input"] if path in makers
+            )
         return changed[key]
 
     return [job for job in after if is_changed(job)]
