@@ -14,6 +14,10 @@ DOCS := .venv-docs
 # .snakemake/log (see rules/common.smk), and what fails is told at the end.
 PROGRESS := $(shell test -t 2 && echo --logger rich || echo --quiet rules)
 
+# Each job is a process of its own, and would compile what it imports (half the time of a small job) where
+# the environment keeps Python from storing what it compiled, as container images often do.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run test test-all test-slurm docs validate lint format generate lock pythons clean
 .DEFAULT_GOAL := run
 

@@ -8,7 +8,6 @@ outcome, or raises what no user should see.
 
 import argparse
 import copy
-import io
 import random
 import signal
 import sys
@@ -20,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
-import yaml
 from pydicom.datadict import keyword_for_tag
 
 from voxplain.cohort.dicom import SeriesHeader, write_series
@@ -217,13 +215,7 @@ def try_config(draw, scratch, base=None):
     from workflow.conftest import TINY, plan
 
     config, told = spoil_config(draw, TINY if base is None else base)
-    path = scratch / "config.yaml"
-    stream = io.StringIO()
-    yaml.safe_dump(config, stream, sort_keys=False)
-    path.write_text(stream.getvalue())
-    root = Path(__file__).resolve().parents[1]
-    words = ["--snakefile", str(root / "Snakefile"), "--cores", "2", "--directory", str(scratch)]
-    run = plan(scratch, [*words, "-n", "--quiet", "--configfile", str(path)])
+    run = plan(scratch, "-n", "--quiet", config=config)
     assert "Traceback" not in run.said, run.said[-3000:]
     if run.status:
         lines = [line for line in run.said.splitlines() if line.strip()]
