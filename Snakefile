@@ -41,31 +41,31 @@ rule all:
     """Take every cohort all the way."""
     default_target: True
     input:
-        targets_of_all,
+        targets.all,
 
 
 rule simulated:
     """Only write the simulated cohorts' tables, and the DICOM of the classes that take part."""
     input:
-        rules_targets("simulated"),
+        targets.simulated,
 
 
 rule converted:
     """Only convert every series to NIfTI."""
     input:
-        rules_targets("converted"),
+        targets.converted,
 
 
 rule preprocessed:
     """Take every scan to template space, whatever share of them fails."""
     input:
-        rules_targets("scans"),
+        targets.preprocessed,
 
 
 rule apply:
     """Predict and explain new scans by networks that are trained already (config: apply)."""
     input:
-        applied_targets,
+        targets.applied,
 
 
 onstart:
@@ -75,13 +75,9 @@ onstart:
 
 
 onsuccess:
-    REPORTER.end()
-    forget_run()
-    print_summary()
+    end_reports()
 
 
 onerror:
-    REPORTER.end()
-    forget_run()
-    print_summary(since=STARTED)
+    end_reports(since=STARTED)
     print_failures()

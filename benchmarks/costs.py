@@ -4,9 +4,10 @@
     python benchmarks/costs.py FOLDER [--write]
 
 Prints a table for the docs (memory asked for against the measured peak) and one JSON line last.
-``--write`` puts the costs into ``scripts/pipeline/costs.json``, from which `snakemake estimate`
-reckons. CPU seconds are medians of Snakemake's benchmark files. The peak is the largest that the
-jobs themselves report in their logs: Snakemake looks every half minute in the end and misses some.
+``--write`` puts the costs into ``scripts/voxplain_workflow/running/costs.json``, which
+`snakemake estimate` reads. CPU seconds are medians of Snakemake's benchmark files. The peak is the
+largest that the jobs themselves report in their logs: Snakemake looks every half minute in the end
+and misses some.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from pipeline.estimate import AREAS, COSTS, GRADIENT, INTERMEDIATE, count_passes
-from pipeline.settings import complete_settings, read_schema
 from voxplain.anatomy.template import make_template
 from voxplain.relevance.regions import Regions
+from voxplain_workflow.planning.settings import complete_settings, read_schema
+from voxplain_workflow.planning.work import AREAS, GRADIENT, count_passes
+from voxplain_workflow.running.estimate import COSTS, INTERMEDIATE
 
 CONFIG = ROOT / "benchmarks/costs.yaml"
 PEAK = re.compile(r"peak memory (\d+) MB, of its largest child process (\d+) MB")
@@ -143,7 +145,9 @@ def main() -> None:
     """Measure, print, and write if asked to."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--write", action="store_true", help="into scripts/pipeline/costs.json")
+    parser.add_argument(
+        "--write", action="store_true", help="into scripts/voxplain_workflow/running/costs.json"
+    )
     options = parser.parse_args()
     rules = measure(options.folder)
     print("| rule | CPU s | peak MB | mem_mb | kept MB | intermediate MB |")

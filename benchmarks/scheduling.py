@@ -1,7 +1,8 @@
 """What Snakemake's scheduler takes from the jobs, under its default rate limit and without it.
 
 Runs one workflow of jobs that only sleep, a second each, with Snakemake's default
-``--max-jobs-per-timespan`` and with that limit lifted as voxplain lifts it (`pipeline.scheduling`).
+``--max-jobs-per-timespan`` and with that limit lifted as voxplain lifts it
+(`voxplain_workflow.running.scheduling`).
 CPU time is that of Snakemake and of the jobs' shells. Medians over repetitions, the two sides in
 turn. Prints one JSON line last.
 
@@ -26,7 +27,7 @@ SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 SNAKEFILE = """
 import sys
 sys.path.insert(0, {scripts!r})
-from pipeline.scheduling import lift_default_rate_limit
+from voxplain_workflow.running.scheduling import lift_default_rate_limit
 
 onstart:
     if {lifted}:

@@ -29,12 +29,12 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from pipeline.settings import complete_settings, read_schema
 from voxplain.anatomy.ladder import measure_rung, prepare_rungs, read_gates_template
 from voxplain.anatomy.quality import dice, find_missed
 from voxplain.anatomy.skull import find_tool
 from voxplain.faults import DataFault, SetupFault
 from voxplain.volumes import read_array, read_image
+from voxplain_workflow.planning.settings import complete_settings, read_schema
 
 
 def try_rungs(path: Path, tool_name: str, settings: dict, reference: np.ndarray | None) -> list:

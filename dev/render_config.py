@@ -11,7 +11,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from pipeline.settings import read_schema  # noqa: E402
+from voxplain_workflow.planning.settings import read_schema  # noqa: E402
 
 SCHEMA = ROOT / "schemas/config.schema.yaml"
 TARGET = ROOT / "config/README.md"

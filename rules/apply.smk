@@ -4,72 +4,74 @@
 # Their docstrings come from the rules that they are made of.
 use rule explain_scans as explain_new_scans with:
     input:
-        model=applied_network,
-        members=f"{APPLIED}/members.tsv",
-        volumes=new_volumes_of_chunk,
-        labels=atlas_of_method,
+        model=new_scans.network,
+        members=f"{layout.APPLIED}/members.tsv",
+        volumes=new_scans.new_volumes,
+        labels=new_scans.areas,
     output:
-        maps=directory(APPLIED_CHUNK),
+        maps=directory(layout.APPLIED_CHUNK),
     log:
-        "logs/explain_new_scans/{cohort}/{network}/{method}/chunk-{chunk}.log",
+        layout.log("explain_new_scans", "{cohort}", "{network}", "{method}", "chunk-{chunk}"),
     benchmark:
-        "results/benchmarks/explain_new_scans/{cohort}/{network}/{method}/chunk-{chunk}.tsv"
+        layout.benchmark("explain_new_scans", "{cohort}", "{network}", "{method}", "chunk-{chunk}")
     params:
-        images=new_images_of_chunk,
-        settings=new_scans_settings,
-        code=code_of_new_scans,
+        images=new_scans.new_scans,
+        settings=new_scans.new_settings,
+        code=new_scans.code_of_new_scans,
 
 
 use rule combine_heatmaps as combine_new_heatmaps with:
     input:
-        maps=new_maps_to_summarise,
-        mask=f"{TEMPLATE}_mask.nii.gz",
+        maps=new_scans.new_maps_to_summarise,
+        mask=f"{layout.TEMPLATE}_mask.nii.gz",
     output:
-        maps=directory(APPLIED_CHUNK),
+        maps=directory(layout.APPLIED_CHUNK),
     log:
-        "logs/combine_new_heatmaps/{cohort}/{network}/{method}/chunk-{chunk}.log",
+        layout.log("combine_new_heatmaps", "{cohort}", "{network}", "{method}", "chunk-{chunk}"),
     benchmark:
-        "results/benchmarks/combine_new_heatmaps/{cohort}/{network}/{method}/chunk-{chunk}.tsv"
+        layout.benchmark(
+            "combine_new_heatmaps", "{cohort}", "{network}", "{method}", "chunk-{chunk}"
+        )
 
 
 use rule tabulate_areas as tabulate_areas_of_new_scans with:
     input:
-        maps=new_maps_of_method,
-        mask=f"{TEMPLATE}_mask.nii.gz",
-        labels=f"{ATLAS}.nii.gz",
-        names=f"{ATLAS}.tsv",
+        maps=new_scans.new_maps,
+        mask=f"{layout.TEMPLATE}_mask.nii.gz",
+        labels=f"{layout.ATLAS}.nii.gz",
+        names=f"{layout.ATLAS}.tsv",
     output:
-        areas=f"{APPLIED}/{{method}}/areas.tsv",
+        areas=f"{layout.APPLIED}/{{method}}/areas.tsv",
     log:
-        "logs/tabulate_areas_of_new_scans/{cohort}/{network}/{method}.log",
+        layout.log("tabulate_areas_of_new_scans", "{cohort}", "{network}", "{method}"),
     benchmark:
-        "results/benchmarks/tabulate_areas_of_new_scans/{cohort}/{network}/{method}.tsv"
+        layout.benchmark("tabulate_areas_of_new_scans", "{cohort}", "{network}", "{method}")
 
 
 rule apply_network:
     """Predict the scans of a cohort by a network that is trained already."""
     input:
-        model=applied_network,
-        volumes=volumes_of_cohort,
-        quality=qualities_of_cohort,
+        model=new_scans.network,
+        volumes=new_scans.cohort_volumes,
+        quality=new_scans.qualities,
     output:
-        predictions=f"{APPLIED}/predictions.tsv",
-        members=f"{APPLIED}/members.tsv",
+        predictions=f"{layout.APPLIED}/predictions.tsv",
+        members=f"{layout.APPLIED}/members.tsv",
     log:
-        "logs/apply_network/{cohort}/{network}.log",
+        layout.log("apply_network", "{cohort}", "{network}"),
     benchmark:
-        "results/benchmarks/apply_network/{cohort}/{network}.tsv"
+        layout.benchmark("apply_network", "{cohort}", "{network}")
     conda:
         "../envs/torch.yaml"
     threads: 4
     resources:
         gpu=GPUS,
-        device=config["device"],
+        device=DEVICE,
         mem_mb=voxels_times(8000, least_mb=3000),
         runtime=growing(60),
     params:
-        rows=members_of_cohort,
-        preprocessing=preprocessing_settings(),
-        code=CODES.of_applying(),
+        rows=new_scans.rows,
+        preprocessing=new_scans.preprocessing,
+        code=new_scans.code_of_applying,
     script:
         "../scripts/apply_network.py"

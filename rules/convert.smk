@@ -4,15 +4,15 @@
 rule convert_series:
     """Convert one scan's DICOM series with dcm2niix, or take its volume as it is."""
     input:
-        source=source_of_scan,
+        source=preprocess.source,
     output:
         volume=intermediate("T1w.nii.gz"),
-        sidecar=scan_file("T1w.json"),
-        digests=scan_file("T1w.sha256", kind="provenance"),
+        sidecar=layout.scan_file("T1w.json"),
+        digests=layout.scan_file("T1w.sha256", kind="provenance"),
     log:
-        scan_log("convert_series"),
+        layout.log("convert_series", *layout.OF_SCAN),
     benchmark:
-        scan_benchmark("convert_series")
+        layout.benchmark("convert_series", *layout.OF_SCAN)
     conda:
         "../envs/dcm2niix.yaml"
     threads: 1
@@ -21,7 +21,7 @@ rule convert_series:
         mem_mb=growing(1000),
         runtime=growing(3),
     params:
-        settings=conversion_settings,
+        settings=preprocess.conversion,
         code=code_of("convert_series"),
     script:
         "../scripts/convert_series.py"
@@ -32,7 +32,7 @@ rule verify_inputs:
 
     # No output and no benchmark file: a rule that would leave one runs only once.
     log:
-        "logs/verify_inputs.log",
+        layout.log("verify_inputs"),
     conda:
         "../envs/dcm2niix.yaml"
     threads: 1
@@ -40,6 +40,6 @@ rule verify_inputs:
         mem_mb=1000,
         runtime=120,
     params:
-        scans=finished_scans,
+        scans=preprocess.converted,
     script:
         "../scripts/verify_inputs.py"

@@ -6,7 +6,7 @@ rule estimate:
 
     # No output and no benchmark file: a rule that would leave one runs only once.
     log:
-        "logs/estimate.log",
+        layout.log("estimate"),
     localrule: True
     conda:
         "../envs/report.yaml"
@@ -15,7 +15,6 @@ rule estimate:
         mem_mb=500,
         runtime=5,
     params:
-        cohorts=cohort_sizes,
-        settings=estimated_settings(),
+        text=estimate_of_run,
     script:
         "../scripts/estimate.py"

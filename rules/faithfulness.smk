@@ -4,29 +4,29 @@
 rule change_areas:
     """Delete and insert the brain's areas in the order of each method's heatmaps, and at random."""
     input:
-        model=f"{RUN}/model.pt",
-        members=f"{SPLIT}_members.tsv",
-        volumes=volumes_to_change,
-        maps=maps_to_follow,
-        labels=f"{ATLAS}.nii.gz",
+        model=f"{layout.RUN}/model.pt",
+        members=f"{layout.SPLIT}_members.tsv",
+        volumes=faithfulness.changed_volumes,
+        maps=faithfulness.changed_maps,
+        labels=f"{layout.ATLAS}.nii.gz",
     output:
-        curves=f"{RUN}/area_changes.tsv",
+        curves=f"{layout.RUN}/area_changes.tsv",
     log:
-        split_log("change_areas", "{model}", "seed-{seed}"),
+        layout.log("change_areas", *layout.of_split("{model}", "seed-{seed}")),
     benchmark:
-        split_benchmark("change_areas", "{model}", "seed-{seed}")
+        layout.benchmark("change_areas", *layout.of_split("{model}", "seed-{seed}"))
     conda:
         "../envs/torch.yaml"
     threads: 4
     resources:
         gpu=GPUS,
-        device=config["device"],
+        device=DEVICE,
         mem_mb=voxels_times(8000, least_mb=3000),
         runtime=growing(360),
     params:
-        images=images_to_change,
-        settings=changing_settings(),
-        code=code_of_changing,
+        images=faithfulness.changed,
+        settings=faithfulness.changing,
+        code=faithfulness.code_of_changing,
     script:
         "../scripts/change_areas.py"
 
@@ -34,10 +34,10 @@ rule change_areas:
 rule compare_faithfulness:
     """Compare the methods by the areas under their deletion and insertion curves, beside chance."""
     input:
-        curves=f"{RUN}/area_changes.tsv",
+        curves=f"{layout.RUN}/area_changes.tsv",
     output:
         table=report(
-            f"{RUN}/faithfulness.tsv",
+            f"{layout.RUN}/faithfulness.tsv",
             caption="../report/faithfulness.rst",
             category="Heatmaps",
             subcategory="{cohort} {task} {model} {split}",
@@ -45,18 +45,18 @@ rule compare_faithfulness:
         ),
         picture=[
             report(
-                f"{RUN}/faithfulness.png",
+                f"{layout.RUN}/faithfulness.png",
                 caption="../report/faithfulness.rst",
                 category="Heatmaps",
                 subcategory="{cohort} {task} {model} {split}",
                 labels={"seed": "{seed}", "what": "faithfulness"},
             ),
-            f"{RUN}/faithfulness.pdf",
+            f"{layout.RUN}/faithfulness.pdf",
         ],
     log:
-        split_log("compare_faithfulness", "{model}", "seed-{seed}"),
+        layout.log("compare_faithfulness", *layout.of_split("{model}", "seed-{seed}")),
     benchmark:
-        split_benchmark("compare_faithfulness", "{model}", "seed-{seed}")
+        layout.benchmark("compare_faithfulness", *layout.of_split("{model}", "seed-{seed}"))
     conda:
         "../envs/report.yaml"
     threads: 1
@@ -64,8 +64,8 @@ rule compare_faithfulness:
         mem_mb=growing(1000),
         runtime=growing(30),
     params:
-        methods=names_of_methods,
-        network=network_label,
+        methods=faithfulness.methods,
+        network=faithfulness.label,
         code=code_of("compare_faithfulness"),
     script:
         "../scripts/compare_faithfulness.py"
@@ -74,31 +74,31 @@ rule compare_faithfulness:
 rule randomise_layers:
     """Remake a method's heatmaps while layer after layer loses what it learned, and compare them."""
     input:
-        model=f"{RUN}/model.pt",
-        members=f"{SPLIT}_members.tsv",
-        volumes=volumes_to_randomise,
-        maps=maps_to_remake,
-        labels=atlas_of_method,
+        model=f"{layout.RUN}/model.pt",
+        members=f"{layout.SPLIT}_members.tsv",
+        volumes=faithfulness.randomised_volumes,
+        maps=faithfulness.randomised_maps,
+        labels=faithfulness.areas,
     output:
-        correlations=f"{RUN}/{{method}}/randomisation.tsv",
+        correlations=f"{layout.RUN}/{{method}}/randomisation.tsv",
     log:
-        split_log("randomise_layers", "{model}", "seed-{seed}", "{method}"),
+        layout.log("randomise_layers", *layout.of_split("{model}", "seed-{seed}", "{method}")),
     benchmark:
-        split_benchmark("randomise_layers", "{model}", "seed-{seed}", "{method}")
+        layout.benchmark("randomise_layers", *layout.of_split("{model}", "seed-{seed}", "{method}"))
     wildcard_constraints:
-        method=EXPLAINING,
+        method="|".join(EXPLAINING),
     conda:
         "../envs/torch.yaml"
     threads: 4
     resources:
         gpu=GPUS,
-        device=config["device"],
+        device=DEVICE,
         mem_mb=voxels_times(8000, least_mb=3000),
         runtime=growing(360),
     params:
-        images=images_to_randomise,
-        settings=randomising_settings,
-        code=code_of_randomising,
+        images=faithfulness.randomised,
+        settings=faithfulness.randomising,
+        code=faithfulness.code_of_randomising,
     script:
         "../scripts/randomise_layers.py"
 
@@ -106,10 +106,10 @@ rule randomise_layers:
 rule compare_randomisation:
     """Compare how the methods' heatmaps change while the network forgets."""
     input:
-        correlations=correlations_of_methods,
+        correlations=faithfulness.correlations,
     output:
         table=report(
-            f"{RUN}/randomisation.tsv",
+            f"{layout.RUN}/randomisation.tsv",
             caption="../report/randomisation.rst",
             category="Heatmaps",
             subcategory="{cohort} {task} {model} {split}",
@@ -117,18 +117,18 @@ rule compare_randomisation:
         ),
         picture=[
             report(
-                f"{RUN}/randomisation.png",
+                f"{layout.RUN}/randomisation.png",
                 caption="../report/randomisation.rst",
                 category="Heatmaps",
                 subcategory="{cohort} {task} {model} {split}",
                 labels={"seed": "{seed}", "what": "layer randomisation"},
             ),
-            f"{RUN}/randomisation.pdf",
+            f"{layout.RUN}/randomisation.pdf",
         ],
     log:
-        split_log("compare_randomisation", "{model}", "seed-{seed}"),
+        layout.log("compare_randomisation", *layout.of_split("{model}", "seed-{seed}")),
     benchmark:
-        split_benchmark("compare_randomisation", "{model}", "seed-{seed}")
+        layout.benchmark("compare_randomisation", *layout.of_split("{model}", "seed-{seed}"))
     conda:
         "../envs/report.yaml"
     threads: 1
@@ -136,8 +136,8 @@ rule compare_randomisation:
         mem_mb=growing(1000),
         runtime=growing(30),
     params:
-        methods=names_of_randomised,
-        network=network_label,
+        methods=faithfulness.randomised_methods,
+        network=faithfulness.label,
         code=code_of("compare_randomisation"),
     script:
         "../scripts/compare_randomisation.py"

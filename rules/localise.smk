@@ -4,17 +4,17 @@
 rule carry_truth:
     """Carry what was changed in a simulated scan to the template by the scan's own registration."""
     input:
-        truth=truth_of_scan,
-        transform=intermediate(f"from-T1w_to-{SPACE}_mode-image_xfm.h5"),
-        sidecar=scan_file(f"space-{SPACE}_desc-preproc_T1w.json"),
-        template=f"{TEMPLATE}_T1w.nii.gz",
+        truth=localise.truth_of_scan,
+        transform=intermediate(f"from-T1w_to-{layout.SPACE}_mode-image_xfm.h5"),
+        sidecar=layout.scan_file(f"space-{layout.SPACE}_desc-preproc_T1w.json"),
+        template=f"{layout.TEMPLATE}_T1w.nii.gz",
     output:
-        truth=TRUTH,
-        sidecar=TRUTH.replace(".nii.gz", ".json"),
+        truth=layout.TRUTH,
+        sidecar=layout.TRUTH.replace(".nii.gz", ".json"),
     log:
-        scan_log("carry_truth"),
+        layout.log("carry_truth", *layout.OF_SCAN),
     benchmark:
-        scan_benchmark("carry_truth")
+        layout.benchmark("carry_truth", *layout.OF_SCAN)
     wildcard_constraints:
         cohort=SIMULATED,
     conda:
@@ -32,18 +32,18 @@ rule carry_truth:
 rule measure_residual:
     """Measure where a simulated scan still differs from its healthy twin after preprocessing."""
     input:
-        brain=PREPROCESSED,
-        sidecar=scan_file(f"space-{SPACE}_desc-preproc_T1w.json"),
-        twin=twin_file(f"space-{SPACE}_desc-preproc_T1w.nii.gz"),
-        twin_quality=twin_file("desc-quality_T1w.json"),
-        mask=f"{TEMPLATE}_mask.nii.gz",
+        brain=layout.PREPROCESSED,
+        sidecar=layout.scan_file(f"space-{layout.SPACE}_desc-preproc_T1w.json"),
+        twin=preprocess.twin_file(f"space-{layout.SPACE}_desc-preproc_T1w.nii.gz"),
+        twin_quality=preprocess.twin_file("desc-quality_T1w.json"),
+        mask=f"{layout.TEMPLATE}_mask.nii.gz",
     output:
-        residual=RESIDUAL,
-        sidecar=RESIDUAL.replace(".nii.gz", ".json"),
+        residual=layout.RESIDUAL,
+        sidecar=layout.RESIDUAL.replace(".nii.gz", ".json"),
     log:
-        scan_log("measure_residual"),
+        layout.log("measure_residual", *layout.OF_SCAN),
     benchmark:
-        scan_benchmark("measure_residual")
+        layout.benchmark("measure_residual", *layout.OF_SCAN)
     wildcard_constraints:
         cohort=SIMULATED,
     conda:
@@ -53,7 +53,7 @@ rule measure_residual:
         mem_mb=voxels_times(1000, least_mb=1000),
         runtime=growing(5),
     params:
-        twin=twin_of_scan,
+        twin=localise.twin,
         code=code_of("measure_residual"),
     script:
         "../scripts/measure_residual.py"
@@ -62,14 +62,14 @@ rule measure_residual:
 rule make_regions:
     """Put cortex, hippocampus and lateral ventricle on the grid of this run."""
     input:
-        template=f"{TEMPLATE}_T1w.nii.gz",
+        template=f"{layout.TEMPLATE}_T1w.nii.gz",
     output:
-        labels=f"{REGIONS}.nii.gz",
-        names=f"{REGIONS}.tsv",
+        labels=f"{layout.REGIONS}.nii.gz",
+        names=f"{layout.REGIONS}.tsv",
     log:
-        "logs/make_regions.log",
+        layout.log("make_regions"),
     benchmark:
-        "results/benchmarks/make_regions.tsv"
+        layout.benchmark("make_regions")
     conda:
         "../envs/simulate.yaml"
     threads: 1
@@ -85,15 +85,15 @@ rule make_regions:
 rule map_group_difference:
     """Compare the training scans' classes voxel by voxel: what finds a disease without a network."""
     input:
-        members=f"{SPLIT}_members.tsv",
-        volumes=scans_of_split(STORED, "train"),
-        mask=f"{TEMPLATE}_mask.nii.gz",
+        members=f"{layout.SPLIT}_members.tsv",
+        volumes=split.files(layout.STORED, "train"),
+        mask=f"{layout.TEMPLATE}_mask.nii.gz",
     output:
-        difference=f"{SPLIT}_group_difference.nii.gz",
+        difference=f"{layout.SPLIT}_group_difference.nii.gz",
     log:
-        split_log("map_group_difference"),
+        layout.log("map_group_difference", *layout.of_split()),
     benchmark:
-        split_benchmark("map_group_difference")
+        layout.benchmark("map_group_difference", *layout.of_split())
     conda:
         "../envs/report.yaml"
     threads: 1
@@ -101,7 +101,7 @@ rule map_group_difference:
         mem_mb=voxels_times(2000, least_mb=1000),
         runtime=growing(60),
     params:
-        classes=classes_of_task,
+        classes=localise.classes,
         code=code_of("map_group_difference"),
     script:
         "../scripts/map_group_difference.py"
@@ -110,19 +110,19 @@ rule map_group_difference:
 rule localise_difference:
     """Measure how well the classes' plain difference finds what heatmaps are to find."""
     input:
-        difference=f"{SPLIT}_group_difference.nii.gz",
-        members=f"{SPLIT}_members.tsv",
-        truths=truths_of_split,
-        residuals=residuals_of_split,
-        mask=f"{TEMPLATE}_mask.nii.gz",
-        regions=f"{REGIONS}.nii.gz",
-        names=f"{REGIONS}.tsv",
+        difference=f"{layout.SPLIT}_group_difference.nii.gz",
+        members=f"{layout.SPLIT}_members.tsv",
+        truths=localise.truths,
+        residuals=localise.residuals,
+        mask=f"{layout.TEMPLATE}_mask.nii.gz",
+        regions=f"{layout.REGIONS}.nii.gz",
+        names=f"{layout.REGIONS}.tsv",
     output:
-        scores=f"{SPLIT}{DIFFERENCE}",
+        scores=layout.DIFFERENCE,
     log:
-        split_log("localise_difference"),
+        layout.log("localise_difference", *layout.of_split()),
     benchmark:
-        split_benchmark("localise_difference")
+        layout.benchmark("localise_difference", *layout.of_split())
     conda:
         "../envs/report.yaml"
     threads: 1
@@ -130,8 +130,8 @@ rule localise_difference:
         mem_mb=voxels_times(2000, least_mb=1000),
         runtime=growing(60),
     params:
-        images=images_with_truth,
-        settings=scoring_settings(),
+        images=localise.with_truth,
+        settings=localise.scoring,
         code=code_of("localise_difference"),
     script:
         "../scripts/localise_difference.py"
@@ -140,19 +140,21 @@ rule localise_difference:
 rule localise_heatmaps:
     """Measure how well a method's heatmaps find the true atrophy, and regions of the brain."""
     input:
-        maps=maps_of_method,
-        truths=truths_of_split,
-        residuals=residuals_of_split,
-        mask=f"{TEMPLATE}_mask.nii.gz",
-        regions=f"{REGIONS}.nii.gz",
-        names=f"{REGIONS}.tsv",
+        maps=localise.maps,
+        truths=localise.truths,
+        residuals=localise.residuals,
+        mask=f"{layout.TEMPLATE}_mask.nii.gz",
+        regions=f"{layout.REGIONS}.nii.gz",
+        names=f"{layout.REGIONS}.tsv",
     output:
-        scores=f"{RUN}/{{method}}/localisation.tsv",
-        curves=f"{RUN}/{{method}}/precision_recall.tsv",
+        scores=f"{layout.RUN}/{{method}}/localisation.tsv",
+        curves=f"{layout.RUN}/{{method}}/precision_recall.tsv",
     log:
-        split_log("localise_heatmaps", "{model}", "seed-{seed}", "{method}"),
+        layout.log("localise_heatmaps", *layout.of_split("{model}", "seed-{seed}", "{method}")),
     benchmark:
-        split_benchmark("localise_heatmaps", "{model}", "seed-{seed}", "{method}")
+        layout.benchmark(
+            "localise_heatmaps", *layout.of_split("{model}", "seed-{seed}", "{method}")
+        )
     conda:
         "../envs/report.yaml"
     threads: 1
@@ -160,8 +162,8 @@ rule localise_heatmaps:
         mem_mb=voxels_times(2000, least_mb=1000),
         runtime=growing(120),
     params:
-        images=images_with_truth,
-        settings=scoring_settings(),
+        images=localise.with_truth,
+        settings=localise.scoring,
         code=code_of("localise_heatmaps"),
     script:
         "../scripts/localise_heatmaps.py"
@@ -170,12 +172,12 @@ rule localise_heatmaps:
 rule compare_localisation:
     """Compare the methods by what they find, beside chance and the classes' plain difference."""
     input:
-        scores=of_methods(f"{RUN}/{{method}}/localisation.tsv"),
-        curves=of_methods(f"{RUN}/{{method}}/precision_recall.tsv"),
-        baseline=f"{SPLIT}{DIFFERENCE}",
+        scores=localise.of_methods(f"{layout.RUN}/{{method}}/localisation.tsv"),
+        curves=localise.of_methods(f"{layout.RUN}/{{method}}/precision_recall.tsv"),
+        baseline=layout.DIFFERENCE,
     output:
         table=report(
-            f"{RUN}/localisation.tsv",
+            f"{layout.RUN}/localisation.tsv",
             caption="../report/localisation.rst",
             category="Heatmaps",
             subcategory="{cohort} {task} {model} {split}",
@@ -183,28 +185,28 @@ rule compare_localisation:
         ),
         picture=[
             report(
-                f"{RUN}/localisation.png",
+                f"{layout.RUN}/localisation.png",
                 caption="../report/localisation.rst",
                 category="Heatmaps",
                 subcategory="{cohort} {task} {model} {split}",
                 labels={"seed": "{seed}", "what": "localisation"},
             ),
-            f"{RUN}/localisation.pdf",
+            f"{layout.RUN}/localisation.pdf",
         ],
         curves=[
             report(
-                f"{RUN}/precision_recall.png",
+                f"{layout.RUN}/precision_recall.png",
                 caption="../report/localisation.rst",
                 category="Heatmaps",
                 subcategory="{cohort} {task} {model} {split}",
                 labels={"seed": "{seed}", "what": "precision and recall"},
             ),
-            f"{RUN}/precision_recall.pdf",
+            f"{layout.RUN}/precision_recall.pdf",
         ],
     log:
-        split_log("compare_localisation", "{model}", "seed-{seed}"),
+        layout.log("compare_localisation", *layout.of_split("{model}", "seed-{seed}")),
     benchmark:
-        split_benchmark("compare_localisation", "{model}", "seed-{seed}")
+        layout.benchmark("compare_localisation", *layout.of_split("{model}", "seed-{seed}"))
     conda:
         "../envs/report.yaml"
     threads: 1
@@ -212,9 +214,9 @@ rule compare_localisation:
         mem_mb=growing(1000),
         runtime=growing(30),
     params:
-        methods=names_of_methods,
-        network=network_label,
-        draws=config["localisation"]["draws"],
+        methods=localise.methods,
+        network=localise.label,
+        draws=localise.draws,
         code=code_of("compare_localisation"),
     script:
         "../scripts/compare_localisation.py"
@@ -223,26 +225,26 @@ rule compare_localisation:
 rule show_truth:
     """Draw the true atrophy of one test scan and every method's heatmap of it side by side."""
     input:
-        truths=truths_of_split,
-        residuals=residuals_of_split,
-        maps=maps_with_truth,
-        template=f"{TEMPLATE}_T1w.nii.gz",
-        mask=f"{TEMPLATE}_mask.nii.gz",
+        truths=localise.truths,
+        residuals=localise.residuals,
+        maps=localise.maps_with_truth,
+        template=f"{layout.TEMPLATE}_T1w.nii.gz",
+        mask=f"{layout.TEMPLATE}_mask.nii.gz",
     output:
         picture=[
             report(
-                f"{RUN}/truth.png",
+                f"{layout.RUN}/truth.png",
                 caption="../report/truth.rst",
                 category="Heatmaps",
                 subcategory="{cohort} {task} {model} {split}",
                 labels={"seed": "{seed}", "what": "truth and heatmaps"},
             ),
-            f"{RUN}/truth.pdf",
+            f"{layout.RUN}/truth.pdf",
         ],
     log:
-        split_log("show_truth", "{model}", "seed-{seed}"),
+        layout.log("show_truth", *layout.of_split("{model}", "seed-{seed}")),
     benchmark:
-        split_benchmark("show_truth", "{model}", "seed-{seed}")
+        layout.benchmark("show_truth", *layout.of_split("{model}", "seed-{seed}"))
     conda:
         "../envs/report.yaml"
     threads: 1
@@ -250,10 +252,10 @@ rule show_truth:
         mem_mb=voxels_times(2000, least_mb=1000),
         runtime=growing(30),
     params:
-        images=images_with_truth,
-        network=network_label,
-        thresholds=thresholds_of_truth(),
-        radiological=config["report"]["radiological"],
+        images=localise.with_truth,
+        network=localise.label,
+        thresholds=localise.thresholds,
+        radiological=localise.radiological,
         code=code_of("show_truth"),
     script:
         "../scripts/show_truth.py"

@@ -4,19 +4,19 @@
 rule choose_skull_tool:
     """Decide once for a cohort which tool removes the skull."""
     output:
-        tools="results/{cohort}/tools.json",
+        tools=f"{layout.COHORT}/tools.json",
     log:
-        "logs/choose_skull_tool/{cohort}.log",
+        layout.log("choose_skull_tool", "{cohort}"),
     benchmark:
-        "results/benchmarks/choose_skull_tool/{cohort}.tsv"
+        layout.benchmark("choose_skull_tool", "{cohort}")
     conda:
-        "../envs/fsl.yaml" if MAY_USE_FSL else "../envs/deepbet.yaml"
+        "../envs/fsl.yaml" if preprocess.may_use_fsl else "../envs/deepbet.yaml"
     threads: 1
     resources:
         mem_mb=1000,
         runtime=5,
     params:
-        wanted=config["skull"]["tool"],
+        wanted=preprocess.tool,
         code=code_of("choose_skull_tool"),
     script:
         "../scripts/choose_skull_tool.py"
@@ -25,25 +25,25 @@ rule choose_skull_tool:
 rule strip_skull:
     """Find the brain in one scan's head with BET or deepbet."""
     input:
-        volume=scan_file("T1w.nii.gz"),
-        sidecar=scan_file("T1w.json"),
-        tools="results/{cohort}/tools.json",
+        volume=layout.scan_file("T1w.nii.gz"),
+        sidecar=layout.scan_file("T1w.json"),
+        tools=f"{layout.COHORT}/tools.json",
     output:
         mask=intermediate("desc-brain_mask.nii.gz"),
-        sidecar=scan_file("desc-brain_mask.json"),
+        sidecar=layout.scan_file("desc-brain_mask.json"),
     log:
-        scan_log("strip_skull"),
+        layout.log("strip_skull", *layout.OF_SCAN),
     benchmark:
-        scan_benchmark("strip_skull")
+        layout.benchmark("strip_skull", *layout.OF_SCAN)
     conda:
-        "../envs/fsl.yaml" if MAY_USE_FSL else "../envs/deepbet.yaml"
+        "../envs/fsl.yaml" if preprocess.may_use_fsl else "../envs/deepbet.yaml"
     threads: 1
     resources:
         **SCAN_CHAIN,
         mem_mb=growing(4000),
         runtime=growing(10),
     params:
-        settings=skull_settings_of,
+        settings=preprocess.skull,
         code=code_of("strip_skull"),
     script:
         "../scripts/strip_skull.py"
@@ -52,17 +52,17 @@ rule strip_skull:
 rule correct_intensity:
     """Correct one brain's bias field with N4 and bring it to the common scale."""
     input:
-        volume=scan_file("T1w.nii.gz"),
-        sidecar=scan_file("T1w.json"),
-        mask=scan_file("desc-brain_mask.nii.gz"),
-        mask_sidecar=scan_file("desc-brain_mask.json"),
+        volume=layout.scan_file("T1w.nii.gz"),
+        sidecar=layout.scan_file("T1w.json"),
+        mask=layout.scan_file("desc-brain_mask.nii.gz"),
+        mask_sidecar=layout.scan_file("desc-brain_mask.json"),
     output:
         brain=intermediate("desc-corrected_T1w.nii.gz"),
-        sidecar=scan_file("desc-corrected_T1w.json"),
+        sidecar=layout.scan_file("desc-corrected_T1w.json"),
     log:
-        scan_log("correct_intensity"),
+        layout.log("correct_intensity", *layout.OF_SCAN),
     benchmark:
-        scan_benchmark("correct_intensity")
+        layout.benchmark("correct_intensity", *layout.OF_SCAN)
     conda:
         "../envs/ants.yaml"
     threads: 1
@@ -71,7 +71,7 @@ rule correct_intensity:
         mem_mb=growing(3000),
         runtime=growing(5),
     params:
-        settings=correction_settings,
+        settings=preprocess.correction,
         code=code_of("correct_intensity"),
     script:
         "../scripts/correct_intensity.py"
@@ -80,12 +80,12 @@ rule correct_intensity:
 rule make_template:
     """Put the template brain on the grid of this run."""
     output:
-        brain=f"{TEMPLATE}_T1w.nii.gz",
-        mask=f"{TEMPLATE}_mask.nii.gz",
+        brain=f"{layout.TEMPLATE}_T1w.nii.gz",
+        mask=f"{layout.TEMPLATE}_mask.nii.gz",
     log:
-        "logs/make_template.log",
+        layout.log("make_template"),
     benchmark:
-        "results/benchmarks/make_template.tsv"
+        layout.benchmark("make_template")
     conda:
         "../envs/simulate.yaml"
     threads: 1
@@ -93,7 +93,7 @@ rule make_template:
         mem_mb=growing(2000),
         runtime=growing(10),
     params:
-        settings=settings_of("template", "resolution_mm"),
+        settings=preprocess.template,
         code=code_of("make_template"),
     script:
         "../scripts/make_template.py"
@@ -102,30 +102,30 @@ rule make_template:
 rule register_to_template:
     """Register one brain to the template with ANTs."""
     input:
-        brain=scan_file("desc-corrected_T1w.nii.gz"),
-        sidecar=scan_file("desc-corrected_T1w.json"),
-        mask=scan_file("desc-brain_mask.nii.gz"),
-        template=f"{TEMPLATE}_T1w.nii.gz",
-        template_mask=f"{TEMPLATE}_mask.nii.gz",
+        brain=layout.scan_file("desc-corrected_T1w.nii.gz"),
+        sidecar=layout.scan_file("desc-corrected_T1w.json"),
+        mask=layout.scan_file("desc-brain_mask.nii.gz"),
+        template=f"{layout.TEMPLATE}_T1w.nii.gz",
+        template_mask=f"{layout.TEMPLATE}_mask.nii.gz",
     output:
-        brain=scan_file(f"space-{SPACE}_desc-preproc_T1w.nii.gz"),
-        voxels=STORED,
-        sidecar=scan_file(f"space-{SPACE}_desc-preproc_T1w.json"),
-        mask=scan_file(f"space-{SPACE}_desc-brain_mask.nii.gz"),
-        transform=intermediate(f"from-T1w_to-{SPACE}_mode-image_xfm.h5"),
+        brain=layout.scan_file(f"space-{layout.SPACE}_desc-preproc_T1w.nii.gz"),
+        voxels=layout.STORED,
+        sidecar=layout.scan_file(f"space-{layout.SPACE}_desc-preproc_T1w.json"),
+        mask=layout.scan_file(f"space-{layout.SPACE}_desc-brain_mask.nii.gz"),
+        transform=intermediate(f"from-T1w_to-{layout.SPACE}_mode-image_xfm.h5"),
     log:
-        scan_log("register_to_template"),
+        layout.log("register_to_template", *layout.OF_SCAN),
     benchmark:
-        scan_benchmark("register_to_template")
+        layout.benchmark("register_to_template", *layout.OF_SCAN)
     conda:
         "../envs/ants.yaml"
     threads: 1
     resources:
         **SCAN_CHAIN,
         mem_mb=voxels_times(4000, least_mb=1500),
-        runtime=growing(REGISTRATION_MINUTES),
+        runtime=growing(preprocess.registration_minutes),
     params:
-        settings=registration_settings,
+        settings=preprocess.registration,
         code=code_of("register_to_template"),
     script:
         "../scripts/register_to_template.py"
@@ -134,34 +134,34 @@ rule register_to_template:
 rule assess_quality:
     """Measure one scan's preprocessing, decide its fate, and draw it."""
     input:
-        head=scan_file("T1w.nii.gz"),
-        mask=scan_file("desc-brain_mask.nii.gz"),
-        mask_sidecar=scan_file("desc-brain_mask.json"),
-        registered=scan_file(f"space-{SPACE}_desc-preproc_T1w.nii.gz"),
-        registered_mask=scan_file(f"space-{SPACE}_desc-brain_mask.nii.gz"),
-        sidecar=scan_file(f"space-{SPACE}_desc-preproc_T1w.json"),
-        template=f"{TEMPLATE}_T1w.nii.gz",
-        template_mask=f"{TEMPLATE}_mask.nii.gz",
+        head=layout.scan_file("T1w.nii.gz"),
+        mask=layout.scan_file("desc-brain_mask.nii.gz"),
+        mask_sidecar=layout.scan_file("desc-brain_mask.json"),
+        registered=layout.scan_file(f"space-{layout.SPACE}_desc-preproc_T1w.nii.gz"),
+        registered_mask=layout.scan_file(f"space-{layout.SPACE}_desc-brain_mask.nii.gz"),
+        sidecar=layout.scan_file(f"space-{layout.SPACE}_desc-preproc_T1w.json"),
+        template=f"{layout.TEMPLATE}_T1w.nii.gz",
+        template_mask=f"{layout.TEMPLATE}_mask.nii.gz",
     output:
-        quality=scan_file("desc-quality_T1w.json"),
+        quality=layout.scan_file("desc-quality_T1w.json"),
         mask_picture=report(
-            scan_file("desc-brain_mask.png", kind="figures"),
+            layout.scan_file("desc-brain_mask.png", kind="figures"),
             caption="../report/brain_mask.rst",
             category="Quality control",
             subcategory="{cohort}",
             labels={"scan": "{image}", "subject": "{subject}", "what": "brain mask"},
         ),
         registration_picture=report(
-            scan_file(f"space-{SPACE}_desc-preproc_T1w.png", kind="figures"),
+            layout.scan_file(f"space-{layout.SPACE}_desc-preproc_T1w.png", kind="figures"),
             caption="../report/registration.rst",
             category="Quality control",
             subcategory="{cohort}",
             labels={"scan": "{image}", "subject": "{subject}", "what": "registration"},
         ),
     log:
-        scan_log("assess_quality"),
+        layout.log("assess_quality", *layout.OF_SCAN),
     benchmark:
-        scan_benchmark("assess_quality")
+        layout.benchmark("assess_quality", *layout.OF_SCAN)
     conda:
         "../envs/report.yaml"
     threads: 1
@@ -170,7 +170,7 @@ rule assess_quality:
         mem_mb=growing(2500),
         runtime=growing(5),
     params:
-        settings=quality_settings,
+        settings=preprocess.quality,
         code=code_of("assess_quality"),
     script:
         "../scripts/assess_quality.py"
@@ -179,35 +179,35 @@ rule assess_quality:
 rule collect_scans:
     """Write the cohort's table: every scan with its measures and its fate."""
     input:
-        scans=assessed_scans,
+        scans=preprocess.assessed,
     output:
         table=report(
-            "results/{cohort}/scans.tsv",
+            f"{layout.COHORT}/scans.tsv",
             caption="../report/scans.rst",
             category="Cohort",
             subcategory="{cohort}",
             labels={"what": "scans"},
         ),
         people=report(
-            "results/{cohort}/scans_people.tsv",
+            f"{layout.COHORT}/scans_people.tsv",
             caption="../report/people.rst",
             category="Cohort",
             subcategory="{cohort}",
             labels={"what": "people"},
         ),
         oddities=report(
-            "results/{cohort}/scans_oddities.tsv",
+            f"{layout.COHORT}/scans_oddities.tsv",
             caption="../report/oddities.rst",
             category="Cohort",
             subcategory="{cohort}",
             labels={"what": "oddities"},
         ),
-        description="results/{cohort}/derivatives/dataset_description.json",
-        ignored="results/{cohort}/derivatives/.bidsignore",
+        description=f"{layout.COHORT}/derivatives/dataset_description.json",
+        ignored=f"{layout.COHORT}/derivatives/.bidsignore",
     log:
-        "logs/collect_scans/{cohort}.log",
+        layout.log("collect_scans", "{cohort}"),
     benchmark:
-        "results/benchmarks/collect_scans/{cohort}.tsv"
+        layout.benchmark("collect_scans", "{cohort}")
     conda:
         "../envs/report.yaml"
     threads: 1
@@ -215,9 +215,9 @@ rule collect_scans:
         mem_mb=1000,
         runtime=15,
     params:
-        rows=rows_of_cohort,
-        images=images_of_cohort,
-        unlisted=unlisted_images,
+        rows=preprocess.rows,
+        images=preprocess.images,
+        unlisted=preprocess.unlisted,
         version=VERSION,
         code=code_of("collect_scans"),
     script:
@@ -227,20 +227,20 @@ rule collect_scans:
 rule show_quality:
     """Put every scan of a cohort with its verdict and its pictures on one page."""
     input:
-        table="results/{cohort}/scans.tsv",
+        table=f"{layout.COHORT}/scans.tsv",
     output:
-        page="results/{cohort}/quality.html",
+        page=f"{layout.COHORT}/quality.html",
         flags=report(
-            "results/{cohort}/scans_flagged.tsv",
+            f"{layout.COHORT}/scans_flagged.tsv",
             caption="../report/flagged.rst",
             category="Cohort",
             subcategory="{cohort}",
             labels={"what": "flagged scans"},
         ),
     log:
-        "logs/show_quality/{cohort}.log",
+        layout.log("show_quality", "{cohort}"),
     benchmark:
-        "results/benchmarks/show_quality/{cohort}.tsv"
+        layout.benchmark("show_quality", "{cohort}")
     conda:
         "../envs/report.yaml"
     threads: 1
@@ -248,10 +248,10 @@ rule show_quality:
         mem_mb=1000,
         runtime=15,
     params:
-        images=images_of_cohort,
+        images=preprocess.images,
         # Made with what the table was made of, and only linked to.
-        masks=pictures_of_cohort("desc-brain_mask.png"),
-        registrations=pictures_of_cohort(f"space-{SPACE}_desc-preproc_T1w.png"),
+        masks=preprocess.pictures("desc-brain_mask.png"),
+        registrations=preprocess.pictures(f"space-{layout.SPACE}_desc-preproc_T1w.png"),
         version=VERSION,
         code=code_of("show_quality"),
     script:
@@ -261,13 +261,13 @@ rule show_quality:
 rule check_scans:
     """Stop where more scans were lost than max_failed allows."""
     input:
-        table="results/{cohort}/scans.tsv",
+        table=f"{layout.COHORT}/scans.tsv",
     output:
-        verdict="results/{cohort}/quality_gate.json",
+        verdict=f"{layout.COHORT}/quality_gate.json",
     log:
-        "logs/check_scans/{cohort}.log",
+        layout.log("check_scans", "{cohort}"),
     benchmark:
-        "results/benchmarks/check_scans/{cohort}.tsv"
+        layout.benchmark("check_scans", "{cohort}")
     # What it finds at fault, it finds again.
     retries: 0
     conda:
@@ -277,7 +277,7 @@ rule check_scans:
         mem_mb=500,
         runtime=5,
     params:
-        max_failed=config["max_failed"],
+        max_failed=PLAN.settings["max_failed"],
         code=code_of("check_scans"),
     script:
         "../scripts/check_scans.py"

@@ -4,14 +4,14 @@
 rule make_atlas:
     """Put the areas of AAL on the grid of this run."""
     input:
-        template=f"{TEMPLATE}_T1w.nii.gz",
+        template=f"{layout.TEMPLATE}_T1w.nii.gz",
     output:
-        labels=f"{ATLAS}.nii.gz",
-        names=f"{ATLAS}.tsv",
+        labels=f"{layout.ATLAS}.nii.gz",
+        names=f"{layout.ATLAS}.tsv",
     log:
-        "logs/make_atlas.log",
+        layout.log("make_atlas"),
     benchmark:
-        "results/benchmarks/make_atlas.tsv"
+        layout.benchmark("make_atlas")
     conda:
         "../envs/simulate.yaml"
     threads: 1
@@ -19,7 +19,7 @@ rule make_atlas:
         mem_mb=growing(2000),
         runtime=growing(10),
     params:
-        placement=config["areas"]["placement"],
+        placement=relevance.placement,
         code=code_of("make_atlas"),
     script:
         "../scripts/make_atlas.py"
@@ -28,30 +28,36 @@ rule make_atlas:
 rule explain_scans:
     """Make the heatmaps of some test scans by one method."""
     input:
-        model=f"{RUN}/model.pt",
-        members=f"{SPLIT}_members.tsv",
-        volumes=volumes_of_chunk,
-        labels=atlas_of_method,
+        model=f"{layout.RUN}/model.pt",
+        members=f"{layout.SPLIT}_members.tsv",
+        volumes=relevance.volumes,
+        labels=relevance.areas,
     output:
-        maps=kept_maps(CHUNK),
+        maps=kept_maps(layout.CHUNK),
     log:
-        split_log("explain_scans", "{model}", "seed-{seed}", "{method}", "chunk-{chunk}"),
+        layout.log(
+            "explain_scans",
+            *layout.of_split("{model}", "seed-{seed}", "{method}", "chunk-{chunk}"),
+        ),
     benchmark:
-        split_benchmark("explain_scans", "{model}", "seed-{seed}", "{method}", "chunk-{chunk}")
+        layout.benchmark(
+            "explain_scans",
+            *layout.of_split("{model}", "seed-{seed}", "{method}", "chunk-{chunk}"),
+        )
     wildcard_constraints:
-        method=EXPLAINING,
+        method="|".join(EXPLAINING),
     conda:
         "../envs/torch.yaml"
     threads: 4
     resources:
         gpu=GPUS,
-        device=config["device"],
+        device=DEVICE,
         mem_mb=voxels_times(8000, least_mb=3000),
         runtime=growing(360),
     params:
-        images=images_of_chunk,
-        settings=relevance_settings,
-        code=code_of_relevance,
+        images=relevance.images,
+        settings=relevance.settings,
+        code=relevance.code_of_relevance,
     script:
         "../scripts/explain_scans.py"
 
@@ -59,14 +65,20 @@ rule explain_scans:
 rule combine_heatmaps:
     """Combine the heatmaps of some scans by several methods into one score a voxel."""
     input:
-        maps=maps_to_summarise,
-        mask=f"{TEMPLATE}_mask.nii.gz",
+        maps=relevance.maps_to_summarise,
+        mask=f"{layout.TEMPLATE}_mask.nii.gz",
     output:
-        maps=kept_maps(CHUNK),
+        maps=kept_maps(layout.CHUNK),
     log:
-        split_log("combine_heatmaps", "{model}", "seed-{seed}", "{method}", "chunk-{chunk}"),
+        layout.log(
+            "combine_heatmaps",
+            *layout.of_split("{model}", "seed-{seed}", "{method}", "chunk-{chunk}"),
+        ),
     benchmark:
-        split_benchmark("combine_heatmaps", "{model}", "seed-{seed}", "{method}", "chunk-{chunk}")
+        layout.benchmark(
+            "combine_heatmaps",
+            *layout.of_split("{model}", "seed-{seed}", "{method}", "chunk-{chunk}"),
+        )
     wildcard_constraints:
         method="summary",
     conda:
@@ -76,8 +88,8 @@ rule combine_heatmaps:
         mem_mb=voxels_times(3000, least_mb=1000),
         runtime=growing(60),
     params:
-        methods=summarised_methods,
-        normalise=config["summary"]["normalise"],
+        methods=relevance.summarised,
+        normalise=relevance.normalise,
         code=code_of("combine_heatmaps"),
     script:
         "../scripts/combine_heatmaps.py"
@@ -86,15 +98,19 @@ rule combine_heatmaps:
 rule average_heatmaps:
     """Average a method's heatmaps over the test scans of one class."""
     input:
-        maps=maps_of_method,
-        mask=f"{TEMPLATE}_mask.nii.gz",
+        maps=relevance.maps,
+        mask=f"{layout.TEMPLATE}_mask.nii.gz",
     output:
-        mean=f"{RUN}/{{method}}/mean_{{group}}.nii.gz",
-        sidecar=f"{RUN}/{{method}}/mean_{{group}}.json",
+        mean=f"{layout.RUN}/{{method}}/mean_{{group}}.nii.gz",
+        sidecar=f"{layout.RUN}/{{method}}/mean_{{group}}.json",
     log:
-        split_log("average_heatmaps", "{model}", "seed-{seed}", "{method}", "{group}"),
+        layout.log(
+            "average_heatmaps", *layout.of_split("{model}", "seed-{seed}", "{method}", "{group}")
+        ),
     benchmark:
-        split_benchmark("average_heatmaps", "{model}", "seed-{seed}", "{method}", "{group}")
+        layout.benchmark(
+            "average_heatmaps", *layout.of_split("{model}", "seed-{seed}", "{method}", "{group}")
+        )
     conda:
         "../envs/report.yaml"
     threads: 1
@@ -102,7 +118,7 @@ rule average_heatmaps:
         mem_mb=voxels_times(2000, least_mb=1000),
         runtime=growing(60),
     params:
-        network=network_label,
+        network=relevance.label,
         code=code_of("average_heatmaps"),
     script:
         "../scripts/average_heatmaps.py"
@@ -111,16 +127,16 @@ rule average_heatmaps:
 rule tabulate_areas:
     """Sum the heatmaps of a method by brain area, scan by scan."""
     input:
-        maps=maps_of_method,
-        mask=f"{TEMPLATE}_mask.nii.gz",
-        labels=f"{ATLAS}.nii.gz",
-        names=f"{ATLAS}.tsv",
+        maps=relevance.maps,
+        mask=f"{layout.TEMPLATE}_mask.nii.gz",
+        labels=f"{layout.ATLAS}.nii.gz",
+        names=f"{layout.ATLAS}.tsv",
     output:
-        areas=f"{RUN}/{{method}}/areas.tsv",
+        areas=f"{layout.RUN}/{{method}}/areas.tsv",
     log:
-        split_log("tabulate_areas", "{model}", "seed-{seed}", "{method}"),
+        layout.log("tabulate_areas", *layout.of_split("{model}", "seed-{seed}", "{method}")),
     benchmark:
-        split_benchmark("tabulate_areas", "{model}", "seed-{seed}", "{method}")
+        layout.benchmark("tabulate_areas", *layout.of_split("{model}", "seed-{seed}", "{method}"))
     conda:
         "../envs/report.yaml"
     threads: 1
@@ -128,7 +144,7 @@ rule tabulate_areas:
         mem_mb=voxels_times(2000, least_mb=1000),
         runtime=growing(60),
     params:
-        share_of=config["areas"]["share_of"],
+        share_of=relevance.share_of,
         code=code_of("tabulate_areas"),
     script:
         "../scripts/tabulate_areas.py"

@@ -4,17 +4,17 @@
 rule report_results:
     """Put what came out of the run on one page, with the files that it shows beside it."""
     input:
-        cohorts=tables_of_cohorts,
-        tasks=tables_of_tasks,
-        networks=results_of_networks,
-        heatmaps=results_of_heatmaps,
+        cohorts=pages.cohort_files,
+        tasks=pages.task_files,
+        networks=pages.network_files,
+        heatmaps=pages.heatmap_files,
     output:
-        page="results/report.html",
-        files=directory("results/report_files"),
+        page=layout.REPORT,
+        files=directory(f"{layout.RESULTS}/report_files"),
     log:
-        "logs/report_results.log",
+        layout.log("report_results"),
     benchmark:
-        "results/benchmarks/report_results.tsv"
+        layout.benchmark("report_results")
     conda:
         "../envs/report.yaml"
     threads: 1
@@ -22,15 +22,15 @@ rule report_results:
         mem_mb=growing(2000),
         runtime=growing(30),
     params:
-        cohorts=reported_cohorts,
-        tasks=reported_tasks,
-        networks=reported_networks,
-        runs=explained_runs,
-        retrained=retrained_folders,
-        config=reported_config(),
+        cohorts=pages.cohorts,
+        tasks=pages.tasks,
+        networks=pages.networks,
+        runs=pages.runs,
+        retrained=pages.retrained,
+        config=pages.config,
         version=VERSION,
         snakemake_version=SNAKEMAKE_VERSION,
-        code=code_of_report,
+        code=pages.code_of_report,
     script:
         "../scripts/report_results.py"
 
@@ -38,18 +38,18 @@ rule report_results:
 rule show_heatmaps:
     """Put average heatmaps, and those of some scans, on a page to look at slice by slice."""
     input:
-        files=viewed_files,
-        template=f"{TEMPLATE}_T1w.nii.gz",
-        mask=f"{TEMPLATE}_mask.nii.gz",
-        labels=f"{ATLAS}.nii.gz",
-        names=f"{ATLAS}.tsv",
+        files=pages.viewed_files,
+        template=f"{layout.TEMPLATE}_T1w.nii.gz",
+        mask=f"{layout.TEMPLATE}_mask.nii.gz",
+        labels=f"{layout.ATLAS}.nii.gz",
+        names=f"{layout.ATLAS}.tsv",
     output:
-        page="results/viewer.html",
-        files=directory("results/viewer_files"),
+        page=layout.VIEWER,
+        files=directory(f"{layout.RESULTS}/viewer_files"),
     log:
-        "logs/show_heatmaps.log",
+        layout.log("show_heatmaps"),
     benchmark:
-        "results/benchmarks/show_heatmaps.tsv"
+        layout.benchmark("show_heatmaps")
     conda:
         "../envs/report.yaml"
     threads: 1
@@ -57,9 +57,9 @@ rule show_heatmaps:
         mem_mb=voxels_times(2000, least_mb=1000),
         runtime=growing(60),
     params:
-        runs=viewed_runs,
-        subjects=config["report"]["subjects"],
-        radiological=config["report"]["radiological"],
+        runs=pages.viewed,
+        subjects=pages.subjects,
+        radiological=pages.radiological,
         code=code_of("show_heatmaps"),
     script:
         "../scripts/show_heatmaps.py"

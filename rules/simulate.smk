@@ -4,13 +4,13 @@
 rule build_head:
     """Build a head around the packaged template brain."""
     output:
-        t1=head_file("T1w").replace("{head}", PACKAGED_HEAD),
-        brain=head_file("mask").replace("{head}", PACKAGED_HEAD),
-        areas=head_file("areas").replace("{head}", PACKAGED_HEAD),
+        t1=layout.head_file("T1w").replace("{head}", "packaged"),
+        brain=layout.head_file("mask").replace("{head}", "packaged"),
+        areas=layout.head_file("areas").replace("{head}", "packaged"),
     log:
-        "logs/build_head/{cohort}.log",
+        layout.log("build_head", "{cohort}"),
     benchmark:
-        "results/benchmarks/build_head/{cohort}.tsv"
+        layout.benchmark("build_head", "{cohort}")
     wildcard_constraints:
         cohort=SIMULATED,
     conda:
@@ -28,24 +28,24 @@ rule build_head:
 rule strip_head:
     """Find the brain in a user's own head volume."""
     input:
-        head=users_head,
-        tools="results/{cohort}/tools.json",
+        head=simulate.users_head,
+        tools=f"{layout.COHORT}/tools.json",
     output:
-        mask=head_file("desc-brain_mask"),
+        mask=layout.head_file("desc-brain_mask"),
     log:
-        "logs/strip_head/{cohort}/{head}.log",
+        layout.log("strip_head", "{cohort}", "{head}"),
     benchmark:
-        "results/benchmarks/strip_head/{cohort}/{head}.tsv"
+        layout.benchmark("strip_head", "{cohort}", "{head}")
     wildcard_constraints:
         cohort=SIMULATED,
     conda:
-        "../envs/fsl.yaml" if MAY_USE_FSL else "../envs/deepbet.yaml"
+        "../envs/fsl.yaml" if preprocess.may_use_fsl else "../envs/deepbet.yaml"
     threads: 1
     resources:
         mem_mb=growing(4000),
         runtime=growing(15),
     params:
-        settings=skull_settings(),
+        settings=simulate.skull,
         code=code_of("strip_head"),
     script:
         "../scripts/strip_head.py"
@@ -54,16 +54,16 @@ rule strip_head:
 rule register_head:
     """Lay the areas of AAL into a user's own head volume."""
     input:
-        head=users_head,
-        mask=head_file("desc-brain_mask"),
+        head=simulate.users_head,
+        mask=layout.head_file("desc-brain_mask"),
     output:
-        t1=head_file("T1w"),
-        brain=head_file("mask"),
-        areas=head_file("areas"),
+        t1=layout.head_file("T1w"),
+        brain=layout.head_file("mask"),
+        areas=layout.head_file("areas"),
     log:
-        "logs/register_head/{cohort}/{head}.log",
+        layout.log("register_head", "{cohort}", "{head}"),
     benchmark:
-        "results/benchmarks/register_head/{cohort}/{head}.tsv"
+        layout.benchmark("register_head", "{cohort}", "{head}")
     wildcard_constraints:
         cohort=SIMULATED,
     conda:
@@ -73,7 +73,7 @@ rule register_head:
         mem_mb=growing(4000),
         runtime=growing(20),
     params:
-        seed=config["registration"]["seed"],
+        seed=simulate.seed,
         code=code_of("register_head"),
     script:
         "../scripts/register_head.py"
@@ -82,17 +82,19 @@ rule register_head:
 rule simulate_scan:
     """Simulate one scan and write it as a DICOM series."""
     input:
-        t1=head_of_scan("T1w"),
-        brain=head_of_scan("mask"),
-        areas=head_of_scan("areas"),
+        t1=simulate.head("T1w"),
+        brain=simulate.head("mask"),
+        areas=simulate.head("areas"),
     output:
-        dicom=directory("results/{cohort}/source/ADNI/{ptid}/{description}/{moment}/{image}"),
-        truth="results/{cohort}/source/truth/{ptid}/{description}/{moment}/{image}_truth.nii.gz",
-        measures="results/{cohort}/source/truth/{ptid}/{description}/{moment}/{image}_truth.json",
+        dicom=directory(f"{layout.SOURCE}/ADNI/{{ptid}}/{{description}}/{{moment}}/{{image}}"),
+        truth=f"{layout.SOURCE}/truth/{{ptid}}/{{description}}/{{moment}}/{{image}}_truth.nii.gz",
+        measures=f"{layout.SOURCE}/truth/{{ptid}}/{{description}}/{{moment}}/{{image}}_truth.json",
     log:
-        "logs/simulate_scan/{cohort}/{ptid}/{description}/{moment}/{image}.log",
+        layout.log("simulate_scan", "{cohort}", "{ptid}", "{description}", "{moment}", "{image}"),
     benchmark:
-        "results/benchmarks/simulate_scan/{cohort}/{ptid}/{description}/{moment}/{image}.tsv"
+        layout.benchmark(
+            "simulate_scan", "{cohort}", "{ptid}", "{description}", "{moment}", "{image}"
+        )
     wildcard_constraints:
         cohort=SIMULATED,
     conda:
@@ -103,8 +105,8 @@ rule simulate_scan:
         mem_mb=growing(3000),
         runtime=growing(5),
     params:
-        planned=planned_scan,
-        settings=simulation_of,
+        planned=simulate.planned,
+        settings=simulate.settings,
         code=code_of("simulate_scan"),
     script:
         "../scripts/simulate_scan.py"
@@ -113,11 +115,11 @@ rule simulate_scan:
 rule write_scan_table:
     """Write the simulated cohort's table as the archive exports it."""
     output:
-        table="results/{cohort}/source/scans.csv",
+        table=layout.SIMULATED_TABLE,
     log:
-        "logs/write_scan_table/{cohort}.log",
+        layout.log("write_scan_table", "{cohort}"),
     benchmark:
-        "results/benchmarks/write_scan_table/{cohort}.tsv"
+        layout.benchmark("write_scan_table", "{cohort}")
     wildcard_constraints:
         cohort=SIMULATED,
     conda:
@@ -127,7 +129,7 @@ rule write_scan_table:
         mem_mb=500,
         runtime=5,
     params:
-        rows=planned_rows,
+        rows=simulate.rows,
         code=code_of("write_scan_table"),
     script:
         "../scripts/write_scan_table.py"
@@ -136,10 +138,10 @@ rule write_scan_table:
 rule check_simulation:
     """Compare what the simulation did with what it was to do, and with what tells the classes apart."""
     input:
-        measures=measures_of_cohort,
+        measures=simulate.measures,
     output:
         table=report(
-            "results/{cohort}/simulation.tsv",
+            f"{layout.COHORT}/simulation.tsv",
             caption="../report/simulation.rst",
             category="Cohort",
             subcategory="{cohort}",
@@ -147,18 +149,18 @@ rule check_simulation:
         ),
         picture=[
             report(
-                "results/{cohort}/simulation.png",
+                f"{layout.COHORT}/simulation.png",
                 caption="../report/simulation.rst",
                 category="Cohort",
                 subcategory="{cohort}",
                 labels={"what": "simulation"},
             ),
-            "results/{cohort}/simulation.pdf",
+            f"{layout.COHORT}/simulation.pdf",
         ],
     log:
-        "logs/check_simulation/{cohort}.log",
+        layout.log("check_simulation", "{cohort}"),
     benchmark:
-        "results/benchmarks/check_simulation/{cohort}.tsv"
+        layout.benchmark("check_simulation", "{cohort}")
     wildcard_constraints:
         cohort=SIMULATED,
     conda:
@@ -168,8 +170,8 @@ rule check_simulation:
         mem_mb=growing(1500),
         runtime=growing(15),
     params:
-        scans=simulated_scans,
-        reference=reference_group,
+        scans=simulate.scans,
+        reference=simulate.reference,
         code=code_of("check_simulation"),
     script:
         "../scripts/check_simulation.py"

@@ -4,34 +4,34 @@
 rule train_network:
     """Train a network on one side of a split and test it on the other."""
     input:
-        members=f"{SPLIT}_members.tsv",
-        audit=f"{SPLIT}_audit.json",
-        volumes=scans_of_split(STORED, "train", "test"),
-        mean=f"{SPLIT}_mean.nii.gz",
-        sd=f"{SPLIT}_sd.nii.gz",
-        statistics=f"{SPLIT}_statistics.json",
-        mask=f"{TEMPLATE}_mask.nii.gz",
+        members=f"{layout.SPLIT}_members.tsv",
+        audit=f"{layout.SPLIT}_audit.json",
+        volumes=train.files(layout.STORED, "train", "test"),
+        mean=f"{layout.SPLIT}_mean.nii.gz",
+        sd=f"{layout.SPLIT}_sd.nii.gz",
+        statistics=f"{layout.SPLIT}_statistics.json",
+        mask=f"{layout.TEMPLATE}_mask.nii.gz",
     output:
-        model=f"{RUN}/model.pt",
-        history=f"{RUN}/history.tsv",
-        predictions=f"{RUN}/predictions.tsv",
-        metrics=f"{RUN}/metrics.json",
+        model=f"{layout.RUN}/model.pt",
+        history=f"{layout.RUN}/history.tsv",
+        predictions=f"{layout.RUN}/predictions.tsv",
+        metrics=f"{layout.RUN}/metrics.json",
     log:
-        split_log("train_network", "{model}", "seed-{seed}"),
+        layout.log("train_network", *layout.of_split("{model}", "seed-{seed}")),
     benchmark:
-        split_benchmark("train_network", "{model}", "seed-{seed}")
+        layout.benchmark("train_network", *layout.of_split("{model}", "seed-{seed}"))
     conda:
         "../envs/torch.yaml"
     threads: 4
     resources:
         gpu=GPUS,
-        device=config["device"],
-        mem_mb=mb_of_training,
+        device=DEVICE,
+        mem_mb=train.memory,
         runtime=growing(720),
     params:
-        settings=training_settings,
+        settings=train.settings,
         version=VERSION,
-        code=code_of_training,
+        code=train.code_of_training,
     script:
         "../scripts/train_network.py"
 
@@ -39,14 +39,14 @@ rule train_network:
 rule write_events:
     """Write a training's history, hyperparameters and results for TensorBoard."""
     input:
-        history=f"{RUN}/history.tsv",
-        metrics=f"{RUN}/metrics.json",
+        history=f"{layout.RUN}/history.tsv",
+        metrics=f"{layout.RUN}/metrics.json",
     output:
-        events=EVENTS,
+        events=layout.EVENTS,
     log:
-        split_log("write_events", "{model}", "seed-{seed}"),
+        layout.log("write_events", *layout.of_split("{model}", "seed-{seed}")),
     benchmark:
-        split_benchmark("write_events", "{model}", "seed-{seed}")
+        layout.benchmark("write_events", *layout.of_split("{model}", "seed-{seed}"))
     conda:
         "../envs/tensorboard.yaml"
     threads: 1
@@ -54,7 +54,7 @@ rule write_events:
         mem_mb=500,
         runtime=10,
     params:
-        hyperparameters=hyperparameters_of_training,
+        hyperparameters=train.hyperparameters,
         code=code_of("write_events"),
     script:
         "../scripts/write_events.py"
@@ -63,11 +63,11 @@ rule write_events:
 rule evaluate_folds:
     """Put the folds of a cross-validation side by side, with their mean and SD."""
     input:
-        predictions=of_folds(f"{RUN}/predictions.tsv"),
-        histories=of_folds(f"{RUN}/history.tsv"),
+        predictions=train.folds(f"{layout.RUN}/predictions.tsv"),
+        histories=train.folds(f"{layout.RUN}/history.tsv"),
     output:
         table=report(
-            "results/{cohort}/{task}/{model}/cross_validation.tsv",
+            f"{layout.NETWORK}/cross_validation.tsv",
             caption="../report/cross_validation.rst",
             category="Cross-validation",
             subcategory="{cohort} {task}",
@@ -75,38 +75,38 @@ rule evaluate_folds:
         ),
         learning=[
             report(
-                "results/{cohort}/{task}/{model}/learning_curves.png",
+                f"{layout.NETWORK}/learning_curves.png",
                 caption="../report/learning_curves.rst",
                 category="Cross-validation",
                 subcategory="{cohort} {task}",
                 labels={"model": "{model}", "what": "learning curves"},
             ),
-            "results/{cohort}/{task}/{model}/learning_curves.pdf",
+            f"{layout.NETWORK}/learning_curves.pdf",
         ],
         roc=[
             report(
-                "results/{cohort}/{task}/{model}/roc.png",
+                f"{layout.NETWORK}/roc.png",
                 caption="../report/roc.rst",
                 category="Cross-validation",
                 subcategory="{cohort} {task}",
                 labels={"model": "{model}", "what": "ROC curves"},
             ),
-            "results/{cohort}/{task}/{model}/roc.pdf",
+            f"{layout.NETWORK}/roc.pdf",
         ],
         confusion=[
             report(
-                "results/{cohort}/{task}/{model}/confusion.png",
+                f"{layout.NETWORK}/confusion.png",
                 caption="../report/confusion.rst",
                 category="Cross-validation",
                 subcategory="{cohort} {task}",
                 labels={"model": "{model}", "what": "confusion matrices"},
             ),
-            "results/{cohort}/{task}/{model}/confusion.pdf",
+            f"{layout.NETWORK}/confusion.pdf",
         ],
     log:
-        "logs/evaluate_folds/{cohort}/{task}/{model}.log",
+        layout.log("evaluate_folds", "{cohort}", "{task}", "{model}"),
     benchmark:
-        "results/benchmarks/evaluate_folds/{cohort}/{task}/{model}.tsv"
+        layout.benchmark("evaluate_folds", "{cohort}", "{task}", "{model}")
     conda:
         "../envs/report.yaml"
     threads: 1
@@ -114,9 +114,9 @@ rule evaluate_folds:
         mem_mb=1500,
         runtime=15,
     params:
-        classes=classes_of_task,
-        network=network_label,
-        roc_auc=config["evaluation"]["roc_auc"],
+        classes=train.classes,
+        network=train.label,
+        roc_auc=train.roc_auc,
         code=code_of("evaluate_folds"),
     script:
         "../scripts/evaluate_folds.py"
@@ -125,16 +125,16 @@ rule evaluate_folds:
 rule measure_areas:
     """Measure the mean intensity of the brain areas of every scan in a task."""
     input:
-        volumes=volumes_of_task,
-        mask=f"{TEMPLATE}_mask.nii.gz",
-        labels=f"{ATLAS}.nii.gz",
-        names=f"{ATLAS}.tsv",
+        volumes=train.volumes,
+        mask=f"{layout.TEMPLATE}_mask.nii.gz",
+        labels=f"{layout.ATLAS}.nii.gz",
+        names=f"{layout.ATLAS}.tsv",
     output:
-        table=AREA_MEANS,
+        table=layout.AREA_MEANS,
     log:
-        "logs/measure_areas/{cohort}/{task}.log",
+        layout.log("measure_areas", "{cohort}", "{task}"),
     benchmark:
-        "results/benchmarks/measure_areas/{cohort}/{task}.tsv"
+        layout.benchmark("measure_areas", "{cohort}", "{task}")
     conda:
         "../envs/report.yaml"
     threads: 1
@@ -142,7 +142,7 @@ rule measure_areas:
         mem_mb=voxels_times(2000, least_mb=1000),
         runtime=growing(60),
     params:
-        scans=scans_of_task,
+        scans=train.scans,
         code=code_of("measure_areas"),
     script:
         "../scripts/measure_areas.py"
@@ -151,22 +151,22 @@ rule measure_areas:
 rule fit_baseline:
     """Tell the classes apart without a network, on every split of a task."""
     input:
-        members=of_splits(f"{SPLIT}_members.tsv"),
-        areas=areas_of_task,
+        members=train.every(f"{layout.SPLIT}_members.tsv"),
+        areas=train.areas,
     output:
-        predictions=f"{BASELINE}/predictions.tsv",
-        coefficients=f"{BASELINE}/coefficients.tsv",
+        predictions=f"{layout.BASELINE}/predictions.tsv",
+        coefficients=f"{layout.BASELINE}/coefficients.tsv",
         table=report(
-            f"{BASELINE}/cross_validation.tsv",
+            f"{layout.BASELINE}/cross_validation.tsv",
             caption="../report/baseline.rst",
             category="Cross-validation",
             subcategory="{cohort} {task}",
             labels={"model": "{baseline}", "what": "table"},
         ),
     log:
-        "logs/fit_baseline/{cohort}/{task}/{baseline}.log",
+        layout.log("fit_baseline", "{cohort}", "{task}", "{baseline}"),
     benchmark:
-        "results/benchmarks/fit_baseline/{cohort}/{task}/{baseline}.tsv"
+        layout.benchmark("fit_baseline", "{cohort}", "{task}", "{baseline}")
     conda:
         "../envs/report.yaml"
     threads: 1
@@ -174,10 +174,10 @@ rule fit_baseline:
         mem_mb=1500,
         runtime=growing(30),
     params:
-        classes=classes_of_task,
-        label=label_of_baseline,
-        people=people_of_splits,
-        roc_auc=config["evaluation"]["roc_auc"],
+        classes=train.classes,
+        label=train.baseline_label,
+        people=train.ages_and_sexes,
+        roc_auc=train.roc_auc,
         code=code_of("fit_baseline"),
     script:
         "../scripts/fit_baseline.py"
@@ -186,34 +186,34 @@ rule fit_baseline:
 rule summarise_networks:
     """Put all tasks, networks, baselines and cohorts into one table and one picture."""
     input:
-        predictions=all_predictions,
-        baselines=all_baseline_predictions,
+        predictions=train.all_predictions,
+        baselines=train.all_baseline_predictions,
     output:
         table=report(
-            "results/summary.tsv",
+            layout.SUMMARY,
             caption="../report/summary.rst",
             category="Summary",
             labels={"what": "table"},
         ),
         differences=report(
-            "results/against_baselines.tsv",
+            f"{layout.RESULTS}/against_baselines.tsv",
             caption="../report/against_baselines.rst",
             category="Summary",
             labels={"what": "networks against baselines"},
         ),
         picture=[
             report(
-                "results/summary.png",
+                f"{layout.RESULTS}/summary.png",
                 caption="../report/summary.rst",
                 category="Summary",
                 labels={"what": "ROC AUC"},
             ),
-            "results/summary.pdf",
+            f"{layout.RESULTS}/summary.pdf",
         ],
     log:
-        "logs/summarise_networks.log",
+        layout.log("summarise_networks"),
     benchmark:
-        "results/benchmarks/summarise_networks.tsv"
+        layout.benchmark("summarise_networks")
     conda:
         "../envs/report.yaml"
     threads: 1
@@ -221,9 +221,9 @@ rule summarise_networks:
         mem_mb=1500,
         runtime=15,
     params:
-        networks=all_networks,
-        baselines=all_baselines,
-        roc_auc=config["evaluation"]["roc_auc"],
+        networks=train.all_networks,
+        baselines=train.all_baselines,
+        roc_auc=train.roc_auc,
         code=code_of("summarise_networks"),
     script:
         "../scripts/summarise_networks.py"

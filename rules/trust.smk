@@ -4,33 +4,33 @@
 rule report_trust:
     """Put what is known of every method on every network and cohort on one page."""
     input:
-        predictions=all_predictions,
-        baselines=all_baseline_predictions,
-        scores=scores_of_runs,
-        tables=tables_of_runs,
-        pictures=pictures_of_runs,
-        simulations=checks_of_simulations,
+        predictions=pages.all_predictions,
+        baselines=pages.all_baseline_predictions,
+        scores=pages.scores,
+        tables=pages.tables,
+        pictures=pages.truth_pictures,
+        simulations=pages.simulations,
     output:
         table=report(
-            "results/trust.tsv",
+            f"{layout.RESULTS}/trust.tsv",
             caption="../report/trust.rst",
             category="Summary",
             labels={"what": "which heatmap can be trusted, table"},
         ),
         picture=[
             report(
-                "results/trust.png",
+                f"{layout.RESULTS}/trust.png",
                 caption="../report/trust.rst",
                 category="Summary",
                 labels={"what": "which heatmap can be trusted"},
             ),
-            "results/trust.pdf",
+            f"{layout.RESULTS}/trust.pdf",
         ],
-        page="results/trust.html",
+        page=layout.TRUST,
     log:
-        "logs/report_trust.log",
+        layout.log("report_trust"),
     benchmark:
-        "results/benchmarks/report_trust.tsv"
+        layout.benchmark("report_trust")
     conda:
         "../envs/report.yaml"
     threads: 1
@@ -38,13 +38,13 @@ rule report_trust:
         mem_mb=growing(2000),
         runtime=growing(60),
     params:
-        networks=all_networks,
-        baselines=all_baselines,
-        runs=explained_runs,
-        cohorts=told_of_cohorts,
-        smoothing_mm=config["localisation"]["smoothing_mm"],
-        draws=config["localisation"]["draws"],
-        roc_auc=config["evaluation"]["roc_auc"],
+        networks=pages.all_networks,
+        baselines=pages.all_baselines,
+        runs=pages.runs,
+        cohorts=pages.effects,
+        smoothing_mm=pages.smoothing_mm,
+        draws=pages.draws,
+        roc_auc=pages.roc_auc,
         code=code_of("report_trust"),
     script:
         "../scripts/report_trust.py"

@@ -1,6 +1,6 @@
 """Predict the scans of a cohort by a network that is trained already."""
 
-from pipeline.job import job
+from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
     import json

@@ -1,6 +1,6 @@
 """Measure one scan's skull removal and registration, decide its fate, and draw both."""
 
-from pipeline.job import read_sidecar, scan_job, write_sidecar
+from voxplain_workflow.jobs.frame import read_sidecar, scan_job, write_sidecar
 
 with scan_job(snakemake, "quality"):
     import numpy as np

@@ -1,6 +1,6 @@
 """Look for leaks between the sides of a split and list the scans that came through."""
 
-from pipeline.job import job, write_sidecar
+from voxplain_workflow.jobs.frame import job, write_sidecar
 
 with job(snakemake):
     import csv
@@ -30,7 +30,7 @@ with job(snakemake):
         digests = (told["SourceVoxelDataSha256"],)
         members.append(Member(image, patient, side, group, digests, other, head))
         paths[side, image] = path
-    if len(lost) > int(snakemake.resources.most_lost):
+    if len(lost) > int(snakemake.resources.failures_left):
         raise SetupFault(
             f"{len(lost)} of the {len(snakemake.params.rows)} scans of split {split} were lost in "
             "processing, and with those lost before more than max_failed allows; see "

@@ -1,6 +1,6 @@
 """Average a method's heatmaps over the test scans of one class."""
 
-from pipeline.job import job, write_sidecar
+from voxplain_workflow.jobs.frame import job, write_sidecar
 
 with job(snakemake):
     import numpy as np

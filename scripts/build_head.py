@@ -1,6 +1,6 @@
 """Build a head around the packaged brain, to simulate scans of."""
 
-from pipeline.job import job
+from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
     from voxplain.cohort.heads import build_packaged_head, write_head

@@ -1,6 +1,6 @@
 """Carry what was changed in a simulated scan to the template by the scan's own registration."""
 
-from pipeline.job import read_sidecar, scan_job, write_sidecar
+from voxplain_workflow.jobs.frame import read_sidecar, scan_job, write_sidecar
 
 with scan_job(snakemake, "register"):
     import numpy as np

@@ -1,6 +1,6 @@
 """Follow the network's word on scans while areas of the brain are deleted and inserted in order."""
 
-from pipeline.job import job
+from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
     import numpy as np

@@ -1,6 +1,6 @@
 """Stop the run where more scans were lost than the configuration allows."""
 
-from pipeline.job import job
+from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
     import json

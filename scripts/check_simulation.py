@@ -1,6 +1,6 @@
 """Compare what the simulation did with what it was to do, and with what tells the classes apart."""
 
-from pipeline.job import job
+from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
     import json

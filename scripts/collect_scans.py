@@ -1,6 +1,6 @@
 """Write the cohort's table: every scan of the user's table, with its measures and its fate."""
 
-from pipeline.job import job
+from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
     import json

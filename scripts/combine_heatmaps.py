@@ -1,6 +1,6 @@
 """Combine the heatmaps of some scans by several methods into one score a voxel."""
 
-from pipeline.job import job, write_sidecar
+from voxplain_workflow.jobs.frame import job, write_sidecar
 
 with job(snakemake):
     from pathlib import Path

@@ -1,14 +1,14 @@
 """Compare the methods by what deleting and inserting areas in their order does to the network."""
 
-from pipeline.job import job
+from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
     import pandas as pd
 
-    from pipeline.titles import title_of
     from voxplain.comparison.faithfulness_tables import mean_curves, score_curves, summarise_scores
     from voxplain.plots.faithfulness import plot_faithfulness
     from voxplain.plots.figures import save
+    from voxplain_workflow.jobs.titles import title_of
 
     output, params = snakemake.output, snakemake.params
     names = {key: str for key in ("method", "image", "patient", "class", "direction")}

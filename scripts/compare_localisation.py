@@ -1,15 +1,15 @@
 """Compare the methods by what they find, beside chance and the classes' plain difference."""
 
-from pipeline.job import job
+from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
     import pandas as pd
 
-    from pipeline.localisation import BASELINE, in_order, read_scores
-    from pipeline.titles import title_of
     from voxplain.comparison.localisation import summarise
     from voxplain.plots.figures import save
     from voxplain.plots.localisation import plot_localisation, plot_precision_recall
+    from voxplain_workflow.jobs.localisation import BASELINE, in_order, read_scores
+    from voxplain_workflow.jobs.titles import title_of
 
     inputs, output, params = snakemake.input, snakemake.output, snakemake.params
     files = {**dict(zip(params.methods, inputs.scores, strict=True)), BASELINE: inputs.baseline}

@@ -1,6 +1,6 @@
 """Compare the methods' average heatmaps by distance and by brain area."""
 
-from pipeline.job import job
+from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
     import itertools
@@ -10,13 +10,13 @@ with job(snakemake):
     import numpy as np
     import pandas as pd
 
-    from pipeline.titles import title_of
     from voxplain.atlas import read_names
     from voxplain.comparison.areas import area_rows, both_sides, plain_name, top_areas
     from voxplain.comparison.distance import distance_rows
     from voxplain.plots.comparison import plot_area_distribution, plot_distances, plot_mean_maps
     from voxplain.plots.figures import save
     from voxplain.volumes import read_array
+    from voxplain_workflow.jobs.titles import title_of
 
     params, inputs, output = snakemake.params, snakemake.input, snakemake.output
     settings = params.settings

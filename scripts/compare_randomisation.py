@@ -1,14 +1,14 @@
 """Compare how the methods' heatmaps change while the network forgets, layer by layer."""
 
-from pipeline.job import job
+from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
     import pandas as pd
 
-    from pipeline.titles import title_of
     from voxplain.comparison.faithfulness_tables import summarise_correlations
     from voxplain.plots.faithfulness import plot_randomisation
     from voxplain.plots.figures import save
+    from voxplain_workflow.jobs.titles import title_of
 
     output, params = snakemake.output, snakemake.params
     names = {key: str for key in ("image", "patient", "class", "layer")}

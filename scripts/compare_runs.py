@@ -1,6 +1,6 @@
 """Put the noise of retraining under the distances between the methods."""
 
-from pipeline.job import job
+from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
     import itertools

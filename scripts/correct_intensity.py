@@ -1,6 +1,6 @@
 """Take out the coil's bias field and the scanner's gain of one scan's brain."""
 
-from pipeline.job import read_sidecar, scan_job, write_sidecar
+from voxplain_workflow.jobs.frame import read_sidecar, scan_job, write_sidecar
 
 with scan_job(snakemake, "intensity"):
     import numpy as np

@@ -1,6 +1,6 @@
 """Put the folds of a cross-validation side by side, with their mean and SD."""
 
-from pipeline.job import job
+from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
     import re

@@ -1,6 +1,6 @@
 """Make the heatmaps of some scans by one method."""
 
-from pipeline.job import job, write_sidecar
+from voxplain_workflow.jobs.frame import job, write_sidecar
 
 with job(snakemake):
     import re
@@ -9,12 +9,12 @@ with job(snakemake):
     import pandas as pd
     import torch
 
-    from pipeline.explaining import Explainer
     from voxplain.relevance import choose_target, find_method
     from voxplain.store import open_scan
     from voxplain.training.device import choose_device
     from voxplain.training.networks import load_network
     from voxplain.volumes import write_array
+    from voxplain_workflow.jobs.explaining import Explainer
 
     torch.set_num_threads(snakemake.threads)
     device = choose_device(snakemake.resources.device)

@@ -1,6 +1,6 @@
 """Tell the classes apart without a network, on every split of a task."""
 
-from pipeline.job import job
+from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
     import re

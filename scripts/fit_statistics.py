@@ -1,6 +1,6 @@
 """Fit the voxelwise mean and SD on the training scans of a split, and on nothing else."""
 
-from pipeline.job import job, write_sidecar
+from voxplain_workflow.jobs.frame import job, write_sidecar
 
 with job(snakemake):
     import numpy as np

@@ -1,14 +1,14 @@
 """Measure how well the classes' plain difference finds what heatmaps are to find."""
 
-from pipeline.job import job
+from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
     import numpy as np
     import pandas as pd
 
-    from pipeline.localisation import WHO, Sought
     from voxplain.comparison.localisation import SCORES, score_regions, smooth_to
     from voxplain.volumes import read_array
+    from voxplain_workflow.jobs.localisation import WHO, Sought
 
     inputs, settings = snakemake.input, snakemake.params.settings
     sought = Sought(inputs, snakemake.params.images, settings)

@@ -1,11 +1,10 @@
 """Measure how well a method's heatmaps find the true atrophy, and regions of the brain."""
 
-from pipeline.job import job
+from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
     import pandas as pd
 
-    from pipeline.localisation import OWN, Sought
     from voxplain.comparison.averages import find_maps
     from voxplain.comparison.localisation import (
         SCORES,
@@ -15,6 +14,7 @@ with job(snakemake):
         speak,
     )
     from voxplain.volumes import read_array
+    from voxplain_workflow.jobs.localisation import OWN, Sought
 
     settings = snakemake.params.settings
     sought = Sought(snakemake.input, snakemake.params.images, settings)

@@ -1,6 +1,6 @@
 """Put the areas of AAL on the grid of this run."""
 
-from pipeline.job import job
+from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
     import numpy as np

@@ -1,6 +1,6 @@
 """Put cortex, hippocampus and lateral ventricle on the grid of this run."""
 
-from pipeline.job import job
+from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
     import numpy as np

@@ -1,6 +1,6 @@
 """Put the template brain on the grid that this run works in."""
 
-from pipeline.job import job
+from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
     import numpy as np

@@ -1,6 +1,6 @@
 """Compare the training scans' classes voxel by voxel: what finds a disease without a network."""
 
-from pipeline.job import job
+from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
     import numpy as np

@@ -1,6 +1,6 @@
 """Measure the mean intensity of the brain areas of every scan in a task."""
 
-from pipeline.job import job
+from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
     from pathlib import Path

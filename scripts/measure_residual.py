@@ -1,6 +1,6 @@
 """Measure where a simulated scan still differs from its healthy twin after preprocessing."""
 
-from pipeline.job import read_sidecar, scan_job, write_sidecar
+from voxplain_workflow.jobs.frame import read_sidecar, scan_job, write_sidecar
 
 with scan_job(snakemake, "residual"):
     import json

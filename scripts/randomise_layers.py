@@ -1,12 +1,11 @@
 """Remake a method's heatmaps while the network forgets, layer by layer, and compare them."""
 
-from pipeline.job import job
+from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
     import pandas as pd
     import torch
 
-    from pipeline.explaining import Explainer
     from voxplain.comparison.averages import find_maps
     from voxplain.comparison.faithfulness import rank_correlation
     from voxplain.models import build_model
@@ -16,6 +15,7 @@ with job(snakemake):
     from voxplain.training.device import choose_device
     from voxplain.training.networks import load_network
     from voxplain.volumes import read_array
+    from voxplain_workflow.jobs.explaining import Explainer
 
     torch.set_num_threads(snakemake.threads)
     inputs, settings = snakemake.input, snakemake.params.settings

@@ -1,6 +1,6 @@
 """Lay the areas of AAL into a user's own head volume, which scans will be simulated from."""
 
-from pipeline.job import job
+from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
     from voxplain.anatomy.label import label_head

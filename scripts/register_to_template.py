@@ -1,6 +1,6 @@
 """Register one scan's brain to the template."""
 
-from pipeline.job import read_sidecar, scan_job, write_sidecar
+from voxplain_workflow.jobs.frame import read_sidecar, scan_job, write_sidecar
 
 with scan_job(snakemake, "register"):
     from importlib.metadata import version

@@ -1,12 +1,13 @@
 """Put what came out of a run on one page, with the files that it shows beside it."""
 
-from pipeline.job import job
+from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
     from pathlib import Path
 
-    from pipeline.citations import Used
-    from pipeline.report import (
+    from voxplain.pages import Page
+    from voxplain_workflow.reports.citations import Used
+    from voxplain_workflow.reports.report import (
         FILES,
         Report,
         report_cohorts,
@@ -16,7 +17,6 @@ with job(snakemake):
         report_quality,
         report_worth,
     )
-    from voxplain.pages import Page
 
     params, output = snakemake.params, snakemake.output
     names = ", ".join(cohort["name"] for cohort in params.cohorts)

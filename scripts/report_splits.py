@@ -1,6 +1,6 @@
 """Write all splits of a cohort into one table, their numbers, and what the leakage audit found."""
 
-from pipeline.job import job
+from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
     import json

@@ -1,13 +1,18 @@
 """Put what is known of every method on every network and cohort on one page."""
 
-from pipeline.job import job
+from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
     from dataclasses import replace
 
-    from pipeline.localisation import BASELINE, RESIDUAL
-    from pipeline.predictions import read_predictions
-    from pipeline.trust import (
+    from voxplain import __version__
+    from voxplain.comparison.models import Summary
+    from voxplain.comparison.scorecard import findings, scorecard
+    from voxplain.plots.figures import save
+    from voxplain.plots.scorecard import plot_scorecard
+    from voxplain_workflow.jobs.localisation import BASELINE, RESIDUAL
+    from voxplain_workflow.jobs.predictions import read_predictions
+    from voxplain_workflow.reports.trust import (
         page_of_trust,
         read_changes,
         read_retraining,
@@ -15,11 +20,6 @@ with job(snakemake):
         tested_networks,
         unmoved,
     )
-    from voxplain import __version__
-    from voxplain.comparison.models import Summary
-    from voxplain.comparison.scorecard import findings, scorecard
-    from voxplain.plots.figures import save
-    from voxplain.plots.scorecard import plot_scorecard
 
     params, inputs, output = snakemake.params, snakemake.input, snakemake.output
     names = {cohort: told["name"] for cohort, told in params.cohorts.items()}

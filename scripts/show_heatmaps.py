@@ -1,15 +1,15 @@
 """Put average heatmaps, and those of some scans, on a page to look at slice by slice."""
 
-from pipeline.job import job
+from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
     import json
     from pathlib import Path
 
-    from pipeline.tested import describe_test
     from voxplain.atlas import read_names
     from voxplain.comparison.averages import find_maps
     from voxplain.viewer import ViewedMap, write_viewer
+    from voxplain_workflow.jobs.tested import describe_test
 
     inputs = snakemake.input
     maps = []

@@ -1,13 +1,13 @@
 """Put every scan of a cohort, its verdict, its measures and its pictures on one page."""
 
-from pipeline.job import job
+from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
     from pathlib import Path
 
-    from pipeline.quality import page_of_quality, table_of_flags
     from voxplain.cohort.fates import read_fates
     from voxplain.cohort.outliers import find_outliers
+    from voxplain_workflow.reports.quality import page_of_quality, table_of_flags
 
     inputs, output, params = snakemake.input, snakemake.output, snakemake.params
     table = read_fates(inputs.table)

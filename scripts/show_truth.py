@@ -1,17 +1,17 @@
 """Draw the true atrophy of one test scan and every method's heatmap of it side by side."""
 
-from pipeline.job import job
+from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
     import numpy as np
 
-    from pipeline.localisation import measured_residuals
-    from pipeline.titles import title_of
     from voxplain.comparison.averages import find_maps
     from voxplain.plots.figures import save
     from voxplain.plots.localisation import plot_truth
     from voxplain.plots.slices import plot_text
     from voxplain.volumes import read_array
+    from voxplain_workflow.jobs.localisation import measured_residuals
+    from voxplain_workflow.jobs.titles import title_of
 
     inputs, params = snakemake.input, snakemake.params
     mask, grid = read_array(inputs.mask, np.uint8)

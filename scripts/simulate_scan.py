@@ -1,6 +1,6 @@
 """Simulate one scan, as a DICOM series in the archive's tree, with what was changed in it."""
 
-from pipeline.job import job, write_sidecar
+from voxplain_workflow.jobs.frame import job, write_sidecar
 
 with job(snakemake):
     from dataclasses import asdict

@@ -1,6 +1,6 @@
 """Find the brain in a user's own head volume, which scans will be simulated from."""
 
-from pipeline.job import job, read_sidecar
+from voxplain_workflow.jobs.frame import job, read_sidecar
 
 with job(snakemake):
     import numpy as np

@@ -1,6 +1,6 @@
 """Find the brain in one scan's head."""
 
-from pipeline.job import read_sidecar, scan_job, write_sidecar
+from voxplain_workflow.jobs.frame import read_sidecar, scan_job, write_sidecar
 
 with scan_job(snakemake, "strip"):
     import numpy as np

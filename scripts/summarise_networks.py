@@ -1,12 +1,12 @@
 """Put all tasks, networks, baselines and cohorts into one table and one picture."""
 
-from pipeline.job import job
+from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
-    from pipeline.predictions import read_predictions
     from voxplain.comparison.models import Summary
     from voxplain.plots.figures import save
     from voxplain.plots.training import plot_models
+    from voxplain_workflow.jobs.predictions import read_predictions
 
     params, output = snakemake.params, snakemake.output
     summary = Summary(read_predictions(snakemake.input, params), params.roc_auc)

@@ -1,6 +1,6 @@
 """Sum the heatmaps of a method by brain area, scan by scan."""
 
-from pipeline.job import job
+from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
     import numpy as np

@@ -1,6 +1,6 @@
 """Train a network on one side of a split and test it on the other."""
 
-from pipeline.job import job, write_sidecar
+from voxplain_workflow.jobs.frame import job, write_sidecar
 
 with job(snakemake):
     import json

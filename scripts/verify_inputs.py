@@ -1,6 +1,6 @@
 """Compare the source files of finished scans with what they were when the scan was converted."""
 
-from pipeline.job import job
+from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
     from voxplain.cohort.files import find_changes

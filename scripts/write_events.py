@@ -1,6 +1,6 @@
 """Write a training's history, hyperparameters and results for TensorBoard."""
 
-from pipeline.job import job
+from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
     import csv

@@ -1,6 +1,6 @@
 """Write the simulated cohort's table as the archive's search export."""
 
-from pipeline.job import job
+from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
     import csv

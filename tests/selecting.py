@@ -22,9 +22,9 @@ def codes_of(scripts: Path) -> dict[tuple[str, ...], str]:
 
 def _print_codes(scripts: Path) -> None:
     # What PYTHONPATH says: the registries of these scripts.
-    from pipeline.selected import Codes
     from voxplain.models import MODELS
     from voxplain.relevance import METHODS
+    from voxplain_workflow.planning.code import Codes
 
     of = Codes(scripts)
     looking = [name for name in METHODS if name != "summary"]

@@ -1,85 +1,81 @@
 """The estimate's own arithmetic; that it counts as Snakemake does, see tests/workflow."""
 
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from pipeline.estimate import (
-    AREAS,
-    BRAIN,
-    BRAIN_VOXELS,
-    GRADIENT,
-    GRID,
-    INTERMEDIATE,
-    PASSES_OF_START,
-    CohortSize,
-    ExplainedSplit,
-    Row,
-    count_cubes,
-    count_passes,
-    count_regions,
-    count_submissions,
-    count_work,
-    describe_estimate,
-    estimate,
-    read_costs,
-)
 from voxplain.anatomy.template import make_template
 from voxplain.atlas import read_aal
 from voxplain.models import MODELS
 from voxplain.relevance import METHODS
 from voxplain.relevance.regions import Regions
-
-PAPER = CohortSize(
-    scans=969,
-    simulated=False,
-    packaged_heads=0,
-    own_heads=0,
-    tasks=1,
-    splits=[(775, 194)] * 5 + [(900, 69)],
-    explained=[ExplainedSplit("AD-NC", train=900, test=69, diseased=0, classes=2, fold=False)],
-    truths=0,
-    twins=0,
-    models=["rieke"],
-    baselines=2,
-    measured=[969],
+from voxplain_workflow.planning.plan import Plan
+from voxplain_workflow.planning.work import (
+    AREAS,
+    BRAIN,
+    BRAIN_VOXELS,
+    GRADIENT,
+    GRID,
+    PASSES_OF_START,
+    count_cubes,
+    count_passes,
+    count_regions,
+    count_work,
 )
+from voxplain_workflow.running.estimate import (
+    INTERMEDIATE,
+    Row,
+    count_submissions,
+    describe_estimate,
+    estimate,
+    expected_seconds,
+    read_costs,
+)
+
 # All that apply to rieke, and what looks at the network.
 OF_RIEKE = [name for name, method in METHODS.items() if not method.models]
 LOOKING = len(OF_RIEKE) - 1
-FAITHFULNESS = {
-    "scans": 8,
-    "steps": 20,
-    "random_orders": 5,
-    "randomised_scans": 2,
-    "randomise": "all",
+# 200 scans; in the fixed split 60 of them test.
+COHORT = {
+    "source": "simulated",
+    "simulation": {
+        "seed": 1,
+        "groups": {
+            "AD": {"patients": 100, "severity": [0.5, 1]},
+            "CN": {"patients": 100, "severity": [0, 0]},
+        },
+        "visits": {"sc": 1.0},
+    },
 }
+FAITHFULNESS = {"scans": 8, "steps": 20, "random_orders": 5, "randomised_scans": 2}
 
 
-def settings(**change):
-    return {
-        "models": {"rieke": {"epochs": 20}},
-        "methods_of": {"rieke": OF_RIEKE, "voxresnet_gap": list(METHODS)},
-        "training": {"seeds": [1], "tensorboard": False},
-        "heatmaps": {"chunk_size": 10, "keep_scans": True},
-        "occlusion": {"size_mm": 40, "stride_mm": 12},
-        "voxel_occlusion": {"stride_voxels": 1},
-        "sa_ucm": {"most_segments": 300},
-        "smoothgrad": {"samples": 25},
-        "integrated_gradients": {"steps": 50},
-        "faithfulness": FAITHFULNESS,
-        "registration": {"transform": "syn_quick"},
+def plan(**change):
+    config = {
+        "cohorts": {"one": COHORT},
         "resolution_mm": 1,
+        "splits": {"folds": 5, "fixed_test_patients": 30},
+        "models": {"rieke": {"epochs": 20}},
+        "heatmaps": {"methods": OF_RIEKE, "splits": "fixed", "chunk_size": 10},
+        "faithfulness": FAITHFULNESS,
+        "localisation": {"residual": False},
         "device": "auto",
-        "keep_intermediates": True,
         **change,
     }
+    return Plan.build(config)
 
 
-def rows_of(cohort=PAPER, **change):
-    return {row.rule: row for row in estimate([cohort], settings(**change), read_costs())}
+def work_of(**change):
+    return count_work(plan(**change))
+
+
+def rows_of(**change):
+    planned = plan(**change)
+    return {row.rule: row for row in estimate(count_work(planned), planned.settings, read_costs())}
+
+
+SETTINGS = plan().settings
 
 
 @pytest.mark.slow
@@ -97,7 +93,7 @@ def test_the_template_is_what_the_estimate_takes_it_for():
 @pytest.mark.parametrize("resolution", [2, 3, 4])
 def test_a_coarser_brain_has_as_many_fewer_voxels(resolution):
     _, mask, _ = make_template("packaged", resolution)
-    found = count_regions(settings(resolution_mm=resolution))["voxel_occlusion"]
+    found = count_regions({**SETTINGS, "resolution_mm": resolution})["voxel_occlusion"]
     assert found == pytest.approx(mask.sum(), rel=0.01)
 
 
@@ -115,51 +111,45 @@ def test_every_method_and_transform_has_a_cost():
     from voxplain.anatomy.register import TRANSFORMS
 
     assert read_costs()["transforms"].keys() == TRANSFORMS.keys()
-    passes = count_passes(count_regions(settings()), settings())
+    passes = count_passes(count_regions(SETTINGS), SETTINGS)
     assert passes.keys() | {"summary"} == METHODS.keys()
     assert all(model.passes > 0 for model in MODELS.values())
     assert passes["sensitivity"] == passes["guided_backprop"] == GRADIENT
     # Many regions take fewer passes than regions, and more than what they begin with.
-    for method, regions in count_regions(settings()).items():
+    for method, regions in count_regions(SETTINGS).items():
         assert PASSES_OF_START < passes[method] < regions
 
 
 def test_a_region_more_costs_the_same_wherever_it_is_counted():
     none, one, many = (
-        count_passes(dict.fromkeys(count_regions(settings()), count), settings())
+        count_passes(dict.fromkeys(count_regions(SETTINGS), count), SETTINGS)
         for count in (0, 1, 100)
     )
-    for method in count_regions(settings()):
+    for method in count_regions(SETTINGS):
         assert none[method] == PASSES_OF_START
         assert many[method] - none[method] == pytest.approx(100 * (one[method] - none[method]))
 
 
 def test_work_grows_with_what_it_is_done_for():
     once, twice = (
-        dict(
-            count_work(
-                PAPER,
-                settings(
-                    training={"seeds": seeds, "tensorboard": False},
-                    models={"rieke": {"epochs": epochs}},
-                ),
-            )
-        )
+        work_of(training={"seeds": seeds}, models={"rieke": {"epochs": epochs}})
         for seeds, epochs in (([1], 20), ([1, 2], 40))
     )
     assert once["train_network"].jobs == 6
     assert twice["train_network"].jobs == 12
     assert twice["train_network"].units == 4 * once["train_network"].units
-    assert twice["explain_scans"].jobs == 2 * once["explain_scans"].jobs == 2 * LOOKING * 7
+    assert twice["explain_scans"].jobs == 2 * once["explain_scans"].jobs == 2 * LOOKING * 6
     assert once["average_heatmaps"].jobs == 2 * once["tabulate_areas"].jobs == 2 * len(OF_RIEKE)
     assert twice["fit_statistics"] == once["fit_statistics"]
 
 
 def test_every_network_and_task_adds_its_own():
-    one = rows_of()
     models = {"rieke": {"epochs": 20}, "voxresnet_gap": {"epochs": 20}}
-    both = rows_of(replace(PAPER, models=list(models)), models=models)
-    assert rows_of(models=models) == one  # the cohort has no part in the second
+    methods = {"heatmaps": {"methods": list(METHODS), "splits": "fixed", "chunk_size": 10}}
+    one = rows_of()
+    only_rieke = {"one": {**COHORT, "models": ["rieke"]}}
+    assert rows_of(models=models, cohorts=only_rieke, **methods) == one
+    both = rows_of(models=models, **methods)
     assert both["train_network"].jobs == 2 * one["train_network"].jobs
     assert both["train_network"].cpu_h > 10 * one["train_network"].cpu_h
     # cam applies to the second only.
@@ -175,19 +165,19 @@ def test_a_coarser_grid_costs_less_where_it_is_the_template_grid():
 
 
 def test_faithfulness_is_counted_in_forward_passes():
-    def work_of(**change):
-        return dict(count_work(PAPER, settings(faithfulness={**FAITHFULNESS, **change})))
+    def changed(**change):
+        return work_of(faithfulness={**FAITHFULNESS, **change})
 
     work = work_of()
     # Deletion and insertion of 20 steps each, by every method and in five random orders.
     assert work["change_areas"].jobs == 1
     assert work["change_areas"].units == 8 * 2 * 20 * (len(OF_RIEKE) + 5)
-    assert work_of(scans=100)["change_areas"].units == 69 / 8 * work["change_areas"].units
+    assert changed(scans=100)["change_areas"].units == 60 / 8 * work["change_areas"].units
     assert work["randomise_layers"].jobs == LOOKING
-    assert work["randomise_layers"].units == pytest.approx(work["explain_scans"].units * 7 * 2 / 69)
-    one = work_of(randomise=["sensitivity"])["randomise_layers"]
+    assert work["randomise_layers"].units == pytest.approx(work["explain_scans"].units * 7 * 2 / 60)
+    one = changed(randomise=["sensitivity"])["randomise_layers"]
     assert (one.jobs, one.units) == (1, 7 * 2 * GRADIENT)
-    none = work_of(scans=0, randomised_scans=0)
+    none = changed(scans=0, randomised_scans=0)
     rules = {"change_areas", "compare_faithfulness", "randomise_layers", "compare_randomisation"}
     assert work.keys() - none.keys() == rules
 
@@ -204,25 +194,42 @@ def test_what_is_not_kept_passes():
     assert kept.passing_gb == 0
     assert removed.kept_gb + removed.passing_gb == pytest.approx(kept.kept_gb)
     assert removed.kept_gb < 0.12 * kept.kept_gb
-    heatmaps = {"chunk_size": 10}
-    maps = rows_of(heatmaps={**heatmaps, "keep_scans": False})["explain_scans"]
-    assert maps.kept_gb == 0
-    assert (
-        maps.passing_gb
-        == rows_of(heatmaps={**heatmaps, "keep_scans": True})["explain_scans"].kept_gb
+    kept, removed = (
+        rows_of(heatmaps={"methods": OF_RIEKE, "splits": "fixed", "keep_scans": keep})
+        for keep in (True, False)
     )
+    assert removed["explain_scans"].kept_gb == kept["explain_scans"].passing_gb == 0
+    assert removed["explain_scans"].passing_gb == kept["explain_scans"].kept_gb
 
 
 def test_the_queue_sees_groups_of_ten_scans():
-    grouped, single = count_submissions(list(rows_of().values()))
-    assert single - grouped == 5 * 969 - 97
-    assert grouped < 330
+    rows = rows_of()
+    grouped, single = count_submissions(list(rows.values()))
+    assert single == sum(row.jobs for row in rows.values())
+    assert single - grouped == 6 * 200 - 20
 
 
 def test_a_cohort_of_one_class_is_preprocessed_only():
-    rows = rows_of(CohortSize(10, True, 1, 0, 0, [], [], 0, 0, [], 0, []))
+    rows = rows_of(tasks=[["AD"]])
     assert "train_network" not in rows
-    assert rows["simulate_scan"].jobs == 10
+    assert rows["simulate_scan"].jobs == 100
+
+
+def test_every_job_is_expected_to_take_its_share_and_a_target_nothing():
+    planned = plan(device="cpu")
+    seconds = expected_seconds(planned)
+    assert seconds["all"] == 0
+    row = rows_of(device="cpu")["train_network"]
+    assert seconds["train_network"] == pytest.approx(3600 * row.cpu_h / row.jobs)
+    # On a cluster there may be a GPU.
+    config = {"cohorts": {"one": COHORT}, "device": "auto"}
+    here, there = (expected_seconds(Plan.build(config, local=local)) for local in (True, False))
+    assert there["train_network"] <= here["train_network"]
+    assert there["strip_skull"] == here["strip_skull"]
+
+
+def test_of_a_plan_with_a_fault_nothing_is_expected():
+    assert expected_seconds(plan(splits={"fixed_test_patients": 100})) == {}
 
 
 def test_the_text_names_hours_disk_and_jobs():
@@ -230,14 +237,14 @@ def test_the_text_names_hours_disk_and_jobs():
         Row("convert_series", 1000, 3.5, 0, 8.0, 2.0),
         Row("train_network", 6, 100.0, 1.0, 0.5, 0),
     ]
-    told = describe_estimate([PAPER], rows)
-    assert "969 scans" in told
-    assert re.search(r"^total +1,006 +103\.50 +1\.00 +10\.50$", told, re.M)
-    assert "Without a GPU:  103.5 CPU hours." in told
-    assert "3.5 CPU hours and 1.0 GPU hours" in told
-    assert "assumed, not measured" in told
-    assert "8.5 GB stay. Up to 2.0 GB more are removed on the way." in told
-    assert "106 jobs through profiles/slurm, 1,006 without its groups" in told
+    text = describe_estimate(969, rows)
+    assert "969 scans" in text
+    assert re.search(r"^total +1,006 +103\.50 +1\.00 +10\.50$", text, re.M)
+    assert "Without a GPU:  103.5 CPU hours." in text
+    assert "3.5 CPU hours and 1.0 GPU hours" in text
+    assert "assumed, not measured" in text
+    assert "8.5 GB stay. Up to 2.0 GB more are removed on the way." in text
+    assert "106 jobs through profiles/slurm, 1,006 without its groups" in text
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,12 @@ from types import SimpleNamespace
 import pytest
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from pipeline.failures import FailedJob, FailureRecorder, describe_failures, explain
+from voxplain_workflow.running.failures import (
+    FailedJob,
+    FailureRecorder,
+    describe_failures,
+    explain,
+)
 
 # As its plugin puts it.
 SLURM = "SLURM-job '31' failed, SLURM status is:"

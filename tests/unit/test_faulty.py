@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.faulty import Faulty
+from voxplain_workflow.planning.faulty import Faulty
 
 REASON = SystemExit("config: splits.folds is 9")
 

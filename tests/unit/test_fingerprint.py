@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.fingerprint import fingerprint
+from voxplain_workflow.planning.fingerprint import fingerprint
 
 SCRIPT = '''\
 """Compute."""

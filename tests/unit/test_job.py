@@ -26,7 +26,7 @@ def run(tmp_path, repository):
     def run_job(body, context='scan_job(snakemake, "strip")', threads=3, outputs=OUTPUTS, log=None):
         lines = f"""\
             from types import SimpleNamespace
-            from pipeline.job import job, read_sidecar, scan_job, write_sidecar
+            from voxplain_workflow.jobs.frame import job, read_sidecar, scan_job, write_sidecar
             snakemake = SimpleNamespace(
                 input=SimpleNamespace(sidecar={str(tmp_path / "before.json")!r}),
                 output={[str(tmp_path / name) for name in outputs]!r},

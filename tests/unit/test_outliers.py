@@ -2,10 +2,10 @@ import random
 
 import pytest
 
-from pipeline.quality import page_of_quality, table_of_flags
 from unit.test_pages import Reader
 from voxplain.cohort.fates import COLUMNS
 from voxplain.cohort.outliers import find_outliers
+from voxplain_workflow.reports.quality import page_of_quality, table_of_flags
 
 
 def scan(number, fate="usable", **measures):

@@ -312,7 +312,7 @@ def test_what_the_snakefile_imports_needs_no_numerical_library(repository):
     code = (
         "import sys\n"
         "import voxplain.cohort.plan, voxplain.cohort.scans, voxplain.cohort.fates\n"
-        "import pipeline.settings, pipeline.fingerprint\n"
+        "import voxplain_workflow.planning.settings, voxplain_workflow.planning.fingerprint\n"
         "heavy = {'numpy', 'scipy', 'pandas', 'torch', 'ants', 'nibabel', 'sklearn', 'matplotlib',"
         " 'pydicom'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"

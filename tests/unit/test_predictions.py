@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from pipeline.predictions import read_predictions
+from voxplain_workflow.jobs.predictions import read_predictions
 
 ROWS = "image\tpatient\tclass\tpredicted\tprobability_AD\tprobability_NC\n"
 

@@ -10,7 +10,13 @@ from snakemake.logging import DefaultFilter
 from snakemake.settings.enums import Quietness
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from pipeline.progress import ProgressRecorder, Reporter, in_words, last_line, spare_log
+from voxplain_workflow.running.progress import (
+    ProgressRecorder,
+    Reporter,
+    in_words,
+    last_line,
+    spare_log,
+)
 
 
 class Told:

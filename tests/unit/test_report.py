@@ -7,14 +7,14 @@ import pandas as pd
 import pytest
 import yaml
 
-from pipeline import report as module
-from pipeline.citations import Used, citations_of, to_bibtex
-from pipeline.report import Report, costs_of_rules, hide_subjects, read_table
-from pipeline.settings import complete_settings, read_schema
 from voxplain import __version__
 from voxplain.cohort.fates import COLUMNS, write_fates
 from voxplain.pages import Page
 from voxplain.relevance import METHODS
+from voxplain_workflow.planning.settings import complete_settings, read_schema
+from voxplain_workflow.reports import report as module
+from voxplain_workflow.reports.citations import Used, citations_of, to_bibtex
+from voxplain_workflow.reports.report import Report, costs_of_rules, hide_subjects, read_table
 
 OWN = "The voxplain authors"
 

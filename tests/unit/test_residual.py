@@ -3,10 +3,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pipeline.localisation import RESIDUAL, TRUTH, Sought, measured_residuals
 from voxplain.comparison.residual import residual
 from voxplain.faults import SetupFault
 from voxplain.volumes import axis_aligned_grid, write_array
+from voxplain_workflow.jobs.localisation import RESIDUAL, TRUTH, Sought, measured_residuals
 
 SHAPE = (4, 3, 2)
 MASK = np.ones(SHAPE, bool)

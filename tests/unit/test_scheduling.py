@@ -7,7 +7,7 @@ from snakemake.cli import get_argument_parser
 from snakemake.scheduling.job_scheduler import JobRateLimiter
 from snakemake.settings.types import MaxJobsPerTimespan
 
-from pipeline.scheduling import lift_default_rate_limit
+from voxplain_workflow.running.scheduling import lift_default_rate_limit
 
 
 def scheduler(limit):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.fingerprint import fingerprint
 from selecting import codes_of
+from voxplain_workflow.planning.fingerprint import fingerprint
 
 pytestmark = pytest.mark.slow
 

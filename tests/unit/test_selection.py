@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.settings import read_schema
 from voxplain.cohort.demographics import read_tesla
 from voxplain.cohort.scans import list_scans
 from voxplain.cohort.selection import EVERYTHING
 from voxplain.faults import SetupFault
+from voxplain_workflow.planning.settings import read_schema
 from workflow.conftest import ROOT
 
 COLUMNS = {

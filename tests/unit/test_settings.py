@@ -8,10 +8,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.settings import complete_settings, name_repeats, read_schema
 from voxplain.faults import SetupFault
 from voxplain.models import MODELS
 from voxplain.relevance import METHODS
+from voxplain_workflow.planning.settings import complete_settings, name_repeats, read_schema
 
 SIMULATED = {"source": "simulated"}
 ADNI = {"source": "adni", "table": "t.csv", "images": "ADNI"}

@@ -738,7 +738,7 @@ def test_splits_and_the_registries_need_no_numerical_library(repository):
     code = (
         "import sys\n"
         "import voxplain.cohort.splits, voxplain.cohort.leakage\n"
-        "import voxplain.models, voxplain.relevance, pipeline.summary\n"
+        "import voxplain.models, voxplain.relevance, voxplain_workflow.running.summary\n"
         "assert voxplain.models.describe_model('rieke', (97, 115, 97)) == 'rieke'\n"
         "outside = {name.split('.')[0] for name in sys.modules} - sys.stdlib_module_names\n"
         "heavy = {'numpy', 'scipy', 'pandas', 'torch', 'ants', 'nibabel', 'sklearn'}\n"

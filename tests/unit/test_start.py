@@ -9,9 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import start
-from pipeline.start import LOCKS, RECORDS, check_folders, clear_stale_lock, forget_run, note_run
 from voxplain.faults import SetupFault
+from voxplain_workflow.running import start
+from voxplain_workflow.running.start import (
+    LOCKS,
+    RECORDS,
+    check_folders,
+    clear_stale_lock,
+    forget_run,
+    note_run,
+)
 
 
 @pytest.fixture
@@ -43,7 +50,7 @@ def dead(place, repository):
     take_lock(1_000_000_000)
 
     def run(on_cluster=False):
-        code = f"from pipeline.start import note_run; note_run({on_cluster})"
+        code = f"from voxplain_workflow.running.start import note_run; note_run({on_cluster})"
         environment = {**os.environ, "PYTHONPATH": str(repository / "scripts")}
         subprocess.run([sys.executable, "-c", code], env=environment, check=True)
 

@@ -4,7 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.summary import (
+from voxplain.comparison.models import NetworkPredictions, Summary
+from voxplain.comparison.retraining import pairs_of_runs, spread_rows
+from voxplain.training.metrics import cross_validation_table, predictions_table
+from voxplain_workflow.running.summary import (
     summarise_accuracy,
     summarise_applied,
     summarise_comparison,
@@ -14,9 +17,6 @@ from pipeline.summary import (
     summarise_run,
     summarise_spread,
 )
-from voxplain.comparison.models import NetworkPredictions, Summary
-from voxplain.comparison.retraining import pairs_of_runs, spread_rows
-from voxplain.training.metrics import cross_validation_table, predictions_table
 
 CLASSES = ["AD", "NC"]
 METHODS = ["sensitivity", "occlusion"]

@@ -36,9 +36,9 @@ def warm_up():
     get_argument_parser()
     sys.path.insert(0, str(ROOT / "scripts"))
     text = (ROOT / "rules/common.smk").read_text()
-    for module in re.findall(r"^from ((?:pipeline|voxplain)[\w.]*) import", text, re.M):
+    for module in re.findall(r"^from (voxplain[\w.]*) import", text, re.M):
         importlib.import_module(module)
-    from pipeline.fingerprint import fingerprint
+    from voxplain_workflow.planning.fingerprint import fingerprint
 
     for script in (ROOT / "scripts").glob("*.py"):
         fingerprint(script, ROOT / "scripts")
@@ -69,6 +69,7 @@ def write_jobs_instead_of_running(path):
                 "wildcards": dict(job.wildcards_dict),
                 "input": sorted(job.input),
                 "output": sorted(job.output),
+                "log": sorted(job.log),
                 # As Snakemake compares them: by value, whatever their names.
                 "params": {name: repr(value) for name, value in job.params.items()},
                 "resources": {name: repr(value) for name, value in job.resources.items()},
@@ -83,7 +84,7 @@ def write_jobs_instead_of_running(path):
 
 def edit_modules(edited):
     """Let fingerprints of code see other modules than those of this checkout."""
-    from pipeline import fingerprint
+    from voxplain_workflow.planning import fingerprint
 
     parse_module = fingerprint._parse
 

@@ -1,6 +1,5 @@
 """The estimate counts the jobs that Snakemake plans; volumes that are not kept are gone."""
 
-import ast
 import copy
 import re
 import shutil
@@ -9,9 +8,11 @@ from collections import Counter
 import pytest
 import yaml
 
-from pipeline.estimate import INTERMEDIATE, estimate, read_costs, read_sizes
 from voxplain.models import MODELS
 from voxplain.relevance import METHODS
+from voxplain_workflow.planning.plan import Plan
+from voxplain_workflow.planning.work import count_work
+from voxplain_workflow.running.estimate import INTERMEDIATE
 from workflow.conftest import FIRST, ROOT, TINY, snakemake
 from workflow.plans import jobs_of
 from workflow.test_rerun import SIMULATION, changed
@@ -50,13 +51,11 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_jobs_are_counted_as_snakemake_plans_them(name):
-    """From what the rule gives its script."""
-    (job,) = jobs_of(CONFIGS[name], "estimate")
-    cohorts, settings = (
-        ast.literal_eval(job["params"][param]) for param in ("cohorts", "settings")
-    )
-    counted = {row.rule: row.jobs for row in estimate(read_sizes(cohorts), settings, read_costs())}
+def test_jobs_are_counted_as_snakemake_plans_them(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "head.nii.gz").touch()
+    work = count_work(Plan.build(CONFIGS[name]))
+    counted = {rule: share.jobs for rule, share in work.items()}
     planned = Counter(job["rule"] for job in jobs_of(CONFIGS[name]))
     del planned["all"]
     assert counted == planned

@@ -63,7 +63,7 @@ def test_every_block_is_either_put_where_it_belongs_or_used_by_a_test_here():
         f"scripts/voxplain/models/{MODEL}.py",
         f"scripts/voxplain/models/{MODEL}_shapes.py",
         "scripts/voxplain/models/__init__.py",
-        "scripts/pipeline/citations.py",
+        "scripts/voxplain_workflow/reports/citations.py",
         "schemas/config.schema.yaml",
     }
 

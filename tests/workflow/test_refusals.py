@@ -106,7 +106,8 @@ def bad(**settings):
         ),
         (
             bad(cam={"layer": "conv9"}),
-            "config: cam.layer is 'conv9', which rieke has not; allowed: auto, features.0",
+            "config: cam.layer is 'conv9', but model rieke has no such layer; allowed: auto, "
+            "features.0",
         ),
         (
             bad(heatmaps={"methods": ["cam"]}),

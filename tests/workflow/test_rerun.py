@@ -14,11 +14,11 @@ from collections import Counter
 
 import pytest
 
-from pipeline.estimate import SCAN_CHAIN
-from pipeline.selected import Codes
-from pipeline.settings import read_schema
 from voxplain.cohort.selection import EVERYTHING
 from voxplain.models import MODELS
+from voxplain_workflow.planning.code import Codes
+from voxplain_workflow.planning.settings import read_schema
+from voxplain_workflow.running.estimate import SCAN_CHAIN
 from workflow.conftest import ROOT, TARGETS, TINY, snakemake
 from workflow.plans import jobs_of, reruns, rules_of
 

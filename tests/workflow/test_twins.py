@@ -11,8 +11,8 @@ import pytest
 from matplotlib import pyplot as plt
 from sklearn import metrics
 
-from pipeline.estimate import SCAN_CHAIN
 from voxplain.cohort.twins import image_of_twin, twin_image
+from voxplain_workflow.running.estimate import SCAN_CHAIN
 from workflow.conftest import FIRST, TINY, snakemake
 from workflow.plans import jobs_of
 

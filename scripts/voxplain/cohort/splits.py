@@ -47,6 +47,18 @@ class Split:
     test: tuple[str, ...]
     test_cohort: str = ""
 
+    @property
+    def kind(self) -> str:
+        """``fixed``, ``external``, or ``folds``."""
+        if self.test_cohort:
+            return "external"
+        return "fixed" if self.name == FIXED else "folds"
+
+    @property
+    def is_fold(self) -> bool:
+        """Whether it belongs to a cross-validation."""
+        return self.kind == "folds"
+
     @cached_property
     def _sides(self) -> dict[tuple[str, str], str]:
         return {

@@ -21,8 +21,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from pipeline.start import is_full
 from voxplain.faults import DataFault, Fate, SetupFault, failed
+from voxplain_workflow.running.start import is_full
 
 
 class _GivenUp(Exception):
@@ -33,7 +33,7 @@ class _GivenUp(Exception):
         self.fate = fate
 
 
-# How the last line of a log begins; pipeline.failures looks for them.
+# How the last line of a log begins; voxplain_workflow.running.failures looks for them.
 DONE = "done in "
 ERROR = "ERROR: "
 

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-# Of :mod:`voxplain.relevance` and :mod:`voxplain.models`; see :mod:`pipeline.selected`.
+# Of :mod:`voxplain.relevance` and :mod:`voxplain.models`, see
+# :mod:`voxplain_workflow.planning.code`.
 _REGISTRIES = ("METHODS", "MODELS")
 
 

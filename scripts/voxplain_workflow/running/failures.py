@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.job import DONE, ERROR
-from pipeline.recorder import EventRecorder
+from voxplain_workflow.jobs.frame import DONE, ERROR
+from voxplain_workflow.running.recorder import EventRecorder
 
 # How the SLURM plugin tells of a job.
 SLURM_STATE = re.compile(r"SLURM status is: '([^']+)'")

@@ -13,12 +13,12 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from pipeline.citations import Used, citations_of, to_bibtex
-from pipeline.tested import describe_test
-from pipeline.trust import describe_unmoved
 from voxplain.cohort.fates import MEASURES, MISSING, read_fates
 from voxplain.comparison.faithfulness_tables import unmoved_classes
 from voxplain.pages import Page, with_interval
+from voxplain_workflow.jobs.tested import describe_test
+from voxplain_workflow.reports.citations import Used, citations_of, to_bibtex
+from voxplain_workflow.reports.trust import describe_unmoved
 
 RESULTS = Path("results")
 FILES = "report_files"

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.recorder import EventRecorder
+from voxplain_workflow.running.recorder import EventRecorder
 
 # Seconds between two reports: somebody watches a terminal, a log file is read afterwards.
 WATCHED_S, LOGGED_S = 60, 300

@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from pipeline.fingerprint import fingerprint
 from voxplain.models import MODELS, Model
 from voxplain.relevance import METHODS, Method
+from voxplain_workflow.planning.fingerprint import fingerprint
 
 # What decides nothing of what a job makes: words, papers, what the estimate asks for, and the
 # recipe, which a job has among its settings. Any other field counts, and so does a new one.

@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.localisation import BASELINE, read_scores
 from voxplain.comparison.faithfulness_tables import score_curves, unmoved_classes
 from voxplain.comparison.localisation import summarise
 from voxplain.comparison.models import BASELINE as WITHOUT_NETWORK
@@ -19,6 +18,7 @@ from voxplain.comparison.models import (
 )
 from voxplain.comparison.scorecard import KEYS, finds
 from voxplain.pages import Page, with_interval
+from voxplain_workflow.jobs.localisation import BASELINE, read_scores
 
 # Of several evaluations of a network the first of these speaks for it. Folds learn from patients
 # of each other, which the networks of an external test do not.

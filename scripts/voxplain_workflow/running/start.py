@@ -57,6 +57,26 @@ def check_folders() -> None:
             )
 
 
+def check_module(paths: Any) -> None:
+    """Refuse to be a Snakemake module with a prefix: tables name volumes, which it would not reach.
+
+    Parameters
+    ----------
+    paths
+        Snakemake's path modifier.
+
+    Raises
+    ------
+    SetupFault
+        The module is used with ``prefix`` or ``replace_prefix``.
+    """
+    if paths.prefix or paths.modifies_prefixes:
+        raise SetupFault(
+            "module voxplain: prefix and replace_prefix cannot be used; results lie below "
+            "results/ in the working directory: choose another with --directory or workdir:"
+        )
+
+
 def note_run(on_cluster: bool) -> None:
     """Note that this process works here; called when it holds Snakemake's lock.
 

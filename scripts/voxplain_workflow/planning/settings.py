@@ -13,11 +13,11 @@ from typing import Any
 import jsonschema
 import yaml
 
-from pipeline.presets import fill_preset
 from voxplain.cohort.plan import visit_month
 from voxplain.faults import SetupFault
 from voxplain.models import MODELS, Model
 from voxplain.relevance import METHODS
+from voxplain_workflow.planning.presets import fill_preset
 
 _BOUNDS = {
     "minimum": "at least {}",
@@ -401,3 +401,28 @@ def _apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     numbers = 10 * max((group["patients"] for group in first["groups"].values()), default=0)
     distance = abs(first["first_number"] - second["first_number"])
     return first["seed"] != second["seed"] and distance >= numbers
+
+
+def sort_keys(value: Any) -> Any:
+    """Nested mappings as dicts in the order of their keys, which Snakemake compares too."""
+    if isinstance(value, Mapping):
+        return {key: sort_keys(value[key]) for key in sorted(value)}
+    return value
+
+
+def trains(settings: Mapping[str, Any]) -> bool:
+    """Whether any network is trained; those that are only applied are described by their files."""
+    return any(cohort["train"] for cohort in settings["cohorts"].values())
+
+
+def skull_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the skull tools that may run, and of the ladder's rungs that apply to them."""
+    skull = settings["skull"]
+    if skull["tool"] == "deepbet":
+        tools, ladder = ["deepbet"], [rung for rung in skull["ladder"] if rung in ("neck", "bias")]
+    else:
+        ladder = skull["ladder"]
+        second = skull["tool"] == "auto" or "deepbet" in ladder
+        tools = ["bet", "deepbet"] if second else ["bet"]
+    used = ["gate", "neck_mm"] if "neck" in ladder else ["gate"] if ladder else []
+    return {"ladder": ladder, **{key: sort_keys(skull[key]) for key in [*tools, *used]}}

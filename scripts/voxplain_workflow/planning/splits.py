@@ -1,0 +1,119 @@
+"""Who trains and who tests: the splits of every cohort and task."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from voxplain.cohort.scans import class_in
+from voxplain.cohort.splits import Split, make_external, make_fixed, make_folds
+from voxplain.faults import SetupFault
+from voxplain_workflow.planning.cohorts import Cohort
+
+
+def split_cohort(
+    cohort: Cohort,
+    cohorts: Mapping[str, Cohort],
+    classes: Sequence[str],
+    settings: Mapping[str, Any],
+) -> dict[str, Split]:
+    """Name to split of a cohort for one task: the folds, the fixed one, tests on other cohorts.
+
+    Parameters
+    ----------
+    cohort
+        That which trains.
+    cohorts
+        All cohorts, for those that are tested on.
+    classes
+        Those of the task, the disease first.
+    settings
+        The section ``splits``.
+
+    Raises
+    ------
+    SetupFault
+        The cohort cannot be split so.
+    """
+    by_head = settings["group_by"] == "head"
+    scans = list(cohort.scans.values())
+    shared: dict[str, Any] = {"scans": scans, "classes": classes, "seed": settings["seed"]}
+    shared["heads"] = _heads(cohort) if by_head else None
+    splits = make_folds(
+        **shared, **{key: settings[key] for key in ("folds", "repeats", "stratify")}
+    )
+    draw = settings["fixed_draw"]
+    if draw == "as_published":
+        shared["seed"] = 0
+    splits.append(make_fixed(**shared, test_patients=settings["fixed_test_patients"], draw=draw))
+    for pair in settings["external"]:
+        if pair["train"] == cohort.name:
+            other = cohorts[pair["test"]]
+            _check_other_people(cohort, other)
+            heads = (_heads(cohort), _heads(other)) if by_head else None
+            others = list(other.scans.values())
+            splits.append(make_external(scans, others, classes, other.name, heads))
+    return {split.name: split for split in splits}
+
+
+def _heads(cohort: Cohort) -> dict[str, str]:
+    """Patient to head, where splits are to be by head."""
+    if not cohort.simulated:
+        raise SetupFault(
+            f"config: splits.group_by is head, but of the scans of cohort {cohort.name} no head is "
+            "known; allowed for scans that are not simulated: patient"
+        )
+    return cohort.heads_of_patients
+
+
+def _check_other_people(*cohorts: Cohort) -> None:
+    """Refuse a test on the people that were trained on, under other numbers."""
+    seeds = {c.settings["simulation"]["seed"] for c in cohorts if c.simulated}
+    if all(cohort.simulated for cohort in cohorts) and len(seeds) == 1:
+        raise SetupFault(
+            f"config: cohorts {' and '.join(c.name for c in cohorts)} have the same "
+            f"simulation.seed ({seeds.pop()}), so that their patients are the same people, "
+            "whatever their numbers are; for a test on others give each cohort a seed of its own"
+        )
+
+
+def choose_first(split: Split, cohort: Cohort, classes: Sequence[str], count: int) -> list[str]:
+    """So many of a split's test scans, of the classes in turn.
+
+    Patients come before second scans of patients.
+
+    Parameters
+    ----------
+    cohort
+        That of the test scans.
+    """
+    of_patients: dict[str, list[str]] = {}
+    for image in split.test:
+        of_patients.setdefault(cohort.scans[image].patient, []).append(image)
+    of_classes: dict[str, list[str]] = {group: [] for group in classes}
+    for image in _in_turn(of_patients.values()):
+        of_classes[class_in(cohort.scans[image], classes)].append(image)
+    return list(_in_turn(of_classes.values()))[:count]
+
+
+def _in_turn(lists: Iterable[Sequence[str]]) -> Iterator[str]:
+    """The first of each list, then the second of each, and so on."""
+    for turn in itertools.zip_longest(*lists):
+        yield from (item for item in turn if item is not None)
+
+
+def chunked(images: Sequence[str], size: int) -> list[list[str]]:
+    """Scans in chunks, each the work of one job."""
+    return [list(images[start : start + size]) for start in range(0, len(images), size)]
+
+
+def chunk_numbers(
+    images: Sequence[str], size: int, holding: Iterable[str] | None = None
+) -> list[int]:
+    """The numbers of the chunks, from 1; if ``holding`` is given, of those that hold any of it."""
+    chunks = enumerate(chunked(images, size), start=1)
+    if holding is None:
+        return [number for number, _ in chunks]
+    wanted = set(holding)
+    return [number for number, held in chunks if wanted.intersection(held)]

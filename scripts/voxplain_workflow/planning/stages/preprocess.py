@@ -1,0 +1,181 @@
+"""Conversion and preprocessing of every scan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from voxplain.cohort.trees import split_zip
+from voxplain.cohort.twins import twin_image
+from voxplain_workflow.planning import layout
+from voxplain_workflow.planning.settings import skull_settings, sort_keys
+from voxplain_workflow.planning.stages.stage import Stage
+
+# Columns of scans.tsv that are known before anything is processed.
+_KNOWN = (
+    *("image", "subject", "session", "visit", "date", "diagnosis", "group", "progression"),
+    *("sex", "age", "description", "phase", "field_strength"),
+)
+# Minutes: three to five times what a slow core takes at 1 mm. A group of jobs asks for the sum, and
+# many sites allow a day.
+_REGISTRATION_MINUTES = {"affine": 10, "syn_fast": 10, "syn_quick": 20, "syn": 240}
+
+
+class PreprocessJobs(Stage):
+    """The jobs of ``rules/convert.smk`` and ``rules/preprocess.smk``."""
+
+    def source(self, wildcards: Any) -> list[str]:
+        """The folder or file of one scan, and the files that belong to it.
+
+        Snakemake takes braces in a name for wildcards, and there is no way to quote them: the
+        folder above such a name stands for what lies in it.
+        """
+        scan = self.cohort_of(wildcards).scan_of(wildcards.image)
+        is_header = scan.place.lower().endswith(".hdr")
+        pair = [scan.place[:-4] + ending for ending in (".img", ".IMG")] if is_header else []
+        files = [scan.place, *scan.companions, *(path for path in pair if Path(path).is_file())]
+        return list(dict.fromkeys(_above_braces(split_zip(path)[0]) for path in files))
+
+    def conversion(self, wildcards: Any) -> dict[str, Any]:
+        """How a scan's files are converted, where they are, and what the table says of them."""
+        cohort = self.cohort_of(wildcards)
+        scan = cohort.scan_of(wildcards.image)
+        return sort_keys(
+            {
+                **self.plan.settings["conversion"],
+                "subject": scan.subject,
+                "description": scan.description,
+                "nan_outside": cohort.is_given("brains"),
+                "place": scan.place,
+                "companions": list(scan.companions),
+            }
+        )
+
+    def converted(self, wildcards: Any) -> list[list[Any]]:
+        """Place, image, companions, recorded digests and volume of every scan converted so far."""
+        return [
+            [
+                *(scan.place, scan.image, list(scan.companions)),
+                *(
+                    pattern.format(**cohort.entities(scan))
+                    for pattern in (layout.DIGESTS, layout.T1W)
+                ),
+            ]
+            for cohort in self.plan.cohorts.values()
+            for scan in cohort.scans.values()
+            if Path(layout.DIGESTS.format(**cohort.entities(scan))).is_file()
+        ]
+
+    @property
+    def may_use_fsl(self) -> bool:
+        """Whether BET may run. FSL is not free for everybody: conda installs it only then."""
+        return self.plan.settings["skull"]["tool"] != "deepbet"
+
+    @property
+    def tool(self) -> str:
+        """The skull tool that the settings ask for."""
+        return self.plan.settings["skull"]["tool"]
+
+    def skull(self, wildcards: Any) -> dict[str, Any]:
+        """Options of the skull tools that may run; of none where the skull is removed already."""
+        given = self.cohort_of(wildcards).is_given("brains")
+        return {"given": {}} if given else skull_settings(self.plan.settings)
+
+    def correction(self, wildcards: Any) -> dict[str, Any]:
+        """How intensities are corrected, and the table's description of earlier corrections."""
+        description = self.cohort_of(wildcards).scan_of(wildcards.image).description
+        section = self.section("bias_correction", "intensity_scale")
+        return {**section, "description": description}
+
+    @property
+    def template(self) -> dict[str, Any]:
+        """Which template, and the resolution of its grid."""
+        return self.section("template", "resolution_mm")
+
+    def registration(self, wildcards: Any) -> dict[str, Any]:
+        """How a brain is registered, and the resolution of the template's grid."""
+        settings = dict(self.plan.settings["registration"])
+        settings["resolution_mm"] = self.plan.settings["resolution_mm"]
+        if self.cohort_of(wildcards).is_given("registered"):
+            settings["transform"] = "none"
+        return dict(sorted(settings.items()))
+
+    @property
+    def registration_minutes(self) -> int:
+        """The time that a registration asks for."""
+        return _REGISTRATION_MINUTES[self.plan.settings["registration"]["transform"]]
+
+    def quality(self, wildcards: Any) -> dict[str, Any]:
+        """Thresholds of quality control, and whether this scan is kept in spite of them."""
+        section = self.plan.settings["quality"]
+        thresholds = {key: value for key, value in section.items() if key != "keep"}
+        return sort_keys({"thresholds": thresholds, "kept": wildcards.image in section["keep"]})
+
+    def assessed(self, wildcards: Any) -> list[str]:
+        """The quality of every processed scan, each with its truth in the template's space.
+
+        Of all scans that were simulated with a disease or a shortcut, not only of those that are
+        explained now: where intermediate volumes are not kept, the registration that carries the
+        truth is gone later. Side by side, so that ``--batch`` takes whole scans, and their healthy
+        twins with them.
+        """
+        cohort = self.cohort_of(wildcards)
+        # Without splits nothing is explained, and nobody needs a twin.
+        twinned = {} if self.plan.fault else self.plan.runs.twinned
+        paths = []
+        for image in cohort.scans:
+            files = [layout.QUALITY]
+            files += [layout.TRUTH] * cohort.has_truth(image)
+            files += [layout.RESIDUAL] * (image in twinned.get(cohort.name, ()))
+            paths += [path for file in files for path in cohort.files(file, [image])]
+        return paths
+
+    def images(self, wildcards: Any) -> list[str]:
+        """The image ids of the processed scans."""
+        return list(self.cohort_of(wildcards).scans)
+
+    def pictures(self, suffix: str) -> Callable[[Any], list[str]]:
+        """Function: a picture of every processed scan, in the order of `images`."""
+
+        def paths(wildcards: Any) -> list[str]:
+            return self.cohort_of(wildcards).files(layout.scan_file(suffix, kind="figures"))
+
+        return paths
+
+    def rows(self, wildcards: Any) -> list[dict[str, Any]]:
+        """The cohort's table as far as it is known before processing."""
+        cohort, rows = self.cohort_of(wildcards), []
+        for scan in cohort.all_scans:
+            row = {key: getattr(scan, key) for key in _KNOWN}
+            if scan.fate is None:
+                path = layout.PREPROCESSED.format(**cohort.entities(scan))
+                row["preprocessed"] = path.removeprefix(
+                    f"{layout.COHORT.format(cohort=cohort.name)}/"
+                )
+            else:
+                fate = scan.fate.as_dict()
+                row |= {"fate": fate.pop("status"), **fate}
+            rows.append(row)
+        return rows
+
+    def unlisted(self, wildcards: Any) -> list[str]:
+        """Images of the cohort's tree that its table does not name."""
+        return list(self.cohort_of(wildcards).unlisted)
+
+    def twin_file(self, suffix: str) -> Callable[[Any], str]:
+        """Input function: a file of a scan's healthy twin."""
+
+        def path(wildcards: Any) -> str:
+            pattern = layout.scan_file(suffix)
+            return layout.fill(pattern, wildcards, image=twin_image(wildcards.image))
+
+        return path
+
+
+def _above_braces(path: str) -> str:
+    """The path, or the folder in which its first name with a brace lies."""
+    if "{" not in path:
+        return path
+    parts = Path(path).parts
+    return str(Path(*parts[: next(n for n, part in enumerate(parts) if "{" in part)]))

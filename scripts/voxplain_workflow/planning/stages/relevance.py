@@ -1,0 +1,88 @@
+"""Heatmaps of the test scans, and their averages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from voxplain_workflow.planning import layout
+from voxplain_workflow.planning.splits import chunked
+from voxplain_workflow.planning.stages.stage import Stage
+
+
+class RelevanceJobs(Stage):
+    """The jobs of ``rules/relevance.smk``."""
+
+    @property
+    def placement(self) -> str:
+        """How the areas of AAL are put on the grid."""
+        return self.plan.settings["areas"]["placement"]
+
+    @property
+    def target(self) -> str:
+        """The class that scans are explained for."""
+        return self.plan.settings["heatmaps"]["target"]
+
+    def settings(self, wildcards: Any) -> dict[str, Any]:
+        """What a method's heatmaps depend on beside the network."""
+        options = self.plan.methods.options(wildcards.method, wildcards.model)
+        return {"options": options, "target": self.target}
+
+    def code_of_relevance(self, wildcards: Any) -> str:
+        """The code that explains by this method, and no other method's."""
+        return self.plan.codes.of_explaining(wildcards.model, wildcards.method)
+
+    def images(self, wildcards: Any) -> list[str]:
+        """The test scans of a chunk, which one job explains."""
+        size = self.plan.settings["heatmaps"]["chunk_size"]
+        return chunked(self.split_of(wildcards).test, size)[int(wildcards.chunk) - 1]
+
+    def volumes(self, wildcards: Any) -> list[str]:
+        """Their volumes."""
+        return self.tested_cohort(wildcards).files(layout.STORED, self.images(wildcards))
+
+    def areas(self, wildcards: Any) -> list[str]:
+        """The areas that area occlusion sets to 0; nothing for other methods."""
+        return [f"{layout.ATLAS}.nii.gz"] * (wildcards.method == "area_occlusion")
+
+    def maps(self, wildcards: Any) -> list[str]:
+        """A method's heatmaps of all test scans of a split."""
+        return self.maps_of(wildcards, [wildcards.method])
+
+    def maps_of(
+        self, wildcards: Any, methods: Sequence[str], holding: Sequence[str] | None = None
+    ) -> list[str]:
+        """Heatmaps of a split by some methods; of the chunks that hold some scans only."""
+        chunks = self.plan.runs.chunks(self.split_of(wildcards), holding)
+        return layout.each(layout.CHUNK, wildcards, method=methods, chunk=chunks)
+
+    def summarised(self, wildcards: Any) -> list[str]:
+        """The methods whose heatmaps the summary combines; of new scans' networks, all."""
+        return self.plan.methods.summarised(getattr(wildcards, "model", None))
+
+    def maps_to_summarise(self, wildcards: Any) -> list[str]:
+        """A chunk's heatmaps by every method of the summary."""
+        return layout.each(layout.CHUNK, wildcards, method=self.summarised(wildcards))
+
+    @property
+    def normalise(self) -> Any:
+        """How heatmaps are brought to one scale before they are combined."""
+        return self.plan.settings["summary"]["normalise"]
+
+    @property
+    def share_of(self) -> str:
+        """What an area's relevance is a share of."""
+        return self.plan.settings["areas"]["share_of"]
+
+    def of_methods(self, pattern: str) -> Callable[[Any], list[str]]:
+        """Input function: a file of every method that applies to the network."""
+
+        def paths(wildcards: Any) -> list[str]:
+            return layout.each(pattern, wildcards, method=self.methods(wildcards))
+
+        return paths
+
+    @property
+    def radiological(self) -> bool:
+        """Whether figures show the right side on the left."""
+        return self.plan.settings["report"]["radiological"]

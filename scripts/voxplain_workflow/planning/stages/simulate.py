@@ -1,0 +1,88 @@
+"""The simulated cohorts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from voxplain_workflow.planning import layout
+from voxplain_workflow.planning.settings import skull_settings, sort_keys
+from voxplain_workflow.planning.stages.stage import Stage
+
+# What the severity of a disease decides; written down as if there were none where it is 0.
+_NO_DISEASE = {"max_loss": 0, "extent": 1, "asymmetry": 0, "spread": 0}
+# The options of each kind of shortcut.
+_OF_SHORTCUT = {"none": (), "mark": ("strength",), "scanner": ("area", "strength", "sd_mm")}
+
+
+class SimulateJobs(Stage):
+    """The jobs of ``rules/simulate.smk``."""
+
+    def users_head(self, wildcards: Any) -> str:
+        """The volume of a user's own head."""
+        return self.cohort_of(wildcards).head_volumes[wildcards.head]
+
+    @property
+    def skull(self) -> dict[str, Any]:
+        """How the brain of a user's own head is found."""
+        return skull_settings(self.plan.settings)
+
+    @property
+    def seed(self) -> int:
+        """Of the registration of a user's own head."""
+        return self.plan.settings["registration"]["seed"]
+
+    def head(self, part: str) -> Callable[[Any], str]:
+        """Input function: a part of the head that a scan is simulated from."""
+
+        def path(wildcards: Any) -> str:
+            head = self.cohort_of(wildcards).plan_of(wildcards.image).head
+            return layout.fill(layout.head_file(part), wildcards, head=head)
+
+        return path
+
+    def planned(self, wildcards: Any) -> dict[str, Any]:
+        """The plan of one simulated scan."""
+        return self.cohort_of(wildcards).plan_of(wildcards.image).as_dict()
+
+    def settings(self, wildcards: Any) -> dict[str, Any]:
+        """What a scan is drawn from beside its own plan, without the options of what is off."""
+        cohort = self.cohort_of(wildcards)
+        planned, simulation = cohort.plan_of(wildcards.image), cohort.settings["simulation"]
+        settings = {key: dict(simulation[key]) for key in ("atrophy", "scanner", "shortcut")}
+        if planned.severity == 0:
+            # The areas of the disease are measured in healthy scans as well.
+            settings["atrophy"] |= _NO_DISEASE
+        if settings["scanner"]["motion"]["share"] == 0:
+            settings["scanner"]["motion"] = {"share": 0}
+        # Its area is measured in the scans that do not carry it as well.
+        shortcut = settings["shortcut"]
+        options = [
+            key for key in _OF_SHORTCUT[shortcut["kind"]] if planned.shortcut or key == "area"
+        ]
+        settings["shortcut"] = {key: shortcut[key] for key in ("kind", *options)}
+        return sort_keys(settings)
+
+    def rows(self, wildcards: Any) -> list[dict[str, str]]:
+        """The table of a simulated cohort."""
+        return [scan.table_row() for scan in self.cohort_of(wildcards).planned.values()]
+
+    def scans(self, wildcards: Any) -> list[list[str]]:
+        """Image, patient, group and head of every scan that is simulated."""
+        cohort = self.cohort_of(wildcards)
+        planned = [cohort.planned[image] for image in cohort.scans]
+        return [[scan.image, scan.subject, scan.group, scan.head] for scan in planned]
+
+    def measures(self, wildcards: Any) -> list[str]:
+        """The files with the measured volumes of each scan's areas, in the order of `scans`."""
+        cohort = self.cohort_of(wildcards)
+        place = f"{layout.fill(layout.SOURCE, wildcards)}/truth"
+        return [f"{place}/{cohort.planned[image].folder}_truth.json" for image in cohort.scans]
+
+    def reference(self, wildcards: Any) -> str:
+        """The group that others are compared with: the last healthy one, else the last."""
+        groups = self.cohort_of(wildcards).settings["simulation"]["groups"]
+        simulated = {group for _, _, group, _ in self.scans(wildcards)}
+        found = [group for group in groups if group in simulated]
+        healthy = [group for group in found if not any(groups[group]["severity"])]
+        return (healthy or found)[-1]

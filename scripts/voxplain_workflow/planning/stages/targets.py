@@ -1,0 +1,84 @@
+"""The files that the target rules ask for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from voxplain.faults import SetupFault
+from voxplain_workflow.planning import layout
+from voxplain_workflow.planning.checks import check_apply, check_device
+from voxplain_workflow.planning.runs import Explained, TaskRun, retrained_folders
+from voxplain_workflow.planning.splits import chunk_numbers
+from voxplain_workflow.planning.stages.stage import Stage
+
+
+class Targets(Stage):
+    """The inputs of the target rules in the ``Snakefile``."""
+
+    def _of_cohorts(self, *names: str, simulated: bool = False) -> list[str]:
+        cohorts = self.plan.simulated if simulated else list(self.plan.cohorts)
+        return layout.each(f"{layout.COHORT}/{{name}}", cohort=cohorts, name=names)
+
+    def simulated(self, wildcards: Any) -> list[str]:
+        """The simulated cohorts' tables, and the DICOM of the classes that take part."""
+        cohorts = [self.plan.cohorts[name] for name in self.plan.simulated]
+        trees = [scan.place for cohort in cohorts for scan in cohort.scans.values()]
+        return trees + self._of_cohorts("source/scans.csv", simulated=True)
+
+    def converted(self, wildcards: Any) -> list[str]:
+        """The volume of every scan."""
+        return [path for cohort in self.plan.cohorts.values() for path in cohort.files(layout.T1W)]
+
+    def preprocessed(self, wildcards: Any) -> list[str]:
+        """The table of every cohort, and the page of its quality control."""
+        return self._of_cohorts("scans.tsv", "quality.html")
+
+    def all(self, wildcards: Any) -> list[str]:
+        """What a whole run makes; raises what is wrong with splits, networks or the device."""
+        runs = self.plan.runs
+        # The table of a simulated cohort belongs to what a run leaves, as it would with real data.
+        paths = self._of_cohorts("source/scans.csv", "simulation.tsv", simulated=True)
+        paths += self._of_cohorts("quality_gate.json", "quality.html")
+        paths += [path for task in runs.tasks for path in self._of_task(task)]
+        paths += [f"{network.folder}/cross_validation.tsv" for network in runs.networks]
+        paths += [path for run in runs.explained for path in self._of_heatmaps(run)]
+        paths += [f"{folder}/retraining.tsv" for folder in retrained_folders(runs.networks)]
+        if self.plan.settings["training"]["tensorboard"]:
+            paths += [layout.EVENTS.format(**run.wildcards) for run in runs.trainings]
+        paths += [layout.SUMMARY] * bool(runs.trainings)
+        paths += [layout.TRUST, layout.VIEWER] * bool(runs.explained)
+        return [*paths, layout.REPORT]
+
+    def _of_task(self, task: TaskRun) -> list[str]:
+        pattern = f"{layout.BASELINE}/cross_validation.tsv"
+        tables = layout.each(pattern, task.wildcards, baseline=task.baselines)
+        return [f"{task.folder}/splits.tsv", *tables]
+
+    def _of_heatmaps(self, run: Explained) -> list[str]:
+        """The comparison of methods for one training, and the heatmaps that are kept."""
+        paths = [f"{run.folder}/{table}.tsv" for table in run.tables]
+        paths += [f"{run.folder}/truth.png"] * bool(run.with_truth)
+        if self.plan.settings["heatmaps"]["keep_scans"]:
+            of = {"method": run.network.methods, "chunk": self.plan.runs.chunks(run.split)}
+            paths += layout.each(layout.CHUNK, run.wildcards, **of)
+        return paths
+
+    def applied(self, wildcards: Any) -> list[str]:
+        """Predictions, heatmaps and areas of new scans by networks that are trained already."""
+        settings = self.plan.settings
+        try:
+            if self.plan.local:
+                check_device(settings["device"])
+            check_apply(settings, self.plan.cohorts)
+        except SetupFault as fault:
+            raise SystemExit(str(fault)) from None
+        cohorts, size = settings["apply"]["cohorts"], settings["heatmaps"]["chunk_size"]
+        paths = layout.each(f"{layout.COHORT}/scans.tsv", cohort=cohorts)
+        of = {"network": list(settings["apply"]["networks"]), "method": self.plan.methods.of()}
+        for cohort in cohorts:
+            wildcards = {"cohort": cohort}
+            chunks = chunk_numbers(list(self.plan.cohorts[cohort].scans), size)
+            paths += layout.each(f"{layout.APPLIED}/predictions.tsv", wildcards, **of)
+            paths += layout.each(f"{layout.APPLIED}/{{method}}/areas.tsv", wildcards, **of)
+            paths += layout.each(layout.APPLIED_CHUNK, wildcards, **of, chunk=chunks)
+        return paths

@@ -1,0 +1,138 @@
+"""Networks and baselines, and how good they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from voxplain.cohort.demographics import AGE_SEX, AREAS, BASELINES
+from voxplain_workflow.planning import layout
+from voxplain_workflow.planning.resources import of_grid
+from voxplain_workflow.planning.settings import skull_settings, sort_keys
+from voxplain_workflow.planning.stages.split import SplitJobs
+
+# Options of the section `training` that do not affect a training: a seed is a wildcard of its own.
+_NO_RECIPE = ("seeds", "tensorboard")
+# What a brain in template space depends on.
+_PREPROCESSING = (
+    *("template", "resolution_mm", "bias_correction", "intensity_scale", "registration"),
+)
+
+
+class TrainJobs(SplitJobs):
+    """The jobs of ``rules/train.smk``."""
+
+    def settings(self, wildcards: Any) -> dict[str, Any]:
+        """How a network is built and trained."""
+        network = self.plan.networks[wildcards.model]
+        return sort_keys(
+            {
+                "model": {"name": network.name, **network.options},
+                "training": {**self._shared_recipe, **network.recipe},
+                "classes": self.classes(wildcards),
+                "preprocessing": self.preprocessing,
+                "roc_auc": self.roc_auc,
+            }
+        )
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """What the scans of a network depend on, to be compared where it is applied to others.
+
+        Which of the skull tools was used, the scans' own sidecars have.
+        """
+        skull = skull_settings(self.plan.settings)
+        return sort_keys({**self.section(*_PREPROCESSING), "skull": skull})
+
+    @property
+    def _shared_recipe(self) -> dict[str, Any]:
+        """How all networks are trained."""
+        section = self.plan.settings["training"]
+        return {key: value for key, value in section.items() if key not in _NO_RECIPE}
+
+    @property
+    def roc_auc(self) -> str:
+        """What the ROC AUC ranks scans by."""
+        return self.plan.settings["evaluation"]["roc_auc"]
+
+    def hyperparameters(self, wildcards: Any) -> dict[str, Any]:
+        """How a network is built and trained, in one table."""
+        network = self.plan.networks[wildcards.model]
+        return sort_keys({**network.options, **network.recipe, **self._shared_recipe})
+
+    def code_of_training(self, wildcards: Any) -> str:
+        """The code that trains this network, and no other network's."""
+        return self.plan.codes.of_training(wildcards.model)
+
+    def memory(self, wildcards: Any, attempt: int) -> int:
+        """Memory in MB of a training on a CPU."""
+        at_1_mm = self.plan.networks[wildcards.model].mb_at_1_mm
+        return of_grid(self.plan.settings["resolution_mm"], at_1_mm, 3000)(wildcards, attempt)
+
+    def folds(self, pattern: str) -> Callable[[Any], list[str]]:
+        """Input function: a file of every fold and seed of a cross-validation."""
+
+        def paths(wildcards: Any) -> list[str]:
+            folds = [split.name for split in self.plan.runs.task(wildcards).folds]
+            seeds = self.plan.settings["training"]["seeds"]
+            return layout.each(pattern, wildcards, split=folds, seed=seeds)
+
+        return paths
+
+    def scans(self, wildcards: Any) -> list[list[str]]:
+        """Cohort and image of the scans in a task's splits."""
+        return [[cohort, image] for cohort, image, *_ in self.people(wildcards)]
+
+    def volumes(self, wildcards: Any) -> list[str]:
+        """Their volumes, in the same order."""
+        scans = self.scans(wildcards)
+        return [self.plan.cohorts[name].files(layout.STORED, [image])[0] for name, image in scans]
+
+    def areas(self, wildcards: Any) -> list[str]:
+        """The mean intensities of their areas, where the baseline reads these."""
+        return [layout.fill(layout.AREA_MEANS, wildcards)] * (wildcards.baseline == AREAS)
+
+    def ages_and_sexes(self, wildcards: Any) -> list[list[Any]]:
+        """Age and sex of the people in a task's splits, where the baseline reads these."""
+        return self.people(wildcards) if wildcards.baseline == AGE_SEX else []
+
+    def baseline_label(self, wildcards: Any) -> str:
+        """What tables and figures call a baseline."""
+        return BASELINES[wildcards.baseline]
+
+    def all_predictions(self, wildcards: Any) -> list[str]:
+        """The predictions of all networks of the run."""
+        return [f"{run.folder}/predictions.tsv" for run in self.plan.runs.trainings]
+
+    def all_networks(self, wildcards: Any) -> list[dict[str, Any]]:
+        """Which network made each of `all_predictions`."""
+        return [
+            {
+                **run.wildcards,
+                "classes": list(run.network.of_task.classes),
+                "model": run.network.label,
+                "tested_on": run.split.test_cohort or run.network.of_task.cohort.name,
+            }
+            for run in self.plan.runs.trainings
+        ]
+
+    def all_baseline_predictions(self, wildcards: Any) -> list[str]:
+        """The predictions of all baselines of the run."""
+        found = self.plan.runs.baselines
+        return [f"{layout.BASELINE}/predictions.tsv".format(**baseline) for baseline in found]
+
+    def all_baselines(self, wildcards: Any) -> list[dict[str, Any]]:
+        """Which baseline made each of `all_baseline_predictions`."""
+        return [
+            {
+                **task.wildcards,
+                "classes": list(task.classes),
+                "model": BASELINES[baseline],
+                "tested_on": {
+                    split.name: split.test_cohort or task.cohort.name
+                    for split in sorted(task.splits, key=lambda split: split.name)
+                },
+            }
+            for task in self.plan.runs.tasks
+            for baseline in task.baselines
+        ]
