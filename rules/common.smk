@@ -14,7 +14,6 @@ from snakemake.settings.enums import Quietness
 # By this file's place: where voxplain is a module, workflow.basedir is the other workflow's.
 sys.path.insert(0, str(Path(str(workflow.current_basedir)).parent / "scripts"))
 
-from voxplain import __version__ as VERSION
 from voxplain.faults import SetupFault
 from voxplain_workflow.planning import layout
 from voxplain_workflow.planning.methods import EXPLAINING

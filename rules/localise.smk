@@ -5,7 +5,7 @@ rule carry_truth:
     """Carry what was changed in a simulated scan to the template by the scan's own registration."""
     input:
         truth=localise.truth_of_scan,
-        transform=intermediate(f"from-T1w_to-{layout.SPACE}_mode-image_xfm.h5"),
+        transform=intermediate(layout.TRANSFORM),
         sidecar=layout.scan_file(f"space-{layout.SPACE}_desc-preproc_T1w.json"),
         template=f"{layout.TEMPLATE}_T1w.nii.gz",
     output:

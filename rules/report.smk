@@ -28,7 +28,6 @@ rule report_results:
         runs=pages.runs,
         retrained=pages.retrained,
         config=pages.config,
-        version=VERSION,
         snakemake_version=SNAKEMAKE_VERSION,
         code=pages.code_of_report,
     script:

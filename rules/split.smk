@@ -4,7 +4,7 @@
 rule audit_split:
     """Look for leaks between the sides of a split and list its usable scans."""
     input:
-        quality=split.files(layout.scan_file("desc-quality_T1w.json"), "train", "test"),
+        quality=split.files(layout.QUALITY, "train", "test"),
     output:
         members=f"{layout.SPLIT}_members.tsv",
         audit=f"{layout.SPLIT}_audit.json",

@@ -2,7 +2,7 @@
 
 
 rule train_network:
-    """Train a network on one side of a split and test it on the other."""
+    """Train a network on one side of a split and predict the other."""
     input:
         members=f"{layout.SPLIT}_members.tsv",
         audit=f"{layout.SPLIT}_audit.json",
@@ -15,7 +15,7 @@ rule train_network:
         model=f"{layout.RUN}/model.pt",
         history=f"{layout.RUN}/history.tsv",
         predictions=f"{layout.RUN}/predictions.tsv",
-        metrics=f"{layout.RUN}/metrics.json",
+        record=f"{layout.RUN}/training.json",
     log:
         layout.log("train_network", *layout.of_split("{model}", "seed-{seed}")),
     benchmark:
@@ -30,10 +30,33 @@ rule train_network:
         runtime=growing(720),
     params:
         settings=train.settings,
-        version=VERSION,
         code=train.code_of_training,
     script:
         "../scripts/train_network.py"
+
+
+rule evaluate_network:
+    """Measure how good a network's predictions of its test scans are."""
+    input:
+        predictions=f"{layout.RUN}/predictions.tsv",
+        record=f"{layout.RUN}/training.json",
+    output:
+        metrics=f"{layout.RUN}/metrics.json",
+    log:
+        layout.log("evaluate_network", *layout.of_split("{model}", "seed-{seed}")),
+    benchmark:
+        layout.benchmark("evaluate_network", *layout.of_split("{model}", "seed-{seed}"))
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        roc_auc=train.roc_auc,
+        code=code_of("evaluate_network"),
+    script:
+        "../scripts/evaluate_network.py"
 
 
 rule write_events:

@@ -13,8 +13,8 @@ with job(snakemake):
     from voxplain.training.data import Scans
     from voxplain.training.device import choose_device
     from voxplain.training.loop import predict
-    from voxplain.training.metrics import predictions_table
     from voxplain.training.networks import load_network
+    from voxplain.training.predictions import predictions_table
 
     torch.set_num_threads(snakemake.threads)
     device = choose_device(snakemake.resources.device)

@@ -1,56 +1,36 @@
-"""Measure one scan's skull removal and registration, decide its fate, and draw both."""
+"""Measure one scan's skull removal and registration, and decide its fate."""
 
-from voxplain_workflow.jobs.frame import read_sidecar, scan_job, write_sidecar
+from voxplain_workflow.jobs.fates import scan_job
+from voxplain_workflow.jobs.sidecars import read_sidecar, write_sidecar
 
 with scan_job(snakemake, "quality"):
     import numpy as np
 
-    from voxplain.anatomy.quality import fluid_spaces, judge, measure_quality
-    from voxplain.plots.figures import save
-    from voxplain.plots.slices import plot_outline
+    from voxplain.anatomy.quality import judge, measure_quality
     from voxplain.volumes import read_array
 
     stripped = read_sidecar(snakemake.input.mask_sidecar)
     registered = read_sidecar(snakemake.input.sidecar)
-    head, grid = read_array(snakemake.input.head)
-    mask = read_array(snakemake.input.mask, np.uint8)[0] > 0
-    brain, template_grid = read_array(snakemake.input.registered)
+    mask, grid = read_array(snakemake.input.mask, np.uint8)
+    brain, _ = read_array(snakemake.input.registered)
     brain_mask = read_array(snakemake.input.registered_mask, np.uint8)[0] > 0
     template, _ = read_array(snakemake.input.template)
     template_mask = read_array(snakemake.input.template_mask, np.uint8)[0] > 0
     quality = measure_quality(
-        mask, grid.voxel_volume_ml, brain, brain_mask, template, template_mask
+        mask > 0, grid.voxel_volume_ml, brain, brain_mask, template, template_mask
     )
     settings = snakemake.params.settings
-    told = ("SkullStrippingTool", "SkullStrippingRung", "BiasField", "Registration")
-    fate = judge(quality, settings["thresholds"], settings["kept"])
+    kept = ("SkullStrippingTool", "SkullStrippingRung", "BiasField", "Registration")
     write_sidecar(
         snakemake.output.quality,
         {
-            "Fate": fate.as_dict(),
+            "Fate": judge(quality, settings["thresholds"], settings["kept"]).as_dict(),
             "SourceVoxelDataSha256": registered["SourceVoxelDataSha256"],
             "Quality": quality.as_dict(),
             "Processing": {
                 key: value
                 for key, value in {**stripped, **registered}.items()
-                if key.startswith(told)
+                if key.startswith(kept)
             },
         },
     )
-    name = f"{snakemake.wildcards.cohort} {snakemake.wildcards.image}: "
-    tool = " ".join(stripped[f"SkullStrippingMask{key}"] for key in ("Tool", "ToolVersion"))
-    if stripped["SkullStrippingTrials"][1:]:
-        tool += f" ({stripped['SkullStrippingRung']})"
-    mask_title = f"{name}brain mask by {tool}, {quality.brain_volume_ml:.0f} ml ({fate.status})"
-    mask_figure = plot_outline(head, mask, grid, mask_title)
-    # Bitmaps to look through by the hundred: a screen's resolution will do.
-    save(mask_figure, snakemake.output.mask_picture, dpi=150)
-    registration_figure = plot_outline(
-        brain,
-        template_mask,
-        template_grid,
-        f"{name}in template space, outlines of the template, overlap {quality.overlap:.3f}, "
-        f"similarity {quality.similarity:.3f} ({fate.status})",
-        inner=fluid_spaces(template, template_mask),
-    )
-    save(registration_figure, snakemake.output.registration_picture, dpi=150)

@@ -1,6 +1,7 @@
 """Look for leaks between the sides of a split and list the scans that came through."""
 
-from voxplain_workflow.jobs.frame import job, write_sidecar
+from voxplain_workflow.jobs.frame import job
+from voxplain_workflow.jobs.sidecars import write_sidecar
 
 with job(snakemake):
     import csv

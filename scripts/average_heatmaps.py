@@ -1,6 +1,7 @@
 """Average a method's heatmaps over the test scans of one class."""
 
-from voxplain_workflow.jobs.frame import job, write_sidecar
+from voxplain_workflow.jobs.frame import job
+from voxplain_workflow.jobs.sidecars import write_sidecar
 
 with job(snakemake):
     import numpy as np

@@ -1,6 +1,7 @@
 """Carry what was changed in a simulated scan to the template by the scan's own registration."""
 
-from voxplain_workflow.jobs.frame import read_sidecar, scan_job, write_sidecar
+from voxplain_workflow.jobs.fates import scan_job
+from voxplain_workflow.jobs.sidecars import read_sidecar, write_sidecar
 
 with scan_job(snakemake, "register"):
     import numpy as np

@@ -1,6 +1,7 @@
 """Decide once for a cohort which tool removes the skull, in the environment that will run it."""
 
-from voxplain_workflow.jobs.frame import job, write_sidecar
+from voxplain_workflow.jobs.frame import job
+from voxplain_workflow.jobs.sidecars import write_sidecar
 
 with job(snakemake):
     from voxplain.anatomy.skull import find_tool

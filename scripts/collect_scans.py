@@ -8,6 +8,7 @@ with job(snakemake):
 
     import pandas as pd
 
+    from voxplain import __version__
     from voxplain.cohort.fates import collect_fates, write_fates
     from voxplain.cohort.overview import describe_people, find_oddities
     from voxplain.faults import SetupFault
@@ -39,7 +40,7 @@ with job(snakemake):
         "Name": f"voxplain, cohort {snakemake.wildcards.cohort}",
         "BIDSVersion": "1.10.0",
         "DatasetType": "derivative",
-        "GeneratedBy": [{"Name": "voxplain", "Version": snakemake.params.version}],
+        "GeneratedBy": [{"Name": "voxplain", "Version": __version__}],
     }
     Path(snakemake.output.description).write_text(json.dumps(write, indent=2) + "\n")
     # What BIDS has no names for: pictures, digests of sources, transforms, stored voxels, fates.

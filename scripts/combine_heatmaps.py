@@ -1,6 +1,7 @@
 """Combine the heatmaps of some scans by several methods into one score a voxel."""
 
-from voxplain_workflow.jobs.frame import job, write_sidecar
+from voxplain_workflow.jobs.frame import job
+from voxplain_workflow.jobs.sidecars import write_sidecar
 
 with job(snakemake):
     from pathlib import Path

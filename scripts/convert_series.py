@@ -1,6 +1,7 @@
 """Convert one scan's DICOM series to NIfTI, and record what it was made from."""
 
-from voxplain_workflow.jobs.frame import scan_job, write_sidecar
+from voxplain_workflow.jobs.fates import scan_job
+from voxplain_workflow.jobs.sidecars import write_sidecar
 
 with scan_job(snakemake, "convert"):
     from pathlib import Path

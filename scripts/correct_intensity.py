@@ -1,6 +1,7 @@
 """Take out the coil's bias field and the scanner's gain of one scan's brain."""
 
-from voxplain_workflow.jobs.frame import read_sidecar, scan_job, write_sidecar
+from voxplain_workflow.jobs.fates import scan_job
+from voxplain_workflow.jobs.sidecars import read_sidecar, write_sidecar
 
 with scan_job(snakemake, "intensity"):
     import numpy as np

@@ -1,6 +1,7 @@
 """Fit the voxelwise mean and SD on the training scans of a split, and on nothing else."""
 
-from voxplain_workflow.jobs.frame import job, write_sidecar
+from voxplain_workflow.jobs.frame import job
+from voxplain_workflow.jobs.sidecars import write_sidecar
 
 with job(snakemake):
     import numpy as np

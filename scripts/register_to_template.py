@@ -1,6 +1,7 @@
 """Register one scan's brain to the template."""
 
-from voxplain_workflow.jobs.frame import read_sidecar, scan_job, write_sidecar
+from voxplain_workflow.jobs.fates import scan_job
+from voxplain_workflow.jobs.sidecars import read_sidecar, write_sidecar
 
 with scan_job(snakemake, "register"):
     from importlib.metadata import version

@@ -5,6 +5,7 @@ from voxplain_workflow.jobs.frame import job
 with job(snakemake):
     from pathlib import Path
 
+    from voxplain import __version__
     from voxplain.pages import Page
     from voxplain_workflow.reports.citations import Used
     from voxplain_workflow.reports.report import (
@@ -26,7 +27,7 @@ with job(snakemake):
             f"The files of this page lie in {FILES} beside it: move or pass on both together. "
             "Tables sort by a click on their head, and name the file that they are from.",
         ],
-        f"Made by voxplain {params.version}.",
+        f"Made by voxplain {__version__}.",
         wide=True,
     )
     Path(output.files).mkdir(parents=True, exist_ok=True)
@@ -42,5 +43,5 @@ with job(snakemake):
         followed=any(run["followed"] for run in params.runs),
         randomised=any(run["randomised"] for run in params.runs),
     )
-    report_making(report, params.config, used, params.version, params.snakemake_version)
+    report_making(report, params.config, used, __version__, params.snakemake_version)
     page.write(output.page)

@@ -5,6 +5,7 @@ from voxplain_workflow.jobs.frame import job
 with job(snakemake):
     from pathlib import Path
 
+    from voxplain import __version__
     from voxplain.cohort.fates import read_fates
     from voxplain.cohort.outliers import find_outliers
     from voxplain_workflow.reports.quality import page_of_quality, table_of_flags
@@ -16,6 +17,6 @@ with job(snakemake):
     pairs = zip(params.images, params.masks, params.registrations, strict=True)
     pictures = {image: {"mask": m, "registration": r} for image, m, r in pairs}
     folder = Path(output.page).parent
-    page_of_quality(snakemake.wildcards.cohort, table, pictures, folder, params.version).write(
+    page_of_quality(snakemake.wildcards.cohort, table, pictures, folder, __version__).write(
         output.page
     )

@@ -1,6 +1,7 @@
 """Simulate one scan, as a DICOM series in the archive's tree, with what was changed in it."""
 
-from voxplain_workflow.jobs.frame import job, write_sidecar
+from voxplain_workflow.jobs.frame import job
+from voxplain_workflow.jobs.sidecars import write_sidecar
 
 with job(snakemake):
     from dataclasses import asdict

@@ -1,6 +1,7 @@
 """Find the brain in a user's own head volume, which scans will be simulated from."""
 
-from voxplain_workflow.jobs.frame import job, read_sidecar
+from voxplain_workflow.jobs.frame import job
+from voxplain_workflow.jobs.sidecars import read_sidecar
 
 with job(snakemake):
     import numpy as np

@@ -1,6 +1,7 @@
 """Find the brain in one scan's head."""
 
-from voxplain_workflow.jobs.frame import read_sidecar, scan_job, write_sidecar
+from voxplain_workflow.jobs.fates import scan_job
+from voxplain_workflow.jobs.sidecars import read_sidecar, write_sidecar
 
 with scan_job(snakemake, "strip"):
     import numpy as np

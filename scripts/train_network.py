@@ -1,6 +1,7 @@
-"""Train a network on one side of a split and test it on the other."""
+"""Train a network on one side of a split and predict the other."""
 
-from voxplain_workflow.jobs.frame import job, write_sidecar
+from voxplain_workflow.jobs.frame import job
+from voxplain_workflow.jobs.sidecars import write_sidecar
 
 with job(snakemake):
     import json
@@ -10,6 +11,7 @@ with job(snakemake):
     import pandas as pd
     import torch
 
+    from voxplain import __version__
     from voxplain.cohort.leakage import Member, check_fitted_on
     from voxplain.models import build_model, describe_model
     from voxplain.training.checkpoints import checkpoint_path, remove_checkpoints
@@ -22,8 +24,8 @@ with job(snakemake):
         seed_everything,
         train,
     )
-    from voxplain.training.metrics import measure, per_patient, predictions_table
     from voxplain.training.networks import save_network
+    from voxplain.training.predictions import predictions_table
     from voxplain.training.statistics import read_statistics
 
     torch.set_num_threads(snakemake.threads)
@@ -90,14 +92,12 @@ with job(snakemake):
         report=report,
     )
     table = predictions_table(test_rows, predict(model, test_scans, device), classes)
-    told = {
+    training_record = {
         "model": label,
         "task": snakemake.wildcards.task,
         "split": snakemake.wildcards.split,
         "seed": seed,
         "classes": classes,
-        "scan": measure(table, classes, settings["roc_auc"]),
-        "patient": measure(per_patient(table, classes), classes, settings["roc_auc"]),
         "train_scans": len(train_scans),
         "parameters": sum(p.numel() for p in model.parameters()),
     }
@@ -115,11 +115,11 @@ with job(snakemake):
         seed=seed,
         trained_on=list(members.loc[members["side"] == "train", "image"]),
         trained_on_patients=sorted(set(members.loc[members["side"] == "train", "patient"])),
-        versions={"voxplain": snakemake.params.version, "torch": str(torch.__version__)},
+        versions={"voxplain": __version__, "torch": str(torch.__version__)},
         device=str(device),
         precision=precision,
     )
     pd.DataFrame(map(asdict, history)).to_csv(snakemake.output.history, sep="\t", index=False)
     table.to_csv(snakemake.output.predictions, sep="\t", index=False, float_format="%.6f")
-    write_sidecar(snakemake.output.metrics, told)
+    write_sidecar(snakemake.output.record, training_record)
     remove_checkpoints(output.parent)

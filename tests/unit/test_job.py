@@ -12,9 +12,8 @@ import pytest
 from matplotlib.image import imread
 
 from voxplain.faults import DataFault, Fate, failed
-from voxplain.plots.figures import save
-from voxplain.plots.slices import plot_text
 from voxplain.volumes import read_array
+from voxplain_workflow.jobs.fates import LOST_SCAN
 
 OUTPUTS = ("sidecar.json", "brain.nii.gz", "transform.h5")
 
@@ -26,7 +25,9 @@ def run(tmp_path, repository):
     def run_job(body, context='scan_job(snakemake, "strip")', threads=3, outputs=OUTPUTS, log=None):
         lines = f"""\
             from types import SimpleNamespace
-            from voxplain_workflow.jobs.frame import job, read_sidecar, scan_job, write_sidecar
+            from voxplain_workflow.jobs.fates import scan_job
+            from voxplain_workflow.jobs.frame import job
+            from voxplain_workflow.jobs.sidecars import read_sidecar, write_sidecar
             snakemake = SimpleNamespace(
                 input=SimpleNamespace(sidecar={str(tmp_path / "before.json")!r}),
                 output={[str(tmp_path / name) for name in outputs]!r},
@@ -75,13 +76,10 @@ def test_the_empty_volume_of_a_lost_scan_is_refused_by_every_reader(run):
         read_array(volume)
 
 
-def test_the_picture_of_a_lost_scan_is_a_picture_of_its_reason(run):
-    drawn = run(FAULT, outputs=("picture.png",)).outputs["picture.png"]
-    expected = drawn.with_name("expected.png")
-    save(plot_text("failed in strip", FATE.reason, FATE.remedy), expected)
-    picture = imread(drawn)
-    assert np.unique(picture[..., 0]).size > 10  # letters with smooth edges on one ground
-    np.testing.assert_allclose(picture, imread(expected), atol=0.02)
+def test_the_picture_of_a_lost_scan_says_that_it_was_lost(run):
+    picture = run(FAULT, outputs=("picture.png",)).outputs["picture.png"]
+    assert picture.read_bytes() == LOST_SCAN.read_bytes()
+    assert np.unique(imread(picture)[..., 0]).size > 10  # letters with smooth edges on one ground
 
 
 def test_outputs_that_were_written_before_the_fault_do_not_survive_it(run, tmp_path):

@@ -37,14 +37,16 @@ EXPLAIN = {"explain_scans"} | COMBINE | FORGET
 # By methods whose maps are not remade while the network forgets.
 EXPLAIN_OTHERS = EXPLAIN - FORGET | TRUST
 SUMMARISE = {"evaluate_folds", "summarise_networks"} | TRUST
+MEASURES = {"evaluate_network"} | SUMMARISE
 BASELINE = {"fit_baseline", "summarise_networks"} | TRUST
-EVALUATE = {"train_network"} | SUMMARISE
+EVALUATE = {"train_network"} | MEASURES
 TRAIN = EVALUATE | EXPLAIN
 FIT = {"fit_statistics"} | TRAIN
 DIFFER = {"map_group_difference", "localise_difference"}
 AUDIT = {"audit_split", "report_splits"} | FIT | DIFFER | BASELINE
 COLLECT = {"collect_scans", "check_scans", "show_quality"}
-QUALITY = {"assess_quality"} | COLLECT | AUDIT
+DRAW = {"draw_quality"} | COLLECT
+QUALITY = {"assess_quality"} | DRAW | AUDIT
 REGISTER = {"register_to_template", "carry_truth", "measure_areas"} | QUALITY
 CORRECT = {"correct_intensity"} | REGISTER
 STRIP = {"strip_skull"} | CORRECT
@@ -56,8 +58,26 @@ COHORT = SIMULATE | {"write_scan_table"}
 FOLDS = {"audit_split", "report_splits", "fit_statistics"} | EVALUATE | BASELINE
 FIXED = AUDIT - {"evaluate_folds"}
 
+# All that draws, and what follows: no scan is registered anew, no network trained.
+FIGURES = (
+    {
+        *(
+            "check_simulation",
+            "evaluate_folds",
+            "summarise_networks",
+            "compare_methods",
+            "show_truth",
+        ),
+        *("compare_localisation", "compare_faithfulness", "compare_randomisation"),
+    }
+    | DRAW
+    | TRUST
+)
+
+SLICES = {"compare_methods", "compare_localisation", "show_truth"} | DRAW | TRUST
+
 # A healthy twin is a scan of its own, and finished with the scan that it belongs to.
-TWIN = {*SCAN_CHAIN, "measure_residual"} | COLLECT
+TWIN = {*SCAN_CHAIN, "measure_residual"} - {"draw_quality"} | COLLECT
 
 # Key, as its place in the schema -> a new value -> the rules that run again.
 SIMULATION = "cohorts.tiny.simulation"
@@ -120,7 +140,7 @@ TABLE = {
     "training.deterministic": (False, TRAIN),
     "training.seeds": ([1, 2], TRAIN | {"compare_runs"}),
     "training.tensorboard": (True, {"write_events"}),
-    "evaluation.roc_auc": ("hard_labels", TRAIN | BASELINE),
+    "evaluation.roc_auc": ("hard_labels", MEASURES | BASELINE),
     "evaluation.baselines": (["areas"], {"summarise_networks"} | TRUST),
     "device": ("auto", set()),
     "heatmaps.methods": (
@@ -353,6 +373,11 @@ def test_one_more_repeat_or_seed_trains_only_the_new_networks(key, value, traine
         ("voxplain/anatomy/register.py", STRIP),
         ("voxplain/store.py", REGISTER),
         ("voxplain/training/cropped.py", TRAIN),
+        ("voxplain/training/predictions.py", TRAIN | BASELINE),
+        ("voxplain/plots/slices.py", SLICES),
+        ("voxplain/plots/figures.py", FIGURES),
+        ("voxplain_workflow/jobs/frame.py", set()),
+        ("voxplain_workflow/running/start.py", set()),
         ("voxplain/comparison/localisation.py", LOCALISE | TELL),
         ("voxplain/comparison/faithfulness.py", FOLLOW | FORGET),
         ("voxplain/comparison/faithfulness_tables.py", TELL),
@@ -371,7 +396,7 @@ def test_one_more_repeat_or_seed_trains_only_the_new_networks(key, value, traine
             "voxplain/comparison/distance.py",
             COMPARE | {"compare_localisation", "show_truth"} | TRUST,
         ),
-        ("voxplain/training/metrics.py", TRAIN | BASELINE),
+        ("voxplain/training/metrics.py", MEASURES | BASELINE),
         ("voxplain/comparison/auc.py", SUMMARISE),
         ("voxplain/comparison/baselines.py", BASELINE),
         ("correct_intensity.py", CORRECT),

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from voxplain.training.metrics import PROBABILITY
+from voxplain.training.predictions import PROBABILITY
 
 DRAWS = 2000
 SEED = 0

@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 from voxplain.cohort.leakage import TEST, TRAIN
 from voxplain.faults import SetupFault
-from voxplain.training.metrics import predictions_table
+from voxplain.training.predictions import predictions_table
 
 
 def make_classifier(numbers: Sequence[str], categories: Sequence[str]) -> Pipeline:

@@ -10,29 +10,10 @@ import pandas as pd
 from sklearn import metrics
 
 from voxplain.faults import SetupFault
+from voxplain.training.predictions import PROBABILITY
 
 MEASURES = ("accuracy", "balanced_accuracy", "roc_auc", "sensitivity", "specificity")
 ROC_AUCS = ("probabilities", "hard_labels")
-PROBABILITY = "probability_{}"  # column of a class's probability in a table of predictions
-
-
-def predictions_table(
-    members: pd.DataFrame, probabilities: np.ndarray, classes: Sequence[str]
-) -> pd.DataFrame:
-    """One row a test scan: who it is, its class, and the probability of each class.
-
-    Parameters
-    ----------
-    members
-        Columns ``image``, ``patient`` and ``class``, one row a scan.
-    probabilities
-        ``[scans, classes]``, in the order of ``members`` and ``classes``.
-    """
-    table = members[["image", "patient", "class"]].reset_index(drop=True)
-    table["predicted"] = [classes[place] for place in probabilities.argmax(1)]
-    for place, group in enumerate(classes):
-        table[PROBABILITY.format(group)] = probabilities[:, place]
-    return table
 
 
 def per_patient(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
@@ -58,7 +39,7 @@ def measure(
     Parameters
     ----------
     table
-        From :func:`predictions_table` or :func:`per_patient`.
+        From :func:`voxplain.training.predictions.predictions_table` or :func:`per_patient`.
     classes
         The disease first: sensitivity is the recall of the first class, specificity that of all
         others against it.

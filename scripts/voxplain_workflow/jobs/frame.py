@@ -1,13 +1,12 @@
-"""How a job starts and ends: its log, its threads, and what becomes of a fault.
+"""How a job starts and ends: its log, its threads, and its exit status.
 
-A fault of one scan's data is written down as the scan's fate, and the job ends well, so that the
-other scans go on. Any other error ends the job with exit status 1, and Snakemake retries or reports
-it; its log ends with one line that says what to do, or with the traceback of what nobody foresaw.
+An error ends the job with exit status 1, and Snakemake retries or reports it; its log ends with one
+line that says what to do, or with the traceback of what nobody foresaw. Nothing here computes a
+result: fingerprints leave this module out (:mod:`voxplain_workflow.planning.fingerprint`).
 """
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import signal
@@ -15,23 +14,14 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from voxplain.faults import DataFault, Fate, SetupFault, failed
+from voxplain.faults import DataFault, SetupFault
 from voxplain_workflow.running.start import is_full
-
-
-class _GivenUp(Exception):
-    """The scan was given up in an earlier stage; its fate is handed on."""
-
-    def __init__(self, fate: Fate) -> None:
-        super().__init__(fate.reason)
-        self.fate = fate
-
 
 # How the last line of a log begins; voxplain_workflow.running.failures looks for them.
 DONE = "done in "
@@ -77,7 +67,7 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
 def _fail(why: str, snakemake: Any, terminal: int) -> NoReturn:
     """End the job with a last line in its log or, where nothing can be written, on the terminal."""
     # Libraries say "cannot write" in many ways, and of a full disk nothing.
-    full = _full_disk(snakemake.output)
+    full = full_disk(snakemake.output)
     if full:
         why = f"no space is left on the disk of {full}; free some and run again ({why})"
     line = f"{ERROR}{why}"
@@ -88,7 +78,7 @@ def _fail(why: str, snakemake: Any, terminal: int) -> NoReturn:
     sys.exit(1)
 
 
-def _full_disk(outputs: Any) -> Path | None:
+def full_disk(outputs: Any) -> Path | None:
     """The folder of an output, or of scratch files, whose disk is full."""
     places = [*(Path(path).parent for path in outputs), Path(tempfile.gettempdir())]
     for folder in dict.fromkeys(places):
@@ -112,51 +102,3 @@ def _peak_memory() -> str:
     unit = 1 if sys.platform == "darwin" else 1024
     told = [round(size * unit / 1e6) for size in (own, child)]
     return f"peak memory {told[0]} MB, of its largest child process {told[1]} MB"
-
-
-@contextmanager
-def scan_job(snakemake: Any, stage: str) -> Iterator[None]:
-    """Run one scan's job of a stage.
-
-    Where the data is at fault, every declared output is still written: sidecars with the fate,
-    volumes empty, which every reader refuses.
-    """
-    with job(snakemake):
-        try:
-            yield
-        except DataFault as fault:
-            if _full_disk(snakemake.output):
-                raise  # what broke off on a full disk says nothing about the scan
-            _write_fate(snakemake.output, failed(stage, fault))
-        except _GivenUp as earlier:
-            _write_fate(snakemake.output, earlier.fate)
-
-
-def read_sidecar(path: str | Path) -> dict[str, Any]:
-    """Read an earlier stage's sidecar; if the scan was given up there, so it is here."""
-    sidecar = json.loads(Path(path).read_text(encoding="utf-8"))
-    if sidecar.get("Fate", {}).get("status", "usable") != "usable":
-        raise _GivenUp(Fate(**sidecar["Fate"]))
-    return sidecar
-
-
-def write_sidecar(path: str | Path, fields: Mapping[str, Any]) -> None:
-    """Write a JSON sidecar."""
-    text = json.dumps(fields, indent=2, ensure_ascii=False)
-    Path(path).write_text(text + "\n", encoding="utf-8")
-
-
-def _write_fate(outputs: Any, fate: Fate) -> None:
-    print(f"{fate.status} in {fate.stage}: {fate.reason}; {fate.remedy}", flush=True)
-    for path in map(Path, outputs):
-        if path.suffix == ".json":
-            write_sidecar(path, {"Fate": fate.as_dict()})
-        elif path.suffix == ".png":
-            from voxplain.plots.figures import save
-            from voxplain.plots.slices import plot_text
-
-            save(plot_text(f"{fate.status} in {fate.stage}", fate.reason, fate.remedy), path)
-        elif path.suffix == ".sha256":
-            path.touch()  # what was read stays on record, so that a mended file is noticed
-        else:
-            path.write_bytes(b"")

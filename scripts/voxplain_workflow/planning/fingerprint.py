@@ -16,6 +16,9 @@ from pathlib import Path
 # :mod:`voxplain_workflow.planning.code`.
 _REGISTRIES = ("METHODS", "MODELS")
 
+# Imported by jobs, and no part of any result: what writes logs and exit statuses.
+_FRAME = "voxplain_workflow.jobs.frame"
+
 
 def fingerprint(
     script: str | Path,
@@ -66,7 +69,8 @@ def fingerprint(
         if path not in digests:
             digests[path], names = _parse(path, os.stat(path).st_mtime_ns)
             for name in names - known:
-                waiting += _module_files(name, folder)
+                if not f"{name}.".startswith(f"{_FRAME}."):
+                    waiting += _module_files(name, folder)
             known |= names
     # The script counts by its content, wherever the checkout lies; modules by their place as well.
     inside = f"{folder}{os.sep}"

@@ -32,6 +32,10 @@ def scan_file(suffix: str, kind: str = "anat") -> str:
 T1W = scan_file("T1w.nii.gz")
 DIGESTS = scan_file("T1w.sha256", kind="provenance")
 QUALITY = scan_file("desc-quality_T1w.json")
+# Of the brain mask, and of the brain in template space.
+MASK_PICTURE = scan_file("desc-brain_mask.png", kind="figures")
+REGISTRATION_PICTURE = scan_file(f"space-{SPACE}_desc-preproc_T1w.png", kind="figures")
+PICTURES = (MASK_PICTURE, REGISTRATION_PICTURE)
 PREPROCESSED = scan_file(f"space-{SPACE}_desc-preproc_T1w.nii.gz")
 # What is trained on and explained: the brain's voxels in 16 bits.
 STORED = scan_file(f"space-{SPACE}_desc-preproc_T1w.npy")

@@ -30,6 +30,7 @@ SCAN_CHAIN = (
     "correct_intensity",
     "register_to_template",
     "assess_quality",
+    "draw_quality",
 )
 # In forward passes; a step of training takes as many.
 GRADIENT = METHODS["sensitivity"].passes
@@ -180,8 +181,9 @@ def _of_scans(cohort: Cohort, twins: int) -> Iterator[tuple[str, Work]]:
         yield "simulate_scan", _of(n)
         yield "check_simulation", _of(1)
     yield "choose_skull_tool", _of(1)
-    for rule in SCAN_CHAIN[1:]:
+    for rule in SCAN_CHAIN[1:-1]:
         yield rule, _of(n)
+    yield "draw_quality", _of(len(cohort.scans))  # nobody looks at twins
     yield "carry_truth", _of(sum(map(cohort.has_truth, cohort.scans)))
     yield "measure_residual", _of(twins)
     for rule in ("collect_scans", "check_scans", "show_quality"):
@@ -210,6 +212,7 @@ def _of_network(network: NetworkRun, plan: Plan) -> Iterator[tuple[str, Work]]:
     passes *= plan.networks[name].recipe["epochs"]
     trainings = seeds * len(splits)
     yield "train_network", _of(trainings, seeds * passes * steps)
+    yield "evaluate_network", _of(trainings)
     yield "write_events", _of(trainings * plan.settings["training"]["tensorboard"])
     yield "evaluate_folds", _of(1)
 

@@ -23,7 +23,7 @@ _REGISTRATION_MINUTES = {"affine": 10, "syn_fast": 10, "syn_quick": 20, "syn": 2
 
 
 class PreprocessJobs(Stage):
-    """The jobs of ``rules/convert.smk`` and ``rules/preprocess.smk``."""
+    """The jobs of ``rules/convert.smk``, ``rules/preprocess.smk`` and ``rules/quality.smk``."""
 
     def source(self, wildcards: Any) -> list[str]:
         """The folder or file of one scan, and the files that belong to it.
@@ -113,19 +113,19 @@ class PreprocessJobs(Stage):
         return sort_keys({"thresholds": thresholds, "kept": wildcards.image in section["keep"]})
 
     def assessed(self, wildcards: Any) -> list[str]:
-        """The quality of every processed scan, each with its truth in the template's space.
+        """The quality and pictures of every processed scan, with its truth in template space.
 
-        Of all scans that were simulated with a disease or a shortcut, not only of those that are
-        explained now: where intermediate volumes are not kept, the registration that carries the
-        truth is gone later. Side by side, so that ``--batch`` takes whole scans, and their healthy
-        twins with them.
+        The truth of all scans that were simulated with a disease or a shortcut, not only of those
+        that are explained now: where intermediate volumes are not kept, the registration that
+        carries it is gone later, and so is what pictures are drawn from. Side by side, so that
+        ``--batch`` takes whole scans, and their healthy twins with them.
         """
         cohort = self.cohort_of(wildcards)
         # Without splits nothing is explained, and nobody needs a twin.
         twinned = {} if self.plan.fault else self.plan.runs.twinned
         paths = []
         for image in cohort.scans:
-            files = [layout.QUALITY]
+            files = [layout.QUALITY, *layout.PICTURES]
             files += [layout.TRUTH] * cohort.has_truth(image)
             files += [layout.RESIDUAL] * (image in twinned.get(cohort.name, ()))
             paths += [path for file in files for path in cohort.files(file, [image])]
@@ -135,11 +135,11 @@ class PreprocessJobs(Stage):
         """The image ids of the processed scans."""
         return list(self.cohort_of(wildcards).scans)
 
-    def pictures(self, suffix: str) -> Callable[[Any], list[str]]:
+    def pictures(self, pattern: str) -> Callable[[Any], list[str]]:
         """Function: a picture of every processed scan, in the order of `images`."""
 
         def paths(wildcards: Any) -> list[str]:
-            return self.cohort_of(wildcards).files(layout.scan_file(suffix, kind="figures"))
+            return self.cohort_of(wildcards).files(pattern)
 
         return paths
 

@@ -41,6 +41,7 @@ class Targets(Stage):
         paths += self._of_cohorts("quality_gate.json", "quality.html")
         paths += [path for task in runs.tasks for path in self._of_task(task)]
         paths += [f"{network.folder}/cross_validation.tsv" for network in runs.networks]
+        paths += [f"{run.folder}/metrics.json" for run in runs.trainings]
         paths += [path for run in runs.explained for path in self._of_heatmaps(run)]
         paths += [f"{folder}/retraining.tsv" for folder in retrained_folders(runs.networks)]
         if self.plan.settings["training"]["tensorboard"]:

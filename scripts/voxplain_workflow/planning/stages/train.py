@@ -31,7 +31,6 @@ class TrainJobs(SplitJobs):
                 "training": {**self._shared_recipe, **network.recipe},
                 "classes": self.classes(wildcards),
                 "preprocessing": self.preprocessing,
-                "roc_auc": self.roc_auc,
             }
         )
 

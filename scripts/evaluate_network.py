@@ -1,0 +1,20 @@
+"""Measure how good a network's predictions of its test scans are."""
+
+from voxplain_workflow.jobs.frame import job
+from voxplain_workflow.jobs.sidecars import read_sidecar, write_sidecar
+
+with job(snakemake):
+    import pandas as pd
+
+    from voxplain.training.metrics import measure, per_patient
+
+    record = read_sidecar(snakemake.input.record)
+    classes, roc_auc = record["classes"], snakemake.params.roc_auc
+    scans = pd.read_csv(
+        snakemake.input.predictions, sep="\t", dtype={"patient": str}, keep_default_na=False
+    )
+    measures = {
+        "scan": measure(scans, classes, roc_auc),
+        "patient": measure(per_patient(scans, classes), classes, roc_auc),
+    }
+    write_sidecar(snakemake.output.metrics, {**record, **measures})
