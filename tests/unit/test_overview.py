@@ -83,6 +83,13 @@ def test_magnets_visits_and_sexes_are_compared_within_a_person():
     assert told["visits with several scans"] == "011_S_0003 SC (2)"
 
 
+def test_a_visit_is_of_a_person_however_the_subject_is_spelled():
+    rows = [row("I1"), row("I2", "011s0003"), row("I3", "Jürg"), row("I4", "Jrg")]
+    oddities = {r["finding"]: r["which"] for r in find_oddities(rows, [])}
+    assert oddities["visits with several scans"] == "011_S_0003 SC (2)"
+    assert describe_people(rows)[0]["patients"] == 3
+
+
 def test_of_many_only_the_first_are_named():
     told = {r["finding"]: r for r in find_oddities(COHORT, [f"I{n}" for n in range(25)])}
     told = told["images that the table does not name"]

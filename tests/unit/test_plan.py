@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voxplain.cohort.plan import DESCRIPTION, EXPORT_COLUMNS, plan_cohort, visit_month
+from voxplain.cohort.plan import DESCRIPTION, EXPORT_COLUMNS, plan_cohort
 from voxplain.cohort.progression import derive_progression
 from voxplain.cohort.scans import list_scans
 from voxplain.faults import SetupFault
@@ -274,11 +274,9 @@ def test_the_visits_of_a_patient_share_anatomy_head_and_sex_and_lie_months_apart
         assert (days[2] - days[0]).days == pytest.approx(365, abs=1)
 
 
-@pytest.mark.parametrize(
-    ("visit", "months"), [("sc", 0), ("bl", 0), ("m06", 6), ("m12", 12), ("m120", 120), ("m00", 0)]
-)
-def test_a_visit_code_means_its_month(visit, months):
-    assert visit_month(visit) == months
+def test_a_visit_code_without_a_month_is_refused_by_name():
+    with pytest.raises(SetupFault, match="has a visit 'month 6'; allowed: sc, bl, m06"):
+        plan(visits={"sc": 1, "month 6": 1})
 
 
 def test_the_table_of_a_plan_is_read_back_as_its_scans():

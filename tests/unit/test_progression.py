@@ -14,7 +14,7 @@ from voxplain.cohort.progression import (
     check_task,
     derive_progression,
 )
-from voxplain.cohort.scans import Scan
+from voxplain.cohort.scan import Scan
 from voxplain.faults import Fate, SetupFault
 
 START = datetime.date(2005, 9, 12)

@@ -6,12 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voxplain.cohort.scans import (
-    COLUMN_NAMES,
-    class_in,
-    find_columns,
-    list_scans,
-)
+from voxplain.cohort.scan import class_in
+from voxplain.cohort.scans import COLUMN_NAMES, find_columns, list_scans
 from voxplain.cohort.tables import read_table
 from voxplain.cohort.trees import find_images
 from voxplain.faults import SetupFault
@@ -373,6 +369,35 @@ def test_rows_that_say_different_things_of_an_image_all_fail(other):
         assert "lines 2, 3 of scans.csv" in scan.fate.reason
         assert "I7" in scan.fate.reason
     assert good.fate is None
+
+
+def test_rows_that_spell_the_subject_of_an_image_in_two_ways_say_the_same():
+    first, second = scans_of([row(image="I7"), row(image="I7", subject="011s0003")])
+    assert (first.fate, second.fate.status) == (None, "duplicate")
+
+
+def test_subjects_that_differ_only_in_where_a_separator_stands_fail_by_name():
+    subjects = ["1-11", "11-1", "111", "1-11", "1-12", "11-3"]
+    scans = scans_of([row(f"I{n}", subject=subject) for n, subject in enumerate(subjects)])
+    for scan in scans[:4]:
+        assert (scan.fate.status, scan.fate.stage) == ("failed", "table")
+        assert "subjects '1-11', '11-1', '111' may be one patient or several" in scan.fate.reason
+        assert "scans.csv" in scan.fate.remedy
+    assert [scan.fate for scan in scans[4:]] == [None, None]
+
+
+@pytest.mark.parametrize("other", ["011S0003", "011-s-0003", "011 S0003", " 011_S_0003 "])
+def test_a_spelling_with_fewer_or_other_separators_is_no_doubt(other):
+    scans = scans_of([row(image="I1"), row(image="I2", subject=other, visit="m12")])
+    assert [(scan.patient, scan.fate) for scan in scans] == [("011S0003", None)] * 2
+
+
+def test_subjects_of_other_letters_than_ascii_are_patients_with_files_of_their_own_each():
+    subjects = ["Jürg", "Jrg", "Jurg", "陈"]
+    scans = scans_of([row(image=f"I{n}", subject=s) for n, s in enumerate(subjects)])
+    assert [scan.fate for scan in scans] == [None] * 4
+    assert [scan.patient for scan in scans] == ["JÜRG", "JRG", "JURG", "陈"]
+    assert [scan.subject_label for scan in scans] == ["JU00FCrg", "Jrg", "Jurg", "U9648"]
 
 
 def test_a_table_that_leaves_nothing_to_process_stops_with_its_commonest_reasons():

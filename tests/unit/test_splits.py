@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from sklearn.model_selection import GroupKFold, train_test_split
 
-from voxplain.cohort.scans import Scan
+from voxplain.cohort.scan import Scan
 from voxplain.cohort.splits import (
     Split,
     count_members,

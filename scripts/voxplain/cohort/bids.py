@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from voxplain.cohort.names import bids_label
 from voxplain.cohort.tables import read_table
 from voxplain.faults import SetupFault
 
@@ -85,7 +86,7 @@ def read_dataset(
             for file, inner in _files(place, wanted):
                 if own_space and not _is_in_own_space(file.name, images_are):
                     continue
-                image = re.sub(r"[^A-Za-z0-9]", "", re.sub(r"_T1w\.nii(\.gz)?$", "", file.name))
+                image = bids_label(re.sub(r"_T1w\.nii(\.gz)?$", "", file.name))
                 row = _merged(*lines, of_scans.get(inner))
                 row |= {IMAGE: image, SUBJECT: subject, SESSION: session or NO_SESSION}
                 stem = re.sub(r"^sub-[^_]+_(ses-[^_]+_)?", "", file.name)

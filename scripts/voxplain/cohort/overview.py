@@ -8,6 +8,7 @@ from typing import Any
 
 from voxplain.cohort.demographics import read_age, read_sex, read_tesla
 from voxplain.cohort.fates import MISSING
+from voxplain.cohort.names import patient_of
 
 Row = Mapping[str, str]
 # Of one scan: years, and 1 for men, 0 for women; None where the table says neither.
@@ -51,7 +52,7 @@ def _count_people(rows: Iterable[Row]) -> dict[str, Any]:
     people: dict[str, list[AgeAndSex]] = {}
     for row in rows:
         told = read_age(row["age"]), read_sex(row["sex"])
-        people.setdefault(patient_of(row), []).append(told)
+        people.setdefault(patient_of(row["subject"]), []).append(told)
     counts = {"scans": sum(map(len, people.values())), "patients": len(people)}
     return counts | _describe_patients(people.values())
 
@@ -103,11 +104,6 @@ def describe_ages(ages: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def patient_of(row: Row) -> str:
-    """Who a row of the cohort's table shows, however the subject is spelled."""
-    return "".join(filter(str.isalnum, row["subject"])).upper()
-
-
 def _of_person(values: Iterable[int | None]) -> int | None:
     """What all scans of a person agree on; None where they say nothing or contradict each other."""
     found = {value for value in values if value is not None}
@@ -133,8 +129,9 @@ def find_oddities(rows: Sequence[Row], unlisted: Sequence[str]) -> list[dict[str
     people: dict[str, list[Row]] = {}
     visits: dict[tuple[str, str], list[Row]] = {}
     for row in own:
-        people.setdefault(patient_of(row), []).append(row)
-        visits.setdefault((row["subject"], row["session"]), []).append(row)
+        patient = patient_of(row["subject"])
+        people.setdefault(patient, []).append(row)
+        visits.setdefault((patient, row["session"]), []).append(row)
     several = {name: {row["group"] for row in of} - {MISSING} for name, of in people.items()}
     fields = {
         name: {read_tesla(row["field_strength"]) for row in of} - {None}
@@ -154,8 +151,8 @@ def find_oddities(rows: Sequence[Row], unlisted: Sequence[str]) -> list[dict[str
         ],
         "patients of both sexes": [name for name, both in sexes.items() if len(both) > 1],
         "visits with several scans": [
-            f"{subject} {session} ({len(of)})"
-            for (subject, session), of in visits.items()
+            f"{of[0]['subject']} {session} ({len(of)})"
+            for (_, session), of in visits.items()
             if len(of) > 1
         ],
         "lines that name an image again": [

@@ -10,10 +10,11 @@ from __future__ import annotations
 import datetime
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from voxplain.cohort.visits import visit_month
 from voxplain.faults import SetupFault
 
 DESCRIPTION = "MP-RAGE"
@@ -155,10 +156,11 @@ def plan_cohort(
     Raises
     ------
     SetupFault
-        A patient's number has more than four digits, or a group has fewer patients than there are
-        heads.
+        A patient's number has more than four digits, a group has fewer patients than there are
+        heads, or a visit code has no month.
     """
     _check_heads(groups, heads)
+    months_of = _months_of(visits)
     scans = []
     anatomies: set[int] = set()
     for rank, (group, settings) in enumerate(groups.items()):
@@ -192,7 +194,7 @@ def plan_cohort(
                     continue
                 scan_seed = draw.getrandbits(32)
                 second = draw.randrange(8 * 3600)
-                months = visit_month(visit)
+                months = months_of[visit]
                 moment = datetime.datetime.combine(
                     first_day, datetime.time(9)
                 ) + datetime.timedelta(days=round(months * 30.44), seconds=second)
@@ -232,6 +234,17 @@ def _check_heads(groups: Mapping[str, Mapping[str, Any]], heads: Sequence[str]) 
             )
 
 
+def _months_of(visits: Iterable[str]) -> dict[str, int]:
+    """Visit code to month."""
+    months_of = {}
+    for visit in visits:
+        months = visit_month(visit)
+        if months is None:
+            raise SetupFault(f"a simulated cohort has a visit {visit!r}; allowed: sc, bl, m06, ...")
+        months_of[visit] = months
+    return months_of
+
+
 def _carries(shortcut: Mapping[str, Any] | None, diagnosis: str, chance: float) -> bool:
     """Whether a scan with a number drawn from 0 to 1 carries the shortcut."""
     if shortcut is None or shortcut["kind"] == "none" or shortcut["group"] != diagnosis:
@@ -244,8 +257,3 @@ def _conversion_month(draw: random.Random, share: float) -> float:
     if draw.random() >= share:
         return math.inf
     return draw.uniform(0, _CONVERSION_MONTHS)
-
-
-def visit_month(visit: str) -> int:
-    """Months since the first visit of a visit code: 0 for ``sc`` and ``bl``, else its number."""
-    return 0 if visit in _VISIT_LABELS else int(visit.lstrip("m"))

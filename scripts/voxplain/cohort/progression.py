@@ -10,16 +10,13 @@ Only the standard library is needed: labels are derived while the workflow is pa
 from __future__ import annotations
 
 import datetime
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from voxplain.cohort.scan import Scan
+from voxplain.cohort.visits import visit_month
 from voxplain.faults import SetupFault
-
-if TYPE_CHECKING:
-    from voxplain.cohort.scans import Scan
 
 STABLE, PROGRESSIVE = "sMCI", "pMCI"
 MCI_GROUPS = ("MCI", "EMCI", "LMCI")
@@ -131,7 +128,7 @@ def _progression(
     """The label of one MCI scan, from all rows of its patient."""
     if not scan.patient:
         return Progression("", "the subject is empty")
-    if not scan.date and visit_month(scan) is None:
+    if not scan.date and visit_month(scan.session) is None:
         return Progression("", f"neither date nor month of visit {scan.session!r} is known")
     after = {other.row: _months_between(scan, other) for other in visits}
     known = [other for other in visits if after[other.row] is not None]
@@ -166,13 +163,5 @@ def _months_between(scan: Scan, other: Scan) -> float | None:
     if scan.date and other.date:
         start, end = (datetime.date.fromisoformat(visit.date) for visit in (scan, other))
         return (end - start).days / _DAYS_A_MONTH
-    months = visit_month(scan), visit_month(other)
+    months = visit_month(scan.session), visit_month(other.session)
     return None if None in months else float(months[1] - months[0])
-
-
-def visit_month(scan: Scan) -> int | None:
-    """Months since the first visit by a session's label: 0 for SC and BL, 12 for M12."""
-    if scan.session in ("SC", "BL"):
-        return 0
-    month = re.fullmatch(r"M(\d+)", scan.session)
-    return int(month.group(1)) if month else None

@@ -11,10 +11,12 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
+from voxplain.cohort.names import bids_label, words_of
 from voxplain.cohort.progression import (
     MCI_GROUPS,
     PROGRESSIVE,
@@ -22,6 +24,7 @@ from voxplain.cohort.progression import (
     check_task,
     derive_progression,
 )
+from voxplain.cohort.scan import Scan, class_in
 from voxplain.cohort.selection import EVERYTHING, columns_for, select_scans
 from voxplain.cohort.words import plain
 from voxplain.faults import Fate, SetupFault
@@ -55,74 +58,6 @@ DIAGNOSIS_WORDS: dict[str, tuple[str, ...]] = {
 _IMAGE_ID = re.compile(r"^[ID]?(\d+)$", re.IGNORECASE)
 _LONGEST_LABEL = 40  # both stand twice in the name of a file
 _DATE_FORMATS = ("%Y-%m-%d", "%m/%d/%Y", "%m/%d/%y", "%Y/%m/%d", "%Y%m%d", "%Y-%m-%d %H:%M:%S.0")
-
-
-@dataclass(frozen=True)
-class Scan:
-    """One row of a cohort's table.
-
-    Attributes
-    ----------
-    row
-        Line of the table it stands in, the header being line 1.
-    image
-        Image id with its leading ``I``.
-    subject
-        As in the table, e.g. ``011_S_0003``.
-    session
-        BIDS session label from visit or date, e.g. ``M12``.
-    visit, date
-        As in the table; ISO date, or empty.
-    diagnosis, group
-        The table's word; the group it means, or empty.
-    sex, age, description, phase, field_strength
-        As in the table, or empty.
-    place
-        Where its images lie, see :class:`voxplain.cohort.trees.Tree`, or empty.
-    companions
-        Files that belong to it and lie elsewhere: sidecar, mask, the archive's XML.
-    fate
-        Set where it is already decided that the scan will not be processed.
-    progression
-        ``sMCI`` or ``pMCI``, or empty; see :mod:`voxplain.cohort.progression`.
-    """
-
-    row: int
-    image: str
-    subject: str
-    session: str
-    visit: str
-    date: str
-    diagnosis: str
-    group: str
-    sex: str
-    age: str
-    description: str
-    place: str = ""
-    companions: tuple[str, ...] = ()
-    fate: Fate | None = None
-    progression: str = ""
-    phase: str = ""
-    field_strength: str = ""
-
-    @property
-    def subject_label(self) -> str:
-        """The subject as a BIDS label: letters and digits only."""
-        return re.sub(r"[^A-Za-z0-9]", "", self.subject)
-
-    @property
-    def patient(self) -> str:
-        """Who the scan shows, however the subject is spelled: ``011_S_0003``, ``011s0003``."""
-        return self.subject_label.upper()
-
-
-def class_in(scan: Scan, classes: Sequence[str]) -> str:
-    """The class of a scan in a task: its group or its progression; empty if it has none there.
-
-    No task has both the groups of MCI and the labels derived from them, see
-    :func:`voxplain.cohort.progression.check_task`.
-    """
-    return next((name for name in (scan.group, scan.progression) if name in classes), "")
 
 
 def find_columns(
@@ -249,7 +184,7 @@ def list_scans(
         )
         for number, row in enumerate(rows, start=2)
     ]
-    scans = _mark_repeated(scans, table)
+    scans = _mark_repeated(_mark_doubtful(scans, table), table)
     if tasks is not None:
         wanted = list(dict.fromkeys(name for classes in tasks for name in classes))
         neither = {}
@@ -289,7 +224,8 @@ def _scan_of_row(
         image = f"I{match.group(1)}" if match else values["image"]
     if image_ids == "archive" and not match:
         problems.append(f"image id {values['image']!r} is not digits with or without a leading I")
-    if not re.search(r"[A-Za-z0-9]", values["subject"]):
+    label = bids_label(values["subject"])
+    if not label:
         problems.append("the subject is empty")
     date = ""
     if values.get("date"):
@@ -297,7 +233,6 @@ def _scan_of_row(
         if not date:
             problems.append(f"date {values['date']!r} is neither 2005-09-12 nor 9/12/2005")
     session = _session_label(values.get("visit", ""), date)
-    label = re.sub(r"[^A-Za-z0-9]", "", values["subject"])
     if max(len(label), len(session), len(image) / 2) > _LONGEST_LABEL:
         problems.append(f"subject or visit is longer than {_LONGEST_LABEL} letters and digits")
     if not session:
@@ -352,7 +287,34 @@ def _session_label(visit: str, date: str) -> str:
         return "SC"
     if word == "bl" or "baseline" in word:
         return "BL"
-    return re.sub(r"[^A-Za-z0-9]", "", visit) or date.replace("-", "")
+    return bids_label(visit) or date.replace("-", "")
+
+
+def _mark_doubtful(scans: list[Scan], table: str | Path) -> list[Scan]:
+    """The scans; those of subjects such as ``1-11`` and ``11-1`` fail: one patient, or two?
+
+    Where one spelling has all separators of the other (``011_S_0003``, ``011S0003``), it is one.
+    """
+    spelled: dict[str, dict[str, frozenset[int]]] = {}
+    for scan in scans:
+        words = words_of(scan.subject.upper())
+        ends = frozenset(accumulate(map(len, words)))
+        spelled.setdefault(scan.patient, {})[scan.subject] = ends
+    doubtful: dict[str, str] = {}
+    for patient, subjects in spelled.items():
+        if any(not few <= many for few, many in pairwise(sorted(subjects.values(), key=len))):
+            doubtful[patient] = ", ".join(map(repr, sorted(subjects)))
+    remedy = f"in {table}, let the subjects of two patients differ in a letter or digit"
+    marked = []
+    for scan in scans:
+        if scan.fate is None and scan.patient in doubtful:
+            reason = (
+                f"subjects {doubtful[scan.patient]} may be one patient or several: they differ "
+                "only in where their separators stand"
+            )
+            scan = replace(scan, fate=Fate("failed", "table", reason, remedy))
+        marked.append(scan)
+    return marked
 
 
 def _mark_repeated(scans: list[Scan], table: str | Path) -> list[Scan]:
@@ -365,7 +327,7 @@ def _mark_repeated(scans: list[Scan], table: str | Path) -> list[Scan]:
         same = by_image.get(scan.image, [scan])
         first = same[0]
         lines = ", ".join(str(other.row) for other in same)
-        alike = len({(o.subject, o.group, o.session) for o in same}) == 1
+        alike = len({(o.patient, o.group, o.session) for o in same}) == 1
         if len(same) > 1 and scan.fate is None:
             if not alike:
                 reason = f"lines {lines} of {table} say different things of image {scan.image}"

@@ -8,15 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from voxplain.cohort.demographics import read_age, read_sex, read_tesla
-from voxplain.cohort.progression import visit_month
+from voxplain.cohort.scan import Scan
+from voxplain.cohort.visits import visit_month
 from voxplain.cohort.words import plain
 from voxplain.faults import Fate, SetupFault
-
-if TYPE_CHECKING:
-    from voxplain.cohort.scans import Scan
 
 # What every key of `select` is by default: everything takes part.
 EVERYTHING: dict[str, Any] = {
@@ -191,7 +189,7 @@ def _first_of_several(scans: Sequence[Scan], keep: str) -> list[Scan]:
 
 def _place_in_time(scan: Scan) -> tuple[str, int, list[int], str]:
     """By date, without dates by the visit's month; then by image id, which counts up."""
-    month = visit_month(scan)
+    month = visit_month(scan.session)
     counted = [int(digits) for digits in re.findall(r"\d+", scan.image)]
     return scan.date or "9999", 10**6 if month is None else month, counted, scan.image
 

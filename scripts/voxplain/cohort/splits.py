@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from voxplain.cohort.leakage import TEST, TRAIN
-from voxplain.cohort.scans import Scan, class_in
+from voxplain.cohort.scan import Scan, class_in
 from voxplain.faults import SetupFault
 
 FIXED = "fixed"

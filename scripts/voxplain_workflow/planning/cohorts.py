@@ -12,7 +12,8 @@ from typing import Any
 from voxplain.cohort.bids import read_dataset
 from voxplain.cohort.demographics import read_age, read_sex
 from voxplain.cohort.plan import PlannedScan, plan_cohort
-from voxplain.cohort.scans import Scan, class_in, list_scans
+from voxplain.cohort.scan import Scan, class_in
+from voxplain.cohort.scans import list_scans
 from voxplain.cohort.tables import read_table
 from voxplain.cohort.trees import find_images
 from voxplain.cohort.twins import healthy_twin, image_of_twin

@@ -13,7 +13,7 @@ from typing import Any
 import jsonschema
 import yaml
 
-from voxplain.cohort.plan import visit_month
+from voxplain.cohort.visits import visit_month
 from voxplain.faults import SetupFault
 from voxplain.models import MODELS, Model
 from voxplain.relevance import METHODS

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from voxplain.cohort.scans import class_in
+from voxplain.cohort.scan import class_in
 from voxplain.cohort.splits import Split, make_external, make_fixed, make_folds
 from voxplain.faults import SetupFault
 from voxplain_workflow.planning.cohorts import Cohort

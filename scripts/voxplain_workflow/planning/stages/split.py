@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from voxplain.cohort.scans import class_in
+from voxplain.cohort.scan import class_in
 from voxplain_workflow.planning import layout
 from voxplain_workflow.planning.cohorts import Cohort
 from voxplain_workflow.planning.stages.stage import Stage

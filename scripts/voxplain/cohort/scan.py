@@ -1,0 +1,80 @@
+"""What a scan of a cohort is, and which class it has in a task.
+
+Only the standard library is needed, see :mod:`voxplain.cohort.scans`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from voxplain.cohort.names import bids_label, patient_of
+from voxplain.faults import Fate
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One row of a cohort's table.
+
+    Attributes
+    ----------
+    row
+        Line of the table it stands in, the header being line 1.
+    image
+        Image id with its leading ``I``.
+    subject
+        As in the table, e.g. ``011_S_0003``.
+    session
+        BIDS session label from visit or date, e.g. ``M12``.
+    visit, date
+        As in the table; ISO date, or empty.
+    diagnosis, group
+        The table's word; the group it means, or empty.
+    sex, age, description, phase, field_strength
+        As in the table, or empty.
+    place
+        Where its images lie, see :class:`voxplain.cohort.trees.Tree`, or empty.
+    companions
+        Files that belong to it and lie elsewhere: sidecar, mask, the archive's XML.
+    fate
+        Set where it is already decided that the scan will not be processed.
+    progression
+        ``sMCI`` or ``pMCI``, or empty; see :mod:`voxplain.cohort.progression`.
+    """
+
+    row: int
+    image: str
+    subject: str
+    session: str
+    visit: str
+    date: str
+    diagnosis: str
+    group: str
+    sex: str
+    age: str
+    description: str
+    place: str = ""
+    companions: tuple[str, ...] = ()
+    fate: Fate | None = None
+    progression: str = ""
+    phase: str = ""
+    field_strength: str = ""
+
+    @property
+    def subject_label(self) -> str:
+        """The subject as a BIDS label, see :func:`voxplain.cohort.names.bids_label`."""
+        return bids_label(self.subject)
+
+    @property
+    def patient(self) -> str:
+        """Who the scan shows, see :func:`voxplain.cohort.names.patient_of`."""
+        return patient_of(self.subject)
+
+
+def class_in(scan: Scan, classes: Sequence[str]) -> str:
+    """The class of a scan in a task: its group or its progression; empty if it has none there.
+
+    No task has both the groups of MCI and the labels derived from them, see
+    :func:`voxplain.cohort.progression.check_task`.
+    """
+    return next((name for name in (scan.group, scan.progression) if name in classes), "")

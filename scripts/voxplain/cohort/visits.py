@@ -1,0 +1,17 @@
+"""When visits are, by what they are called."""
+
+from __future__ import annotations
+
+import re
+
+
+def visit_month(visit: str) -> int | None:
+    """Months since the first visit, by a visit's code or label; None where it says no month.
+
+    ``sc`` and ``bl`` are month 0 and ``m12`` is month 12, in either case.
+    """
+    word = visit.lower()
+    if word in ("sc", "bl"):
+        return 0
+    month = re.fullmatch(r"m(\d+)", word)
+    return int(month[1]) if month else None
