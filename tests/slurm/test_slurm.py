@@ -219,7 +219,7 @@ def test_the_chain_of_a_scan_is_one_job_for_three_scans_and_asks_for_one_core(fi
     for job in groups:
         assert (job.state, job.reqcpus) == ("COMPLETED", "1")
         assert job.memory_mb == 4000, "that of its largest job"
-        assert int(job.timelimitraw) == 3 * (5 + 3 + 10 + 5 + 20 + 5)
+        assert int(job.timelimitraw) == 3 * (5 + 3 + 10 + 5 + 20 + 5 + 5)
     assert not jobs_of("convert_series")
 
 
