@@ -36,7 +36,7 @@ ENVIRONMENTS = {
     "tensorboard": (["tensorboardX", "nibabel", "numpy", "scipy", "matplotlib"], []),
     "report": (
         [
-            *("seaborn", "scikit-learn", "pandas", "jinja2", "pyyaml"),
+            *("seaborn", "scikit-learn", "pandas", "jinja2", "pyyaml", "bibtexparser"),
             *("nibabel", "numpy", "scipy", "matplotlib"),
         ],
         [],
@@ -45,6 +45,7 @@ ENVIRONMENTS = {
 # What Snakemake needs to read the workflow, to submit its jobs, and to show how they do.
 DRIVER = "environment"
 DRIVER_PACKAGES = [
+    "psutil",
     "snakemake",
     "snakemake-executor-plugin-slurm",
     "snakemake-logger-plugin-rich",

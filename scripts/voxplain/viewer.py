@@ -22,7 +22,11 @@ import numpy as np
 
 from voxplain.volumes import Grid, read_array, resample, smooth_for
 
-_ASSETS = Path(__file__).parent / "assets"
+# Each is one string, by which a fingerprint of code sees the file
+# (voxplain_workflow.planning.fingerprint).
+_HERE = Path(__file__).parent
+_TEMPLATE = _HERE / "assets/viewer.html"
+_NIIVUE, _LICENCE = _HERE / "assets/niivue.umd.js", _HERE / "assets/LICENSE.niivue"
 _MEANING = (
     "Bright: the network's output for its target (by default the disease, the first class) depends "
     "on this voxel, in scans of every class; no sign. Values as the method gives them."
@@ -82,8 +86,8 @@ def write_viewer(
     page = Path(page)
     folder = page.with_name(f"{page.stem}_files")
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(_ASSETS / "niivue.umd.js", folder / "niivue.js")
-    shutil.copyfile(_ASSETS / "LICENSE.niivue", folder / "LICENSE.niivue")
+    shutil.copyfile(_NIIVUE, folder / "niivue.js")
+    shutil.copyfile(_LICENCE, folder / _LICENCE.name)
     inside = read_array(brain, np.uint8)[0] > 0
     labels, grid = read_array(atlas, np.uint8)
     _write_volume(folder, "atlas", labels, grid, order=0)
@@ -109,7 +113,7 @@ def write_viewer(
     for row in told:
         row["top"] = tops[row["run"], row["method"]] or 1.0
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    template = environment.from_string((_ASSETS / "viewer.html").read_text(encoding="utf-8"))
+    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     text = template.render(
         title=title,
         meaning=_MEANING,

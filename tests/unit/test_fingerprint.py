@@ -250,6 +250,69 @@ def test_constants_of_a_registry_count_where_something_else_names_them(tmp_path)
     assert len(set(prints[1:])) == len(prints[1:])
 
 
+@pytest.fixture
+def with_files(code):
+    """A module that reads a template, and a folder of others."""
+    folder = code / "lib" / "assets"
+    folder.mkdir()
+    for name in ("page.html", "other.html", "part.py"):
+        (folder / name).write_text("<p>one</p>\n")
+    names = (
+        "NAMES = ('assets/page.html', 'assets/missing.html', 'assets', 'assets/part.py', 'a.b')\n"
+    )
+    (code / "lib" / "lower.py").write_text(f"{names}\n\ndef value(x):\n    return 1.0\n")
+    return code
+
+
+def test_a_file_that_a_module_names_counts_to_the_last_byte(with_files):
+    before = digest(with_files)
+    change(with_files / "lib/assets/page.html", "</p>\n", "</p>\n\n")
+    assert digest(with_files) != before
+
+
+@pytest.mark.parametrize("name", ["other.html", "part.py"])
+def test_a_file_that_no_module_names_does_not_count(with_files, name):
+    before = digest(with_files)
+    change(with_files / "lib/assets" / name, "one", "two")
+    assert digest(with_files) == before
+
+
+def test_a_file_that_is_gone_or_new_counts(with_files):
+    before = digest(with_files)
+    (with_files / "lib/assets/page.html").rename(with_files / "lib/assets/missing.html")
+    assert digest(with_files) != before
+
+
+def test_the_place_of_a_checkout_with_files_does_not_count(with_files, tmp_path):
+    elsewhere = tmp_path / "another"
+    shutil.copytree(with_files, elsewhere)
+    assert digest(elsewhere) == digest(with_files)
+
+
+def test_every_file_beside_the_modules_counts_for_the_scripts_that_use_it(repository, tmp_path):
+    """A path that a module puts together of several strings would not be seen."""
+    copy = tmp_path / "scripts"
+    shutil.copytree(
+        repository / "scripts", copy, ignore=shutil.ignore_patterns("__pycache__", "*.pyc")
+    )
+    scripts = sorted(copy.glob("*.py"))
+    before = {script.stem: fingerprint(script, copy) for script in scripts}
+    counts = {}
+    for path in sorted(copy.rglob("*.*")):
+        if path.is_file() and path.suffix != ".py":
+            content = path.read_bytes()
+            path.write_bytes(content + b"\n")
+            os.utime(path, ns=(1, 1))
+            changed = {s.stem for s in scripts if fingerprint(s, copy) != before[s.stem]}
+            counts[path.name] = changed
+            path.write_bytes(content)
+    # By the costs a run is estimated while it is planned; no job reads them.
+    assert {name for name, changed in counts.items() if not changed} == {"costs.json"}
+    assert counts["page.html"] == {"report_results", "report_trust", "show_quality"}
+    assert counts["viewer.html"] == {"show_heatmaps"}
+    assert counts["references.bib"] == {"report_results"}
+
+
 def test_what_a_job_selects_counts_in_any_order(code):
     script = code / "compute.py"
     told = {fingerprint(script, code, entries=e) for e in (["a", "b"], ["b", "a"])}

@@ -2,18 +2,22 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
+import bibtexparser
 import pandas as pd
 import pytest
 import yaml
 
 from voxplain import __version__
 from voxplain.cohort.fates import COLUMNS, write_fates
+from voxplain.models import MODELS
 from voxplain.pages import Page
 from voxplain.relevance import METHODS
 from voxplain_workflow.planning.settings import complete_settings, read_schema
+from voxplain_workflow.reports import citations
 from voxplain_workflow.reports import report as module
-from voxplain_workflow.reports.citations import Used, citations_of, to_bibtex
+from voxplain_workflow.reports.citations import Used, citations_of, read_papers, to_bibtex
 from voxplain_workflow.reports.report import Report, costs_of_rules, hide_subjects, read_table
 
 OWN = "The voxplain authors"
@@ -185,16 +189,15 @@ def test_every_method_has_its_citation_and_every_citation_its_entry(config):
     for citation in cited:
         assert str(citation.year) in citation.text
         assert citation.title in citation.text
-        authors = citation.authors.split(" and ")
-        assert authors[0].split(",")[0] in citation.text
-        assert all("," in name or name in ("others", OWN) for name in authors)
+        assert citation.authors[0].split(",")[0] in citation.text
+        assert all("," in name or name in ("others", OWN) for name in citation.authors)
 
 
 def test_the_run_itself_is_cited_and_volumes_and_pages_have_fields_of_their_own(config, repository):
     cited = citations_of(config, USED)
     text = to_bibtex(cited)
     about = yaml.safe_load((repository / "CITATION.cff").read_text())
-    assert cited[0].authors == OWN == about["authors"][0]["name"]
+    assert cited[0].authors == [OWN] == [about["authors"][0]["name"]]
     assert (cited[0].title, cited[0].year) == (about["title"], about["date-released"].year)
     assert f"author = {{{{{OWN}}}}}" in text
     assert f"version {__version__}" in text
@@ -203,6 +206,37 @@ def test_the_run_itself_is_cited_and_volumes_and_pages_have_fields_of_their_own(
     assert "volume = {63}" in wen and "pages = {101694}" in wen
     (li,) = re.findall(r"@article\{li2016,(.*?)^\}", text, re.M | re.S)
     assert "pages = {47--56}" in li
+
+
+def test_every_entry_of_the_bibliography_is_read_and_names_its_use():
+    path = Path(citations.__file__).with_name("references.bib")
+    assert not bibtexparser.parse_file(path).failed_blocks
+    papers = read_papers()
+    assert re.findall(r"^@\w+\{(\w+),$", path.read_text(), re.M) == list(papers)
+    entries = [*METHODS.values(), *MODELS.values()]
+    assert {key for entry in entries for key in entry.sources} <= papers.keys()
+    text = to_bibtex(list(papers.values()))
+    for paper in papers.values():
+        assert paper.text.startswith(f"{paper.use}: ")
+        assert not set("{}\n") & set(paper.text)
+    assert "use =" not in text, "our word, which BibTeX does not know"
+    # What is offered is BibTeX: read again, it is the same.
+    again = bibtexparser.parse_string(text)
+    assert not again.failed_blocks
+    fields = {entry.key: {f.key: f.value for f in entry.fields} for entry in again.entries}
+    assert fields == {key: paper.fields for key, paper in papers.items()}
+
+
+def test_a_citation_has_its_authors_volume_number_and_pages():
+    papers = read_papers()
+    assert papers["smith2002"].text == (
+        "Skull removal (BET): Smith 2002, Fast robust automated brain extraction. "
+        "Human Brain Mapping 17(3), 143-155."
+    )
+    assert papers["zeiler2014"].text.startswith("Occlusion: Zeiler and Fergus 2014, ")
+    assert papers["paszke2019"].text.startswith("Networks (PyTorch): Paszke et al. 2019, ")
+    assert papers["paszke2019"].text.endswith(". NeurIPS 32.")
+    assert papers["korolev2017"].text.endswith(". ISBI, 835-838.")
 
 
 def test_a_configuration_without_subjects_names_none(config):

@@ -23,7 +23,7 @@ def before():
 def changed(before, tmp_path, name, old, new):
     """Jobs whose fingerprint another text of a registry changes, makes or removes."""
     copy = tmp_path / "scripts"
-    shutil.copytree(SCRIPTS, copy, ignore=shutil.ignore_patterns("__pycache__", "assets"))
+    shutil.copytree(SCRIPTS, copy, ignore=shutil.ignore_patterns("__pycache__"))
     text = (copy / name).read_text()
     assert old in text
     (copy / name).write_text(text.replace(old, new, 1))
@@ -48,7 +48,7 @@ def test_every_entry_has_a_fingerprint_of_its_own(before):
 def test_no_other_script_reaches_a_registry(before, tmp_path):
     """Beside the estimate, which keeps no fingerprint."""
     copy = tmp_path / "scripts"
-    shutil.copytree(SCRIPTS, copy, ignore=shutil.ignore_patterns("__pycache__", "assets"))
+    shutil.copytree(SCRIPTS, copy, ignore=shutil.ignore_patterns("__pycache__"))
     for name in (NETWORKS, METHODS):
         (copy / name).write_text((copy / name).read_text() + "\nADDED = 1\n")
     reach = {

@@ -138,6 +138,42 @@ def test_the_lock_of_a_run_whose_jobs_may_live_on_is_left_to_the_user(dead):
     assert list(LOCKS.glob("*.lock"))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="another system keeps no /proc")
+def test_the_start_of_a_process_is_the_kernels_whatever_the_clock_says(monkeypatch):
+    stat = Path("/proc/self/stat").read_text()
+    ticks = stat.rpartition(")")[2].split()[19]
+    assert start._started(os.getpid()) == ticks
+    # As after the clock was set an hour and a bit ahead.
+    boot = start.psutil.boot_time() + 3725.0
+    for module in (start.psutil, start.psutil._psplatform):
+        monkeypatch.setattr(module, "boot_time", lambda: boot)
+    assert start._started(os.getpid()) == ticks
+
+
+def test_a_process_that_ended_is_gone_though_nobody_asked_how():
+    process = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
+    try:
+        process.stdout.read()  # it ends here, and is a zombie until somebody waits for it
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert start._started(process.pid) is None
+    finally:
+        process.wait()
+        process.stdout.close()
+    assert start._started(process.pid) is None
+
+
+def test_of_a_process_that_cannot_be_looked_at_nothing_is_decided(place, monkeypatch):
+    take_lock(1_000_000_000)
+    note_run(False)
+
+    def refuse(pid):
+        raise start.psutil.AccessDenied(pid)
+
+    monkeypatch.setattr(start.psutil, "Process", refuse)
+    assert clear_stale_lock() == ""
+    assert list(LOCKS.glob("*.lock"))
+
+
 def test_a_folder_that_can_be_written_to_is_no_matter(place):
     Path("results").mkdir()
     check_folders()

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 
 import pytest
 import yaml
@@ -242,6 +243,12 @@ def test_the_library_installs_on_its_own(checkout, tmp_path):
         [sys.executable, "-m", "pip", *build, str(checkout)], capture_output=True, check=True
     )
     (wheel,) = tmp_path.glob("voxplain-*.whl")
+    # Templates, and what lies beside a page, are packed too.
+    assets = {
+        f"voxplain/assets/{path.name}" for path in (ROOT / "scripts/voxplain/assets").iterdir()
+    }
+    assert "voxplain/assets/page.html" in assets
+    assert assets <= set(zipfile.ZipFile(wheel).namelist())
     code = "import voxplain, voxplain.cohort.scans; print(voxplain.__file__, voxplain.__version__)"
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -62,7 +62,7 @@ class Model:
     layers
         Convolutions and dense layers, which are made anew one after another.
     sources
-        Papers, by their keys in :mod:`voxplain_workflow.reports.citations`.
+        Papers, by their keys in ``voxplain_workflow/reports/references.bib``.
     """
 
     module: str

@@ -36,7 +36,7 @@ class Method:
     models
         Which of our models it applies to; empty: all.
     sources
-        Papers, by their keys in :mod:`voxplain_workflow.reports.citations`.
+        Papers, by their keys in ``voxplain_workflow/reports/references.bib``.
     passes
         Forward passes through the network that a heatmap of one scan takes
         (``benchmarks/methods.py``); None where regions that are occluded must be counted, or where

@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from voxplain.faults import DataFault, SetupFault
-from voxplain_workflow.running.start import is_full
+from voxplain_workflow.running.disk import is_full
 
 # How the last line of a log begins; voxplain_workflow.running.failures looks for them.
 DONE = "done in "
@@ -95,7 +95,8 @@ def _peak_memory() -> str:
         for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
     # On Linux a process inherits this number from the one that started it: Snakemake, which takes
-    # some GB for a large cohort. What it held itself stands elsewhere.
+    # some GB for a large cohort. What it held itself stands in /proc, of which psutil 7 gives only
+    # what it holds now.
     with suppress(OSError):
         status = Path("/proc/self/status").read_text(encoding="utf-8")
         own = int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])

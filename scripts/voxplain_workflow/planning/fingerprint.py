@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,8 @@ from pathlib import Path
 # Of :mod:`voxplain.relevance` and :mod:`voxplain.models`, see
 # :mod:`voxplain_workflow.planning.code`.
 _REGISTRIES = ("METHODS", "MODELS")
+# A path below a folder whose name has a suffix, but not that of Python: modules count by imports.
+_FILE = re.compile(r"(?:\w[\w.-]*/)*\w[\w.-]*\.(?!py$)\w+")
 
 # Imported by jobs, and no part of any result: what writes logs and exit statuses.
 _FRAME = "voxplain_workflow.jobs.frame"
@@ -26,13 +29,17 @@ def fingerprint(
     modules: Iterable[str] = (),
     entries: Iterable[str] = (),
 ) -> str:
-    """Digest the syntax of a script and of the library modules that it uses, transitively.
+    """Digest a script and the library modules and files that it uses, transitively.
 
     Comments, docstrings and layout do not count. A registry that imports its members by name at run
     time hides them from this walk: name the members a job selects in ``modules``. The entries of
     registries do not count where they stand, nor do constants of which only they are made: else one
     more method or network were a change of all others. What a job's own entries say counts by
     ``entries``.
+
+    Any other file, such as a template, counts to the last byte if a module has its path as one
+    string, relative to the module's folder: ``Path(__file__).parent / "assets/page.html"``. A path
+    that is put together from several strings is not seen, nor is a file that a template includes.
 
     Parameters
     ----------
@@ -67,11 +74,17 @@ def fingerprint(
     while waiting:
         path = waiting.pop()
         if path not in digests:
-            digests[path], names = _parse(path, os.stat(path).st_mtime_ns)
+            changed = os.stat(path).st_mtime_ns
+            if not path.endswith(".py"):
+                digests[path] = _digest_file(path, changed)
+                continue
+            digests[path], names, files = _parse(path, changed)
             for name in names - known:
                 if not f"{name}.".startswith(f"{_FRAME}."):
                     waiting += _module_files(name, folder)
             known |= names
+            beside = [f"{os.path.dirname(path)}{os.sep}{file}" for file in files]
+            waiting += filter(os.path.isfile, beside)
     # The script counts by its content, wherever the checkout lies; modules by their place as well.
     inside = f"{folder}{os.sep}"
     places = {path: path.removeprefix(inside) for path in digests}
@@ -83,10 +96,15 @@ def fingerprint(
 
 
 @cache
-def _parse(path: str, _changed: int) -> tuple[str, frozenset[str]]:
-    """Digest of a file's syntax tree, and the dotted names it imports."""
+def _digest_file(path: str, _changed: int) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+@cache
+def _parse(path: str, _changed: int) -> tuple[str, frozenset[str], frozenset[str]]:
+    """Digest of a module's syntax tree, the dotted names it imports, and maybe paths of files."""
     tree = ast.parse(Path(path).read_text(encoding="utf-8"), path)
-    names = set()
+    names, files = set(), set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
@@ -94,6 +112,12 @@ def _parse(path: str, _changed: int) -> tuple[str, frozenset[str]]:
             names.add(node.module)
             # `from package import module` may name a module or a thing inside the package.
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and _FILE.fullmatch(node.value)
+        ):
+            files.add(node.value)
         body = getattr(node, "body", None)
         if (
             isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
@@ -105,7 +129,7 @@ def _parse(path: str, _changed: int) -> tuple[str, frozenset[str]]:
             node.body = body[1:]
     tree.body = _without_registries(tree.body)
     digest = hashlib.sha256(_dump(tree).encode()).hexdigest()
-    return digest, frozenset(names)
+    return digest, frozenset(names), frozenset(files)
 
 
 def _dump(node: object) -> str:

@@ -16,19 +16,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from voxplain.faults import SetupFault
+import psutil  # which Snakemake needs itself
 
-# Less free space than this is a full disk: hardly any file of ours fits into it.
-FULL_DISK_BYTES = 1_000_000
+from voxplain.faults import SetupFault
+from voxplain_workflow.running.disk import is_full
+
 # Where a run writes, below its working directory.
 FOLDERS = (".", ".snakemake", "results", "logs")
 RECORDS = Path(".snakemake/voxplain_runs")
 LOCKS = Path(".snakemake/locks")
-
-
-def is_full(folder: Path) -> bool:
-    """Whether a folder's disk has no room for a file of ours."""
-    return shutil.disk_usage(folder).free < FULL_DISK_BYTES
 
 
 def check_folders() -> None:
@@ -100,7 +96,10 @@ def _own_record() -> Path:
 
 
 def _here() -> dict[str, object]:
-    """What makes a process's number unique: containers count from 1, whatever their host."""
+    """What makes a process's number unique: containers count from 1, whatever their host.
+
+    Linux says in files what psutil does not know: which boot it is, and whose numbers these are.
+    """
     return {
         "host": socket.gethostname(),
         "user": os.getuid(),
@@ -129,7 +128,7 @@ def clear_stale_lock() -> str:
         runs = [json.loads(path.read_text(encoding="utf-8")) for path in records]
         locks = [path.stat().st_mtime for path in LOCKS.glob("*.lock")]
         gone = all(_is_gone(run) for run in runs)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, psutil.Error):
         return ""
     if not locks:  # a run notes itself while it holds one, so whose these were is over
         for path in records:
@@ -160,20 +159,17 @@ def _is_gone(run: Mapping[str, Any]) -> bool:
 def _started(pid: int) -> str | None:
     """When a process started, in the kernel's clock ticks since boot; None where it is gone.
 
-    The number of a process is used again; with its start it is unique.
+    The number of a process is used again; with its start it is unique. Only Linux says when a
+    process started in a way that stays when the clock is set: elsewhere it is ``running``.
     """
-    if not Path("/proc/self/stat").exists():  # macOS
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return None
-        except PermissionError:
-            pass
-        return "running"
     try:
-        told = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
-    except OSError:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:  # dead already
+            return None
+        if not psutil.LINUX:
+            return "running"
+        # Both are by the clock, as it is set now; their difference is not.
+        seconds = process.create_time() - psutil.boot_time()
+    except psutil.NoSuchProcess:
         return None
-    # Its name, in parentheses, may hold spaces; state Z is dead already.
-    fields = told.rpartition(")")[2].split()
-    return None if fields[0] == "Z" else fields[19]
+    return str(round(seconds * os.sysconf("SC_CLK_TCK")))
