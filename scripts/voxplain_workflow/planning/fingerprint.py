@@ -35,7 +35,8 @@ def fingerprint(
     time hides them from this walk: name the members a job selects in ``modules``. The entries of
     registries do not count where they stand, nor do constants of which only they are made: else one
     more method or network were a change of all others. What a job's own entries say counts by
-    ``entries``.
+    ``entries``. The frame of jobs (:mod:`voxplain_workflow.jobs.frame`) and what it imports are
+    left out: they write logs and exit statuses, and no result.
 
     Any other file, such as a template, counts to the last byte if a module has its path as one
     string, relative to the module's folder: ``Path(__file__).parent / "assets/page.html"``. A path

@@ -39,7 +39,7 @@ _CROPPED = {"rieke": 1.0}
 _UNCROPPED = 2.0
 # Forward passes that one region of an occlusion takes, where only what it changes is recomputed: of
 # rieke at 1 mm, with the regions of the default settings (`benchmarks/occlusion.py` measures them).
-_PASSES_OF_REGION = {
+PASSES_OF_REGION = {
     "occlusion": 1 / 280,
     "area_occlusion": 1 / 150,
     "voxel_occlusion": 1 / 4800,
@@ -131,7 +131,7 @@ def count_passes(regions: Mapping[str, int], settings: Mapping[str, Any]) -> dic
             if method.passes is not None
         },
         **{
-            method: PASSES_OF_START + count * _PASSES_OF_REGION[method]
+            method: PASSES_OF_START + count * PASSES_OF_REGION[method]
             for method, count in regions.items()
         },
     }
