@@ -168,11 +168,11 @@ def test_one_more_scan_is_converted_alone_and_verify_inputs_names_a_replaced_fil
         ),
         (
             {"cohorts": {"own": {"source": "adni", "table": "no.csv", "images": "ADNI"}}},
-            "scan table no.csv does not exist",
+            "config: cohorts.own.table is no.csv, which does not exist",
         ),
         (
             {"cohorts": {"own": {"source": "adni", "table": "scans.csv", "images": "nowhere"}}},
-            "image folder nowhere does not exist",
+            "config: cohorts.own.images has nowhere, which does not exist",
         ),
     ],
 )

@@ -181,8 +181,8 @@ def _check_heads(by_class: Mapping[str, str], heads: Mapping[str, str], folds: i
             told = f" of class {group}" if group else ""
             raise ParameterFault(
                 "folds",
-                f"is {folds}, but the patients{told} are made from {len(own)} heads, each of which "
-                f"is kept together; allowed: at most as many folds as heads, so ask for fewer "
+                f"is {folds}, but the patients{told} are made from {len(own)} heads, which "
+                f"are kept together; allowed: at most as many folds as heads, so ask for fewer "
                 f"folds, or give at least {folds} heads",
                 "heads",
             )
@@ -297,8 +297,7 @@ def _test_heads(
             raise ParameterFault(
                 "test_patients",
                 f"is {test_patients}, and so many of each class, in whole heads, leave none of the "
-                f"{len(of_head)} heads to train class {group} on; ask for fewer, or give more "
-                "heads",
+                f"{len(of_head)} heads to train class {group} on; allowed: fewer, or more heads",
                 "heads",
             )
     return testing

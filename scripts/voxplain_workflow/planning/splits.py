@@ -21,8 +21,8 @@ _KEYS = {
     "draw": "splits.fixed_draw",
 }
 _HINTS = {
-    "heads": "splits.group_by is head, which keeps all patients of one of simulation.heads "
-    "together; set it to patient to divide them"
+    "heads": "splits.group_by is head: set splits.group_by to patient to divide the patients of "
+    "one of simulation.heads"
 }
 
 
