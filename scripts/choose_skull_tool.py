@@ -5,8 +5,10 @@ from voxplain_workflow.jobs.sidecars import write_sidecar
 
 with job(snakemake):
     from voxplain.anatomy.skull import find_tool
+    from voxplain_workflow.naming import naming
 
-    tool = find_tool(snakemake.params.wanted)
+    with naming({"tool": "skull.tool"}):
+        tool = find_tool(snakemake.params.wanted)
     write_sidecar(
         snakemake.output.tools,
         {"SkullStrippingTool": tool.name, "SkullStrippingToolVersion": tool.version},

@@ -16,6 +16,7 @@ with job(snakemake):
     from voxplain.training.networks import load_network
     from voxplain.volumes import write_array
     from voxplain_workflow.jobs.explaining import Explainer
+    from voxplain_workflow.naming import naming
 
     torch.set_num_threads(snakemake.threads)
     device = choose_device(snakemake.resources.device)
@@ -42,7 +43,9 @@ with job(snakemake):
         with torch.no_grad():
             batch = torch.from_numpy(scan)[None, None].to(device)
             probabilities = torch.softmax(network.model(batch).double(), dim=1)[0].cpu().numpy()
-        target = choose_target(settings["target"], classes, member["class"], probabilities)
+        # A network that is only applied has classes that nobody knows beforehand.
+        with naming({"target": "heatmaps.target"}):
+            target = choose_target(settings["target"], classes, member["class"], probabilities)
         heatmap = explainer.explain(network.model, scan, target)
         # BIDS allows letters and digits only: desc-guidedBackprop.
         label = re.sub("_(.)", lambda found: found.group(1).upper(), name)

@@ -27,6 +27,7 @@ with job(snakemake):
     from voxplain.training.networks import save_network
     from voxplain.training.predictions import predictions_table
     from voxplain.training.statistics import read_statistics
+    from voxplain_workflow.naming import naming
 
     torch.set_num_threads(snakemake.threads)
     device = choose_device(snakemake.resources.device)
@@ -75,22 +76,24 @@ with job(snakemake):
     volumes = [snakemake.input.mean, snakemake.input.sd]
     output = Path(snakemake.output.model)
     checkpoint = checkpoint_path(output.parent, made_by, volumes)
-    history = train(
-        model,
-        train_scans,
-        test_scans,
-        epochs=training["epochs"],
-        batch_size=training["batch_size"],
-        learning_rate=training["learning_rate"],
-        optimiser=training["optimiser"],
-        every_class=training["every_class"],
-        seed=seed,
-        device=device,
-        precision=precision,
-        deterministic=training["deterministic"],
-        checkpoint=checkpoint,
-        report=report,
-    )
+    keys = {key: f"models.{name}.{key}" for key in ("batch_size", "learning_rate")}
+    with naming(keys):
+        history = train(
+            model,
+            train_scans,
+            test_scans,
+            epochs=training["epochs"],
+            batch_size=training["batch_size"],
+            learning_rate=training["learning_rate"],
+            optimiser=training["optimiser"],
+            every_class=training["every_class"],
+            seed=seed,
+            device=device,
+            precision=precision,
+            deterministic=training["deterministic"],
+            checkpoint=checkpoint,
+            report=report,
+        )
     table = predictions_table(test_rows, predict(model, test_scans, device), classes)
     training_record = {
         "model": label,

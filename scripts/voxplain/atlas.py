@@ -159,8 +159,8 @@ def read_templateflow_template() -> tuple[np.ndarray, Grid]:
     """
     if importlib.util.find_spec("templateflow") is None:
         raise SetupFault(
-            "template: templateflow needs the package templateflow; "
-            "pip install templateflow, or set template: packaged"
+            "TemplateFlow's template needs the package templateflow; pip install templateflow, or "
+            "choose the packaged template"
         )
     from templateflow import api
 
@@ -170,7 +170,7 @@ def read_templateflow_template() -> tuple[np.ndarray, Grid]:
     except Exception as error:
         raise SetupFault(
             f"TemplateFlow has not delivered {TEMPLATE_NAME} ({error}); fetch it once on a machine "
-            "with network access (TEMPLATEFLOW_HOME), or set template: packaged"
+            "with network access (TEMPLATEFLOW_HOME), or choose the packaged template"
         ) from error
     head_array, grid = read_array(head)
     mask_array, mask_grid = read_array(mask, np.uint8)

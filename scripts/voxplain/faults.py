@@ -31,6 +31,28 @@ class SetupFault(Exception):
     """The configuration, a table or an installed tool cannot be used; the message is one line."""
 
 
+class ParameterFault(SetupFault):
+    """A parameter of a function cannot have the value it has.
+
+    The library says which of its parameters is at fault, as whoever calls the function knows it. A
+    program that takes the value from elsewhere, as from a configuration, puts its name for it in
+    the parameter's place, see :func:`voxplain_workflow.naming.naming`.
+
+    Parameters
+    ----------
+    parameter
+        Its name, with which the message begins; ``select.age`` for an entry of a mapping.
+    problem
+        What follows the name: the value, what is wrong with it, and what is allowed.
+    others
+        Other parameters that have a part in it: with another value of theirs it would be allowed.
+    """
+
+    def __init__(self, parameter: str, problem: str, *others: str) -> None:
+        self.parameter, self.problem, self.others = parameter, problem, others
+        super().__init__(f"{parameter} {problem}")
+
+
 @dataclass(frozen=True)
 class Fate:
     """What became of a scan.

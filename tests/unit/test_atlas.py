@@ -300,7 +300,7 @@ def test_templateflow_without_network_says_what_to_do(templateflow):
     with pytest.raises(SetupFault) as fault:
         read_templateflow_template()
     assert "no route to host" in str(fault.value)
-    assert "template: packaged" in str(fault.value)
+    assert "choose the packaged template" in str(fault.value)
 
 
 def test_templateflow_not_installed_says_what_to_do(monkeypatch):
@@ -310,5 +310,7 @@ def test_templateflow_not_installed_says_what_to_do(monkeypatch):
         "find_spec",
         lambda name, *more: None if name == "templateflow" else find_spec(name, *more),
     )
-    with pytest.raises(SetupFault, match="pip install templateflow, or set template: packaged"):
+    with pytest.raises(
+        SetupFault, match="pip install templateflow, or choose the packaged template"
+    ):
         read_templateflow_template()

@@ -170,8 +170,8 @@ def test_what_is_no_dataset_is_refused(dataset, files, tables, told):
         read_dataset(root, "heads")
 
 
-def test_a_missing_dataset_is_named_with_the_key_to_set(tmp_path):
-    with pytest.raises(SetupFault, match="nowhere does not exist; set the cohort's `images`"):
+def test_a_missing_dataset_is_named_with_its_parameter(tmp_path):
+    with pytest.raises(SetupFault, match=r"root is .*nowhere, a BIDS dataset that does not exist"):
         read_dataset(tmp_path / "nowhere", "heads")
 
 

@@ -28,7 +28,7 @@ def test_a_gpu_that_is_not_there_is_refused_in_one_line(monkeypatch, built, told
         choose_device("cuda")
     message = str(fault.value)
     assert "\n" not in message
-    assert message.startswith("config: device is cuda, but PyTorch ")
+    assert message.startswith("device is cuda, but PyTorch ")
     assert torch.__version__ in message
     assert f"built for CUDA {told}" in message
     assert message.endswith("allowed here: cpu, auto")

@@ -263,5 +263,5 @@ def test_a_shared_head_stops_a_split_by_head_and_no_other():
     check_members(members, CLASSES, "fixed")
     (line,) = refused(lambda: check_members(members, CLASSES, "fixed", by_head=True))
     assert line.startswith("split fixed leaks: head b is on both sides")
-    assert "splits.group_by is head" in line and "simulation.heads" in line
+    assert "are to be on one side" in line and "from different heads" in line
     check_members(of_heads("a", "a", "b", "c", "d"), CLASSES, "fixed", by_head=True)

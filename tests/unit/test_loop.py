@@ -410,7 +410,7 @@ def test_a_loss_that_is_no_number_is_refused_by_epoch_and_key(training, testing,
     checkpoint = tmp_path / ".checkpoint-x.pt"
     with pytest.raises(SetupFault) as fault:
         trained(training, testing, learning_rate=1e30, checkpoint=checkpoint)
-    assert "in epoch 1; lower models.<name>.learning_rate" in str(fault.value)
+    assert "in epoch 1; choose a lower one" in str(fault.value)
     assert "\n" not in str(fault.value)
     assert not checkpoint.exists()
 
@@ -422,7 +422,7 @@ def test_an_unknown_optimiser_is_refused_with_those_that_there_are(training, tes
 
 @pytest.mark.parametrize(("size", "every_class"), [(1, False), (1, True)])
 def test_batches_too_small_to_train_on_are_refused(training, testing, size, every_class):
-    with pytest.raises(SetupFault, match=rf"models\.<name>\.batch_size is {size}"):
+    with pytest.raises(SetupFault, match=f"batch_size is {size}"):
         trained(training, testing, batch_size=size, every_class=every_class)
 
 
@@ -431,7 +431,9 @@ def test_weights_that_give_no_numbers_after_the_last_step_are_refused(training, 
     checkpoint = tmp_path / ".checkpoint-x.pt"
     model = nn.Sequential(nn.Flatten(), nn.Linear(EDGE**3, 8), nn.ReLU(), nn.Linear(8, 2))
     one_step = {"epochs": 1, "batch_size": 14, "learning_rate": 1e30}
-    with pytest.raises(SetupFault, match=r"epoch 1.*models\.<name>\.learning_rate") as fault:
+    with pytest.raises(
+        SetupFault, match=r"learning_rate is 1e\+30, .*epoch 1; choose a lower one"
+    ) as fault:
         trained(training, testing, model, checkpoint=checkpoint, **one_step)
     assert "\n" not in str(fault.value)
     assert not checkpoint.exists()

@@ -241,7 +241,7 @@ def test_the_smallest_grids_of_each_row_are_tight(name, least, pools):
         assert passes(name, grid, pools)
     less = (200, least - 1, 200)
     if least == LEAST[name]:
-        with pytest.raises(SetupFault, match=rf"{told(less)} .*at least {least}.*resolution_mm"):
+        with pytest.raises(SetupFault, match=rf"{told(less)} .*at least {least}; .*finer grid"):
             plan_model(name, less)
     else:
         assert plan_model(name, less).pools != pools
@@ -263,9 +263,9 @@ def test_a_grid_too_small_for_given_pools_is_refused_with_both_named(
     with pytest.raises(SetupFault) as fault:
         plan_model(name, grid, pools=[int(pool) for pool in told_pools.split(",")])
     assert str(fault.value) == (
-        f"model {name} with pools {told_pools} does not fit a grid of {told(grid)} voxels; the "
-        f"paper's pools {papers} need at least {least} along each axis. Choose a finer "
-        f"resolution_mm or smaller models.{name}.pools"
+        f"pools is {told_pools}, with which model {name} does not fit a grid of {told(grid)} "
+        f"voxels (the paper's {papers} needs at least {least} along each axis); choose smaller "
+        "pools, or a finer grid"
     )
 
 
@@ -274,10 +274,10 @@ def test_a_pool_larger_than_the_last_map_is_refused_with_the_largest_that_fits()
         plan_model("voxresnet", (48, 58, 48), pool=7)
     message = str(fault.value)
     for part in (
-        "voxresnet with pool 7",
+        "pool is 7, with which model voxresnet does not fit",
         "48x58x48",
         "last map has 6x8x6",
-        "a models.voxresnet.pool of at most 6",
+        "a pool of at most 6",
     ):
         assert part in message
     assert plan_model("voxresnet", (48, 58, 48), pool=6).pool == 6
@@ -288,7 +288,7 @@ def test_a_grid_too_small_for_any_options_is_refused_before_anything_is_built(na
     grid = (100, LEAST[name] - 1, 100)
     for call in (plan_model, describe_model, lambda *args: build_model(*args, 2)):
         with pytest.raises(
-            SetupFault, match=rf"{name} .*{told(grid)} .*at least {LEAST[name]}; .*resolution_mm"
+            SetupFault, match=rf"{told(grid)} .*{name}: .*at least {LEAST[name]}; .*finer grid"
         ):
             call(name, grid)
     plan_model(name, (LEAST[name],) * 3)

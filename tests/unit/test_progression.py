@@ -287,25 +287,25 @@ def test_months_and_dates_tell_the_same(history):
 def test_a_task_has_derived_labels_or_the_groups_that_they_come_from(derived, group):
     with pytest.raises(SetupFault, match=f"{' and '.join(derived)} beside {group}") as fault:
         check_task([*derived, group])
-    assert f"task {', '.join(derived)}, {group}" in str(fault.value)
+    assert f"classes is {', '.join(derived)}, {group}" in str(fault.value)
     assert "allowed" in str(fault.value)
     check_task([*derived, "AD", "NC", "SMC"])
     check_task([group, "AD", "NC"])
 
 
 def test_a_task_names_each_class_once():
-    with pytest.raises(SetupFault, match="task AD, NC, AD names a class twice"):
+    with pytest.raises(SetupFault, match="classes is AD, NC, AD, which names a class twice"):
         check_task(["AD", "NC", "AD"])
 
 
 @pytest.mark.parametrize("horizon", [0, -12, float("nan")])
 def test_a_horizon_is_above_nought(horizon):
-    with pytest.raises(SetupFault, match="allowed: more than 0"):
+    with pytest.raises(SetupFault, match=f"horizon_months is {horizon}; allowed: more than 0"):
         derive_progression([], horizon, "any")
 
 
 def test_an_unknown_visit_is_refused_by_what_is_allowed():
-    with pytest.raises(SetupFault, match="'last'; allowed: first, any"):
+    with pytest.raises(SetupFault, match="visit is 'last'; allowed: first, any"):
         derive_progression([], 36, "last")
 
 

@@ -111,8 +111,8 @@ def test_a_row_shorter_or_longer_than_the_header_is_kept(tmp_path):
     ]
 
 
-def test_a_missing_table_is_named_with_the_key_to_set(tmp_path):
-    with pytest.raises(SetupFault, match=r"absent\.csv does not exist; set the cohort's `table`"):
+def test_a_missing_table_is_named_with_its_parameter(tmp_path):
+    with pytest.raises(SetupFault, match=r"table is .*absent\.csv, which does not exist"):
         read_table(tmp_path / "absent.csv")
 
 
@@ -160,7 +160,7 @@ def test_a_missing_column_is_told_with_table_known_names_and_cure(key, name):
     assert f"lacks a column for {key}" in told
     assert all(repr(known) in told for known in COLUMN_NAMES[key])
     assert all(column in told for column in header)
-    assert "Rename the column, or name it in the cohort's `columns`" in told
+    assert "Rename the column, or name it in `columns`" in told
 
 
 def test_a_table_needs_a_visit_or_a_date_but_not_both():
@@ -536,7 +536,7 @@ def test_a_row_that_names_no_image_is_no_lost_scan():
 
 
 def test_a_task_in_which_a_scan_could_have_two_classes_is_refused():
-    with pytest.raises(SetupFault, match="task pMCI, LMCI has pMCI beside LMCI"):
+    with pytest.raises(SetupFault, match="classes is pMCI, LMCI, which has pMCI beside LMCI"):
         scans_of([row()], tasks=[("AD", "NC"), ("pMCI", "LMCI")])
 
 

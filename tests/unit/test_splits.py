@@ -429,11 +429,11 @@ def test_an_external_test_without_a_class_on_a_side_is_refused():
     told = refused(
         lambda: make_external(whole, healthy, CLASSES, "b"), "cohort b", "class AD to test", "(0 of"
     )
-    assert "simulation" not in told
+    assert "first_number" not in told
     refused(
         lambda: make_external(whole, whole, CLASSES, "b"),
         "class AD to test (2 of its patients",
-        "simulated cohorts need a simulation.first_number of their own",
+        "give each simulated cohort another first_number",
     )
 
 
@@ -568,10 +568,9 @@ def test_the_fixed_split_by_head_takes_as_few_heads_as_are_enough():
         assert len(heads_of(scans, heads, split.test)) == expected
     refused(
         lambda: make_fixed(scans, CLASSES, 5, 1, heads=heads),
-        "splits.group_by is head",
-        "5 test patients",
+        "test_patients is 5",
+        "in whole heads",
         "none of the 3 heads",
-        "patient",
     )
 
 
@@ -594,10 +593,9 @@ def test_fewer_heads_than_folds_are_refused_by_both_numbers_and_what_to_set(stra
     heads = made_from(scans, ["a", "b"] * 6)
     refused(
         lambda: make_folds(scans, CLASSES, 3, 1, stratify, 1, heads),
-        "splits.group_by is head and splits.folds is 3",
+        "folds is 3",
         f"the {told} are made from 2 heads",
-        "simulation.heads at least 3",
-        "splits.group_by to patient",
+        "at least 3 heads",
     )
 
 
@@ -612,9 +610,8 @@ def test_the_published_draw_cannot_keep_heads_together():
     heads = made_from(scans, "abcabc")
     refused(
         lambda: make_fixed(scans, CLASSES, 1, 0, "as_published", heads),
-        "splits.group_by is head",
-        "as_published",
-        "allowed with it: hash",
+        "draw is as_published",
+        "allowed with heads: hash",
     )
 
 
@@ -628,7 +625,7 @@ def test_an_external_test_by_head_leaves_out_whoever_shares_a_head():
         lambda: make_external(here, there, CLASSES, "b", (heads[0], made_from(there, "abca"))),
         "no scan of class NC to test",
         "(3 of its patients or their heads are in the training cohort too and left out)",
-        "splits.group_by to patient",
+        "from different heads",
     )
 
 
@@ -645,9 +642,9 @@ def refused(call, *told):
     return message
 
 
-def test_more_folds_than_patients_of_a_class_are_refused_by_key_value_and_what_is_allowed():
+def test_more_folds_than_patients_of_a_class_are_refused_by_name_value_and_what_is_allowed():
     scans = scans_of([["AD", "AD"]] * 2 + [["NC"]] * 9)
-    message = refused(lambda: folds_of(scans, 3), "splits.folds is 3", "class AD has 2 patients")
+    message = refused(lambda: folds_of(scans, 3), "folds is 3", "class AD has 2 patients")
     assert "allowed: at most as many folds as the smallest class" in message
     assert len(folds_of(scans, 2)) == 2
 
@@ -656,7 +653,7 @@ def test_unstratified_only_the_number_of_all_patients_counts():
     scans = scans_of([["AD"]] * 2 + [["NC"]] * 2)
     refused(
         lambda: folds_of(scans, 5, stratify=False),
-        "splits.folds is 5",
+        "folds is 5",
         "there are 4 patients",
         "allowed: at most as many folds as patients",
     )
@@ -673,7 +670,7 @@ def test_a_training_set_without_a_class_is_refused_by_the_splits_name(seed):
     message = refused(
         lambda: folds_of(scans, 3, stratify=False, seed=seed),
         "no scan of class AD to train on",
-        "splits.stratify",
+        "stratify is false",
     )
     assert any(f"split repeat-1_fold-{fold} " in message for fold in (1, 2, 3))
 
@@ -683,7 +680,7 @@ def test_a_test_set_that_leaves_nobody_to_train_on_is_refused(test_patients):
     scans = scans_of([["AD"]] * 6 + [["NC", "NC"]] * 3)
     refused(
         lambda: make_fixed(scans, CLASSES, test_patients, 1),
-        f"splits.fixed_test_patients is {test_patients}",
+        f"test_patients is {test_patients}",
         "class NC has 3 patients",
         "allowed: fewer",
     )

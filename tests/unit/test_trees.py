@@ -54,8 +54,8 @@ def test_a_link_to_a_folder_of_another_disk_is_followed(tmp_path):
     assert list(images_of(tmp_path / "ADNI")) == ["I1"]
 
 
-def test_a_missing_tree_is_named_with_the_key_to_set(tmp_path):
-    with pytest.raises(SetupFault, match="nowhere does not exist; set the cohort's `images`"):
+def test_a_missing_tree_is_named_with_its_parameter(tmp_path):
+    with pytest.raises(SetupFault, match=r"roots has .*nowhere, which does not exist"):
         find_images([tmp_path / "nowhere"])
 
 

@@ -168,11 +168,11 @@ def test_one_more_scan_is_converted_alone_and_verify_inputs_names_a_replaced_fil
         ),
         (
             {"cohorts": {"own": {"source": "adni", "table": "no.csv", "images": "ADNI"}}},
-            "scan table no.csv does not exist",
+            "config: cohorts.own.table is no.csv, which does not exist",
         ),
         (
             {"cohorts": {"own": {"source": "adni", "table": "scans.csv", "images": "nowhere"}}},
-            "image folder nowhere does not exist",
+            "config: cohorts.own.images has nowhere, which does not exist",
         ),
     ],
 )
@@ -216,7 +216,7 @@ def test_bet_without_fsl_is_an_error_that_says_how_to_get_it(archive):
     assert run.status != 0
     assert "FSL's bet is not installed" in run.said
     assert "https://fsl.fmrib.ox.ac.uk" in run.said
-    assert "skull.tool to deepbet" in run.said
+    assert "config: skull.tool is bet" in run.said and "choose deepbet or auto" in run.said
 
 
 def test_the_papers_config_builds_its_dag_on_a_tree_of_this_form(listed):

@@ -97,7 +97,8 @@ def bad(**settings):
         ),
         (
             bad(models={"rieke": {"pools": [2, 3, 2, 3]}}),
-            "does not fit a grid of 49x58x49 voxels",
+            "config: models.rieke.pools is 2,3,2,3, with which model rieke does not fit a grid of "
+            "49x58x49 voxels",
         ),
         (bad(models={"riecke": {}}), "config: unknown key models.riecke; did you mean rieke?"),
         (
@@ -123,7 +124,7 @@ def bad(**settings):
         ),
         (
             bad(tasks=[["MCI", "sMCI"]]),
-            "config: task MCI, sMCI has sMCI beside MCI, so that a scan could be in two classes",
+            "config: tasks.0 is MCI, sMCI, which has sMCI beside MCI, so that a scan could be in",
         ),
         (
             bad(heatmaps={"methods": ["oclusion"]}),
@@ -157,7 +158,7 @@ def bad(**settings):
         ),
         (
             bad(heatmaps={"target": "MCI"}),
-            "heatmaps.target is 'MCI'; allowed: disease, predicted, true, AD, NC",
+            "config: heatmaps.target is 'MCI'; allowed: disease, predicted, true, AD, NC",
         ),
         (bad(tasks=[["AD", "ND"]]), "config: tasks.0.1 is 'ND'; allowed: AD, NC, MCI"),
         (

@@ -44,10 +44,13 @@ def test_every_split_trains_on_one_of_two_heads_and_tests_on_the_other(tmp_path,
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"folds": 3}, ("splits.folds is 3", "from 2 heads", "simulation.heads at least 3")),
+        ({"folds": 3}, ("splits.folds is 3", "from 2 heads", "at least 3 heads")),
         # The head with one patient of each class comes first, and is not enough.
-        ({"fixed_test_patients": 2, "seed": 2}, ("2 test patients", "none of the 2 heads")),
-        ({"fixed_draw": "as_published"}, ("as_published", "allowed with it: hash")),
+        (
+            {"fixed_test_patients": 2, "seed": 2},
+            ("splits.fixed_test_patients is 2", "none of the 2 heads"),
+        ),
+        ({"fixed_draw": "as_published"}, ("splits.fixed_draw is as_published", "with heads: hash")),
     ],
 )
 def test_what_two_heads_cannot_do_is_refused_by_key(tmp_path, heads, change, told):

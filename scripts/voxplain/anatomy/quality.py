@@ -44,7 +44,11 @@ class Quality:
 
 # The measures in plain words, and what to look at where they fail.
 _WORDS = {
-    "brain_volume_ml": ("brain volume", "ml", "look at the mask picture; try the other skull.tool"),
+    "brain_volume_ml": (
+        "brain volume",
+        "ml",
+        "look at the mask picture; try the other tool for skull removal",
+    ),
     "largest_part": ("connected share of the mask", "", "look at the mask picture"),
     "border_share": ("share of the mask on the image border", "", "is the head cut off?"),
     "overlap": ("overlap with the template brain", "", "look at the registration picture"),
@@ -123,7 +127,7 @@ def judge(quality: Quality, thresholds: Mapping[str, float], kept: bool = False)
         return Fate("usable", "quality")
     reason = "; ".join(text for text, _ in missed)
     if kept:
-        return Fate("usable", "quality", f"kept by name (quality.keep): {reason}")
+        return Fate("usable", "quality", f"kept by name: {reason}")
     return Fate("excluded", "quality", reason, "; ".join(dict.fromkeys(why for _, why in missed)))
 
 

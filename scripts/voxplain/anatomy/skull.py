@@ -15,12 +15,12 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from voxplain.faults import DataFault, SetupFault
+from voxplain.faults import DataFault, ParameterFault, SetupFault
 from voxplain.volumes import Grid
 
 HOW_TO_GET_FSL = (
     "install FSL (https://fsl.fmrib.ox.ac.uk, its licence is free for non-commercial use only) and "
-    "set FSLDIR, or run with --sdm conda, or set skull.tool to deepbet or auto"
+    "set FSLDIR, or run with --sdm conda"
 )
 
 
@@ -36,12 +36,12 @@ class SkullTool:
 GIVEN = SkullTool("given", "n/a")
 
 
-def find_tool(wanted: str) -> SkullTool:
+def find_tool(tool: str) -> SkullTool:
     """The tool to use here.
 
     Parameters
     ----------
-    wanted
+    tool
         ``bet``, ``deepbet``, or ``auto``: BET where FSL is installed, else deepbet.
 
     Raises
@@ -50,9 +50,13 @@ def find_tool(wanted: str) -> SkullTool:
         What was asked for is not installed.
     """
     bet = _find_bet()
-    if wanted == "bet" or (wanted == "auto" and bet):
+    if tool == "bet" or (tool == "auto" and bet):
         if not bet:
-            raise SetupFault(f"skull.tool is bet, but FSL's bet is not installed: {HOW_TO_GET_FSL}")
+            raise ParameterFault(
+                "tool",
+                f"is bet, but FSL's bet is not installed: {HOW_TO_GET_FSL}, or choose deepbet or "
+                "auto",
+            )
         return bet
     if importlib.util.find_spec("deepbet") is None:
         raise SetupFault(f"deepbet is not installed: pip install deepbet; for BET {HOW_TO_GET_FSL}")
@@ -94,7 +98,7 @@ def find_brain(image: nib.Nifti1Image, tool: SkullTool, options: Mapping[str, An
     if not mask.any():
         raise DataFault(
             f"{tool.name} found no brain",
-            "look at the scan; try the other skull.tool, or leave the scan out",
+            "look at the scan; try the other tool, or leave the scan out",
         )
     return mask
 
@@ -142,7 +146,7 @@ def _run_deepbet(image: nib.Nifti1Image, threshold: float, dilate: int) -> np.nd
         _, mask, _ = extraction.run(image, threshold=threshold, n_dilate=dilate)
     except (AssertionError, ValueError) as error:  # how it says that it sees no brain
         raise DataFault(
-            f"deepbet found no brain ({error})", "look at the scan, or set skull.tool to bet"
+            f"deepbet found no brain ({error})", "look at the scan, or take bet instead"
         ) from error
     return np.asarray(mask.dataobj) > 0
 

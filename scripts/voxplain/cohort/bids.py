@@ -14,7 +14,7 @@ from pathlib import Path
 
 from voxplain.cohort.names import bids_label
 from voxplain.cohort.tables import read_table
-from voxplain.faults import SetupFault
+from voxplain.faults import ParameterFault, SetupFault
 
 # Which files of a subject's or session's folder are meant, by what the images are.
 PATTERNS = {
@@ -66,7 +66,7 @@ def read_dataset(
     """
     root = Path(root)
     if not root.is_dir():
-        raise SetupFault(f"BIDS dataset {root} does not exist; set the cohort's `images`")
+        raise ParameterFault("root", f"is {root}, a BIDS dataset that does not exist")
     top = root / "subjects" if (root / "subjects").is_dir() else root
     known = _table_by_session(table or root / "participants.tsv", given=table is not None)
     own_space = pattern == "auto" and images_are != "registered"
@@ -105,9 +105,11 @@ def read_dataset(
                 told = _merged(known.get((subject, "")), line, known.get((subject, session)))
                 rows.append(told | {SUBJECT: subject, SESSION: session, IMAGE: ""})
     if not places:
-        raise SetupFault(
-            f"BIDS dataset {root} has no image sub-*/[ses-*/]{wanted}; set the cohort's `images` "
-            "and `files`"
+        raise ParameterFault(
+            "root",
+            f"is {root}, a BIDS dataset that has no image sub-*/[ses-*/]{wanted}; give another "
+            "folder, or another pattern",
+            "pattern",
         )
     for (subject, session), line in known.items():
         if (subject, session) not in found:

@@ -376,7 +376,7 @@ class Gap:
 
 
 def check_slices(
-    images: Sequence[DicomImage], place: str | Path, most_missing: int, most_mm: float
+    images: Sequence[DicomImage], place: str | Path, missing_slices: int, max_slice_mm: float
 ) -> list[Gap]:
     """Look whether a series' slices lie evenly behind each other.
 
@@ -384,9 +384,9 @@ def check_slices(
     ----------
     images, place
         One series, see :func:`choose_series`.
-    most_missing
+    missing_slices
         So many slices may be missing between others.
-    most_mm
+    max_slice_mm
         The largest distance between two slices, in mm.
 
     Returns
@@ -418,10 +418,10 @@ def check_slices(
     if (steps < 1e-3).any():
         return []  # several volumes at one place, likewise
     step = float(np.median(steps))
-    if step > most_mm:
+    if step > max_slice_mm:
         raise DataFault(
-            f"slices of {place} lie {step:.1f} mm apart, expected at most {most_mm:g} mm",
-            "give a scan of the whole head in thin slices, or raise conversion.max_slice_mm",
+            f"slices of {place} lie {step:.1f} mm apart, expected at most {max_slice_mm:g} mm",
+            "give a scan of the whole head in thin slices, or raise max_slice_mm",
         )
     way = frames[-1][0] - frames[0][0]
     sideways = float(np.linalg.norm(way - (way @ normal) * normal))
@@ -441,7 +441,7 @@ def check_slices(
             AGAIN,
         )
     expected = images[0].in_acquisition or 0
-    if expected - len(frames) > most_missing:
+    if expected - len(frames) > missing_slices:
         # First and last slices leave no gap behind.
         raise DataFault(f"{place} has {len(frames)} slices, its header says {expected}", AGAIN)
     gaps = [
@@ -450,12 +450,12 @@ def check_slices(
         if count > 1
     ]
     missing = sum(gap.missing for gap in gaps)
-    if missing > most_missing:
+    if missing > missing_slices:
         where = ", ".join(f"{n + 1}" for n, count in enumerate(counts) if count > 1)
         counted = "1 slice" if missing == 1 else f"{missing} slices"
         raise DataFault(
             f"{counted} of {place} missing (after slice {where} of those that are there), "
-            f"at most {most_missing} may be",
-            f"{AGAIN}, or raise conversion.missing_slices, to fill them from their neighbours",
+            f"at most {missing_slices} may be",
+            f"{AGAIN}, or raise missing_slices, to fill them from their neighbours",
         )
     return gaps

@@ -140,8 +140,8 @@ def check_members(
     ]
     if by_head:
         problems += [
-            f"split {split} leaks: {shared}, though splits.group_by is head; give every cohort "
-            "simulation.heads of its own"
+            f"split {split} leaks: {shared}, though all patients of a head are to be on one side; "
+            "make the cohorts from different heads"
             for shared in find_shared_heads(members)
         ]
     for group in classes:

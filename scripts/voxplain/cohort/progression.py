@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from voxplain.cohort.scan import Scan
 from voxplain.cohort.visits import visit_month
-from voxplain.faults import SetupFault
+from voxplain.faults import ParameterFault
 
 STABLE, PROGRESSIVE = "sMCI", "pMCI"
 MCI_GROUPS = ("MCI", "EMCI", "LMCI")
@@ -51,20 +51,22 @@ def check_task(classes: Sequence[str]) -> None:
 
     Raises
     ------
-    SetupFault
+    ParameterFault
         It has sMCI or pMCI beside MCI, EMCI or LMCI, or a class twice.
     """
     told = ", ".join(classes)
     derived = [name for name in classes if name in (STABLE, PROGRESSIVE)]
     groups = [name for name in classes if name in MCI_GROUPS]
     if derived and groups:
-        raise SetupFault(
-            f"config: task {told} has {' and '.join(derived)} beside {' and '.join(groups)}, so "
-            "that a scan could be in two classes; allowed: either of the two kinds, with AD, NC "
-            "or SMC"
+        raise ParameterFault(
+            "classes",
+            f"is {told}, which has {' and '.join(derived)} beside {' and '.join(groups)}, so that "
+            "a scan could be in two classes; allowed: either of the two kinds, with AD, NC or SMC",
         )
     if len(set(classes)) < len(classes):
-        raise SetupFault(f"config: task {told} names a class twice; allowed: each class once")
+        raise ParameterFault(
+            "classes", f"is {told}, which names a class twice; allowed: each class once"
+        )
 
 
 def derive_progression(
@@ -103,13 +105,13 @@ def derive_progression(
 
     Raises
     ------
-    SetupFault
+    ParameterFault
         The horizon is not above 0, or ``visit`` is neither word.
     """
     if not horizon_months > 0:
-        raise SetupFault(f"config: the horizon is {horizon_months} months; allowed: more than 0")
+        raise ParameterFault("horizon_months", f"is {horizon_months}; allowed: more than 0")
     if visit not in VISITS:
-        raise SetupFault(f"config: visit is {visit!r}; allowed: {', '.join(VISITS)}")
+        raise ParameterFault("visit", f"is {visit!r}; allowed: {', '.join(VISITS)}")
     by_patient = defaultdict(list)
     for scan in scans:
         if scan.group:

@@ -108,7 +108,7 @@ def find_columns(
         raise SetupFault(
             f"scan table {table} lacks a column for {', '.join(missing)}"
             f"{' (known names: ' + '; '.join(known) + ')' if known else ''}; it has: "
-            f"{', '.join(header)}. Rename the column, or name it in the cohort's `columns`"
+            f"{', '.join(header)}. Rename the column, or name it in `columns`"
         )
     return columns
 
@@ -245,7 +245,7 @@ def _scan_of_row(
         remedy = f"correct what the tables say of subject {values['subject']}, session {session}"
     if diagnosed and not group:
         problems.append(f"unknown diagnosis word {diagnosis!r}")
-        remedy += ", or add the word to the cohort's `diagnosis_words`"
+        remedy += ", or add the word to `diagnosis_words`"
     fate = Fate("failed", "table", "; ".join(problems), remedy) if problems else None
     if not values["image"]:
         # A visit without a scan: nothing can be lost, but its diagnosis may decide on others.

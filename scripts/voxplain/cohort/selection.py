@@ -14,7 +14,7 @@ from voxplain.cohort.demographics import read_age, read_sex, read_tesla
 from voxplain.cohort.scan import Scan
 from voxplain.cohort.visits import visit_month
 from voxplain.cohort.words import plain
-from voxplain.faults import Fate, SetupFault
+from voxplain.faults import Fate, ParameterFault
 
 # What every key of `select` is by default: everything takes part.
 EVERYTHING: dict[str, Any] = {
@@ -67,7 +67,7 @@ def select_scans(scans: Sequence[Scan], select: Mapping[str, Any]) -> list[Scan]
 
     Raises
     ------
-    SetupFault
+    ParameterFault
         A regular expression is none, or the greatest age is less than the least.
     """
     checks = _checks(select)
@@ -143,9 +143,9 @@ def _checks(select: Mapping[str, Any]) -> list[Callable[[Scan], str]]:
 
 def _check_of_age(least: float, greatest: float) -> Callable[[Scan], str]:
     if greatest < least:
-        raise SetupFault(
-            f"config: a cohort's select.age is [{least:g}, {greatest:g}]; expected the least age, "
-            "then the greatest"
+        raise ParameterFault(
+            "select.age",
+            f"is [{least:g}, {greatest:g}]; expected the least age, then the greatest",
         )
 
     def of_age(scan: Scan) -> str:
@@ -161,9 +161,10 @@ def _compiled(select: Mapping[str, Any], key: str) -> re.Pattern[str]:
     try:
         return re.compile(select[key], re.IGNORECASE)
     except re.error as error:
-        raise SetupFault(
-            f"config: a cohort's select.{key} is {select[key]!r}, which is no regular expression "
-            f"({error}); put a backslash before characters that stand for themselves"
+        raise ParameterFault(
+            f"select.{key}",
+            f"is {select[key]!r}, which is no regular expression ({error}); put a backslash before "
+            "characters that stand for themselves",
         ) from None
 
 

@@ -20,7 +20,7 @@ from functools import cached_property
 
 from voxplain.cohort.leakage import TEST, TRAIN
 from voxplain.cohort.scan import Scan, class_in
-from voxplain.faults import SetupFault
+from voxplain.faults import ParameterFault
 
 FIXED = "fixed"
 EXTERNAL = "external-{}"
@@ -123,7 +123,7 @@ def make_folds(
 
     Raises
     ------
-    SetupFault
+    ParameterFault
         A class has fewer patients, or patients of fewer heads, than there are folds, or a training
         set would lack a class.
     """
@@ -131,14 +131,16 @@ def make_folds(
     counts = Counter(by_class.values())
     for group in classes if stratify else ():
         if counts[group] < folds:
-            raise SetupFault(
-                f"config: splits.folds is {folds}, but class {group} has {counts[group]} patients; "
-                "allowed: at most as many folds as the smallest class has patients"
+            raise ParameterFault(
+                "folds",
+                f"is {folds}, but class {group} has {counts[group]} patients; allowed: at most as "
+                "many folds as the smallest class has patients",
             )
     if len(by_class) < folds:
-        raise SetupFault(
-            f"config: splits.folds is {folds}, but there are {len(by_class)} patients; allowed: at "
-            "most as many folds as patients"
+        raise ParameterFault(
+            "folds",
+            f"is {folds}, but there are {len(by_class)} patients; allowed: at most as many folds "
+            "as patients",
         )
     # Unstratified, all are of one class.
     dealt_as = by_class if stratify else dict.fromkeys(by_class, "")
@@ -154,7 +156,7 @@ def make_folds(
         for fold in range(folds):
             name = f"repeat-{repeat}_fold-{fold + 1}"
             testing = {patient for patient, its in fold_of.items() if its == fold}
-            splits.append(_split(name, scans, testing, classes))
+            splits.append(_split(name, scans, testing, classes, stratify))
     return splits
 
 
@@ -177,11 +179,12 @@ def _check_heads(by_class: Mapping[str, str], heads: Mapping[str, str], folds: i
         own = {heads[patient] for patient, its in by_class.items() if its == group}
         if len(own) < folds:
             told = f" of class {group}" if group else ""
-            raise SetupFault(
-                f"config: splits.group_by is head and splits.folds is {folds}, but the patients"
-                f"{told} are made from {len(own)} heads; give simulation.heads at least {folds} "
-                "volumes, or set splits.folds to no more than there are heads, or splits.group_by "
-                "to patient"
+            raise ParameterFault(
+                "folds",
+                f"is {folds}, but the patients{told} are made from {len(own)} heads, which "
+                f"are kept together; allowed: at most as many folds as heads, so ask for fewer "
+                f"folds, or give at least {folds} heads",
+                "heads",
             )
 
 
@@ -240,16 +243,18 @@ def make_fixed(
 
     Raises
     ------
-    SetupFault
+    ParameterFault
         A class has no more patients than that, no head is left to train on, the draw is unknown, or
         it cannot take the seed or keep heads together.
     """
     if draw not in DRAWS:
-        raise SetupFault(f"config: the fixed split's draw is {draw!r}; allowed: {', '.join(DRAWS)}")
+        raise ParameterFault("draw", f"is {draw!r}; allowed: {', '.join(DRAWS)}")
     if heads is not None and draw != "hash":
-        raise SetupFault(
-            f"config: splits.group_by is head, but splits.fixed_draw is {draw}, which draws single "
-            "patients; allowed with it: hash"
+        raise ParameterFault(
+            "draw",
+            f"is {draw}, which draws single patients and cannot keep heads together; allowed with "
+            "heads: hash",
+            "heads",
         )
     by_class = patient_classes(scans, classes)
     testing = set()
@@ -258,9 +263,10 @@ def make_fixed(
         with_class = dict.fromkeys(s.patient for s in scans if class_in(s, classes) == group)
         patients = [patient for patient in with_class if by_class[patient] == group]
         if len(patients) <= test_patients:
-            raise SetupFault(
-                f"config: splits.fixed_test_patients is {test_patients}, but class {group} has "
-                f"{len(patients)} patients; allowed: fewer, so that some are left to train on"
+            raise ParameterFault(
+                "test_patients",
+                f"is {test_patients}, but class {group} has {len(patients)} patients; allowed: "
+                "fewer, so that some are left to train on",
             )
         if draw == "hash":
             ordered = _hash_order(patients, f"{seed}/{FIXED}")
@@ -288,11 +294,11 @@ def _test_heads(
             lacking.subtract(own)
     for group in dict.fromkeys(by_class.values()):
         if not any(its == group and p not in testing for p, its in by_class.items()):
-            raise SetupFault(
-                f"config: splits.group_by is head, and {test_patients} test patients of each class "
-                f"(splits.fixed_test_patients) leave none of the {len(of_head)} heads to train "
-                f"class {group} on; ask for fewer, give simulation.heads more volumes, or set "
-                "splits.group_by to patient"
+            raise ParameterFault(
+                "test_patients",
+                f"is {test_patients}, and so many of each class, in whole heads, leave none of the "
+                f"{len(of_head)} heads to train class {group} on; allowed: fewer, or more heads",
+                "heads",
             )
     return testing
 
@@ -327,37 +333,38 @@ def make_external(
 
     Raises
     ------
-    SetupFault
+    ParameterFault
         Any of the classes has no scan to train on, or none left to test, even if the others have.
     """
     known = {scan.patient for scan in training}
     tested = {scan.patient for scan in testing}
     shared = tested & known
-    hint = (
-        "; simulated cohorts need a simulation.first_number of their own each"
-        if tested and tested <= known
-        else ""
-    )
+    hint = "; give each simulated cohort another first_number" if tested and tested <= known else ""
+    others: tuple[str, ...] = ()
     if heads is not None:
         heads_known = {heads[0][patient] for patient in known}
         of_known_head = {patient for patient in tested if heads[1][patient] in heads_known}
         if of_known_head - shared:
-            hint += "; or set splits.group_by to patient, or give the cohorts heads of their own"
+            others = ("heads",)
+            hint += "; or make the two cohorts from different heads"
         shared |= of_known_head
     train = [scan for scan in training if class_in(scan, classes)]
     test = [s for s in testing if class_in(s, classes) and s.patient not in shared]
     told = "or their heads are" if heads is not None else "are"
     for group in classes:
         if not any(class_in(scan, classes) == group for scan in train):
-            raise SetupFault(
-                f"the external test on cohort {name} has no scan of class {group} to train on; "
-                "leave the test out, or the task"
+            raise ParameterFault(
+                "training",
+                f"has no scan of class {group} to train on, as the external test on cohort {name} "
+                "needs it; leave the test out, or the task",
             )
         if not any(class_in(scan, classes) == group for scan in test):
-            raise SetupFault(
-                f"the external test on cohort {name} has no scan of class {group} to test "
-                f"({len(shared)} of its patients {told} in the training cohort too and left out); "
-                f"leave the test out, or the task{hint}"
+            raise ParameterFault(
+                "testing",
+                f"is cohort {name}, which has no scan of class {group} to test ({len(shared)} of "
+                f"its patients {told} in the training cohort too and left out); leave the test "
+                f"out, or the task{hint}",
+                *others,
             )
     images = (tuple(scan.image for scan in side) for side in (train, test))
     return Split(EXTERNAL.format(name), *images, test_cohort=name)
@@ -371,13 +378,11 @@ def numpy_permutation(count: int, seed: int) -> list[int]:
 
     Raises
     ------
-    SetupFault
+    ParameterFault
         The seed is none of 32 bits.
     """
     if not 0 <= seed < 2**32:
-        raise SetupFault(
-            f"config: the seed of the published draw is {seed}; allowed: 0 to 2^32 - 1"
-        )
+        raise ParameterFault("seed", f"is {seed}; allowed: 0 to 2^32 - 1")
     # The authors' init_genrand; random.seed() uses their init_by_array instead.
     state = [seed]
     for place in range(1, 624):
@@ -398,15 +403,23 @@ def _hash_order(patients: Iterable[str], salt: str) -> list[str]:
     return sorted(patients, key=lambda p: hashlib.sha256(f"{salt}/{p}".encode()).hexdigest())
 
 
-def _split(name: str, scans: Sequence[Scan], testing: set[str], classes: Sequence[str]) -> Split:
+def _split(
+    name: str,
+    scans: Sequence[Scan],
+    testing: set[str],
+    classes: Sequence[str],
+    stratify: bool = True,
+) -> Split:
     taking_part = [scan for scan in scans if class_in(scan, classes)]
     train = [scan for scan in taking_part if scan.patient not in testing]
     test = [scan for scan in taking_part if scan.patient in testing]
     for group in classes:
         if not any(class_in(scan, classes) == group for scan in train):
-            raise SetupFault(
-                f"split {name} has no scan of class {group} to train on; set splits.stratify to "
-                "true, or ask for other folds"
+            raise ParameterFault(
+                "stratify",
+                f"is {str(stratify).lower()}, and split {name} has no scan of class {group} to "
+                f"train on; {'' if stratify else 'set it to true, or '}ask for another number of "
+                "folds",
             )
     return Split(name, tuple(s.image for s in train), tuple(s.image for s in test))
 

@@ -7,14 +7,16 @@ import csv
 import io
 from pathlib import Path
 
-from voxplain.faults import SetupFault
+from voxplain.faults import ParameterFault, SetupFault
 
 
-def read_table(path: str | Path, empty: bool = False) -> list[dict[str, str]]:
+def read_table(table: str | Path, empty: bool = False) -> list[dict[str, str]]:
     """Read a CSV or TSV table of scans.
 
     Parameters
     ----------
+    table
+        Its file.
     empty
         Whether it may have no rows.
 
@@ -23,11 +25,11 @@ def read_table(path: str | Path, empty: bool = False) -> list[dict[str, str]]:
     SetupFault
         The file is missing, is no text, or has no rows.
     """
-    path = Path(path)
+    path = Path(table)
     try:
         text = _decoded(path.read_bytes())
     except FileNotFoundError:
-        raise SetupFault(f"scan table {path} does not exist; set the cohort's `table`") from None
+        raise ParameterFault("table", f"is {path}, which does not exist") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SetupFault(
             f"scan table {path} cannot be read as text ({error}); save it as CSV or TSV in UTF-8"

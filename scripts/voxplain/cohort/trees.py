@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from voxplain.faults import SetupFault
+from voxplain.faults import ParameterFault, SetupFault
 
 # What nibabel reads, as endings of names in lower case; an .img has its .hdr beside it.
 VOLUME_ENDINGS = (".nii", ".nii.gz", ".hdr")
@@ -90,20 +90,17 @@ def find_images(roots: Sequence[str | Path]) -> Tree:
         elif root.is_file() and root.suffix.lower() == _ZIP:
             zips.append(str(root))
         elif root.exists():
-            raise SetupFault(
-                f"image folder {root} is neither a folder nor a zip file; correct the cohort's "
-                "`images`"
-            )
+            raise ParameterFault("roots", f"has {root}, which is neither a folder nor a zip file")
         else:
-            raise SetupFault(f"image folder {root} does not exist; set the cohort's `images`")
+            raise ParameterFault("roots", f"has {root}, which does not exist")
     for path in zips:
         _look_into(path, tree)
     if not tree.images:
-        raise SetupFault(
-            f"no image found in {', '.join(map(str, roots))}, expected "
-            "<PTID>/<description>/<date_time>/<image id>, or files whose names end in "
-            "_<image id>.nii or .dcm; set the cohort's `images` to the folder that holds the "
-            "<PTID> folders"
+        raise ParameterFault(
+            "roots",
+            f"has no image in {', '.join(map(str, roots))}; expected the folder that holds the "
+            "<PTID> folders, with images as <PTID>/<description>/<date_time>/<image id>, or files "
+            "whose names end in _<image id>.nii or .dcm",
         )
     return tree
 
@@ -115,8 +112,8 @@ def _walk(folder: str, tree: Tree, depth: int) -> list[str]:
             entries = [entry for entry in listed if not entry.name.startswith(".")]
     except OSError as error:
         raise SetupFault(
-            f"image folder {folder} cannot be listed ({error.strerror}); make it readable, or set "
-            "the cohort's `images` to folders below it"
+            f"image folder {folder} cannot be listed ({error.strerror}); make it readable, or give "
+            "folders below it"
         ) from None
     entries.sort(key=lambda entry: entry.name)
     zips, files = [], []

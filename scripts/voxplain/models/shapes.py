@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from voxplain.faults import SetupFault
+from voxplain.faults import ParameterFault, SetupFault
 
 Shape = tuple[int, ...]
 # Least voxels along the smallest axis, and the pools from there on; the paper's first.
@@ -205,10 +205,12 @@ def plan_voxresnet(grid_shape: Sequence[int], pool: str | int = "auto") -> VoxRe
     elif not isinstance(pool, int) or pool < 1:
         raise SetupFault(f"model voxresnet takes a pool of 1 or more, or auto, not {pool!r}")
     if pool > min(shape):
-        raise SetupFault(
-            f"model voxresnet with pool {pool} does not fit a grid of {_told(grid_shape)} voxels: "
-            f"its last map has {_told(shape)}. Choose a finer resolution_mm or a "
-            f"models.voxresnet.pool of at most {min(shape)}"
+        raise ParameterFault(
+            "pool",
+            f"is {pool}, with which model voxresnet does not fit a grid of {_told(grid_shape)} "
+            f"voxels: its last map has {_told(shape)}; choose a pool of at most {min(shape)}, or a "
+            "finer grid",
+            "grid_shape",
         )
     label = "voxresnet" if pool == VOXRESNET_POOL else f"voxresnet (pool {pool})"
     features = VOXRESNET_CHANNELS[-1] * _size(_after_pool(shape, pool))
@@ -237,10 +239,7 @@ def _voxresnet_layers(model: str, grid_shape: Sequence[int], stages: int) -> dic
     # In a map of one voxel there is nothing left to place: two are the least.
     least = 2**stages + 1
     if min(grid_shape) < least:
-        raise SetupFault(
-            f"model {model} does not fit a grid of {_told(grid_shape)} voxels: its smallest axis "
-            f"must have at least {least}; choose a finer resolution_mm"
-        )
+        raise _too_small(model, grid_shape, least)
     shape = tuple(grid_shape)
     layers = {f"{kind}1{letter}": shape for letter in "ab" for kind in ("conv", "bn", "relu")}
     for (*before, strided), blocks in VOXRESNET_STAGES[:stages]:
@@ -259,10 +258,7 @@ def _choose_pools(
     if pools == "auto":
         fitting = [row for least, row in table if min(grid_shape) >= least]
         if not fitting:
-            raise SetupFault(
-                f"model {model} does not fit a grid of {_told(grid_shape)} voxels: its smallest "
-                f"axis must have at least {table[-1][0]}; choose a finer resolution_mm"
-            )
+            raise _too_small(model, grid_shape, table[-1][0])
         return fitting[0]
     edges = () if isinstance(pools, str) else tuple(pools)
     if len(edges) != 4 or not all(isinstance(edge, int) and edge >= 1 for edge in edges):
@@ -276,11 +272,22 @@ def _check_room(
     """Refuse a grid of which a pooling leaves nothing."""
     if min(shape) < 1:
         least, papers = table[0]
-        raise SetupFault(
-            f"model {model} with pools {_listed(pools)} does not fit a grid of "
-            f"{_told(grid_shape)} voxels; the paper's pools {_listed(papers)} need at least "
-            f"{least} along each axis. Choose a finer resolution_mm or smaller models.{model}.pools"
+        raise ParameterFault(
+            "pools",
+            f"is {_listed(pools)}, with which model {model} does not fit a grid of "
+            f"{_told(grid_shape)} voxels (the paper's {_listed(papers)} needs at least {least} "
+            "along each axis); choose smaller pools, or a finer grid",
+            "grid_shape",
         )
+
+
+def _too_small(model: str, grid_shape: Sequence[int], least: int) -> ParameterFault:
+    """The fault of a grid that no options of a network fit."""
+    return ParameterFault(
+        "grid_shape",
+        f"is {_told(grid_shape)} voxels, too small for model {model}: its smallest axis must have "
+        f"at least {least}; choose a finer grid",
+    )
 
 
 def _label(model: str, pools: tuple[int, ...], table: PoolTable) -> str:

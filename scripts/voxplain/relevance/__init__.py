@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from voxplain.faults import SetupFault
+from voxplain.faults import ParameterFault, SetupFault
 
 if TYPE_CHECKING:
     import numpy as np
@@ -236,13 +236,13 @@ def find_method(name: str) -> Method:
 
 
 def choose_target(
-    wanted: str, classes: Sequence[str], true: str, probabilities: Sequence[float]
+    target: str, classes: Sequence[str], true: str, probabilities: Sequence[float]
 ) -> int:
     """Index of the class to explain a scan for.
 
     Parameters
     ----------
-    wanted
+    target
         ``disease`` (the first class), ``predicted``, ``true``, or a class by name.
     classes
         In the order of the network's outputs.
@@ -253,22 +253,23 @@ def choose_target(
 
     Raises
     ------
-    SetupFault
+    ParameterFault
         No class has that name.
     """
-    if wanted == "disease":
+    if target == "disease":
         return 0
-    if wanted == "predicted":
+    if target == "predicted":
         return max(range(len(classes)), key=lambda place: probabilities[place])
-    name = true if wanted == "true" else wanted
-    if wanted == "true" and name not in classes:
-        raise SetupFault(
-            f"heatmaps.target is true, but a scan's own class is {true or 'not known'}; allowed "
-            f"here: disease, predicted, {', '.join(classes)}"
+    name = true if target == "true" else target
+    if target == "true" and name not in classes:
+        raise ParameterFault(
+            "target",
+            f"is true, but a scan's class is {true or 'not known'}; allowed here: disease, "
+            f"predicted, {', '.join(classes)}",
         )
     if name not in classes:
-        raise SetupFault(
-            f"heatmaps.target is {name!r}; allowed: disease, predicted, true, {', '.join(classes)}"
+        raise ParameterFault(
+            "target", f"is {name!r}; allowed: disease, predicted, true, {', '.join(classes)}"
         )
     return list(classes).index(name)
 

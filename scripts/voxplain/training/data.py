@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from voxplain.faults import SetupFault
+from voxplain.faults import ParameterFault
 from voxplain.store import StoredScan, open_scan
 from voxplain.training.statistics import VoxelStatistics
 
@@ -219,13 +219,12 @@ def plan_batches(
 
     Raises
     ------
-    SetupFault
+    ParameterFault
         The batches are too small for that.
     """
     if batch_size < 2:
-        raise SetupFault(
-            f"models.<name>.batch_size is {batch_size}, expected 2 or more: batch norm needs "
-            "several scans"
+        raise ParameterFault(
+            "batch_size", f"is {batch_size}, expected 2 or more: batch norm needs several scans"
         )
     classes = sorted(set(labels))
     if every_class and len(classes) > 1:
@@ -241,9 +240,10 @@ def _deal_every_class(
     labels: Sequence[int], classes: Sequence[int], batch_size: int, generator: torch.Generator
 ) -> list[list[int]]:
     if batch_size < len(classes):
-        raise SetupFault(
-            f"models.<name>.batch_size is {batch_size}, but every batch is to hold all of the "
-            f"{len(classes)} classes; choose {len(classes)} or more, or switch every_class off"
+        raise ParameterFault(
+            "batch_size",
+            f"is {batch_size}, but every batch is to hold all of the {len(classes)} classes; "
+            f"choose {len(classes)} or more, or switch every_class off",
         )
     members = [[n for n, label in enumerate(labels) if label == each] for each in classes]
     count = -(-len(labels) // batch_size)

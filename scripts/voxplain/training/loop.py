@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from voxplain.faults import SetupFault
+from voxplain.faults import ParameterFault, SetupFault
 from voxplain.training.cropped import CroppedNetwork
 from voxplain.training.data import Batches, Scans, plan_batches
 
@@ -165,16 +165,18 @@ def train(
             loss_sum += loss.detach() * len(labels)
             correct += (logits.argmax(1) == labels).sum()
         if not torch.isfinite(loss_sum):
-            raise SetupFault(
-                f"the training loss is {loss_sum.item()} in epoch {number}; lower "
-                "models.<name>.learning_rate"
+            raise ParameterFault(
+                "learning_rate",
+                f"is {learning_rate:g}, and the training loss is {loss_sum.item()} in epoch "
+                f"{number}; choose a lower one",
             )
         probabilities = _probabilities(network, held_out)
         # The loss above is that before each step: the last one may have broken the weights.
         if not np.isfinite(probabilities).all():
-            raise SetupFault(
-                f"the network gives no finite probabilities after epoch {number}; lower "
-                "models.<name>.learning_rate"
+            raise ParameterFault(
+                "learning_rate",
+                f"is {learning_rate:g}, and the network gives no finite probabilities after epoch "
+                f"{number}; choose a lower one",
             )
         truth = np.array(testing.labels)
         likelihood = np.clip(probabilities[np.arange(len(truth)), truth], 1e-12, None)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from sklearn import metrics
 
-from voxplain.faults import SetupFault
+from voxplain.faults import ParameterFault
 from voxplain.training.predictions import PROBABILITY
 
 MEASURES = ("accuracy", "balanced_accuracy", "roc_auc", "sensitivity", "specificity")
@@ -56,11 +56,11 @@ def measure(
 
     Raises
     ------
-    SetupFault
+    ParameterFault
         ``roc_auc`` is neither word.
     """
     if roc_auc not in ROC_AUCS:
-        raise SetupFault(f"config: the ROC AUC is of {roc_auc!r}; allowed: {', '.join(ROC_AUCS)}")
+        raise ParameterFault("roc_auc", f"is {roc_auc!r}; allowed: {', '.join(ROC_AUCS)}")
     true, predicted = table["class"], table["predicted"]
     confusion = metrics.confusion_matrix(true, predicted, labels=list(classes))
     disease, others = true == classes[0], true != classes[0]

@@ -1,6 +1,8 @@
 """Refusals of settings that the schema allows one by one and that do not go together.
 
-Each raises SetupFault with the key, its value, and what is allowed.
+Each raises SetupFault with the key, its value, and what is allowed. What the library refuses names
+a parameter, and gets its key by :func:`voxplain_workflow.naming.naming`, here and wherever the plan
+calls the library.
 """
 
 from __future__ import annotations
@@ -10,8 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from voxplain.cohort.progression import check_task
 from voxplain.faults import SetupFault
 from voxplain.relevance import METHODS, choose_target
+from voxplain_workflow.naming import naming
 from voxplain_workflow.planning.cohorts import Cohort
 from voxplain_workflow.planning.methods import SUMMARY, Methods
 from voxplain_workflow.planning.networks import Network
@@ -19,10 +23,13 @@ from voxplain_workflow.planning.settings import trains
 
 
 def check_names(settings: Mapping[str, Any]) -> None:
-    """Refuse names of cohorts, networks and methods that the rest of the settings lacks."""
+    """Refuse names of cohorts, networks, methods and classes that do not fit each other."""
     _check_external(settings)
     _check_cohorts(settings)
     _check_methods(settings)
+    for place, classes in enumerate(settings["tasks"] if trains(settings) else ()):
+        with naming({"classes": f"tasks.{place}"}):
+            check_task(classes)
     layer = settings["cam"]["layer"]
     for model in layer if trains(settings) and isinstance(layer, Mapping) else ():
         if model not in settings["models"]:
@@ -133,10 +140,8 @@ def check_networks(
 
 def check_target(target: str, task: str, classes: Sequence[str]) -> None:
     """Refuse a class to explain (``heatmaps.target``) that a task has not."""
-    try:
+    with naming({"target": "heatmaps.target"}, {"target": f"these are the classes of task {task}"}):
         choose_target(target, classes, classes[0], [0.0] * len(classes))
-    except SetupFault as fault:
-        raise SetupFault(f"config: {fault} (task {task})") from None
 
 
 def check_apply(settings: Mapping[str, Any], cohorts: Mapping[str, Cohort]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from voxplain.models import Recipe, plan_model
 from voxplain.models.shapes import Plan as Shapes
+from voxplain_workflow.naming import naming
 
 _RECIPE = [field.name for field in dataclasses.fields(Recipe)]
 # Memory in MB of a training at 1 mm on a CPU, which holds a whole batch of activations: one half
@@ -62,11 +63,16 @@ def plan_networks(
     Raises
     ------
     SetupFault
-        The grid is too small for a network, or an option is wrong.
+        An option is wrong.
+    ParameterFault
+        The grid is too small for a network.
     """
     networks = {}
     for name, settings in models.items():
         options = {key: value for key, value in sorted(settings.items()) if key not in _RECIPE}
         recipe = {key: settings[key] for key in _RECIPE}
-        networks[name] = Network(name, options, recipe, plan_model(name, grid_shape, **options))
+        keys = {option: f"models.{name}.{option}" for option in options}
+        with naming(keys, {"grid_shape": "a smaller resolution_mm makes the grid finer"}):
+            shapes = plan_model(name, grid_shape, **options)
+        networks[name] = Network(name, options, recipe, shapes)
     return networks

@@ -13,6 +13,7 @@ from typing import Any
 
 from voxplain.cohort.splits import Split
 from voxplain.faults import SetupFault
+from voxplain_workflow.naming import naming
 from voxplain_workflow.planning import checks
 from voxplain_workflow.planning.code import Codes
 from voxplain_workflow.planning.cohorts import Cohort, read_cohort
@@ -79,15 +80,7 @@ class Plan:
         settings = complete_settings(config, read_schema(SCHEMA))
         checks.check_names(settings)
         tasks = {"-".join(classes): classes for classes in settings["tasks"]}
-        cohorts = {
-            name: read_cohort(
-                name,
-                section,
-                settings["tasks"] if _takes_part(name, settings) else None,
-                settings["progression"],
-            )
-            for name, section in settings["cohorts"].items()
-        }
+        cohorts = {name: _read_cohort(name, settings) for name in settings["cohorts"]}
         checks.check_kept(settings["quality"]["keep"], cohorts.values())
         networks: Mapping[str, Network]
         splits: Mapping[str, Mapping[str, Mapping[str, Split]]]
@@ -140,13 +133,35 @@ def _takes_part(name: str, settings: Mapping[str, Any]) -> bool:
     return settings["cohorts"][name]["train"] or name in tested
 
 
+def _read_cohort(name: str, settings: Mapping[str, Any]) -> Cohort:
+    """A cohort, or a refusal by the keys of its section."""
+    section = f"cohorts.{name}"
+    keys = {
+        "table": f"{section}.table",
+        "root": f"{section}.images",
+        "roots": f"{section}.images",
+        "select": f"{section}.select",
+        "horizon_months": "progression.horizon_months",
+        "visit": "progression.visit",
+    }
+    with naming(keys, {"pattern": f"{section}.files is the pattern"}):
+        return read_cohort(
+            name,
+            settings["cohorts"][name],
+            settings["tasks"] if _takes_part(name, settings) else None,
+            settings["progression"],
+        )
+
+
 def _plan_networks(
     settings: Mapping[str, Any], tasks: Mapping[str, Sequence[str]]
 ) -> dict[str, Network]:
     if not trains(settings):
         return {}
-    shape = [-(-n // settings["resolution_mm"]) for n in TEMPLATE_SHAPE]
-    networks = plan_networks(settings["models"], shape)
+    resolution = settings["resolution_mm"]
+    shape = [-(-n // resolution) for n in TEMPLATE_SHAPE]
+    with naming({"grid_shape": f"resolution_mm is {resolution}, so that the grid"}):
+        networks = plan_networks(settings["models"], shape)
     checks.check_networks(networks.values(), Methods(settings), settings["tasks"])
     for task, classes in tasks.items():
         if len(classes) > 1:

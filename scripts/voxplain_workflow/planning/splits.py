@@ -9,7 +9,21 @@ from typing import Any
 from voxplain.cohort.scan import class_in
 from voxplain.cohort.splits import Split, make_external, make_fixed, make_folds
 from voxplain.faults import SetupFault
+from voxplain_workflow.naming import naming
 from voxplain_workflow.planning.cohorts import Cohort
+
+# Parameters of the library's splits to the keys that their values come from.
+_KEYS = {
+    "folds": "splits.folds",
+    "stratify": "splits.stratify",
+    "seed": "splits.seed",
+    "test_patients": "splits.fixed_test_patients",
+    "draw": "splits.fixed_draw",
+}
+_HINTS = {
+    "heads": "splits.group_by is head: set splits.group_by to patient to divide the patients of "
+    "one of simulation.heads"
+}
 
 
 def split_cohort(
@@ -40,20 +54,24 @@ def split_cohort(
     scans = list(cohort.scans.values())
     shared: dict[str, Any] = {"scans": scans, "classes": classes, "seed": settings["seed"]}
     shared["heads"] = _heads(cohort) if by_head else None
-    splits = make_folds(
-        **shared, **{key: settings[key] for key in ("folds", "repeats", "stratify")}
-    )
-    draw = settings["fixed_draw"]
-    if draw == "as_published":
-        shared["seed"] = 0
-    splits.append(make_fixed(**shared, test_patients=settings["fixed_test_patients"], draw=draw))
-    for pair in settings["external"]:
+    with naming(_KEYS, _HINTS):
+        splits = make_folds(
+            **shared, **{key: settings[key] for key in ("folds", "repeats", "stratify")}
+        )
+        draw = settings["fixed_draw"]
+        if draw == "as_published":
+            shared["seed"] = 0
+        fixed = make_fixed(**shared, test_patients=settings["fixed_test_patients"], draw=draw)
+    splits.append(fixed)
+    for place, pair in enumerate(settings["external"]):
         if pair["train"] == cohort.name:
             other = cohorts[pair["test"]]
             _check_other_people(cohort, other)
             heads = (_heads(cohort), _heads(other)) if by_head else None
             others = list(other.scans.values())
-            splits.append(make_external(scans, others, classes, other.name, heads))
+            where = f"splits.external.{place}"
+            with naming({"training": f"{where}.train", "testing": f"{where}.test"}, _HINTS):
+                splits.append(make_external(scans, others, classes, other.name, heads))
     return {split.name: split for split in splits}
 
 
