@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from voxplain.faults import SetupFault
+from voxplain.tables import MISSING, read_rows, write_rows
 
 MEASURES = ("brain_volume_ml", "largest_part", "border_share", "overlap", "similarity")
 COLUMNS = (
@@ -36,7 +36,6 @@ COLUMNS = (
     "bias_correction",
     "preprocessed",
 )
-MISSING = "n/a"  # as BIDS writes it
 
 
 def collect_fates(
@@ -81,16 +80,12 @@ def _cell(value: Any) -> str:
 
 def write_fates(path: str | Path, table: Sequence[Mapping[str, str]]) -> None:
     """Write the cohort's table as TSV."""
-    with open(path, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, delimiter="\t", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(table)
+    write_rows(table, path, COLUMNS)
 
 
 def read_fates(path: str | Path) -> list[dict[str, str]]:
     """Read the cohort's table."""
-    with open(path, newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream, delimiter="\t"))
+    return read_rows(path)
 
 
 def lost_scans(table: Sequence[Mapping[str, str]]) -> list[str]:
