@@ -13,7 +13,8 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from voxplain.comparison.auc import draw_rocs, too_few
 from voxplain.comparison.models import EXTERNAL_TEST, FIXED_SPLIT
 from voxplain.plots.figures import PAGE, Picture, head, in_print
-from voxplain.training.metrics import PROBABILITY, measure, per_patient, pool_folds
+from voxplain.training.cross_validation import pool_folds
+from voxplain.training.metrics import PROBABILITY, measure, per_patient
 
 # Okabe and Ito's colours, told apart by everybody; markers say the same without colour.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
