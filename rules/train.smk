@@ -140,6 +140,7 @@ rule evaluate_folds:
         classes=train.classes,
         network=train.label,
         roc_auc=train.roc_auc,
+        runs=train.fold_runs,
         code=code_of("evaluate_folds"),
     script:
         "../scripts/evaluate_folds.py"
@@ -200,6 +201,7 @@ rule fit_baseline:
         classes=train.classes,
         label=train.baseline_label,
         people=train.ages_and_sexes,
+        splits=train.names,
         roc_auc=train.roc_auc,
         code=code_of("fit_baseline"),
     script:

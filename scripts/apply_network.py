@@ -10,6 +10,7 @@ with job(snakemake):
     import torch
 
     from voxplain.faults import SetupFault
+    from voxplain.tables import write_tsv
     from voxplain.training.data import Scans
     from voxplain.training.device import choose_device
     from voxplain.training.loop import predict
@@ -60,7 +61,6 @@ with job(snakemake):
     scans = Scans(list(members["path"]), [0] * len(members), network.statistics)
     table = predictions_table(members, predict(network.model, scans, device), network.classes)
     table["trained_on"] = ["yes" if patient in known else "no" for patient in table["patient"]]
-    look = {"sep": "\t", "index": False, "float_format": "%.6f"}
-    members.to_csv(snakemake.output.members, **look)
-    table.to_csv(snakemake.output.predictions, na_rep="n/a", **look)
+    write_tsv(members, snakemake.output.members)
+    write_tsv(table, snakemake.output.predictions, "%.6f")
     print(f"{network.label}: {len(table)} scans on {device}", flush=True)

@@ -4,23 +4,16 @@ from voxplain_workflow.jobs.frame import job
 from voxplain_workflow.jobs.sidecars import write_sidecar
 
 with job(snakemake):
-    import csv
     import json
     from pathlib import Path
 
-    from voxplain.cohort.leakage import (
-        TEST,
-        TRAIN,
-        Member,
-        check_members,
-        find_repeated,
-        find_shared_heads,
-    )
-    from voxplain.faults import SetupFault
+    from voxplain.cohort.fates import check_lost_of_split, check_tools_of_split
+    from voxplain.cohort.leakage import Member, check_members, describe_audit
+    from voxplain.tables import write_rows
 
-    split = snakemake.wildcards.split
+    params, cohort, split = snakemake.params, snakemake.wildcards.cohort, snakemake.wildcards.split
     members, paths, lost, tools = [], {}, [], set()
-    rows = zip(snakemake.params.rows, snakemake.input.quality, strict=True)
+    rows = zip(params.rows, snakemake.input.quality, strict=True)
     for (image, patient, group, side, path, other, head), quality in rows:
         told = json.loads(Path(quality).read_text(encoding="utf-8"))
         if told["Fate"]["status"] != "usable":
@@ -31,45 +24,28 @@ with job(snakemake):
         digests = (told["SourceVoxelDataSha256"],)
         members.append(Member(image, patient, side, group, digests, other, head))
         paths[side, image] = path
-    if len(lost) > int(snakemake.resources.failures_left):
-        raise SetupFault(
-            f"{len(lost)} of the {len(snakemake.params.rows)} scans of split {split} were lost in "
-            "processing, and with those lost before more than max_failed allows; see "
-            f"results/{snakemake.wildcards.cohort}/scans.tsv, and that of the cohort tested on"
-        )
-    if len(tools) > 1:
-        raise SetupFault(
-            f"split {split} mixes scans stripped by {' and '.join(sorted(tools))}, whose masks "
-            "differ as much as groups do; set skull.tool to one of them"
-        )
-    by_head = snakemake.params.group_by == "head"
-    check_members(members, snakemake.params.classes, split, by_head)
-    heads = find_shared_heads(members)
-    for line in heads:
+    left = int(snakemake.resources.failures_left)
+    check_lost_of_split(lost, len(params.rows), left, split, cohort)
+    check_tools_of_split(tools, split)
+    check_members(members, params.classes, split, by_head=params.group_by == "head")
+    audit = describe_audit(members)
+    for line in audit["HeadsOnBothSides"]:
         print(f"warning: {line}; see splits.group_by", flush=True)
-    repeated = find_repeated(members)
-    for line in repeated:
+    for line in audit["ImagesCountedTwice"]:
         print(f"counted twice: {line}", flush=True)
-    with open(snakemake.output.members, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
-        writer.writerow(["image", "patient", "class", "side", "cohort", "path"])
-        own = snakemake.wildcards.cohort
-        writer.writerows(
-            [m.image, m.patient, m.group, m.side, m.cohort or own, paths[m.side, m.image]]
-            for m in members
-        )
-    write_sidecar(
-        snakemake.output.audit,
+    table = [
         {
-            "Split": split,
-            "SkullStrippingTool": next(iter(tools), None),
-            "PatientsOnBothSides": 0,
-            "ImagesOfTwoPatients": 0,
-            "ImagesCountedTwice": repeated,
-            "HeadsKnown": any(member.head for member in members),
-            "HeadsOnBothSides": heads,
-            "PatientsTrain": len({m.patient for m in members if m.side == TRAIN}),
-            "PatientsTest": len({m.patient for m in members if m.side == TEST}),
-            "ScansLeftOut": lost,
-        },
-    )
+            "image": member.image,
+            "patient": member.patient,
+            "class": member.group,
+            "side": member.side,
+            "cohort": member.cohort or cohort,
+            "path": paths[member.side, member.image],
+        }
+        for member in members
+    ]
+    # There are some on either side: a split without is refused.
+    write_rows(table, snakemake.output.members, list(table[0]))
+    tool = next(iter(tools), None)
+    about = {"Split": split, "SkullStrippingTool": tool, **audit, "ScansLeftOut": lost}
+    write_sidecar(snakemake.output.audit, about)

@@ -20,6 +20,7 @@ with job(snakemake):
     from voxplain.relevance import choose_target
     from voxplain.relevance.deletion import delete_and_insert
     from voxplain.store import open_scan
+    from voxplain.tables import read_tsv, write_tsv
     from voxplain.training.device import choose_device
     from voxplain.training.networks import load_network
     from voxplain.volumes import read_array
@@ -30,7 +31,7 @@ with job(snakemake):
     statistics = network.statistics
     labels, _ = read_array(inputs.labels, np.uint8)
     areas = areas_of_brain(labels, statistics.mask)
-    members = pd.read_csv(inputs.members, sep="\t", dtype=str, keep_default_na=False)
+    members = read_tsv(inputs.members)
     paths = members[members["side"] == "test"].set_index("image")["path"]
     by_image: dict[str, list[dict]] = {}
     for told in find_maps(inputs.maps):
@@ -60,4 +61,4 @@ with job(snakemake):
                 tables.append(pd.DataFrame(dict(zip(CURVES, told, strict=False)) | points))
         print(f"scan {number} of {len(images)}, {image}", flush=True)
     curves = pd.concat(tables[1:] or tables)
-    curves.to_csv(snakemake.output.curves, sep="\t", index=False, float_format="%.9g")
+    write_tsv(curves, snakemake.output.curves, "%.9g")

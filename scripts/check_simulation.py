@@ -11,6 +11,7 @@ with job(snakemake):
     from voxplain.cohort.effects import TOLERANCE, check_table
     from voxplain.plots.figures import save
     from voxplain.plots.simulation import plot_simulation
+    from voxplain.tables import write_tsv
 
     params, output = snakemake.params, snakemake.output
     rows = []
@@ -20,7 +21,7 @@ with job(snakemake):
         rows += [{**who, "area": area, **measures} for area, measures in told.items()]
     measures = pd.DataFrame(rows)
     table = check_table(measures, params.reference)
-    table.to_csv(output.table, sep="\t", index=False, float_format="%.6g", na_rep="n/a")
+    write_tsv(table, output.table)
     title = f"{snakemake.wildcards.cohort}: what the simulation did"
     save(plot_simulation(measures, table, params.reference, title), output.picture)
 

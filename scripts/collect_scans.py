@@ -9,33 +9,22 @@ with job(snakemake):
     import pandas as pd
 
     from voxplain import __version__
-    from voxplain.cohort.fates import collect_fates, write_fates
+    from voxplain.cohort.fates import check_tools_of_cohort, collect_fates, write_fates
     from voxplain.cohort.overview import describe_people, find_oddities
-    from voxplain.faults import SetupFault
+    from voxplain.tables import write_tsv
 
     # True atrophy, where it is known, is finished with its scan and has no place in the table.
     told = [path for path in snakemake.input.scans if path.endswith(".json")]
     qualities = {}
     for image, path in zip(snakemake.params.images, told, strict=True):
         qualities[image] = json.loads(Path(path).read_text(encoding="utf-8"))
-    tools = {
-        (told["SkullStrippingTool"], told["SkullStrippingToolVersion"])
-        for told in (quality.get("Processing") for quality in qualities.values())
-        if told
-    }
-    if len(tools) > 1:
-        told = ", ".join(" ".join(tool) for tool in sorted(tools))
-        raise SetupFault(
-            f"cohort {snakemake.wildcards.cohort} was stripped by several tools ({told}), whose "
-            "masks differ as much as groups do; set skull.tool to one of them, or, where only the "
-            "version differs, run again with --forcerun strip_skull"
-        )
+    check_tools_of_cohort(qualities.values(), snakemake.wildcards.cohort)
     table = collect_fates(snakemake.params.rows, qualities)
     write_fates(snakemake.output.table, table)
-    people = describe_people(table)
-    pd.DataFrame(people).to_csv(snakemake.output.people, sep="\t", index=False)
-    oddities = find_oddities(table, snakemake.params.unlisted)
-    pd.DataFrame(oddities).to_csv(snakemake.output.oddities, sep="\t", index=False)
+    people = pd.DataFrame(describe_people(table))
+    write_tsv(people, snakemake.output.people, floats=None)
+    oddities = pd.DataFrame(find_oddities(table, snakemake.params.unlisted))
+    write_tsv(oddities, snakemake.output.oddities)
     write = {
         "Name": f"voxplain, cohort {snakemake.wildcards.cohort}",
         "BIDSVersion": "1.10.0",

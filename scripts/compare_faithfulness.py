@@ -3,18 +3,15 @@
 from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
-    import pandas as pd
-
     from voxplain.comparison.faithfulness_tables import mean_curves, score_curves, summarise_scores
     from voxplain.plots.faithfulness import plot_faithfulness
     from voxplain.plots.figures import save
+    from voxplain.tables import read_tsv, write_tsv
     from voxplain_workflow.jobs.titles import title_of
 
     output, params = snakemake.output, snakemake.params
-    names = {key: str for key in ("method", "image", "patient", "class", "direction")}
-    curves = pd.read_csv(snakemake.input.curves, sep="\t", dtype=names, keep_default_na=False)
+    curves = read_tsv(snakemake.input.curves)
     found = summarise_scores(score_curves(curves), params.methods)
-    look = {"sep": "\t", "index": False, "float_format": "%.6g", "na_rep": "n/a"}
-    found.assign(model=params.network).to_csv(output.table, **look)
+    write_tsv(found.assign(model=params.network), output.table)
     title = title_of(snakemake.wildcards, params.network)
     save(plot_faithfulness(mean_curves(curves), params.methods, title), output.picture)

@@ -8,6 +8,7 @@ with job(snakemake):
     from voxplain.comparison.localisation import summarise
     from voxplain.plots.figures import save
     from voxplain.plots.localisation import plot_localisation, plot_precision_recall
+    from voxplain.tables import read_tsv, write_tsv
     from voxplain_workflow.jobs.localisation import BASELINE, in_order, read_scores
     from voxplain_workflow.jobs.titles import title_of
 
@@ -15,13 +16,12 @@ with job(snakemake):
     files = {**dict(zip(params.methods, inputs.scores, strict=True)), BASELINE: inputs.baseline}
     scores = in_order(pd.concat(read_scores(path, method) for method, path in files.items()))
     found = summarise(scores, ["method", "region", "smoothing_mm"], params.draws)
-    look = {"sep": "\t", "index": False, "float_format": "%.6g", "na_rep": "n/a"}
-    found.assign(model=params.network).to_csv(output.table, **look)
+    write_tsv(found.assign(model=params.network), output.table)
 
     title = title_of(snakemake.wildcards, params.network)
     save(plot_localisation(found, title, baselines=[BASELINE]), output.picture)
     curves = [
-        pd.read_csv(path, sep="\t", na_values="n/a").assign(method=method)
+        read_tsv(path).assign(method=method)
         for method, path in zip(params.methods, inputs.curves, strict=True)
     ]
     chances = found[found["method"] != BASELINE].groupby("region", sort=False)["chance"].first()

@@ -15,6 +15,7 @@ with job(snakemake):
     from voxplain.comparison.distance import distance_rows
     from voxplain.plots.comparison import plot_area_distribution, plot_distances, plot_mean_maps
     from voxplain.plots.figures import save
+    from voxplain.tables import read_tsv, write_tsv
     from voxplain.volumes import read_array
     from voxplain_workflow.jobs.titles import title_of
 
@@ -32,8 +33,7 @@ with job(snakemake):
         counts[group] = json.loads(Path(sidecar).read_text(encoding="utf-8"))["Scans"]
 
     distances = pd.DataFrame(distance_rows(maps)).assign(model=params.network)
-    look = {"sep": "\t", "index": False, "float_format": "%.6g", "na_rep": "n/a"}
-    distances.to_csv(output.distances, **look)
+    write_tsv(distances, output.distances)
 
     least_voxels = int(np.ceil(settings["least_ml"] / grid.voxel_volume_ml))
     rows, shown = [], {}
@@ -47,12 +47,12 @@ with job(snakemake):
             shown.setdefault(method, []).extend(row["area"] for row in top if row["by"] == "sum")
     columns = ["method", "class", "by", "rank", "area", "share", "density"]
     tops = pd.DataFrame(rows, columns=columns).assign(model=params.network)
-    tops.to_csv(output.areas, **look)
+    write_tsv(tops, output.areas)
 
     # Left and right added, and a patient's scans averaged, so that each patient counts once.
     shares = []
     for method, path in zip(params.methods, inputs.areas, strict=True):
-        table = pd.read_csv(path, sep="\t", na_values="n/a")
+        table = read_tsv(path)
         table["area"] = [plain_name(area) for area in table["area"]]
         keys = ["image", "patient", "class", "area"]
         of_scans = table.groupby(keys, sort=False)["share"].sum(min_count=1).reset_index()

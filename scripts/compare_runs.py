@@ -11,6 +11,7 @@ with job(snakemake):
     from voxplain.comparison.retraining import FOLDS, SEEDS, pairs_of_runs, spread_rows
     from voxplain.plots.comparison import plot_spread
     from voxplain.plots.figures import save
+    from voxplain.tables import write_tsv
     from voxplain.volumes import read_array
 
     params, output = snakemake.params, snakemake.output
@@ -31,8 +32,7 @@ with job(snakemake):
         tables.append(pd.DataFrame(rows).assign(**{"class": group}))
     table = pd.concat(tables)
     table = table[["class", *table.columns.drop("class")]].assign(model=params.network)
-    look = {"sep": "\t", "index": False, "float_format": "%.6g", "na_rep": "n/a"}
-    table.to_csv(output.table, **look)
+    write_tsv(table, output.table)
 
     where = snakemake.wildcards
     if over == SEEDS:

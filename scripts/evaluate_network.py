@@ -4,15 +4,12 @@ from voxplain_workflow.jobs.frame import job
 from voxplain_workflow.jobs.sidecars import read_sidecar, write_sidecar
 
 with job(snakemake):
-    import pandas as pd
-
+    from voxplain.tables import read_tsv
     from voxplain.training.metrics import measure, per_patient
 
     record = read_sidecar(snakemake.input.record)
     classes, roc_auc = record["classes"], snakemake.params.roc_auc
-    scans = pd.read_csv(
-        snakemake.input.predictions, sep="\t", dtype={"patient": str}, keep_default_na=False
-    )
+    scans = read_tsv(snakemake.input.predictions)
     measures = {
         "scan": measure(scans, classes, roc_auc),
         "patient": measure(per_patient(scans, classes), classes, roc_auc),

@@ -7,11 +7,11 @@ with job(snakemake):
     import re
     from pathlib import Path
 
-    import pandas as pd
     import torch
 
     from voxplain.relevance import choose_target, find_method
     from voxplain.store import open_scan
+    from voxplain.tables import read_tsv
     from voxplain.training.device import choose_device
     from voxplain.training.networks import load_network
     from voxplain.volumes import write_array
@@ -26,7 +26,7 @@ with job(snakemake):
     statistics, classes = network.statistics, network.classes
     explainer = Explainer(name, network, settings["options"], snakemake.input.labels)
 
-    members = pd.read_csv(snakemake.input.members, sep="\t", dtype=str, keep_default_na=False)
+    members = read_tsv(snakemake.input.members)
     if "side" in members:  # in an external test two cohorts may use the same image id
         members = members[members["side"] == "test"]
     members = members.set_index("image")

@@ -3,21 +3,18 @@
 from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
-    import re
-    from pathlib import Path
-
     import pandas as pd
 
     from voxplain.cohort.demographics import AREAS
+    from voxplain.cohort.splits import FOLDS, SplitName, fold_name
     from voxplain.comparison.baselines import predict_split
-    from voxplain.training.metrics import cross_validation_table
+    from voxplain.tables import read_tsv, write_tsv
+    from voxplain.training.cross_validation import cross_validation_table
 
     params, output = snakemake.params, snakemake.output
     if snakemake.wildcards.baseline == AREAS:
         (path,) = snakemake.input.areas
-        # A cohort may be called null, which is no missing value.
-        names = {"cohort": str, "image": str}
-        features, categories = pd.read_csv(path, sep="\t", converters=names), []
+        features, categories = read_tsv(path), []
     else:
         columns = ["cohort", "image", "age", "male"]
         features = pd.DataFrame(params.people, columns=columns)
@@ -26,29 +23,27 @@ with job(snakemake):
     features = features.set_index(["cohort", "image"])
 
     predictions, coefficients = {}, {}
-    for path in snakemake.input.members:
-        split = Path(path).name.removesuffix("_members.tsv")
-        members = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    for split, path in zip(params.splits, snakemake.input.members, strict=True):
         predictions[split], coefficients[split] = predict_split(
-            members, features, params.classes, categories
+            read_tsv(path), features, params.classes, categories
         )
-    look = {"sep": "\t", "index": False, "na_rep": "n/a"}
     for tables, path in ((predictions, output.predictions), (coefficients, output.coefficients)):
         told = pd.concat([table.assign(split=split) for split, table in tables.items()])
         told = told[["split", *told.columns.drop("split")]]
-        told.to_csv(path, float_format="%.6f", **look)
+        write_tsv(told, path, "%.6f")
 
     folds = {}
     for split, table in predictions.items():
-        if told := re.fullmatch(r"repeat-(\d+)_fold-(\d+)", split):
+        name = SplitName.parse(split)
+        if name.kind == FOLDS:
             # It has no seed: fitted again, it is the same.
-            folds[int(told.group(1)), int(told.group(2)), 0] = table
+            folds[name.repeat, name.fold, 0] = table
     evaluated = cross_validation_table(folds, params.classes, params.roc_auc).drop(columns="seed")
     imputed = {
-        f"repeat-{repeat}_fold-{fold}": (table["imputed"] > 0).sum()
+        fold_name(repeat, fold): (table["imputed"] > 0).sum()
         for (repeat, fold, _), table in folds.items()
     }
     evaluated["scans_imputed"] = evaluated["split"].map(imputed).astype("Int64")
     evaluated = evaluated.assign(model=params.label)
-    evaluated.to_csv(output.table, float_format="%.4f", **look)
+    write_tsv(evaluated, output.table, "%.4f")
     print(f"{params.label}: {len(predictions)} splits, {features.shape[1]} features")

@@ -5,12 +5,12 @@ from voxplain_workflow.jobs.sidecars import write_sidecar
 
 with job(snakemake):
     import numpy as np
-    import pandas as pd
 
+    from voxplain.tables import read_tsv
     from voxplain.training.statistics import fit_statistics
     from voxplain.volumes import read_array, write_array
 
-    members = pd.read_csv(snakemake.input.members, sep="\t", dtype=str, keep_default_na=False)
+    members = read_tsv(snakemake.input.members)
     training = members[members["side"] == "train"]
     mask, grid = read_array(snakemake.input.mask, np.uint8)
     sd_floor, fit_on = (snakemake.params.settings[key] for key in ("sd_floor", "fit_on"))

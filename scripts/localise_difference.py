@@ -7,6 +7,7 @@ with job(snakemake):
     import pandas as pd
 
     from voxplain.comparison.localisation import SCORES, score_regions, smooth_to
+    from voxplain.tables import read_tsv, write_tsv
     from voxplain.volumes import read_array
     from voxplain_workflow.jobs.localisation import WHO, Sought
 
@@ -18,7 +19,7 @@ with job(snakemake):
     smooth = smooth_to(difference, sought.mask, widths, sought.grid.voxel_size)
     # One map for all scans, whose regions of the anatomy are the same, too.
     of_anatomy = list(score_regions(smooth, sought.regions, sought.mask))
-    members = pd.read_csv(inputs.members, sep="\t", dtype=str, keep_default_na=False)
+    members = read_tsv(inputs.members)
     rows = []
     for member in members[members["side"] == "test"].to_dict("records"):
         own = sought.own_of(member["image"])
@@ -26,4 +27,4 @@ with job(snakemake):
         who = {key: member[key] for key in WHO}
         rows += [{**who, **score} for score in (*of_scan, *of_anatomy)]
     table = pd.DataFrame(rows, columns=[*WHO, *SCORES])
-    table.to_csv(snakemake.output.scores, sep="\t", index=False, float_format="%.6g", na_rep="n/a")
+    write_tsv(table, snakemake.output.scores)

@@ -13,6 +13,7 @@ with job(snakemake):
         smooth_to,
         speak,
     )
+    from voxplain.tables import write_tsv
     from voxplain.volumes import read_array
     from voxplain_workflow.jobs.localisation import OWN, Sought
 
@@ -33,13 +34,12 @@ with job(snakemake):
             recall, precision = precision_recall(heatmap, inside, sought.mask)
             curve = {"region": region, "recall": recall, "precision": precision}
             curves.append(pd.DataFrame({"patient": told["Patient"], **curve}))
-    look = {"sep": "\t", "index": False, "float_format": "%.6g", "na_rep": "n/a"}
     table = pd.DataFrame(rows, columns=["image", "patient", "class", *SCORES])
-    table.to_csv(snakemake.output.scores, **look)
+    write_tsv(table, snakemake.output.scores)
 
     columns = ["patient", "region", "recall", "precision"]
     points = pd.concat(curves) if curves else pd.DataFrame(columns=columns)
     # Each patient counts once.
     of_patients = points.groupby(columns[:3], sort=False)["precision"].mean().reset_index()
     mean = of_patients.groupby(columns[1:3], sort=False)["precision"].mean().reset_index()
-    mean.to_csv(snakemake.output.curves, **look)
+    write_tsv(mean, snakemake.output.curves)

@@ -4,16 +4,16 @@ from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
     import numpy as np
-    import pandas as pd
 
     from voxplain.comparison.difference import welch_t
     from voxplain.store import Brain, open_scan
+    from voxplain.tables import read_tsv
     from voxplain.training.statistics import RunningMoments
     from voxplain.volumes import read_array, write_array
 
     mask, grid = read_array(snakemake.input.mask, np.uint8)
     brain = Brain(mask > 0)
-    members = pd.read_csv(snakemake.input.members, sep="\t", dtype=str, keep_default_na=False)
+    members = read_tsv(snakemake.input.members)
     # The first class against all others.
     first, *others = snakemake.params.classes
     groups = {True: RunningMoments(), False: RunningMoments()}

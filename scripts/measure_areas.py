@@ -11,6 +11,7 @@ with job(snakemake):
     from voxplain.atlas import read_names
     from voxplain.comparison.areas import measure_areas
     from voxplain.store import Brain, open_scan
+    from voxplain.tables import write_tsv
     from voxplain.volumes import read_array
 
     inputs = snakemake.input
@@ -27,6 +28,5 @@ with job(snakemake):
     without = sorted(set(names.values()) - set(rows[0] if rows else ()))
     if without:
         print(f"areas without a voxel in the brain on this grid: {', '.join(without)}")
-    pd.DataFrame(rows, columns=None if rows else ["cohort", "image"]).to_csv(
-        snakemake.output.table, sep="\t", index=False, float_format="%.6g"
-    )
+    table = pd.DataFrame(rows, columns=None if rows else ["cohort", "image"])
+    write_tsv(table, snakemake.output.table)

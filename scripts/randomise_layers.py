@@ -12,6 +12,7 @@ with job(snakemake):
     from voxplain.relevance import choose_target
     from voxplain.relevance.randomisation import randomise_layers
     from voxplain.store import open_scan
+    from voxplain.tables import read_tsv, write_tsv
     from voxplain.training.device import choose_device
     from voxplain.training.networks import load_network
     from voxplain.volumes import read_array
@@ -28,7 +29,7 @@ with job(snakemake):
     shape = statistics.grid.shape
     untrained = build_model(network.name, shape, len(classes), **network.options).eval()
 
-    members = pd.read_csv(inputs.members, sep="\t", dtype=str, keep_default_na=False)
+    members = read_tsv(inputs.members)
     paths = members[members["side"] == "test"].set_index("image")["path"]
     wanted = [told for told in find_maps(inputs.maps) if told["Image"] in snakemake.params.images]
     scans = [
@@ -47,5 +48,4 @@ with job(snakemake):
         print(f"{name}: {layer} and all behind it at random", flush=True)
     columns = ["image", "patient", "class", "step", "layer", "rank_correlation"]
     table = pd.DataFrame(rows, columns=columns)
-    look = {"sep": "\t", "index": False, "float_format": "%.6g", "na_rep": "n/a"}
-    table.to_csv(snakemake.output.correlations, **look)
+    write_tsv(table, snakemake.output.correlations)

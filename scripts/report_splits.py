@@ -10,11 +10,12 @@ with job(snakemake):
 
     from voxplain.cohort.overview import describe_ages, describe_members
     from voxplain.cohort.splits import count_members
+    from voxplain.tables import MISSING, read_tsv, write_tsv
 
     tables, audits = [], []
     for members, audit in zip(snakemake.input.members, snakemake.input.audits, strict=True):
         told = json.loads(Path(audit).read_text(encoding="utf-8"))
-        table = pd.read_csv(members, sep="\t", dtype=str, keep_default_na=False)
+        table = read_tsv(members)
         tables.append(table.assign(split=told["Split"]))
         audits.append(
             {
@@ -23,7 +24,7 @@ with job(snakemake):
                 "images_of_two_patients": told["ImagesOfTwoPatients"],
                 "images_counted_twice": "; ".join(told["ImagesCountedTwice"]) or "none",
                 "heads_on_both_sides": "; ".join(told["HeadsOnBothSides"])
-                or ("none" if told["HeadsKnown"] else "n/a"),
+                or ("none" if told["HeadsKnown"] else MISSING),
                 "scans_left_out": ", ".join(told["ScansLeftOut"]) or "none",
                 "voxel_statistics": "training scans of the split",
                 "quality_thresholds": "absolute, from the configuration",
@@ -32,12 +33,12 @@ with job(snakemake):
         )
     splits = pd.concat(tables)
     columns = ["split", "side", "cohort", "image", "patient", "class"]
-    splits[columns].to_csv(snakemake.output.splits, sep="\t", index=False)
+    write_tsv(splits[columns], snakemake.output.splits)
     members = splits.to_dict("records")
     rows = count_members(members, snakemake.params.classes)
     about = describe_members(members, snakemake.params.people)
     nobody = {"female": 0, "male": 0, **describe_ages([])}
     for row in rows:
         row |= about.get((row["split"], row["side"], row["class"]), nobody)
-    pd.DataFrame(rows).to_csv(snakemake.output.counts, sep="\t", index=False)
-    pd.DataFrame(audits).to_csv(snakemake.output.audit, sep="\t", index=False)
+    write_tsv(pd.DataFrame(rows), snakemake.output.counts, floats=None)
+    write_tsv(pd.DataFrame(audits), snakemake.output.audit)

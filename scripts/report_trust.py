@@ -10,6 +10,7 @@ with job(snakemake):
     from voxplain.comparison.scorecard import findings, scorecard
     from voxplain.plots.figures import save
     from voxplain.plots.scorecard import plot_scorecard
+    from voxplain.tables import write_tsv
     from voxplain_workflow.jobs.localisation import BASELINE, RESIDUAL
     from voxplain_workflow.jobs.predictions import read_predictions
     from voxplain_workflow.reports.trust import (
@@ -49,8 +50,7 @@ with job(snakemake):
         table = table.merge(told, how="left", on=keys)
     for other in (changes, retraining):
         table = table.merge(other, how="left", on=keys)
-    look = {"sep": "\t", "index": False, "float_format": "%.6g", "na_rep": "n/a"}
-    table.to_csv(output.table, **look)
+    write_tsv(table, output.table)
 
     title = "Average precision of the truth, in times chance; frame: twice chance or better, "
     title += "interval above chance"

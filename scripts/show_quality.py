@@ -8,12 +8,13 @@ with job(snakemake):
     from voxplain import __version__
     from voxplain.cohort.fates import read_fates
     from voxplain.cohort.outliers import find_outliers
+    from voxplain.tables import write_tsv
     from voxplain_workflow.reports.quality import page_of_quality, table_of_flags
 
     inputs, output, params = snakemake.input, snakemake.output, snakemake.params
     table = read_fates(inputs.table)
     flags = table_of_flags(find_outliers(table))
-    flags.to_csv(output.flags, sep="\t", index=False, float_format="%.4g")
+    write_tsv(flags, output.flags, "%.4g")
     pairs = zip(params.images, params.masks, params.registrations, strict=True)
     pictures = {image: {"mask": m, "registration": r} for image, m, r in pairs}
     folder = Path(output.page).parent

@@ -6,14 +6,14 @@ with job(snakemake):
     from voxplain.comparison.models import Summary
     from voxplain.plots.figures import save
     from voxplain.plots.training import plot_models
+    from voxplain.tables import write_tsv
     from voxplain_workflow.jobs.predictions import read_predictions
 
     params, output = snakemake.params, snakemake.output
     summary = Summary(read_predictions(snakemake.input, params), params.roc_auc)
-    look = {"sep": "\t", "index": False, "float_format": "%.4f", "na_rep": "n/a"}
     rows = summary.rows()
     rows["imputed"] = rows["imputed"].astype("Int64")
-    rows.to_csv(output.table, **look)
-    summary.differences().to_csv(output.differences, **look)
+    write_tsv(rows, output.table, "%.4f")
+    write_tsv(summary.differences(), output.differences, "%.4f")
     title = "How well the networks do, and baselines without one"
     save(plot_models(rows, title), output.picture)

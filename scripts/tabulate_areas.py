@@ -9,6 +9,7 @@ with job(snakemake):
     from voxplain.atlas import read_names
     from voxplain.comparison.areas import area_rows
     from voxplain.comparison.averages import find_maps
+    from voxplain.tables import write_tsv
     from voxplain.volumes import read_array
 
     inputs = snakemake.input
@@ -23,4 +24,4 @@ with job(snakemake):
         who = {"image": told["Image"], "patient": told["Patient"], "class": told["Class"]}
         tables.append(table.assign(**who)[columns])
     areas = pd.concat(tables[1:] or tables)
-    areas.to_csv(snakemake.output.areas, sep="\t", index=False, float_format="%.6g", na_rep="n/a")
+    write_tsv(areas, snakemake.output.areas)

@@ -14,6 +14,7 @@ with job(snakemake):
     from voxplain import __version__
     from voxplain.cohort.leakage import Member, check_fitted_on
     from voxplain.models import build_model, describe_model
+    from voxplain.tables import read_tsv, write_tsv
     from voxplain.training.checkpoints import checkpoint_path, remove_checkpoints
     from voxplain.training.data import Scans
     from voxplain.training.device import choose_device
@@ -35,7 +36,7 @@ with job(snakemake):
     classes, training = settings["classes"], settings["training"]
     options = {key: value for key, value in settings["model"].items() if key != "name"}
 
-    members = pd.read_csv(snakemake.input.members, sep="\t", dtype=str, keep_default_na=False)
+    members = read_tsv(snakemake.input.members, all_text=True)
     told = json.loads(Path(snakemake.input.statistics).read_text(encoding="utf-8"))
     fitted_on, fit_on = told["FittedOn"], told["FitOn"]
     audit = json.loads(Path(snakemake.input.audit).read_text(encoding="utf-8"))
@@ -122,7 +123,7 @@ with job(snakemake):
         device=str(device),
         precision=precision,
     )
-    pd.DataFrame(map(asdict, history)).to_csv(snakemake.output.history, sep="\t", index=False)
-    table.to_csv(snakemake.output.predictions, sep="\t", index=False, float_format="%.6f")
+    write_tsv(pd.DataFrame(map(asdict, history)), snakemake.output.history, floats=None)
+    write_tsv(table, snakemake.output.predictions, floats="%.6f")
     write_sidecar(snakemake.output.record, training_record)
     remove_checkpoints(output.parent)

@@ -3,18 +3,14 @@
 from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
-    import csv
     import json
     from pathlib import Path
 
+    from voxplain.tables import read_rows
     from voxplain.training.events import write_events
 
     history = Path(snakemake.input.history)
-    with history.open(encoding="utf-8", newline="") as stream:
-        epochs = [
-            {column: float(value) for column, value in row.items()}
-            for row in csv.DictReader(stream, delimiter="\t")
-        ]
+    epochs = [{column: float(value) for column, value in row.items()} for row in read_rows(history)]
     told = json.loads(Path(snakemake.input.metrics).read_text(encoding="utf-8"))
     about = {key: told[key] for key in ("task", "split", "seed", "model", "train_scans")}
     write_events(

@@ -5,7 +5,9 @@ from hypothesis import strategies as st
 from voxplain.cohort.fates import (
     COLUMNS,
     MEASURES,
-    MISSING,
+    check_lost_of_split,
+    check_tools_of_cohort,
+    check_tools_of_split,
     collect_fates,
     count_lost,
     lost_scans,
@@ -14,6 +16,7 @@ from voxplain.cohort.fates import (
     write_fates,
 )
 from voxplain.faults import DataFault, Fate, SetupFault, failed
+from voxplain.tables import MISSING
 
 KNOWN = {
     "subject": "011_S_0003",
@@ -194,3 +197,52 @@ def test_a_long_list_of_lost_scans_is_cut_with_a_count():
     lines = summarise(table_of(*["failed"] * 30), most=20).splitlines()
     assert len(lines) == 22
     assert lines[-1] == "  ... and 10 more"
+
+
+# --- what may be used together --------------------------------------------------------------------
+
+
+def stripped(tool, version="6.0.7"):
+    return {"Processing": {"SkullStrippingTool": tool, "SkullStrippingToolVersion": version}}
+
+
+def test_a_split_may_lose_as_many_scans_as_are_left_to_lose():
+    check_lost_of_split([], 5, 0, "fixed", "adni")
+    check_lost_of_split(["I1", "I2"], 5, 2, "fixed", "adni")
+    with pytest.raises(SetupFault) as fault:
+        check_lost_of_split(["I1", "I2"], 5, 1, "fixed", "adni")
+    assert str(fault.value) == (
+        "2 of the 5 scans of split fixed were lost in processing, and with those lost before more "
+        "than max_failed allows; see results/adni/scans.tsv, and that of the cohort tested on"
+    )
+
+
+def test_where_too_many_were_lost_before_a_split_is_refused_that_lost_none():
+    with pytest.raises(SetupFault, match="0 of the 5 scans of split fixed were lost"):
+        check_lost_of_split([], 5, -1, "fixed", "adni")
+
+
+def test_a_split_is_stripped_by_one_tool():
+    check_tools_of_split(set(), "fixed")
+    check_tools_of_split({"bet"}, "fixed")
+    with pytest.raises(SetupFault) as fault:
+        check_tools_of_split({"deepbet", "bet"}, "fixed")
+    assert str(fault.value) == (
+        "split fixed mixes scans stripped by bet and deepbet, whose masks differ as much as groups "
+        "do; set skull.tool to one of them"
+    )
+
+
+def test_a_cohort_is_stripped_by_one_version_of_one_tool():
+    check_tools_of_cohort([], "adni")
+    # A scan that failed before its skull was removed says nothing of tools.
+    check_tools_of_cohort([stripped("bet"), {}, {"Processing": None}, stripped("bet")], "adni")
+    with pytest.raises(SetupFault) as fault:
+        check_tools_of_cohort([stripped("deepbet", "1.0"), stripped("bet")], "adni")
+    assert str(fault.value) == (
+        "cohort adni was stripped by several tools (bet 6.0.7, deepbet 1.0), whose masks differ as "
+        "much as groups do; set skull.tool to one of them, or, where only the version differs, run "
+        "again with --forcerun strip_skull"
+    )
+    with pytest.raises(SetupFault, match=r"several tools \(bet 6.0.6, bet 6.0.7\)"):
+        check_tools_of_cohort([stripped("bet"), stripped("bet", "6.0.6")], "adni")

@@ -8,6 +8,7 @@ from voxplain.cohort.leakage import (
     Member,
     check_fitted_on,
     check_members,
+    describe_audit,
     find_leaks,
     find_repeated,
     find_shared_heads,
@@ -265,3 +266,27 @@ def test_a_shared_head_stops_a_split_by_head_and_no_other():
     assert line.startswith("split fixed leaks: head b is on both sides")
     assert "are to be on one side" in line and "from different heads" in line
     check_members(of_heads("a", "a", "b", "c", "d"), CLASSES, "fixed", by_head=True)
+
+
+# --- the record -----------------------------------------------------------------------------------
+
+
+def test_the_record_of_a_clean_split_counts_its_patients():
+    assert describe_audit(clean()) == {
+        "PatientsOnBothSides": 0,
+        "ImagesOfTwoPatients": 0,
+        "ImagesCountedTwice": [],
+        "HeadsKnown": False,
+        "HeadsOnBothSides": [],
+        "PatientsTrain": 2,
+        "PatientsTest": 2,
+    }
+
+
+def test_the_record_has_what_is_no_leak_but_should_be_known():
+    twice = Member("I6", "P1", "train", "AD", ("a1",))
+    members = [replace(member, head="head1") for member in [*clean(), twice]]
+    audit = describe_audit(members)
+    assert audit["ImagesCountedTwice"] == ["images I1 and I6 of patient P1 are the same"]
+    assert audit["HeadsKnown"]
+    assert audit["HeadsOnBothSides"] == find_shared_heads(members) != []

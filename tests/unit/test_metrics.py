@@ -5,14 +5,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from voxplain.faults import SetupFault
-from voxplain.training.metrics import (
-    MEASURES,
-    cross_validation_table,
-    measure,
-    per_patient,
-    pool_folds,
-    predictions_table,
-)
+from voxplain.tables import write_tsv
+from voxplain.training.cross_validation import cross_validation_table, pool_folds
+from voxplain.training.metrics import MEASURES, measure, per_patient, predictions_table
 
 CLASSES = ["AD", "NC"]
 
@@ -312,7 +307,7 @@ def test_a_fold_that_lacks_a_class_counts_where_it_can():
 def test_whole_numbers_are_written_as_such_and_what_is_missing_is_named(tmp_path):
     path = tmp_path / "cross_validation.tsv"
     table = cross_validation_table(folds(), CLASSES)
-    table.to_csv(path, sep="\t", index=False, na_rep="n/a")
+    write_tsv(table, path, floats=None)
     lines = path.read_text().splitlines()
     assert lines[1].startswith("scan\trepeat-1_fold-1\t1\t1\t4\t2\t1.0\t")
     assert lines[3].startswith("scan\tpooled\t1\tn/a\t4\t6\t")

@@ -11,13 +11,8 @@ from voxplain.comparison.models import (
     Summary,
 )
 from voxplain.faults import SetupFault
-from voxplain.training.metrics import (
-    MEASURES,
-    cross_validation_table,
-    measure,
-    per_patient,
-    predictions_table,
-)
+from voxplain.training.cross_validation import cross_validation_table
+from voxplain.training.metrics import MEASURES, measure, per_patient, predictions_table
 
 CLASSES = ("AD", "NC")
 FOLDS, EXTERNAL, FIXED = EVALUATIONS

@@ -114,6 +114,29 @@ def test_a_job_asks_its_stage_by_its_wildcards():
     assert [row[4] for row in members] == volumes
 
 
+@pytest.mark.parametrize("seeds", [[1], [3, 1]])
+def test_the_runs_of_a_cross_validation_are_those_of_its_files(seeds):
+    splits = {**TINY["splits"], "repeats": 2}
+    plan = Plan.build({**TINY, "splits": splits, "training": {"seeds": seeds}})
+    job = SimpleNamespace(cohort="tiny", task="AD-NC", model="rieke")
+    runs = TrainJobs(plan).fold_runs(job)
+    assert len(runs) == 2 * 2 * len(seeds)
+    paths = TrainJobs(plan).folds(f"{layout.RUN}/history.tsv")(job)
+    assert paths == [
+        f"results/tiny/AD-NC/rieke/repeat-{repeat}_fold-{fold}/seed-{seed}/history.tsv"
+        for repeat, fold, seed in runs
+    ]
+
+
+def test_a_baseline_knows_the_names_of_its_splits():
+    job = SimpleNamespace(cohort="tiny", task="AD-NC", baseline="areas")
+    stage = TrainJobs(Plan.build(TINY))
+    paths = stage.every(f"{layout.SPLIT}_members.tsv")(job)
+    names = stage.names(job)
+    assert paths == [f"results/tiny/AD-NC/splits/{name}_members.tsv" for name in names]
+    assert sorted(names) == ["fixed", "repeat-1_fold-1", "repeat-1_fold-2"]
+
+
 def test_an_external_test_has_the_scans_of_the_other_cohort():
     plan = Plan.build(with_external())
     job = SimpleNamespace(cohort="tiny", task="AD-NC", split="external-other")

@@ -11,7 +11,8 @@ from voxplain.plots.training import (
     plot_models,
     plot_roc,
 )
-from voxplain.training.metrics import measure, per_patient, pool_folds, predictions_table
+from voxplain.training.cross_validation import pool_folds
+from voxplain.training.metrics import measure, per_patient, predictions_table
 
 TRAIN, TEST, GREY = (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00), (0x99, 0x99, 0x99)
 

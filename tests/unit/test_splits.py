@@ -1,4 +1,5 @@
 import itertools
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -12,8 +13,12 @@ from sklearn.model_selection import GroupKFold, train_test_split
 
 from voxplain.cohort.scan import Scan
 from voxplain.cohort.splits import (
+    FOLD_PATTERN,
     Split,
+    SplitName,
     count_members,
+    external_name,
+    fold_name,
     make_external,
     make_fixed,
     make_folds,
@@ -114,6 +119,39 @@ def test_the_sides_of_two_cohorts_are_told_apart_even_if_their_images_have_the_s
     assert [split.side(image) for image in ("I1", "I2", "I3")] == ["train", "train", ""]
     assert [split.side(image, "b") for image in ("I1", "I2", "I3")] == ["test", "", "test"]
     assert split.side("I1", "c") == ""
+
+
+# --- names ----------------------------------------------------------------------------------------
+
+
+@given(repeat=st.integers(1, 10**6), fold=st.integers(1, 10**6))
+def test_the_name_of_a_fold_says_which_it_is(repeat, fold):
+    name = fold_name(repeat, fold)
+    assert SplitName.parse(name) == SplitName("folds", repeat, fold)
+    assert re.fullmatch(FOLD_PATTERN, name)
+
+
+def test_names_are_spelled_as_they_always_were():
+    assert fold_name(2, 13) == "repeat-2_fold-13"
+    assert external_name("adni3T") == "external-adni3T"
+
+
+@pytest.mark.parametrize("cohort", ["b", "fixed", "folds"])
+def test_the_name_of_an_external_test_and_of_the_fixed_split_say_what_they_are(cohort):
+    assert SplitName.parse(external_name(cohort)) == SplitName("external")
+    assert SplitName.parse("fixed") == SplitName("fixed")
+
+
+@pytest.mark.parametrize("name", ["", "folds", "repeat-1", "repeat-1_fold-x", "fixed-2"])
+def test_a_name_that_is_no_splits_is_refused(name):
+    with pytest.raises(SetupFault, match=f"^split '{name}' is unknown; expected repeat-<number>_"):
+        SplitName.parse(name)
+
+
+def test_a_split_is_of_the_kind_that_its_name_says():
+    names = {"repeat-1_fold-2": "folds", "fixed": "fixed", "external-b": "external"}
+    assert {name: Split(name, (), ()).kind for name in names} == names
+    assert [Split(name, (), ()).is_fold for name in names] == [True, False, False]
 
 
 # --- tasks ----------------------------------------------------------------------------------------

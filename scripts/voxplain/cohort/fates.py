@@ -1,14 +1,14 @@
-"""The cohort's table: what became of every scan, and whether too many were lost."""
+"""What became of every scan: the cohort's table, and whether what came through may be used."""
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from voxplain.faults import SetupFault
+from voxplain.tables import MISSING, read_rows, write_rows
 
 MEASURES = ("brain_volume_ml", "largest_part", "border_share", "overlap", "similarity")
 COLUMNS = (
@@ -36,7 +36,6 @@ COLUMNS = (
     "bias_correction",
     "preprocessed",
 )
-MISSING = "n/a"  # as BIDS writes it
 
 
 def collect_fates(
@@ -81,16 +80,12 @@ def _cell(value: Any) -> str:
 
 def write_fates(path: str | Path, table: Sequence[Mapping[str, str]]) -> None:
     """Write the cohort's table as TSV."""
-    with open(path, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, delimiter="\t", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(table)
+    write_rows(table, path, COLUMNS)
 
 
 def read_fates(path: str | Path) -> list[dict[str, str]]:
     """Read the cohort's table."""
-    with open(path, newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream, delimiter="\t"))
+    return read_rows(path)
 
 
 def lost_scans(table: Sequence[Mapping[str, str]]) -> list[str]:
@@ -129,6 +124,83 @@ def count_lost(
             f"(see {name}):\n" + "\n".join(lost_scans(table))
         )
     return {"scans": len(table), **dict(sorted(counts.items())), "max_failed": max_failed}
+
+
+def check_lost_of_split(
+    lost: Sequence[str], scans: int, failures_left: int, split: str, cohort: str
+) -> None:
+    """Refuse a split of which processing lost more scans than the cohorts may still lose.
+
+    Parameters
+    ----------
+    lost
+        Images of the split that are not usable.
+    scans
+        How many it was to have.
+    failures_left
+        How many more ``max_failed`` allows, after those that were lost before processing.
+    split, cohort
+        Their names, for the message.
+
+    Raises
+    ------
+    SetupFault
+        More were lost.
+    """
+    if len(lost) > failures_left:
+        raise SetupFault(
+            f"{len(lost)} of the {scans} scans of split {split} were lost in "
+            "processing, and with those lost before more than max_failed allows; see "
+            f"results/{cohort}/scans.tsv, and that of the cohort tested on"
+        )
+
+
+def check_tools_of_split(tools: Collection[str], split: str) -> None:
+    """Refuse a split whose scans were stripped by several tools: its sides, or classes, may differ.
+
+    Parameters
+    ----------
+    tools
+        What its usable scans were stripped by.
+    split
+        Its name, for the message.
+
+    Raises
+    ------
+    SetupFault
+        There are several.
+    """
+    if len(tools) > 1:
+        raise SetupFault(
+            f"split {split} mixes scans stripped by {' and '.join(sorted(tools))}, whose masks "
+            "differ as much as groups do; set skull.tool to one of them"
+        )
+
+
+def check_tools_of_cohort(qualities: Iterable[Mapping[str, Any]], cohort: str) -> None:
+    """Refuse a cohort that was stripped by several tools, or by several versions of one.
+
+    Parameters
+    ----------
+    qualities
+        What quality control wrote, of the scans that were processed.
+    cohort
+        Its name, for the message.
+
+    Raises
+    ------
+    SetupFault
+        There are several.
+    """
+    processed = [quality["Processing"] for quality in qualities if quality.get("Processing")]
+    tools = {(of["SkullStrippingTool"], of["SkullStrippingToolVersion"]) for of in processed}
+    if len(tools) > 1:
+        names = ", ".join(" ".join(tool) for tool in sorted(tools))
+        raise SetupFault(
+            f"cohort {cohort} was stripped by several tools ({names}), whose "
+            "masks differ as much as groups do; set skull.tool to one of them, or, where only the "
+            "version differs, run again with --forcerun strip_skull"
+        )
 
 
 def summarise(table: Sequence[Mapping[str, str]], most: int = 20) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from voxplain.faults import SetupFault
 
@@ -154,6 +155,21 @@ def check_members(
         problems.append(f"split {split} has no usable scan left to test; see scans.tsv")
     if problems:
         raise SetupFault("\n".join(problems))
+
+
+def describe_audit(members: Sequence[Member]) -> dict[str, Any]:
+    """What the audit knows of a split that :func:`check_members` let pass, as its record has it."""
+    patients = {side: {m.patient for m in members if m.side == side} for side in (TRAIN, TEST)}
+    return {
+        # Any of these is refused.
+        "PatientsOnBothSides": 0,
+        "ImagesOfTwoPatients": 0,
+        "ImagesCountedTwice": find_repeated(members),
+        "HeadsKnown": any(member.head for member in members),
+        "HeadsOnBothSides": find_shared_heads(members),
+        "PatientsTrain": len(patients[TRAIN]),
+        "PatientsTest": len(patients[TEST]),
+    }
 
 
 def check_fitted_on(

@@ -11,7 +11,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from voxplain.cohort.fates import MEASURES, MISSING
+from voxplain.cohort.fates import MEASURES
+from voxplain.tables import MISSING
 
 # Iglewicz and Hoaglin 1993: how to detect and handle outliers, p. 11.
 FAR = 3.5

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from voxplain.cohort.demographics import read_age, read_sex, read_tesla
-from voxplain.cohort.fates import MISSING
 from voxplain.cohort.names import patient_of
+from voxplain.tables import MISSING
 
 Row = Mapping[str, str]
 # Of one scan: years, and 1 for men, 0 for women; None where the table says neither.

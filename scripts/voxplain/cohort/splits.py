@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,11 +21,60 @@ from functools import cached_property
 
 from voxplain.cohort.leakage import TEST, TRAIN
 from voxplain.cohort.scan import Scan, class_in
-from voxplain.faults import ParameterFault
+from voxplain.faults import ParameterFault, SetupFault
 
-FIXED = "fixed"
-EXTERNAL = "external-{}"
+# Kinds of splits. There is one fixed split, which is called by its kind.
+FIXED, EXTERNAL, FOLDS = ("fixed", "external", "folds")
+# What the names of folds match.
+FOLD_PATTERN = "repeat-[0-9]+_fold-[0-9]+"
 DRAWS = ("hash", "as_published")
+
+
+def fold_name(repeat: int, fold: int) -> str:
+    """The name of a split of a cross-validation; both numbers begin at 1."""
+    return f"repeat-{repeat}_fold-{fold}"
+
+
+def external_name(cohort: str) -> str:
+    """The name of a split that tests on another cohort."""
+    return f"{EXTERNAL}-{cohort}"
+
+
+@dataclass(frozen=True)
+class SplitName:
+    """What the name of a split says.
+
+    Attributes
+    ----------
+    kind
+        ``fixed``, ``external``, or ``folds``.
+    repeat, fold
+        Numbers of a fold, from 1; 0 where it is none.
+    """
+
+    kind: str
+    repeat: int = 0
+    fold: int = 0
+
+    @classmethod
+    def parse(cls, name: str) -> SplitName:
+        """Read a name.
+
+        Raises
+        ------
+        SetupFault
+            It is no split's.
+        """
+        if re.fullmatch(FOLD_PATTERN, name):
+            return cls(FOLDS, *map(int, re.findall("[0-9]+", name)))
+        if name == FIXED:
+            return cls(FIXED)
+        if name.startswith(external_name("")):
+            return cls(EXTERNAL)
+        raise SetupFault(
+            f"split {name!r} is unknown; expected repeat-<number>_fold-<number>, {FIXED} or "
+            f"{external_name('<cohort>')}"
+        )
 
 
 @dataclass(frozen=True)
@@ -50,14 +100,12 @@ class Split:
     @property
     def kind(self) -> str:
         """``fixed``, ``external``, or ``folds``."""
-        if self.test_cohort:
-            return "external"
-        return "fixed" if self.name == FIXED else "folds"
+        return SplitName.parse(self.name).kind
 
     @property
     def is_fold(self) -> bool:
         """Whether it belongs to a cross-validation."""
-        return self.kind == "folds"
+        return self.kind == FOLDS
 
     @cached_property
     def _sides(self) -> dict[tuple[str, str], str]:
@@ -154,7 +202,7 @@ def make_folds(
         else:
             fold_of = _deal_patients(dealt_as, classes if stratify else [""], folds, salt)
         for fold in range(folds):
-            name = f"repeat-{repeat}_fold-{fold + 1}"
+            name = fold_name(repeat, fold + 1)
             testing = {patient for patient, its in fold_of.items() if its == fold}
             splits.append(_split(name, scans, testing, classes, stratify))
     return splits
@@ -367,7 +415,7 @@ def make_external(
                 *others,
             )
     images = (tuple(scan.image for scan in side) for side in (train, test))
-    return Split(EXTERNAL.format(name), *images, test_cohort=name)
+    return Split(external_name(name), *images, test_cohort=name)
 
 
 def numpy_permutation(count: int, seed: int) -> list[int]:

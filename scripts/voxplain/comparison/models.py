@@ -5,14 +5,13 @@ Baselines without a network stand beside the networks.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-from voxplain.cohort.splits import EXTERNAL, FIXED
+from voxplain.cohort.splits import EXTERNAL, FIXED, FOLDS, SplitName
 from voxplain.comparison.auc import draw_aucs, interval, too_few
 from voxplain.faults import SetupFault
 from voxplain.training.metrics import MEASURES, measure, per_patient
@@ -22,6 +21,7 @@ CROSS_VALIDATION, EXTERNAL_TEST, FIXED_SPLIT = EVALUATIONS = (
     "external test",
     "fixed split",
 )
+_EVALUATION_ON = {FOLDS: CROSS_VALIDATION, EXTERNAL: EXTERNAL_TEST, FIXED: FIXED_SPLIT}
 LEVELS = ("scan", "patient")
 NETWORK, BASELINE = KINDS = ("network", "baseline")
 _KEYS = ("cohort", "tested_on", "task", "model", "kind", "level", "evaluation")
@@ -104,18 +104,18 @@ class Summary:
         self._roc_auc = roc_auc
         self._tested: dict[tuple[str, ...], _Tested] = {}
         for network in networks:
-            evaluation, repeat = _evaluation(network.split)
+            split = SplitName.parse(network.split)
             for level in LEVELS:
                 table = network.predictions
                 if level == "patient":
                     table = _of_patients(table, network.classes)
                 told = measure(table, network.classes, roc_auc)
                 own = (network.cohort, network.tested_on, network.task, network.model)
-                key = (*own, network.kind, level, evaluation)
+                key = (*own, network.kind, level, _EVALUATION_ON[split.kind])
                 tested = self._tested.setdefault(key, _Tested(network.classes))
                 tested.tables.append(table.copy())
                 measures = {name: told[name] for name in MEASURES}
-                tested.measured.append({"repeat": repeat, **measures})
+                tested.measured.append({"repeat": split.repeat, **measures})
         if not self._tested:
             raise SetupFault("there is no trained network to summarise; ask for cross-validation")
         self._draws: dict[tuple[str, ...], np.ndarray] = {}
@@ -199,18 +199,3 @@ def _count(tables: Sequence[pd.DataFrame], name: str) -> Mapping[str, float]:
     everybody = pd.concat([table[known] for table in tables]).groupby(name).max()
     imputed = (everybody["imputed"] > 0).sum() if "imputed" in everybody else np.nan
     return {"n": len(everybody), "imputed": imputed}
-
-
-def _evaluation(split: str) -> tuple[str, int]:
-    """What a split's name says it is, and its repeat (0 where there are none)."""
-    fold = re.fullmatch(r"repeat-(\d+)_fold-\d+", split)
-    if fold:
-        return CROSS_VALIDATION, int(fold.group(1))
-    if split == FIXED:
-        return FIXED_SPLIT, 0
-    if split.startswith(EXTERNAL.format("")):
-        return EXTERNAL_TEST, 0
-    raise SetupFault(
-        f"split {split!r} is unknown; expected repeat-<number>_fold-<number>, {FIXED} or "
-        f"{EXTERNAL.format('<cohort>')}"
-    )

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from voxplain.cohort.splits import SplitName
 from voxplain.comparison.distance import normalise
 from voxplain.faults import SetupFault
 
@@ -42,7 +43,7 @@ def pairs_of_runs(runs: Sequence[Run], over: str) -> list[tuple[Run, Run]]:
 
     def alike(run: Run) -> object:
         split, seed = run
-        return split if over == SEEDS else (split.split("_")[0], seed)
+        return split if over == SEEDS else (SplitName.parse(split).repeat, seed)
 
     pairs = itertools.combinations(runs, 2)
     return [(one, other) for one, other in pairs if alike(one) == alike(other)]

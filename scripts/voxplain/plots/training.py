@@ -13,7 +13,8 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from voxplain.comparison.auc import draw_rocs, too_few
 from voxplain.comparison.models import EXTERNAL_TEST, FIXED_SPLIT
 from voxplain.plots.figures import PAGE, Picture, head, in_print
-from voxplain.training.metrics import measure, per_patient, pool_folds
+from voxplain.training.cross_validation import pool_folds
+from voxplain.training.metrics import measure, per_patient
 from voxplain.training.predictions import PROBABILITY
 
 # Okabe and Ito's colours, told apart by everybody; markers say the same without colour.

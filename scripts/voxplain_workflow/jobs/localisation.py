@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from voxplain.atlas import read_names
+from voxplain.tables import read_tsv
 from voxplain.volumes import read_array
 
 TRUTH, RESIDUAL = "truth", "residual"
@@ -65,9 +66,7 @@ class Sought:
 
 def read_scores(path: str | Path, method: str) -> pd.DataFrame:
     """A table of scores with a column that says which method's they are."""
-    names = dict.fromkeys(WHO, str)
-    table = pd.read_csv(path, sep="\t", dtype=names, na_values="n/a", keep_default_na=False)
-    return table.assign(method=method)
+    return read_tsv(path).assign(method=method)
 
 
 def in_order(table: pd.DataFrame) -> pd.DataFrame:

@@ -5,21 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import pandas as pd
-
 from voxplain.comparison.models import BASELINE, NETWORK, NetworkPredictions
-
-# No name is taken for a missing value: a patient, or a cohort, may be called null.
-_LOOK = {"sep": "\t", "dtype": {"image": str, "patient": str}, "keep_default_na": False}
+from voxplain.tables import read_tsv
 
 
 def read_predictions(inputs: Any, params: Any) -> Iterator[NetworkPredictions]:
     """The predictions of every network, then of every baseline on every split."""
     for told, path in zip(params.networks, inputs.predictions, strict=True):
-        predictions = pd.read_csv(path, **_LOOK)
+        predictions = read_tsv(path)
         yield NetworkPredictions(**told, predictions=predictions, kind=NETWORK)
     for told, path in zip(params.baselines, inputs.baselines, strict=True):
-        predictions = pd.read_csv(path, **_LOOK)
+        predictions = read_tsv(path)
         own = {key: value for key, value in told.items() if key != "tested_on"}
         for split, table in predictions.groupby("split", sort=False):
             yield NetworkPredictions(

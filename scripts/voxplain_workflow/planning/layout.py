@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from voxplain.cohort.demographics import BASELINES
-from voxplain.cohort.splits import EXTERNAL, FIXED
+from voxplain.cohort.splits import FIXED, FOLD_PATTERN, external_name
 from voxplain.models import MODELS
 from voxplain.relevance import METHODS
 
@@ -123,7 +123,7 @@ def of_split(*further: str) -> tuple[str, ...]:
 def constraints() -> dict[str, str]:
     """Wildcard to the regular expression that it matches."""
     word = "[A-Za-z0-9]+"
-    split = "|".join([r"repeat-\d+_fold-\d+", FIXED, EXTERNAL.format(word)])
+    split = "|".join([FOLD_PATTERN, FIXED, external_name(word)])
     return {
         **dict.fromkeys(("cohort", "subject", "session", "image", "network"), word),
         **dict.fromkeys(("ptid", "description", "moment"), "[^/]+"),

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from voxplain.cohort.fates import MEASURES, MISSING
+from voxplain.cohort.fates import MEASURES
 from voxplain.cohort.outliers import FAR, FEWEST, Flag, find_outliers
 from voxplain.pages import Page, Thumbnail, Words
+from voxplain.tables import MISSING
 
 # Worst first.
 _ORDER = ("failed", "excluded", "usable", "unused", "duplicate")

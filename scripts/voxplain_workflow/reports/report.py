@@ -13,9 +13,10 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from voxplain.cohort.fates import MEASURES, MISSING, read_fates
+from voxplain.cohort.fates import MEASURES, read_fates
 from voxplain.comparison.faithfulness_tables import unmoved_classes
 from voxplain.pages import Page, with_interval
+from voxplain.tables import MISSING, read_tsv, write_tsv
 from voxplain_workflow.jobs.tested import describe_test
 from voxplain_workflow.reports.citations import Used, citations_of, to_bibtex
 from voxplain_workflow.reports.trust import describe_unmoved
@@ -103,7 +104,7 @@ class Report:
 
 def read_table(path: str | Path) -> pd.DataFrame:
     """A table of the results; names stay what they are, though one be called NA."""
-    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    table = read_tsv(path, all_text=True)
     for column in table:
         text = table[column]
         missing = text.isin([MISSING, ""])
@@ -474,7 +475,7 @@ def report_making(
     page.add_link("The same to paste:", f"{FILES}/citations.bib")
     costs = costs_of_rules(RESULTS / "benchmarks")
     if len(costs):
-        costs.to_csv(report.folder / "costs.tsv", sep="\t", index=False, float_format="%.1f")
+        write_tsv(costs, report.folder / "costs.tsv", "%.1f")
         page.add_table(
             costs,
             "Time and memory of the jobs, as Snakemake measured them when each last ran.",

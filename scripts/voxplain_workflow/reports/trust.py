@@ -18,6 +18,7 @@ from voxplain.comparison.models import (
 )
 from voxplain.comparison.scorecard import KEYS, finds
 from voxplain.pages import Page, with_interval
+from voxplain.tables import read_tsv
 from voxplain_workflow.jobs.localisation import BASELINE, read_scores
 
 # Of several evaluations of a network the first of these speaks for it. Folds learn from patients
@@ -73,7 +74,7 @@ def unmoved(runs: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> list
     told = set()
     for run in runs:
         if run["followed"]:
-            table = pd.read_csv(f"{run['folder']}/faithfulness.tsv", sep="\t", na_values="n/a")
+            table = read_tsv(f"{run['folder']}/faithfulness.tsv")
             who = f"{names[run['cohort']]}, {run['task']}, {run['label']}"
             for group, probability in unmoved_classes(table).items():
                 told.add(f"{who}: {describe_unmoved(group, probability)}")
@@ -111,15 +112,11 @@ def read_changes(
     for run in runs:
         who = {"cohort": names[run["cohort"]], "task": run["task"], "model": run["label"]}
         if run["followed"]:
-            text = dict.fromkeys(("method", "image", "patient", "class", "direction"), str)
-            look = {"sep": "\t", "keep_default_na": False}
-            told = score_curves(
-                pd.read_csv(f"{run['folder']}/area_changes.tsv", dtype=text, **look)
-            )
+            told = score_curves(read_tsv(f"{run['folder']}/area_changes.tsv"))
             own = (told["class"] == run["disease"]) & told["method"].isin(run["methods"])
             scores.append(told[own & (told["measure"] == "gain")].assign(**who))
         if run["randomised"]:
-            table = pd.read_csv(f"{run['folder']}/randomisation.tsv", sep="\t", na_values="n/a")
+            table = read_tsv(f"{run['folder']}/randomisation.tsv")
             last = table[table["step"] == table["step"].max()]
             correlations.append(last[["method", "mean"]].assign(**who))
     empty = pd.DataFrame(columns=KEYS)
@@ -147,7 +144,7 @@ def read_retraining(runs: Sequence[Mapping[str, Any]], names: Mapping[str, str])
     for run in {Path(run["folder"]).parent: run for run in runs if run["retrained"]}.values():
         who = {"cohort": names[run["cohort"]], "task": run["task"], "model": run["label"]}
         path = Path(run["folder"]).parent / "retraining.tsv"
-        table = pd.read_csv(path, sep="\t", na_values="n/a").drop(columns="model")
+        table = read_tsv(path).drop(columns="model")
         own = table[table["method_a"] == table["method_b"]].rename(columns={"method_a": "method"})
         tables.append(own[["method", "rank_correlation_mean"]].assign(**who))
     if not tables:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-MISSING = "n/a"
+from voxplain.tables import MISSING, read_rows
+
 # Of more methods a terminal is too narrow for a table of all against all.
 MOST_COLUMNS = 5
 _FAITHFULNESS = ("faithfulness.tsv", "randomisation.tsv")
@@ -27,7 +27,7 @@ def summarise_run(place: Path, splits: Iterable[str], since: float = 0) -> str:
     """
     told = []
     table = place / "cross_validation.tsv"
-    if _is_new(table, since) and (rows := _read(table)):
+    if _is_new(table, since) and (rows := read_rows(table)):
         told += ["", summarise_accuracy(rows), f"  table: {table}"]
         told += [f"  pictures: {place}/{{learning_curves,roc,confusion}}.png"]
     trained_once = False
@@ -75,7 +75,7 @@ def summarise_applied(place: Path, since: float = 0) -> str:
     path = place / "predictions.tsv"
     if not _is_new(path, since):
         return ""
-    found = Counter(row["predicted"] for row in _read(path))
+    found = Counter(row["predicted"] for row in read_rows(path))
     counts = ", ".join(f"{count} {group}" for group, count in sorted(found.items()))
     lines = [
         "",
@@ -86,7 +86,9 @@ def summarise_applied(place: Path, since: float = 0) -> str:
 
 def summarise_networks(path: Path, since: float = 0) -> str:
     """All tasks, networks, baselines and cohorts side by side, where there are several."""
-    rows = [row for row in _read(path) if row["level"] == "scan"] if _is_new(path, since) else []
+    rows = (
+        [row for row in read_rows(path) if row["level"] == "scan"] if _is_new(path, since) else []
+    )
     if len({(row["cohort"], row["tested_on"], row["task"], row["model"]) for row in rows}) < 2:
         return ""
     measures = ("accuracy", "balanced_accuracy", "roc_auc")
@@ -111,7 +113,7 @@ def summarise_against(path: Path) -> list[str]:
 
     The fixed split, whose networks are for the heatmaps, has few patients and is left out.
     """
-    rows = [row for row in _read(path) if row["level"] == "scan"] if path.is_file() else []
+    rows = [row for row in read_rows(path) if row["level"] == "scan"] if path.is_file() else []
     cells = [
         [
             _cohort(row),
@@ -148,11 +150,6 @@ def _is_new(path: Path, since: float) -> bool:
     return path.is_file() and path.stat().st_mtime >= since
 
 
-def _read(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream, delimiter="\t"))
-
-
 def summarise_accuracy(rows: Sequence[dict[str, str]]) -> str:
     """The table of a cross-validation in a few lines: mean and SD over folds, and pooled."""
     lines = [f"Cross-validation of {rows[0]['model']} (mean ± SD over folds; pooled over folds)"]
@@ -170,7 +167,7 @@ def summarise_accuracy(rows: Sequence[dict[str, str]]) -> str:
 
 def summarise_spread(path: Path) -> list[str]:
     """The distances between methods over several networks, marked where they are noise."""
-    rows = _read(path)
+    rows = read_rows(path)
     classes = list(dict.fromkeys(row["class"] for row in rows))
     methods = list(dict.fromkeys(row["method_a"] for row in rows))
     found = {(row["class"], row["method_a"], row["method_b"]): row for row in rows}
@@ -203,7 +200,7 @@ def summarise_spread(path: Path) -> list[str]:
 
 def summarise_comparison(folder: Path) -> list[str]:
     """The distance table and the area table of one network's heatmaps, as text."""
-    distances = _read(folder / "distances.tsv")
+    distances = read_rows(folder / "distances.tsv")
     classes = list(dict.fromkeys(row["class"] for row in distances))
     methods = list(dict.fromkeys(row["method_a"] for row in distances))
     found = {(row["class"], row["method_a"], row["method_b"]): row["distance"] for row in distances}
@@ -237,7 +234,7 @@ def summarise_comparison(folder: Path) -> list[str]:
 
 def summarise_areas(folder: Path) -> list[str]:
     """The areas with most relevance of one network's heatmaps, as text."""
-    distances, areas = _read(folder / "distances.tsv"), _read(folder / "top_areas.tsv")
+    distances, areas = read_rows(folder / "distances.tsv"), read_rows(folder / "top_areas.tsv")
     classes = list(dict.fromkeys(row["class"] for row in distances))
     methods = list(dict.fromkeys(row["method_a"] for row in distances))
     lines = []
@@ -268,7 +265,7 @@ def summarise_localisation(folder: Path) -> list[str]:
     """How well each method finds what was simulated, the best first; nothing if there is none."""
     rows = [
         row
-        for row in _read(folder / "localisation.tsv")
+        for row in read_rows(folder / "localisation.tsv")
         if (row["region"], row["measure"]) == ("truth", "average_precision")
     ]
     if not rows:
@@ -300,7 +297,7 @@ def summarise_faithfulness(folder: Path) -> list[str]:
     The rank correlation is that with the heatmaps of a network whose every layer is random.
     """
     changes, forgotten = (
-        _read(folder / name) if (folder / name).is_file() else [] for name in _FAITHFULNESS
+        read_rows(folder / name) if (folder / name).is_file() else [] for name in _FAITHFULNESS
     )
     found = {(row["class"], row["method"], row["measure"]): row for row in changes}
     # The last row of a method is that of the last layer.

@@ -63,10 +63,13 @@ class SplitJobs(Stage):
         """Input function: a file of every split of a task."""
 
         def paths(wildcards: Any) -> list[str]:
-            splits = self.plan.splits[wildcards.cohort][wildcards.task]
-            return layout.each(pattern, wildcards, split=splits)
+            return layout.each(pattern, wildcards, split=self.names(wildcards))
 
         return paths
+
+    def names(self, wildcards: Any) -> list[str]:
+        """The names of a task's splits, in the order of what `every` gives."""
+        return list(self.plan.splits[wildcards.cohort][wildcards.task])
 
     def people(self, wildcards: Any) -> list[list[Any]]:
         """Cohort, image, age and sex of the scans in a task's splits."""

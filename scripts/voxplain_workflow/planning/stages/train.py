@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from voxplain.cohort.demographics import AGE_SEX, AREAS, BASELINES
+from voxplain.cohort.splits import SplitName
 from voxplain_workflow.planning import layout
 from voxplain_workflow.planning.resources import of_grid
 from voxplain_workflow.planning.settings import skull_settings, sort_keys
@@ -77,6 +78,12 @@ class TrainJobs(SplitJobs):
             return layout.each(pattern, wildcards, split=folds, seed=seeds)
 
         return paths
+
+    def fold_runs(self, wildcards: Any) -> list[list[int]]:
+        """Repeat, fold and seed of what `folds` gives a file of, in the same order."""
+        names = [SplitName.parse(split.name) for split in self.plan.runs.task(wildcards).folds]
+        seeds = self.plan.settings["training"]["seeds"]
+        return [[name.repeat, name.fold, seed] for name in names for seed in seeds]
 
     def scans(self, wildcards: Any) -> list[list[str]]:
         """Cohort and image of the scans in a task's splits."""

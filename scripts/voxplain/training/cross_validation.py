@@ -1,0 +1,85 @@
+"""How good the networks of a cross-validation are, fold by fold and together.
+
+Apart from :mod:`voxplain.training.metrics`, so that a training does not depend on how splits are
+made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from voxplain.cohort.splits import fold_name
+from voxplain.training.metrics import MEASURES, measure, per_patient
+
+
+def pool_folds(
+    predictions: Mapping[tuple[int, int, int], pd.DataFrame],
+) -> dict[tuple[int, int], pd.DataFrame]:
+    """The folds of each repeat and seed as one table: every scan once, by a network new to it.
+
+    Parameters
+    ----------
+    predictions
+        ``(repeat, fold, seed)`` to the table of its test scans.
+
+    Returns
+    -------
+    ``(repeat, seed)`` to the table of all.
+    """
+    pools: dict[tuple[int, int], list[pd.DataFrame]] = {}
+    for (repeat, _, seed), table in predictions.items():
+        pools.setdefault((repeat, seed), []).append(table)
+    return {key: pd.concat(tables, ignore_index=True) for key, tables in pools.items()}
+
+
+def cross_validation_table(
+    predictions: Mapping[tuple[int, int, int], pd.DataFrame],
+    classes: Sequence[str],
+    roc_auc: str = "probabilities",
+) -> pd.DataFrame:
+    """Measures of every fold, their mean and SD, and of all folds' predictions pooled.
+
+    Parameters
+    ----------
+    predictions
+        ``(repeat, fold, seed)`` to the table of its test scans.
+    classes
+        The disease first.
+    roc_auc
+        See :func:`voxplain.training.metrics.measure`.
+
+    Returns
+    -------
+    Long rows with ``level`` (scan, patient), ``split``, ``repeat``, ``fold``, ``seed``, ``n`` and
+    the measures. Beside a row a fold: ``pooled`` for each repeat and seed (every scan once, tested
+    by the network that had not seen its patient), then ``mean`` and ``sd`` (of the sample, n - 1)
+    over all folds, and ``pooled mean`` over repeats and seeds.
+    """
+    rows = []
+    pooled = pool_folds(predictions)
+    for level, at_level in (("scan", lambda t, _: t), ("patient", per_patient)):
+        folds, pools = [], []
+        for (repeat, fold, seed), table in predictions.items():
+            told = measure(at_level(table, classes), classes, roc_auc)
+            where = {"split": fold_name(repeat, fold), "repeat": repeat, "fold": fold}
+            folds.append({"level": level, **where, "seed": seed, **told})
+        for (repeat, seed), table in pooled.items():
+            told = measure(at_level(table, classes), classes, roc_auc)
+            pools.append(
+                {"level": level, "split": "pooled", "repeat": repeat, "seed": seed, **told}
+            )
+        measured, of_pools = pd.DataFrame(folds), pd.DataFrame(pools)
+        numbers = measured[list(MEASURES)].astype(float)
+        rows += [*folds, *pools]
+        for name, values in (
+            ("mean", numbers.mean()),
+            ("sd", numbers.std(ddof=1)),
+            ("pooled mean", of_pools[list(MEASURES)].astype(float).mean()),
+        ):
+            rows.append({"level": level, "split": name, **values})
+    columns = ["level", "split", "repeat", "fold", "seed", "n", *MEASURES]
+    table = pd.DataFrame(rows)[columns]
+    whole = ["repeat", "fold", "seed", "n"]
+    return table.astype(dict.fromkeys(whole, "Int64"))
