@@ -5,7 +5,8 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from voxplain.comparison.auc import draw_aucs, draw_rocs, interval, too_few
-from voxplain.training.metrics import measure, predictions_table
+from voxplain.training.metrics import measure
+from voxplain.training.predictions import predictions_table
 
 CLASSES = ("AD", "NC")
 

@@ -206,7 +206,7 @@ def test_the_queue_sees_groups_of_ten_scans():
     rows = rows_of()
     grouped, single = count_submissions(list(rows.values()))
     assert single == sum(row.jobs for row in rows.values())
-    assert single - grouped == 6 * 200 - 20
+    assert single - grouped == 7 * 200 - 20
 
 
 def test_a_cohort_of_one_class_is_preprocessed_only():

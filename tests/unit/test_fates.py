@@ -229,7 +229,7 @@ def test_a_split_is_stripped_by_one_tool():
         check_tools_of_split({"deepbet", "bet"}, "fixed")
     assert str(fault.value) == (
         "split fixed mixes scans stripped by bet and deepbet, whose masks differ as much as groups "
-        "do; set skull.tool to one of them"
+        "do; strip all scans by one of them"
     )
 
 
@@ -241,7 +241,7 @@ def test_a_cohort_is_stripped_by_one_version_of_one_tool():
         check_tools_of_cohort([stripped("deepbet", "1.0"), stripped("bet")], "adni")
     assert str(fault.value) == (
         "cohort adni was stripped by several tools (bet 6.0.7, deepbet 1.0), whose masks differ as "
-        "much as groups do; set skull.tool to one of them, or, where only the version differs, run "
+        "much as groups do; strip all scans by one of them, or, where only the version differs, run "
         "again with --forcerun strip_skull"
     )
     with pytest.raises(SetupFault, match=r"several tools \(bet 6.0.6, bet 6.0.7\)"):

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from voxplain.faults import SetupFault
 from voxplain.tables import write_tsv
 from voxplain.training.cross_validation import cross_validation_table, pool_folds
-from voxplain.training.metrics import MEASURES, measure, per_patient, predictions_table
+from voxplain.training.metrics import MEASURES, measure, per_patient
+from voxplain.training.predictions import predictions_table
 
 CLASSES = ["AD", "NC"]
 

@@ -12,7 +12,8 @@ from voxplain.comparison.models import (
 )
 from voxplain.faults import SetupFault
 from voxplain.training.cross_validation import cross_validation_table
-from voxplain.training.metrics import MEASURES, measure, per_patient, predictions_table
+from voxplain.training.metrics import MEASURES, measure, per_patient
+from voxplain.training.predictions import predictions_table
 
 CLASSES = ("AD", "NC")
 FOLDS, EXTERNAL, FIXED = EVALUATIONS

@@ -12,7 +12,8 @@ from voxplain.plots.training import (
     plot_roc,
 )
 from voxplain.training.cross_validation import pool_folds
-from voxplain.training.metrics import measure, per_patient, predictions_table
+from voxplain.training.metrics import measure, per_patient
+from voxplain.training.predictions import predictions_table
 
 TRAIN, TEST, GREY = (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00), (0x99, 0x99, 0x99)
 

@@ -7,7 +7,7 @@ import pytest
 from voxplain.comparison.models import NetworkPredictions, Summary
 from voxplain.comparison.retraining import pairs_of_runs, spread_rows
 from voxplain.training.cross_validation import cross_validation_table
-from voxplain.training.metrics import predictions_table
+from voxplain.training.predictions import predictions_table
 from voxplain_workflow.running.summary import (
     summarise_accuracy,
     summarise_applied,

@@ -173,7 +173,7 @@ def check_tools_of_split(tools: Collection[str], split: str) -> None:
     if len(tools) > 1:
         raise SetupFault(
             f"split {split} mixes scans stripped by {' and '.join(sorted(tools))}, whose masks "
-            "differ as much as groups do; set skull.tool to one of them"
+            "differ as much as groups do; strip all scans by one of them"
         )
 
 
@@ -198,7 +198,7 @@ def check_tools_of_cohort(qualities: Iterable[Mapping[str, Any]], cohort: str) -
         names = ", ".join(" ".join(tool) for tool in sorted(tools))
         raise SetupFault(
             f"cohort {cohort} was stripped by several tools ({names}), whose "
-            "masks differ as much as groups do; set skull.tool to one of them, or, where only the "
+            "masks differ as much as groups do; strip all scans by one of them, or, where only the "
             "version differs, run again with --forcerun strip_skull"
         )
 
