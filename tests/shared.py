@@ -1,16 +1,23 @@
 """What takes long is made by one of several test processes, for all of them."""
 
+import os
 import shutil
 from contextlib import contextmanager
+from pathlib import Path
 
 from filelock import FileLock
+
+# Where CI keeps what one call of pytest makes for the next: a new folder, since nothing here notices
+# that the code has changed in between.
+KEPT = os.environ.get("VOXPLAIN_TESTS_KEEP")
 
 
 @contextmanager
 def made_once(tmp_path_factory, worker_id: str, name: str):
     """A folder that the first process fills for all, and whether it is empty."""
     base = tmp_path_factory.getbasetemp()
-    directory = (base if worker_id == "master" else base.parent) / name
+    shared = Path(KEPT) if KEPT else base if worker_id == "master" else base.parent
+    directory = shared / name
     done = directory.with_suffix(".done")
     with FileLock(f"{directory}.lock"):
         if not done.exists():
