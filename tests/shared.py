@@ -7,8 +7,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-# Where CI keeps what one call of pytest makes for the next: a new folder, since nothing here notices
-# that the code has changed in between.
+# Where CI keeps what one call of pytest makes for the next: a new folder, since nothing notices
+# here that the code has changed in between.
 KEPT = os.environ.get("VOXPLAIN_TESTS_KEEP")
 
 

@@ -241,8 +241,8 @@ def test_a_cohort_is_stripped_by_one_version_of_one_tool():
         check_tools_of_cohort([stripped("deepbet", "1.0"), stripped("bet")], "adni")
     assert str(fault.value) == (
         "cohort adni was stripped by several tools (bet 6.0.7, deepbet 1.0), whose masks differ as "
-        "much as groups do; strip all scans by one of them, or, where only the version differs, run "
-        "again with --forcerun strip_skull"
+        "much as groups do; strip all scans by one of them, or, where only the version differs, "
+        "run again with --forcerun strip_skull"
     )
     with pytest.raises(SetupFault, match=r"several tools \(bet 6.0.6, bet 6.0.7\)"):
         check_tools_of_cohort([stripped("bet"), stripped("bet", "6.0.6")], "adni")
