@@ -75,9 +75,10 @@ pages = ReportJobs(PLAN)
 new_scans = ApplyJobs(PLAN)
 
 code_of = PLAN.codes.of_script
-voxels_times = partial(of_grid, PLAN.settings["resolution_mm"])
+SETTINGS = PLAN.settings
+voxels_times = partial(of_grid, SETTINGS["resolution_mm"])
 SIMULATED = "|".join(PLAN.simulated) or "none"
-DEVICE = PLAN.settings["device"]
+DEVICE = SETTINGS["device"]
 GPUS = 0 if DEVICE == "cpu" else 1
 # A group of scans that is sent to a cluster works through them one job after another. With one unit of
 # this resource for a group it asks for the cores and the memory of one job, not of all at once.
@@ -94,12 +95,12 @@ def estimate_of_run(wildcards):
 def intermediate(suffix):
     """A file of one scan that only stands between others: kept, or removed when all used it."""
     path = layout.scan_file(suffix)
-    return path if PLAN.settings["keep_intermediates"] else temp(path)
+    return path if SETTINGS["keep_intermediates"] else temp(path)
 
 
 def kept_maps(path):
     """The heatmaps of single scans: kept, or removed when all that needs them is done."""
-    return directory(path) if PLAN.settings["heatmaps"]["keep_scans"] else temp(directory(path))
+    return directory(path) if SETTINGS["heatmaps"]["keep_scans"] else temp(directory(path))
 
 
 # --- around the run -------------------------------------------------------------------------------

@@ -71,7 +71,7 @@ rule compare_methods:
         methods=compare.methods,
         network=compare.label,
         settings=compare.area_settings,
-        radiological=compare.radiological,
+        radiological=SETTINGS["report"]["radiological"],
         code=code_of("compare_methods"),
     script:
         "../scripts/compare_methods.py"

@@ -216,7 +216,7 @@ rule compare_localisation:
     params:
         methods=localise.methods,
         network=localise.label,
-        draws=localise.draws,
+        draws=SETTINGS["localisation"]["draws"],
         code=code_of("compare_localisation"),
     script:
         "../scripts/compare_localisation.py"
@@ -255,7 +255,7 @@ rule show_truth:
         images=localise.with_truth,
         network=localise.label,
         thresholds=localise.thresholds,
-        radiological=localise.radiological,
+        radiological=SETTINGS["report"]["radiological"],
         code=code_of("show_truth"),
     script:
         "../scripts/show_truth.py"

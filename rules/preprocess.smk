@@ -16,7 +16,7 @@ rule choose_skull_tool:
         mem_mb=1000,
         runtime=5,
     params:
-        wanted=preprocess.tool,
+        wanted=SETTINGS["skull"]["tool"],
         code=code_of("choose_skull_tool"),
     script:
         "../scripts/choose_skull_tool.py"

@@ -172,7 +172,7 @@ rule check_scans:
         mem_mb=500,
         runtime=5,
     params:
-        max_failed=PLAN.settings["max_failed"],
+        max_failed=SETTINGS["max_failed"],
         code=code_of("check_scans"),
     script:
         "../scripts/check_scans.py"

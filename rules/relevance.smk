@@ -19,7 +19,7 @@ rule make_atlas:
         mem_mb=growing(2000),
         runtime=growing(10),
     params:
-        placement=relevance.placement,
+        placement=SETTINGS["areas"]["placement"],
         code=code_of("make_atlas"),
     script:
         "../scripts/make_atlas.py"
@@ -89,7 +89,7 @@ rule combine_heatmaps:
         runtime=growing(60),
     params:
         methods=relevance.summarised,
-        normalise=relevance.normalise,
+        normalise=SETTINGS["summary"]["normalise"],
         code=code_of("combine_heatmaps"),
     script:
         "../scripts/combine_heatmaps.py"
@@ -144,7 +144,7 @@ rule tabulate_areas:
         mem_mb=voxels_times(2000, least_mb=1000),
         runtime=growing(60),
     params:
-        share_of=relevance.share_of,
+        share_of=SETTINGS["areas"]["share_of"],
         code=code_of("tabulate_areas"),
     script:
         "../scripts/tabulate_areas.py"

@@ -57,8 +57,8 @@ rule show_heatmaps:
         runtime=growing(60),
     params:
         runs=pages.viewed,
-        subjects=pages.subjects,
-        radiological=pages.radiological,
+        subjects=SETTINGS["report"]["subjects"],
+        radiological=SETTINGS["report"]["radiological"],
         code=code_of("show_heatmaps"),
     script:
         "../scripts/show_heatmaps.py"

@@ -73,7 +73,7 @@ rule register_head:
         mem_mb=growing(4000),
         runtime=growing(20),
     params:
-        seed=simulate.seed,
+        seed=SETTINGS["registration"]["seed"],
         code=code_of("register_head"),
     script:
         "../scripts/register_head.py"

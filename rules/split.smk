@@ -27,7 +27,7 @@ rule audit_split:
     params:
         rows=split.members,
         classes=split.classes,
-        group_by=split.group_by,
+        group_by=SETTINGS["splits"]["group_by"],
         code=code_of("audit_split"),
     script:
         "../scripts/audit_split.py"

@@ -53,7 +53,7 @@ rule evaluate_network:
         mem_mb=1000,
         runtime=10,
     params:
-        roc_auc=train.roc_auc,
+        roc_auc=SETTINGS["evaluation"]["roc_auc"],
         code=code_of("evaluate_network"),
     script:
         "../scripts/evaluate_network.py"
@@ -139,7 +139,7 @@ rule evaluate_folds:
     params:
         classes=train.classes,
         network=train.label,
-        roc_auc=train.roc_auc,
+        roc_auc=SETTINGS["evaluation"]["roc_auc"],
         runs=train.fold_runs,
         code=code_of("evaluate_folds"),
     script:
@@ -202,7 +202,7 @@ rule fit_baseline:
         label=train.baseline_label,
         people=train.ages_and_sexes,
         splits=train.names,
-        roc_auc=train.roc_auc,
+        roc_auc=SETTINGS["evaluation"]["roc_auc"],
         code=code_of("fit_baseline"),
     script:
         "../scripts/fit_baseline.py"
@@ -248,7 +248,7 @@ rule summarise_networks:
     params:
         networks=train.all_networks,
         baselines=train.all_baselines,
-        roc_auc=train.roc_auc,
+        roc_auc=SETTINGS["evaluation"]["roc_auc"],
         code=code_of("summarise_networks"),
     script:
         "../scripts/summarise_networks.py"

@@ -42,9 +42,9 @@ rule report_trust:
         baselines=pages.all_baselines,
         runs=pages.runs,
         cohorts=pages.effects,
-        smoothing_mm=pages.smoothing_mm,
-        draws=pages.draws,
-        roc_auc=pages.roc_auc,
+        smoothing_mm=SETTINGS["localisation"]["smoothing_mm"],
+        draws=SETTINGS["localisation"]["draws"],
+        roc_auc=SETTINGS["evaluation"]["roc_auc"],
         code=code_of("report_trust"),
     script:
         "../scripts/report_trust.py"

@@ -56,8 +56,3 @@ class LocaliseJobs(RelevanceJobs):
         """From which value on a voxel belongs to a scan's own regions."""
         found = self._settings.items()
         return {key: value for key, value in found if key.endswith("_threshold")}
-
-    @property
-    def draws(self) -> int:
-        """Of the bootstrap over scans."""
-        return self.plan.settings["localisation"]["draws"]

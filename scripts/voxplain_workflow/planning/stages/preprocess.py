@@ -72,11 +72,6 @@ class PreprocessJobs(Stage):
         """Whether BET may run. FSL is not free for everybody: conda installs it only then."""
         return self.plan.settings["skull"]["tool"] != "deepbet"
 
-    @property
-    def tool(self) -> str:
-        """The skull tool that the settings ask for."""
-        return self.plan.settings["skull"]["tool"]
-
     def skull(self, wildcards: Any) -> dict[str, Any]:
         """Options of the skull tools that may run; of none where the skull is removed already."""
         given = self.cohort_of(wildcards).is_given("brains")

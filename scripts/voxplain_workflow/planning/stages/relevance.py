@@ -14,11 +14,6 @@ class RelevanceJobs(Stage):
     """The jobs of ``rules/relevance.smk``."""
 
     @property
-    def placement(self) -> str:
-        """How the areas of AAL are put on the grid."""
-        return self.plan.settings["areas"]["placement"]
-
-    @property
     def target(self) -> str:
         """The class that scans are explained for."""
         return self.plan.settings["heatmaps"]["target"]
@@ -64,16 +59,6 @@ class RelevanceJobs(Stage):
         """A chunk's heatmaps by every method of the summary."""
         return layout.each(layout.CHUNK, wildcards, method=self.summarised(wildcards))
 
-    @property
-    def normalise(self) -> Any:
-        """How heatmaps are brought to one scale before they are combined."""
-        return self.plan.settings["summary"]["normalise"]
-
-    @property
-    def share_of(self) -> str:
-        """What an area's relevance is a share of."""
-        return self.plan.settings["areas"]["share_of"]
-
     def of_methods(self, pattern: str) -> Callable[[Any], list[str]]:
         """Input function: a file of every method that applies to the network."""
 
@@ -81,8 +66,3 @@ class RelevanceJobs(Stage):
             return layout.each(pattern, wildcards, method=self.methods(wildcards))
 
         return paths
-
-    @property
-    def radiological(self) -> bool:
-        """Whether figures show the right side on the left."""
-        return self.plan.settings["report"]["radiological"]

@@ -190,23 +190,3 @@ class ReportJobs(TrainJobs):
             paths += layout.each(layout.MEAN, run.wildcards, **of, suffix=["nii.gz", "json"])
             paths += [f"{run.folder}/metrics.json", *viewed["maps"], *viewed["brains"]]
         return list(dict.fromkeys(paths))
-
-    @property
-    def subjects(self) -> bool:
-        """Whether the viewer shows single scans."""
-        return self.plan.settings["report"]["subjects"]
-
-    @property
-    def radiological(self) -> bool:
-        """Whether the viewer shows the right side on the left."""
-        return self.plan.settings["report"]["radiological"]
-
-    @property
-    def smoothing_mm(self) -> float:
-        """How far heatmaps are smoothed for scores."""
-        return self.plan.settings["localisation"]["smoothing_mm"]
-
-    @property
-    def draws(self) -> int:
-        """Of the bootstrap over scans."""
-        return self.plan.settings["localisation"]["draws"]

@@ -27,11 +27,6 @@ class SimulateJobs(Stage):
         """How the brain of a user's own head is found."""
         return skull_settings(self.plan.settings)
 
-    @property
-    def seed(self) -> int:
-        """Of the registration of a user's own head."""
-        return self.plan.settings["registration"]["seed"]
-
     def head(self, part: str) -> Callable[[Any], str]:
         """Input function: a part of the head that a scan is simulated from."""
 

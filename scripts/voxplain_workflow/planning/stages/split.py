@@ -45,11 +45,6 @@ class SplitJobs(Stage):
                 rows.append([*row, cohort.heads_of_patients.get(scan.patient, "")])
         return rows
 
-    @property
-    def group_by(self) -> str:
-        """What stays on one side of a split: ``patient``, or ``head``."""
-        return self.plan.settings["splits"]["group_by"]
-
     def failures_left(self, wildcards: Any) -> str:
         """How many more scans may fail under ``max_failed``: as text, since it may be negative."""
         left, allowed = 0, self.plan.settings["max_failed"]

@@ -50,11 +50,6 @@ class TrainJobs(SplitJobs):
         section = self.plan.settings["training"]
         return {key: value for key, value in section.items() if key not in _NO_RECIPE}
 
-    @property
-    def roc_auc(self) -> str:
-        """What the ROC AUC ranks scans by."""
-        return self.plan.settings["evaluation"]["roc_auc"]
-
     def hyperparameters(self, wildcards: Any) -> dict[str, Any]:
         """How a network is built and trained, in one table."""
         network = self.plan.networks[wildcards.model]
