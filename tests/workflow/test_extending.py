@@ -60,7 +60,7 @@ def test_every_block_is_either_put_where_it_belongs_or_used_by_a_test_here():
         "math",
         "bibtex",
     }
-    assert not of("markdown") and not of("bash", placed=True)
+    assert not of("markdown") and not of("python") and not of("bash", placed=True)
     assert [block.path is not None for block in BLOCKS].count(True) == 16
     # What the table on top counts, beside documentation and the rows of tests.
     code = {b.path for b in BLOCKS if b.path and b.path.startswith(("scripts", "schemas"))}
@@ -73,12 +73,6 @@ def test_every_block_is_either_put_where_it_belongs_or_used_by_a_test_here():
         "scripts/voxplain_workflow/reports/references.bib",
         "schemas/config.schema.yaml",
     }
-
-
-@pytest.mark.slow
-def test_the_examples_of_the_page_run(extended):
-    for block in of("python"):
-        done(extended, "-c", block.text)
 
 
 @pytest.mark.slow
