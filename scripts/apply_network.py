@@ -1,4 +1,4 @@
-"""Predict the scans of a cohort by a network that is trained already."""
+"""Predict the scans of a cohort with a network that was trained in an earlier run."""
 
 from voxplain_workflow.jobs.frame import job
 
@@ -23,29 +23,33 @@ with job(snakemake):
     qualities = [
         json.loads(Path(path).read_text(encoding="utf-8")) for path in snakemake.input.quality
     ]
-    tools = {told["Processing"]["SkullStrippingTool"] for told in qualities if "Processing" in told}
-    then, now = (
-        # Of skull removal the tool that was used, and its settings.
+    tools = {
+        quality["Processing"]["SkullStrippingTool"]
+        for quality in qualities
+        if "Processing" in quality
+    }
+    of_network, of_cohort = (
+        # Only the skull-stripping tool that was used counts, with its settings.
         {**settings, "skull": {tool: settings["skull"].get(tool) for tool in used}}
         for settings, used in (
             (network.told["preprocessing"], [network.told["skull_tool"]]),
             (snakemake.params.preprocessing, sorted(tools)),
         )
     )
-    for key in sorted(then.keys() | now.keys()):
-        if then.get(key) != now.get(key):
+    for key in sorted(of_network.keys() | of_cohort.keys()):
+        if of_network.get(key) != of_cohort.get(key):
             raise SetupFault(
                 f"network {snakemake.wildcards.network} was trained on scans preprocessed with "
-                f"{key}: {then.get(key)}, these with {now.get(key)}; a network knows scans only "
-                "that were preprocessed as its own: set the configuration to the same"
+                f"{key}: {of_network.get(key)}, these with {of_cohort.get(key)}; a network knows "
+                "scans only that were preprocessed as its own: set the configuration to the same"
             )
 
     rows = []
-    for row, told in zip(snakemake.params.rows, qualities, strict=True):
-        if told["Fate"]["status"] == "usable":
+    for row, quality in zip(snakemake.params.rows, qualities, strict=True):
+        if quality["Fate"]["status"] == "usable":
             rows.append(row)
         else:
-            print(f"left out: {row[0]} is {told['Fate']['status']}", flush=True)
+            print(f"left out: {row[0]} is {quality['Fate']['status']}", flush=True)
     members = pd.DataFrame(rows, columns=["image", "patient", "class", "path"])
     if members.empty:
         raise SetupFault(

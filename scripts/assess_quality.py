@@ -1,4 +1,4 @@
-"""Measure one scan's skull removal and registration, and decide its fate."""
+"""Measure the quality of one scan's brain mask and registration, and decide its fate."""
 
 from voxplain_workflow.jobs.fates import scan_job
 from voxplain_workflow.jobs.sidecars import read_sidecar, write_sidecar
@@ -20,7 +20,7 @@ with scan_job(snakemake, "quality"):
         mask > 0, grid.voxel_volume_ml, brain, brain_mask, template, template_mask
     )
     settings = snakemake.params.settings
-    kept = ("SkullStrippingTool", "SkullStrippingRung", "BiasField", "Registration")
+    prefixes = ("SkullStrippingTool", "SkullStrippingRung", "BiasField", "Registration")
     write_sidecar(
         snakemake.output.quality,
         {
@@ -30,7 +30,7 @@ with scan_job(snakemake, "quality"):
             "Processing": {
                 key: value
                 for key, value in {**stripped, **registered}.items()
-                if key.startswith(kept)
+                if key.startswith(prefixes)
             },
         },
     )

@@ -1,4 +1,4 @@
-"""Look for leaks between the sides of a split and list the scans that came through."""
+"""Check a split for leakage between its sides, and list its usable scans."""
 
 from voxplain_workflow.jobs.frame import job
 from voxplain_workflow.jobs.sidecars import write_sidecar
@@ -15,17 +15,17 @@ with job(snakemake):
     members, paths, lost, tools = [], {}, [], set()
     rows = zip(params.rows, snakemake.input.quality, strict=True)
     for (image, patient, group, side, path, other, head), quality in rows:
-        told = json.loads(Path(quality).read_text(encoding="utf-8"))
-        if told["Fate"]["status"] != "usable":
+        assessment = json.loads(Path(quality).read_text(encoding="utf-8"))
+        if assessment["Fate"]["status"] != "usable":
             lost.append(image)
             continue
-        # Not the files' own digests: a list or a note may lie beside many patients' images.
-        tools.add(told["Processing"]["SkullStrippingTool"])
-        digests = (told["SourceVoxelDataSha256"],)
+        # Digests of the voxels, not of the files: many patients may share a list or a note.
+        tools.add(assessment["Processing"]["SkullStrippingTool"])
+        digests = (assessment["SourceVoxelDataSha256"],)
         members.append(Member(image, patient, side, group, digests, other, head))
         paths[side, image] = path
-    left = int(snakemake.resources.failures_left)
-    check_lost_of_split(lost, len(params.rows), left, split, cohort)
+    failures_left = int(snakemake.resources.failures_left)
+    check_lost_of_split(lost, len(params.rows), failures_left, split, cohort)
     check_tools_of_split(tools, split)
     check_members(members, params.classes, split, by_head=params.group_by == "head")
     audit = describe_audit(members)
@@ -44,8 +44,8 @@ with job(snakemake):
         }
         for member in members
     ]
-    # There are some on either side: a split without is refused.
+    # The table is not empty: a split with an empty side is refused above.
     write_rows(table, snakemake.output.members, list(table[0]))
     tool = next(iter(tools), None)
-    about = {"Split": split, "SkullStrippingTool": tool, **audit, "ScansLeftOut": lost}
-    write_sidecar(snakemake.output.audit, about)
+    record = {"Split": split, "SkullStrippingTool": tool, **audit, "ScansLeftOut": lost}
+    write_sidecar(snakemake.output.audit, record)

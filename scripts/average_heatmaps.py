@@ -11,17 +11,19 @@ with job(snakemake):
 
     _, grid = read_array(snakemake.input.mask, np.uint8)
     group = snakemake.wildcards.group
-    found = [told for told in find_maps(snakemake.input.maps) if told["Class"] == group]
-    mean, count = average_maps([told["path"] for told in found], grid)
+    heatmaps = [
+        metadata for metadata in find_maps(snakemake.input.maps) if metadata["Class"] == group
+    ]
+    mean, count = average_maps([metadata["path"] for metadata in heatmaps], grid)
     write_array(snakemake.output.mean, mean, grid)
     write_sidecar(
         snakemake.output.sidecar,
         {
             "Class": group,
             "Scans": count,
-            "Patients": len({told["Patient"] for told in found}),
+            "Patients": len({metadata["Patient"] for metadata in heatmaps}),
             "Method": snakemake.wildcards.method,
-            "Explains": sorted({told["Explains"] for told in found}),
+            "Explains": sorted({metadata["Explains"] for metadata in heatmaps}),
             "Model": snakemake.params.network,
             "Split": snakemake.wildcards.split,
             "Seed": int(snakemake.wildcards.seed),

@@ -1,4 +1,4 @@
-"""Build a head around the packaged brain, to simulate scans of."""
+"""Build a head around the packaged brain, from which scans are simulated."""
 
 from voxplain_workflow.jobs.frame import job
 

@@ -1,4 +1,4 @@
-"""Carry what was changed in a simulated scan to the template by the scan's own registration."""
+"""Transform the true change of a simulated scan to the template by the scan's registration."""
 
 from voxplain_workflow.jobs.fates import scan_job
 from voxplain_workflow.jobs.sidecars import read_sidecar, write_sidecar

@@ -1,4 +1,4 @@
-"""Follow the network's word on scans while areas of the brain are deleted and inserted in order."""
+"""Compute the target's probability while areas are deleted and inserted in a method's order."""
 
 from voxplain_workflow.jobs.frame import job
 
@@ -34,31 +34,31 @@ with job(snakemake):
     members = read_tsv(inputs.members)
     paths = members[members["side"] == "test"].set_index("image")["path"]
     by_image: dict[str, list[dict]] = {}
-    for told in find_maps(inputs.maps):
-        by_image.setdefault(told["Image"], []).append(told)
+    for metadata in find_maps(inputs.maps):
+        by_image.setdefault(metadata["Image"], []).append(metadata)
     images = [image for image in snakemake.params.images if image in by_image]
     tables = [pd.DataFrame(columns=list(CURVES))]
     for number, image in enumerate(images, start=1):
-        found = {told["Method"]: told for told in by_image[image]}
+        by_method = {metadata["Method"]: metadata for metadata in by_image[image]}
         any_map = by_image[image][0]
         probabilities = [any_map["Probability"][group] for group in network.classes]
         target = choose_target(settings["target"], network.classes, any_map["Class"], probabilities)
         scan = statistics.normalise(open_scan(paths[image], statistics.brain))
         orders = [
-            (method, 0, mean_relevance(read_array(told["path"])[0], areas), 1)
-            for method, told in found.items()
+            (method, 0, mean_relevance(read_array(metadata["path"])[0], areas), 1)
+            for method, metadata in by_method.items()
         ]
-        nothing = np.zeros(areas.max())
+        no_relevance = np.zeros(areas.max())
         draws = range(1, settings["random_orders"] + 1)
-        orders += [(RANDOM, draw, nothing, draw) for draw in draws]
+        orders += [(RANDOM, draw, no_relevance, draw) for draw in draws]
         for method, draw, relevance, drawn_by in orders:
             order = order_areas(relevance, settings["seed"], image, drawn_by)
             step_of_voxel, fraction = steps_of(areas, order, settings["steps"])
-            both = delete_and_insert(network.model, scan, target, step_of_voxel)
-            for direction, curve in zip(DIRECTIONS, both, strict=True):
-                told = [method, draw, image, any_map["Patient"], any_map["Class"], direction]
+            curves_of_scan = delete_and_insert(network.model, scan, target, step_of_voxel)
+            for direction, curve in zip(DIRECTIONS, curves_of_scan, strict=True):
+                fields = [method, draw, image, any_map["Patient"], any_map["Class"], direction]
                 points = {"step": range(len(curve)), "fraction": fraction, "probability": curve}
-                tables.append(pd.DataFrame(dict(zip(CURVES, told, strict=False)) | points))
+                tables.append(pd.DataFrame(dict(zip(CURVES, fields, strict=False)) | points))
         print(f"scan {number} of {len(images)}, {image}", flush=True)
     curves = pd.concat(tables[1:] or tables)
     write_tsv(curves, snakemake.output.curves, "%.9g")

@@ -1,4 +1,4 @@
-"""Compare what the simulation did with what it was to do, and with what tells the classes apart."""
+"""Compare the achieved with the intended effects of a simulation, and with simple classifiers."""
 
 from voxplain_workflow.jobs.frame import job
 
@@ -16,9 +16,9 @@ with job(snakemake):
     params, output = snakemake.params, snakemake.output
     rows = []
     for scan, path in zip(params.scans, snakemake.input.measures, strict=True):
-        who = dict(zip(("image", "patient", "group", "head"), scan, strict=True))
-        told = json.loads(Path(path).read_text(encoding="utf-8"))["Areas"]
-        rows += [{**who, "area": area, **measures} for area, measures in told.items()]
+        scan_fields = dict(zip(("image", "patient", "group", "head"), scan, strict=True))
+        areas = json.loads(Path(path).read_text(encoding="utf-8"))["Areas"]
+        rows += [{**scan_fields, "area": area, **measures} for area, measures in areas.items()]
     measures = pd.DataFrame(rows)
     table = check_table(measures, params.reference)
     write_tsv(table, output.table)

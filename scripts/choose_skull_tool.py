@@ -1,4 +1,4 @@
-"""Decide once for a cohort which tool removes the skull, in the environment that will run it."""
+"""Choose the skull-stripping tool of a cohort, in the environment that will run it."""
 
 from voxplain_workflow.jobs.frame import job
 from voxplain_workflow.jobs.sidecars import write_sidecar

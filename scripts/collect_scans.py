@@ -1,4 +1,4 @@
-"""Write the cohort's table: every scan of the user's table, with its measures and its fate."""
+"""Write the table of a cohort: all scans of the user's table with their measures and fates."""
 
 from voxplain_workflow.jobs.frame import job
 
@@ -13,10 +13,10 @@ with job(snakemake):
     from voxplain.cohort.overview import describe_people, find_oddities
     from voxplain.tables import write_tsv
 
-    # True atrophy, where it is known, is finished with its scan and has no place in the table.
-    told = [path for path in snakemake.input.scans if path.endswith(".json")]
+    # The inputs also hold the true atrophy of simulated scans, which the table does not need.
+    quality_paths = [path for path in snakemake.input.scans if path.endswith(".json")]
     qualities = {}
-    for image, path in zip(snakemake.params.images, told, strict=True):
+    for image, path in zip(snakemake.params.images, quality_paths, strict=True):
         qualities[image] = json.loads(Path(path).read_text(encoding="utf-8"))
     check_tools_of_cohort(qualities.values(), snakemake.wildcards.cohort)
     table = collect_fates(snakemake.params.rows, qualities)
@@ -25,13 +25,13 @@ with job(snakemake):
     write_tsv(people, snakemake.output.people, floats=None)
     oddities = pd.DataFrame(find_oddities(table, snakemake.params.unlisted))
     write_tsv(oddities, snakemake.output.oddities)
-    write = {
+    description = {
         "Name": f"voxplain, cohort {snakemake.wildcards.cohort}",
         "BIDSVersion": "1.10.0",
         "DatasetType": "derivative",
         "GeneratedBy": [{"Name": "voxplain", "Version": __version__}],
     }
-    Path(snakemake.output.description).write_text(json.dumps(write, indent=2) + "\n")
-    # What BIDS has no names for: pictures, digests of sources, transforms, stored voxels, fates.
+    Path(snakemake.output.description).write_text(json.dumps(description, indent=2) + "\n")
+    # Without a name in BIDS: pictures, digests of sources, transforms, stored voxels, fates.
     ignored = ["**/figures", "**/provenance", "*_xfm.h5", "*.npy", "*_desc-quality_T1w.json"]
     Path(snakemake.output.ignored).write_text("\n".join(ignored) + "\n")

@@ -1,4 +1,4 @@
-"""Combine the heatmaps of some scans by several methods into one score a voxel."""
+"""Combine the heatmaps of several methods into one summary heatmap for each scan."""
 
 from voxplain_workflow.jobs.frame import job
 from voxplain_workflow.jobs.sidecars import write_sidecar
@@ -17,22 +17,23 @@ with job(snakemake):
     folder = Path(snakemake.output.maps)
     folder.mkdir(parents=True)
     by_image: dict[str, list[dict]] = {}
-    for told in find_maps(snakemake.input.maps):
-        by_image.setdefault(told["Image"], []).append(told)
-    for image, found in by_image.items():
-        maps = [read_array(told["path"])[0] for told in found]
-        name = found[0]["path"].name.replace("_relevance.nii.gz", "")
+    for metadata in find_maps(snakemake.input.maps):
+        by_image.setdefault(metadata["Image"], []).append(metadata)
+    for image, heatmaps in by_image.items():
+        maps = [read_array(metadata["path"])[0] for metadata in heatmaps]
+        name = heatmaps[0]["path"].name.replace("_relevance.nii.gz", "")
         stem = f"{name.rsplit('desc-', 1)[0]}desc-summary"
         combined = combine(maps, params.normalise, mask > 0)
         write_array(folder / f"{stem}_relevance.nii.gz", combined, grid)
-        same = {key: found[0][key] for key in ("Image", "Patient", "Class", "Model", "Probability")}
+        keys = ("Image", "Patient", "Class", "Model", "Probability")
+        shared = {key: heatmaps[0][key] for key in keys}
         write_sidecar(
             folder / f"{stem}_relevance.json",
             {
-                **same,
+                **shared,
                 "Method": "summary",
                 "Options": {"methods": list(params.methods), "normalise": params.normalise},
-                "Explains": "; ".join(sorted({told["Explains"] for told in found})),
+                "Explains": "; ".join(sorted({metadata["Explains"] for metadata in heatmaps})),
             },
         )
-        print(f"summary of {len(found)} methods: {image}", flush=True)
+        print(f"summary of {len(heatmaps)} methods: {image}", flush=True)

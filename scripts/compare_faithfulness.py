@@ -1,4 +1,4 @@
-"""Compare the methods by what deleting and inserting areas in their order does to the network."""
+"""Compare the methods by the areas under their deletion and insertion curves."""
 
 from voxplain_workflow.jobs.frame import job
 
@@ -11,7 +11,7 @@ with job(snakemake):
 
     output, params = snakemake.output, snakemake.params
     curves = read_tsv(snakemake.input.curves)
-    found = summarise_scores(score_curves(curves), params.methods)
-    write_tsv(found.assign(model=params.network), output.table)
+    table = summarise_scores(score_curves(curves), params.methods)
+    write_tsv(table.assign(model=params.network), output.table)
     title = title_of(snakemake.wildcards, params.network)
     save(plot_faithfulness(mean_curves(curves), params.methods, title), output.picture)

@@ -1,4 +1,4 @@
-"""Compare the methods by what they find, beside chance and the classes' plain difference."""
+"""Compare how well the methods localise, with chance and the group difference as baselines."""
 
 from voxplain_workflow.jobs.frame import job
 
@@ -15,15 +15,15 @@ with job(snakemake):
     inputs, output, params = snakemake.input, snakemake.output, snakemake.params
     files = {**dict(zip(params.methods, inputs.scores, strict=True)), BASELINE: inputs.baseline}
     scores = in_order(pd.concat(read_scores(path, method) for method, path in files.items()))
-    found = summarise(scores, ["method", "region", "smoothing_mm"], params.draws)
-    write_tsv(found.assign(model=params.network), output.table)
+    table = summarise(scores, ["method", "region", "smoothing_mm"], params.draws)
+    write_tsv(table.assign(model=params.network), output.table)
 
     title = title_of(snakemake.wildcards, params.network)
-    save(plot_localisation(found, title, baselines=[BASELINE]), output.picture)
+    save(plot_localisation(table, title, baselines=[BASELINE]), output.picture)
     curves = [
         read_tsv(path).assign(method=method)
         for method, path in zip(params.methods, inputs.curves, strict=True)
     ]
-    chances = found[found["method"] != BASELINE].groupby("region", sort=False)["chance"].first()
+    chances = table[table["method"] != BASELINE].groupby("region", sort=False)["chance"].first()
     figure = plot_precision_recall(in_order(pd.concat(curves)), chances.to_dict(), title)
     save(figure, output.curves)

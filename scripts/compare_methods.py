@@ -49,7 +49,7 @@ with job(snakemake):
     tops = pd.DataFrame(rows, columns=columns).assign(model=params.network)
     write_tsv(tops, output.areas)
 
-    # Left and right added, and a patient's scans averaged, so that each patient counts once.
+    # Left and right are added and a patient's scans averaged: each patient counts once.
     shares = []
     for method, path in zip(params.methods, inputs.areas, strict=True):
         table = read_tsv(path)
@@ -64,6 +64,6 @@ with job(snakemake):
     order = {"radiological": params.radiological}
     save(plot_mean_maps(maps, counts, template, inside, grid, title, **order), output.maps_picture)
     save(plot_distances(distances, title), output.distances_picture)
-    areas = {method: list(dict.fromkeys(found)) for method, found in shown.items()}
+    areas = {method: list(dict.fromkeys(top_names)) for method, top_names in shown.items()}
     distribution = plot_area_distribution(pd.concat(shares), areas, params.classes, title)
     save(distribution, output.areas_picture)

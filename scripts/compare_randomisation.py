@@ -1,4 +1,4 @@
-"""Compare how the methods' heatmaps change while the network forgets, layer by layer."""
+"""Compare how the methods' heatmaps change while the network's layers are randomised."""
 
 from voxplain_workflow.jobs.frame import job
 
@@ -16,7 +16,7 @@ with job(snakemake):
         read_tsv(path).assign(method=method)
         for method, path in zip(params.methods, snakemake.input.correlations, strict=True)
     ]
-    found = summarise_correlations(pd.concat(tables))
-    write_tsv(found.assign(model=params.network), output.table)
+    table = summarise_correlations(pd.concat(tables))
+    write_tsv(table.assign(model=params.network), output.table)
     title = title_of(snakemake.wildcards, params.network)
-    save(plot_randomisation(found, title), output.picture)
+    save(plot_randomisation(table, title), output.picture)

@@ -1,4 +1,4 @@
-"""Put the noise of retraining under the distances between the methods."""
+"""Compare the distances between the methods with the distances between retrained networks."""
 
 from voxplain_workflow.jobs.frame import job
 
@@ -25,7 +25,7 @@ with job(snakemake):
     for group in params.classes:
 
         def read(method: str, run: tuple[str, int], group: str = group) -> np.ndarray:
-            """The average map of this class inside the brain, beyond which there is none."""
+            """The average heatmap of this class: its voxels inside the brain."""
             return read_array(paths[run, method, group])[0][inside]
 
         rows = spread_rows(read, params.methods, runs, pairs)
@@ -34,13 +34,13 @@ with job(snakemake):
     table = table[["class", *table.columns.drop("class")]].assign(model=params.network)
     write_tsv(table, output.table)
 
-    where = snakemake.wildcards
+    wildcards = snakemake.wildcards
     if over == SEEDS:
-        trained = f"split {where.several}, seeds {', '.join(str(seed) for _, seed in runs)}"
+        trained = f"split {wildcards.several}, seeds {', '.join(str(seed) for _, seed in runs)}"
     else:
         seeds = sorted({seed for _, seed in runs})
         folds = len({split for split, _ in runs})
         trained = f"{folds} folds, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
-    title = f"{where.cohort}, {where.task}, {params.network}, {trained}"
+    title = f"{wildcards.cohort}, {wildcards.task}, {params.network}, {trained}"
     save(plot_spread(table, title), output.picture)
     print(f"{len(runs)} networks, {len(pairs)} pairs of them over {over}")

@@ -1,4 +1,4 @@
-"""Convert one scan's DICOM series to NIfTI, and record what it was made from."""
+"""Convert the source files of one scan to NIfTI, and record their digests."""
 
 from voxplain_workflow.jobs.fates import scan_job
 from voxplain_workflow.jobs.sidecars import write_sidecar
@@ -12,14 +12,14 @@ with scan_job(snakemake, "convert"):
 
     settings = dict(snakemake.params.settings)
     place, companions = settings.pop("place"), settings.pop("companions")
-    told = {key: settings.pop(key) for key in ("subject", "description")}
+    expected = {key: settings.pop(key) for key in ("subject", "description")}
     with open_source(place, snakemake.wildcards.image, companions) as files:
-        # In the format of sha256sum, which can check it too; recorded for a faulty series as well.
+        # In the format of sha256sum, so that it can check them; recorded for faulty series too.
         lines = [f"{digest}  {name}\n" for name, digest in digest_files(files).items()]
         Path(snakemake.output.digests).write_text("".join(lines), "utf-8", "surrogateescape")
-        series = read_scan(files, place, Conversion(**settings), **told)
+        series = read_scan(files, place, Conversion(**settings), **expected)
     write_array(snakemake.output.volume, series.voxels, series.grid, series.voxels.dtype)
-    # What came without its skull is 0, or no number, outside of the brain.
-    told = {"SkullStripped": snakemake.params.settings["nan_outside"]}
-    told |= {"VoxelDataSha256": digest_voxels(series.voxels)}
-    write_sidecar(snakemake.output.sidecar, {**series.sidecar, **told})
+    # Skull-stripped input is 0 or NaN outside of the brain.
+    metadata = {"SkullStripped": snakemake.params.settings["nan_outside"]}
+    metadata |= {"VoxelDataSha256": digest_voxels(series.voxels)}
+    write_sidecar(snakemake.output.sidecar, {**series.sidecar, **metadata})

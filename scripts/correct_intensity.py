@@ -1,4 +1,4 @@
-"""Take out the coil's bias field and the scanner's gain of one scan's brain."""
+"""Correct the bias field of one scan's brain, and scale its intensities."""
 
 from voxplain_workflow.jobs.fates import scan_job
 from voxplain_workflow.jobs.sidecars import read_sidecar, write_sidecar
@@ -12,14 +12,14 @@ with scan_job(snakemake, "intensity"):
     acquired = read_sidecar(snakemake.input.sidecar)
     read_sidecar(snakemake.input.mask_sidecar)
     settings = snakemake.params.settings
-    done_before = is_already_corrected(
+    corrected_before = is_already_corrected(
         [
             settings["description"],
             acquired.get("SeriesDescription", ""),
             *acquired.get("ImageType", []),
         ]
     )
-    corrects = {"always": True, "never": False, "auto": not done_before}[
+    corrects = {"always": True, "never": False, "auto": not corrected_before}[
         settings["bias_correction"]
     ]
     if corrects:
@@ -33,11 +33,11 @@ with scan_job(snakemake, "intensity"):
     write_sidecar(
         snakemake.output.sidecar,
         {
-            # Of the voxels as they were acquired: a scan under two patients' names shows in it.
+            # Digest of the acquired voxels: it shows where two patients have the same scan.
             "SourceVoxelDataSha256": acquired["VoxelDataSha256"],
             "SkullStripped": True,
             "BiasFieldCorrection": "N4" if corrects else "none",
-            "BiasFieldCorrectedBefore": done_before,
+            "BiasFieldCorrectedBefore": corrected_before,
             "IntensityScaleMethod": settings["intensity_scale"],
             "IntensityScale": scale,
         },

@@ -1,4 +1,4 @@
-"""Draw one scan's skull removal and registration."""
+"""Draw the brain mask and the registration of one scan."""
 
 from voxplain_workflow.jobs.fates import scan_job
 from voxplain_workflow.jobs.sidecars import LostEarlier, read_sidecar
@@ -16,7 +16,7 @@ with scan_job(snakemake, "quality"):
     from voxplain.volumes import read_array
 
     stripped = read_sidecar(snakemake.input.mask_sidecar)
-    # A scan that quality control rejects is drawn all the same: people look at it to see why.
+    # Rejected scans are drawn too, so that users can see why they were rejected.
     assessed = json.loads(Path(snakemake.input.quality).read_text(encoding="utf-8"))
     if "Quality" not in assessed:
         raise LostEarlier(Fate(**assessed["Fate"]))
@@ -33,7 +33,7 @@ with scan_job(snakemake, "quality"):
         tool += f" ({stripped['SkullStrippingRung']})"
     volume = f"{quality['brain_volume_ml']:.0f} ml"
     mask_figure = plot_outline(head, mask, grid, f"{name}brain mask by {tool}, {volume} ({status})")
-    # Bitmaps to look through by the hundred: a screen's resolution will do.
+    # Users look through hundreds of these pictures: the resolution of a screen is enough.
     save(mask_figure, snakemake.output.mask_picture, dpi=150)
     registration_figure = plot_outline(
         brain,

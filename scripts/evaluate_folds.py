@@ -1,4 +1,4 @@
-"""Put the folds of a cross-validation side by side, with their mean and SD."""
+"""Write the measures of all folds of a cross-validation, with their mean and SD."""
 
 from voxplain_workflow.jobs.frame import job
 

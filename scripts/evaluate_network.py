@@ -1,4 +1,4 @@
-"""Measure how good a network's predictions of its test scans are."""
+"""Compute the performance measures of a network on its test scans and patients."""
 
 from voxplain_workflow.jobs.frame import job
 from voxplain_workflow.jobs.sidecars import read_sidecar, write_sidecar

@@ -1,4 +1,4 @@
-"""Make the heatmaps of some scans by one method."""
+"""Make the heatmaps of one chunk of scans by one method."""
 
 from voxplain_workflow.jobs.frame import job
 from voxplain_workflow.jobs.sidecars import write_sidecar
@@ -34,7 +34,7 @@ with job(snakemake):
     folder.mkdir(parents=True)
     images = [image for image in snakemake.params.images if image in members.index]
     if not explainer.applies:
-        # A network that is only applied; of one that is trained here it is known beforehand.
+        # Only with a network that is applied; for trained ones the plan omits such methods.
         print(f"{name} does not apply to {network.name}, only to {', '.join(method.models)}")
         images = []
     for number, image in enumerate(images, start=1):
@@ -43,12 +43,12 @@ with job(snakemake):
         with torch.no_grad():
             batch = torch.from_numpy(scan)[None, None].to(device)
             probabilities = torch.softmax(network.model(batch).double(), dim=1)[0].cpu().numpy()
-        # A network that is only applied has classes that nobody knows beforehand.
+        # The classes of a network that is applied are not known before the job.
         with naming({"target": "heatmaps.target"}):
             target = choose_target(settings["target"], classes, member["class"], probabilities)
         heatmap = explainer.explain(network.model, scan, target)
         # BIDS allows letters and digits only: desc-guidedBackprop.
-        label = re.sub("_(.)", lambda found: found.group(1).upper(), name)
+        label = re.sub("_(.)", lambda match: match.group(1).upper(), name)
         stem = Path(member["path"]).name.replace("desc-preproc_T1w.npy", f"desc-{label}")
         write_array(folder / f"{stem}_relevance.nii.gz", heatmap, statistics.grid)
         write_sidecar(
@@ -58,7 +58,7 @@ with job(snakemake):
                 "Patient": member["patient"],
                 "Class": member["class"],
                 "Method": name,
-                "Options": explainer.told,
+                "Options": explainer.recorded_options,
                 "Explains": f"{method.explains} of {classes[target]}",
                 "Model": network.label,
                 "Probability": {g: float(p) for g, p in zip(classes, probabilities, strict=True)},

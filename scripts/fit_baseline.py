@@ -1,4 +1,4 @@
-"""Tell the classes apart without a network, on every split of a task."""
+"""Classify scans by a baseline without a network, on every split of a task."""
 
 from voxplain_workflow.jobs.frame import job
 
@@ -28,15 +28,15 @@ with job(snakemake):
             read_tsv(path), features, params.classes, categories
         )
     for tables, path in ((predictions, output.predictions), (coefficients, output.coefficients)):
-        told = pd.concat([table.assign(split=split) for split, table in tables.items()])
-        told = told[["split", *told.columns.drop("split")]]
-        write_tsv(told, path, "%.6f")
+        all_splits = pd.concat([table.assign(split=split) for split, table in tables.items()])
+        all_splits = all_splits[["split", *all_splits.columns.drop("split")]]
+        write_tsv(all_splits, path, "%.6f")
 
     folds = {}
     for split, table in predictions.items():
         name = SplitName.parse(split)
         if name.kind == FOLDS:
-            # It has no seed: fitted again, it is the same.
+            # A baseline has no seed: its fit is deterministic.
             folds[name.repeat, name.fold, 0] = table
     evaluated = cross_validation_table(folds, params.classes, params.roc_auc).drop(columns="seed")
     imputed = {

@@ -1,4 +1,4 @@
-"""Fit the voxelwise mean and SD on the training scans of a split, and on nothing else."""
+"""Compute the voxelwise mean and SD of the training scans of a split, without test scans."""
 
 from voxplain_workflow.jobs.frame import job
 from voxplain_workflow.jobs.sidecars import write_sidecar

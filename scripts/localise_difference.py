@@ -1,4 +1,4 @@
-"""Measure how well the classes' plain difference finds what heatmaps are to find."""
+"""Measure how well the group difference finds the regions that heatmaps should find."""
 
 from voxplain_workflow.jobs.frame import job
 
@@ -9,22 +9,22 @@ with job(snakemake):
     from voxplain.comparison.localisation import SCORES, score_regions, smooth_to
     from voxplain.tables import read_tsv, write_tsv
     from voxplain.volumes import read_array
-    from voxplain_workflow.jobs.localisation import WHO, Sought
+    from voxplain_workflow.jobs.localisation import SCAN_KEYS, TargetRegions
 
     inputs, settings = snakemake.input, snakemake.params.settings
-    sought = Sought(inputs, snakemake.params.images, settings)
-    # The largest difference of the training scans' classes, whichever sign it has.
+    targets = TargetRegions(inputs, snakemake.params.images, settings)
+    # Absolute values: the sign of the difference between the classes does not matter.
     difference = np.abs(read_array(inputs.difference)[0])
     widths = settings["smoothing_mm"]
-    smooth = smooth_to(difference, sought.mask, widths, sought.grid.voxel_size)
-    # One map for all scans, whose regions of the anatomy are the same, too.
-    of_anatomy = list(score_regions(smooth, sought.regions, sought.mask))
+    smooth = smooth_to(difference, targets.mask, widths, targets.grid.voxel_size)
+    # All scans share the map and the anatomical regions, so these scores are computed once.
+    anatomy_scores = list(score_regions(smooth, targets.regions, targets.mask))
     members = read_tsv(inputs.members)
     rows = []
     for member in members[members["side"] == "test"].to_dict("records"):
-        own = sought.own_of(member["image"])
-        of_scan = score_regions(smooth, own, sought.mask)
-        who = {key: member[key] for key in WHO}
-        rows += [{**who, **score} for score in (*of_scan, *of_anatomy)]
-    table = pd.DataFrame(rows, columns=[*WHO, *SCORES])
+        scan_regions = targets.scan_specific(member["image"])
+        scan_scores = score_regions(smooth, scan_regions, targets.mask)
+        scan_fields = {key: member[key] for key in SCAN_KEYS}
+        rows += [{**scan_fields, **score} for score in (*scan_scores, *anatomy_scores)]
+    table = pd.DataFrame(rows, columns=[*SCAN_KEYS, *SCORES])
     write_tsv(table, snakemake.output.scores)

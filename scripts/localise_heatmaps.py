@@ -15,31 +15,35 @@ with job(snakemake):
     )
     from voxplain.tables import write_tsv
     from voxplain.volumes import read_array
-    from voxplain_workflow.jobs.localisation import OWN, Sought
+    from voxplain_workflow.jobs.localisation import SCAN_SPECIFIC, TargetRegions
 
     settings = snakemake.params.settings
-    sought = Sought(snakemake.input, snakemake.params.images, settings)
+    targets = TargetRegions(snakemake.input, snakemake.params.images, settings)
     rows, curves = [], []
-    for told in find_maps(snakemake.input.maps):
-        heatmap = speak(read_array(told["path"])[0], sought.mask)
-        regions = sought.of_scan(told["Image"])
-        who = {"image": told["Image"], "patient": told["Patient"], "class": told["Class"]}
+    for metadata in find_maps(snakemake.input.maps):
+        heatmap = speak(read_array(metadata["path"])[0], targets.mask)
+        regions = targets.of_scan(metadata["Image"])
+        scan_fields = {
+            "image": metadata["Image"],
+            "patient": metadata["Patient"],
+            "class": metadata["Class"],
+        }
         widths = settings["smoothing_mm"]
-        smooth = smooth_to(heatmap, sought.mask, widths, sought.grid.voxel_size)
-        rows += [{**who, **score} for score in score_regions(smooth, regions, sought.mask)]
-        for name in OWN:
+        smooth = smooth_to(heatmap, targets.mask, widths, targets.grid.voxel_size)
+        rows += [{**scan_fields, **score} for score in score_regions(smooth, regions, targets.mask)]
+        for name in SCAN_SPECIFIC:
             if name in regions and not regions[name].any():
-                print(f"{told['Image']}: its {name} is nowhere above {name}_threshold")
+                print(f"{metadata['Image']}: its {name} is nowhere above {name}_threshold")
         for region, inside in regions.items():
-            recall, precision = precision_recall(heatmap, inside, sought.mask)
+            recall, precision = precision_recall(heatmap, inside, targets.mask)
             curve = {"region": region, "recall": recall, "precision": precision}
-            curves.append(pd.DataFrame({"patient": told["Patient"], **curve}))
+            curves.append(pd.DataFrame({"patient": metadata["Patient"], **curve}))
     table = pd.DataFrame(rows, columns=["image", "patient", "class", *SCORES])
     write_tsv(table, snakemake.output.scores)
 
     columns = ["patient", "region", "recall", "precision"]
     points = pd.concat(curves) if curves else pd.DataFrame(columns=columns)
     # Each patient counts once.
-    of_patients = points.groupby(columns[:3], sort=False)["precision"].mean().reset_index()
-    mean = of_patients.groupby(columns[1:3], sort=False)["precision"].mean().reset_index()
+    patient_means = points.groupby(columns[:3], sort=False)["precision"].mean().reset_index()
+    mean = patient_means.groupby(columns[1:3], sort=False)["precision"].mean().reset_index()
     write_tsv(mean, snakemake.output.curves)

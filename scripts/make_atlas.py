@@ -1,4 +1,4 @@
-"""Put the areas of AAL on the grid of this run."""
+"""Resample the AAL atlas to the grid of this run."""
 
 from voxplain_workflow.jobs.frame import job
 

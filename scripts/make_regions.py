@@ -1,4 +1,4 @@
-"""Put cortex, hippocampus and lateral ventricle on the grid of this run."""
+"""Resample cortex, hippocampus and lateral ventricle to the grid of this run."""
 
 from voxplain_workflow.jobs.frame import job
 

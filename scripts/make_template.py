@@ -1,4 +1,4 @@
-"""Put the template brain on the grid that this run works in."""
+"""Resample the template brain to the grid of this run."""
 
 from voxplain_workflow.jobs.frame import job
 

@@ -1,4 +1,4 @@
-"""Compare the training scans' classes voxel by voxel: what finds a disease without a network."""
+"""Map the voxelwise difference between the classes of the training scans, without a network."""
 
 from voxplain_workflow.jobs.frame import job
 
@@ -14,8 +14,8 @@ with job(snakemake):
     mask, grid = read_array(snakemake.input.mask, np.uint8)
     brain = Brain(mask > 0)
     members = read_tsv(snakemake.input.members)
-    # The first class against all others.
-    first, *others = snakemake.params.classes
+    # The first class against all remaining ones.
+    first, *other_classes = snakemake.params.classes
     groups = {True: RunningMoments(), False: RunningMoments()}
     training = members[members["side"] == "train"]
     for group, path in zip(training["class"], training["path"], strict=True):
@@ -32,4 +32,4 @@ with job(snakemake):
     else:
         print("too few scans for a difference: it is 0 everywhere")
     write_array(snakemake.output.difference, volume, grid)
-    print(f"{one.count} scans of {first} against {other.count} of {', '.join(others)}")
+    print(f"{one.count} scans of {first} against {other.count} of {', '.join(other_classes)}")

@@ -1,4 +1,4 @@
-"""Measure where a simulated scan still differs from its healthy twin after preprocessing."""
+"""Map the difference between a simulated scan and its healthy twin after preprocessing."""
 
 from voxplain_workflow.jobs.fates import scan_job
 from voxplain_workflow.jobs.sidecars import read_sidecar, write_sidecar
@@ -14,8 +14,8 @@ with scan_job(snakemake, "residual"):
     from voxplain.volumes import read_array, write_array
 
     registered = read_sidecar(snakemake.input.sidecar)
-    told = json.loads(Path(snakemake.input.twin_quality).read_text(encoding="utf-8"))
-    fate, twin = told["Fate"], snakemake.params.twin
+    twin_quality = json.loads(Path(snakemake.input.twin_quality).read_text(encoding="utf-8"))
+    fate, twin = twin_quality["Fate"], snakemake.params.twin
     if fate["status"] != "usable":
         raise DataFault(
             f"its healthy twin {twin} was {fate['status']} in {fate['stage']}: {fate['reason']}",

@@ -1,4 +1,4 @@
-"""Remake a method's heatmaps while the network forgets, layer by layer, and compare them."""
+"""Compare a method's heatmaps with those of networks whose layers are randomised one by one."""
 
 from voxplain_workflow.jobs.frame import job
 
@@ -25,26 +25,33 @@ with job(snakemake):
     statistics, classes = network.statistics, network.classes
     explainer = Explainer(name, network, settings["options"], inputs.labels)
     torch.manual_seed(settings["seed"])
-    # With the first weights that its own training began with, but for the seed.
+    # Initial weights as at the start of the network's training, but drawn with another seed.
     shape = statistics.grid.shape
     untrained = build_model(network.name, shape, len(classes), **network.options).eval()
 
     members = read_tsv(inputs.members)
     paths = members[members["side"] == "test"].set_index("image")["path"]
-    wanted = [told for told in find_maps(inputs.maps) if told["Image"] in snakemake.params.images]
+    heatmaps = [
+        metadata
+        for metadata in find_maps(inputs.maps)
+        if metadata["Image"] in snakemake.params.images
+    ]
     scans = [
-        statistics.normalise(open_scan(paths[told["Image"]], statistics.brain)) for told in wanted
+        statistics.normalise(open_scan(paths[metadata["Image"]], statistics.brain))
+        for metadata in heatmaps
     ]
     rows = []
-    forgetting = randomise_layers(network.model, untrained, scans[0]) if wanted else []
-    for step, (layer, model) in enumerate(forgetting, start=1):
-        for told, scan in zip(wanted, scans, strict=True):
-            probabilities = [told["Probability"][group] for group in classes]
-            # The class that was explained, whatever the network says now.
-            target = choose_target(settings["target"], classes, told["Class"], probabilities)
+    randomised = randomise_layers(network.model, untrained, scans[0]) if heatmaps else []
+    for step, (layer, model) in enumerate(randomised, start=1):
+        for metadata, scan in zip(heatmaps, scans, strict=True):
+            probabilities = [metadata["Probability"][group] for group in classes]
+            # The class that was explained, whatever the randomised network predicts.
+            target = choose_target(settings["target"], classes, metadata["Class"], probabilities)
             heatmap = explainer.explain(model, scan, target)
-            found = rank_correlation(read_array(told["path"])[0], heatmap, statistics.mask)
-            rows.append([told["Image"], told["Patient"], told["Class"], step, layer, found])
+            original, _ = read_array(metadata["path"])
+            correlation = rank_correlation(original, heatmap, statistics.mask)
+            scan_fields = [metadata[key] for key in ("Image", "Patient", "Class")]
+            rows.append([*scan_fields, step, layer, correlation])
         print(f"{name}: {layer} and all behind it at random", flush=True)
     columns = ["image", "patient", "class", "step", "layer", "rank_correlation"]
     table = pd.DataFrame(rows, columns=columns)

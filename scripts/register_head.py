@@ -1,4 +1,4 @@
-"""Lay the areas of AAL into a user's own head volume, which scans will be simulated from."""
+"""Label the AAL areas in a user's head volume, from which scans are simulated."""
 
 from voxplain_workflow.jobs.frame import job
 

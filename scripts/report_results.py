@@ -1,4 +1,4 @@
-"""Put what came out of a run on one page, with the files that it shows beside it."""
+"""Write the results of a run on one page, and copy the files that it shows beside it."""
 
 from voxplain_workflow.jobs.frame import job
 

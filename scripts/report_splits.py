@@ -1,4 +1,4 @@
-"""Write all splits of a cohort into one table, their numbers, and what the leakage audit found."""
+"""Write the splits of a task in one table, the counts of their scans, and the leakage audit."""
 
 from voxplain_workflow.jobs.frame import job
 
@@ -14,18 +14,18 @@ with job(snakemake):
 
     tables, audits = [], []
     for members, audit in zip(snakemake.input.members, snakemake.input.audits, strict=True):
-        told = json.loads(Path(audit).read_text(encoding="utf-8"))
+        record = json.loads(Path(audit).read_text(encoding="utf-8"))
         table = read_tsv(members)
-        tables.append(table.assign(split=told["Split"]))
+        tables.append(table.assign(split=record["Split"]))
         audits.append(
             {
-                "split": told["Split"],
-                "patients_on_both_sides": told["PatientsOnBothSides"],
-                "images_of_two_patients": told["ImagesOfTwoPatients"],
-                "images_counted_twice": "; ".join(told["ImagesCountedTwice"]) or "none",
-                "heads_on_both_sides": "; ".join(told["HeadsOnBothSides"])
-                or ("none" if told["HeadsKnown"] else MISSING),
-                "scans_left_out": ", ".join(told["ScansLeftOut"]) or "none",
+                "split": record["Split"],
+                "patients_on_both_sides": record["PatientsOnBothSides"],
+                "images_of_two_patients": record["ImagesOfTwoPatients"],
+                "images_counted_twice": "; ".join(record["ImagesCountedTwice"]) or "none",
+                "heads_on_both_sides": "; ".join(record["HeadsOnBothSides"])
+                or ("none" if record["HeadsKnown"] else MISSING),
+                "scans_left_out": ", ".join(record["ScansLeftOut"]) or "none",
                 "voxel_statistics": "training scans of the split",
                 "quality_thresholds": "absolute, from the configuration",
                 "epochs": "fixed, no early stopping",
@@ -36,9 +36,9 @@ with job(snakemake):
     write_tsv(splits[columns], snakemake.output.splits)
     members = splits.to_dict("records")
     rows = count_members(members, snakemake.params.classes)
-    about = describe_members(members, snakemake.params.people)
-    nobody = {"female": 0, "male": 0, **describe_ages([])}
+    descriptions = describe_members(members, snakemake.params.people)
+    no_patients = {"female": 0, "male": 0, **describe_ages([])}
     for row in rows:
-        row |= about.get((row["split"], row["side"], row["class"]), nobody)
+        row |= descriptions.get((row["split"], row["side"], row["class"]), no_patients)
     write_tsv(pd.DataFrame(rows), snakemake.output.counts, floats=None)
     write_tsv(pd.DataFrame(audits), snakemake.output.audit)

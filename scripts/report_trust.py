@@ -1,4 +1,4 @@
-"""Put what is known of every method on every network and cohort on one page."""
+"""Write the scores of every method on every network and cohort on one page."""
 
 from voxplain_workflow.jobs.frame import job
 
@@ -23,31 +23,33 @@ with job(snakemake):
     )
 
     params, inputs, output = snakemake.params, snakemake.input, snakemake.output
-    names = {cohort: told["name"] for cohort, told in params.cohorts.items()}
-    effects = {told["name"]: told["effects"] for told in params.cohorts.values()}
-    everybody = (
-        replace(told, cohort=names[told.cohort], tested_on=names[told.tested_on])
-        for told in read_predictions(inputs, params)
+    names = {cohort: fields["name"] for cohort, fields in params.cohorts.items()}
+    effects = {fields["name"]: fields["effects"] for fields in params.cohorts.values()}
+    all_predictions = (
+        replace(each, cohort=names[each.cohort], tested_on=names[each.tested_on])
+        for each in read_predictions(inputs, params)
     )
-    networks = tested_networks(Summary(everybody, params.roc_auc).rows())
+    networks = tested_networks(Summary(all_predictions, params.roc_auc).rows())
 
     scores = read_runs(params.runs, names)
-    # Heatmaps as they are, or with the least smoothing that was asked for.
+    # Scores of heatmaps with the least of the configured smoothing widths (it may be 0).
     least, *widths = sorted(params.smoothing_mm)
     card = scorecard(scores, smoothing_mm=least, draws=params.draws)
-    also = {f"smoothed by {width:g} mm": {"smoothing_mm": width} for width in widths}
+    variants = {f"smoothed by {width:g} mm": {"smoothing_mm": width} for width in widths}
     if (scores["region"] == RESIDUAL).any():
-        also["what is left after registration"] = {"region": RESIDUAL, "smoothing_mm": least}
-    others = {name: scorecard(scores, draws=params.draws, **which) for name, which in also.items()}
+        variants["what is left after registration"] = {"region": RESIDUAL, "smoothing_mm": least}
+    other_cards = {
+        name: scorecard(scores, draws=params.draws, **options) for name, options in variants.items()
+    }
     changes = read_changes(params.runs, names, params.draws)
     retraining = read_retraining(params.runs, names)
 
     keys = ["cohort", "task", "model", "method"]
     table = scores[keys].drop_duplicates().merge(card, how="left", on=keys)
-    for name, other in others.items():
+    for name, other in other_cards.items():
         column = f"times_chance_{name.replace(' ', '_')}"
-        told = other[[*keys, "times_chance"]].rename(columns={"times_chance": column})
-        table = table.merge(told, how="left", on=keys)
+        scores_of_other = other[[*keys, "times_chance"]].rename(columns={"times_chance": column})
+        table = table.merge(scores_of_other, how="left", on=keys)
     for other in (changes, retraining):
         table = table.merge(other, how="left", on=keys)
     write_tsv(table, output.table)
@@ -63,7 +65,7 @@ with job(snakemake):
         ],
         networks=networks,
         table=table,
-        others=others,
+        others=other_cards,
         scorecard=output.picture[0],
         truths=inputs.pictures,
         simulations=inputs.simulations,

@@ -1,4 +1,4 @@
-"""Put average heatmaps, and those of some scans, on a page to look at slice by slice."""
+"""Write a viewer page of average heatmaps and of some scans' heatmaps, slice by slice."""
 
 from voxplain_workflow.jobs.frame import job
 
@@ -19,13 +19,14 @@ with job(snakemake):
             for method in run["methods"]:
                 path = f"{run['folder']}/{method}/mean_{group}"
                 scans = json.loads(Path(f"{path}.json").read_text(encoding="utf-8"))["Scans"]
-                who = f"average of {group} (n = {scans})"
-                maps.append(ViewedMap(network, who, method, f"{path}.nii.gz", inputs.template))
+                subject = f"average of {group} (n = {scans})"
+                maps.append(ViewedMap(network, subject, method, f"{path}.nii.gz", inputs.template))
         brains = dict(zip(run["images"], run["brains"], strict=True))
-        for told in find_maps(run["maps"]):
-            if told["Image"] in brains:
-                who, under = f"{told['Image']} ({told['Class']})", brains[told["Image"]]
-                maps.append(ViewedMap(network, who, told["Method"], told["path"], under))
+        for metadata in find_maps(run["maps"]):
+            if metadata["Image"] in brains:
+                subject = f"{metadata['Image']} ({metadata['Class']})"
+                method, path = metadata["Method"], metadata["path"]
+                maps.append(ViewedMap(network, subject, method, path, brains[metadata["Image"]]))
     links = {"the report": "report.html"}
     if snakemake.params.subjects:  # the page on trust shows scans
         links["can it be trusted?"] = "trust.html"

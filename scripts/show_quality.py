@@ -1,4 +1,4 @@
-"""Put every scan of a cohort, its verdict, its measures and its pictures on one page."""
+"""Write a page with the fate, the measures and the pictures of every scan of a cohort."""
 
 from voxplain_workflow.jobs.frame import job
 

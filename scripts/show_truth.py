@@ -18,10 +18,10 @@ with job(snakemake):
     template, _ = read_array(inputs.template)
     truths = dict(zip(params.images, inputs.truths, strict=True))
     residuals = measured_residuals(params.images, inputs.residuals)
-    maps = [told for told in find_maps(inputs.maps) if told["Image"] in truths]
-    # The first scan with a disease that came through.
+    maps = [metadata for metadata in find_maps(inputs.maps) if metadata["Image"] in truths]
+    # The first usable scan with a disease.
     drawn = maps[0]["Image"] if maps else None
-    rows = {told["Method"]: told["path"] for told in maps if told["Image"] == drawn}
+    rows = {metadata["Method"]: metadata["path"] for metadata in maps if metadata["Image"] == drawn}
     if drawn is None:
         why = "no scan with a disease came through"
         figure = plot_text("no truth to show", why, "see scans.tsv")

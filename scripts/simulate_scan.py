@@ -1,4 +1,4 @@
-"""Simulate one scan, as a DICOM series in the archive's tree, with what was changed in it."""
+"""Simulate one scan as a DICOM series in the archive's folders, with its ground truth."""
 
 from voxplain_workflow.jobs.frame import job
 from voxplain_workflow.jobs.sidecars import write_sidecar
@@ -17,7 +17,7 @@ with job(snakemake):
     from voxplain.volumes import write_array
 
     planned, settings = snakemake.params.planned, snakemake.params.settings
-    aal, atrophy, told = read_aal(), settings["atrophy"], settings["shortcut"]
+    aal, atrophy, shortcut_settings = read_aal(), settings["atrophy"], settings["shortcut"]
     names = {
         label: aal.names[label]
         for labels in aal.values_of(atrophy["areas"]).values()
@@ -30,10 +30,13 @@ with job(snakemake):
         atrophy["spread"],
         planned["anatomy_seed"],
     )
-    place = aal.values_of([told["area"]])[told["area"]] if told["kind"] == "scanner" else ()
-    options = {key: value for key, value in told.items() if key != "area"}
-    shortcut = Shortcut(**options, labels=place) if planned["shortcut"] else None
-    measured = [*names, *(label for label in place if label not in names)]
+    shortcut_labels = ()
+    if shortcut_settings["kind"] == "scanner":
+        area = shortcut_settings["area"]
+        shortcut_labels = aal.values_of([area])[area]
+    options = {key: value for key, value in shortcut_settings.items() if key != "area"}
+    shortcut = Shortcut(**options, labels=shortcut_labels) if planned["shortcut"] else None
+    measured = [*names, *(label for label in shortcut_labels if label not in names)]
     scan = simulate_scan(
         head=read_head(snakemake.input),
         losses=losses,

@@ -1,4 +1,4 @@
-"""Find the brain in a user's own head volume, which scans will be simulated from."""
+"""Make the brain mask of a user's head volume, from which scans are simulated."""
 
 from voxplain_workflow.jobs.frame import job
 from voxplain_workflow.jobs.sidecars import read_sidecar

@@ -1,4 +1,4 @@
-"""Find the brain in one scan's head."""
+"""Make the brain mask of one scan."""
 
 from voxplain_workflow.jobs.fates import scan_job
 from voxplain_workflow.jobs.sidecars import read_sidecar, write_sidecar
@@ -16,8 +16,8 @@ with scan_job(snakemake, "strip"):
         tool = GIVEN
     else:
         tool = find_tool(read_sidecar(snakemake.input.tools)["SkullStrippingTool"])
-    found = climb(snakemake.input.volume, tool, settings)
+    stripped = climb(snakemake.input.volume, tool, settings)
     grid = Grid.of(read_image(snakemake.input.volume))
-    write_array(snakemake.output.mask, found.mask, grid, np.uint8)
-    told = describe(tool, settings[tool.name], found.mask, grid)
-    write_sidecar(snakemake.output.sidecar, {**told, **found.as_dict()})
+    write_array(snakemake.output.mask, stripped.mask, grid, np.uint8)
+    metadata = describe(tool, settings[tool.name], stripped.mask, grid)
+    write_sidecar(snakemake.output.sidecar, {**metadata, **stripped.as_dict()})

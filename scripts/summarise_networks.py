@@ -1,4 +1,4 @@
-"""Put all tasks, networks, baselines and cohorts into one table and one picture."""
+"""Write the measures of all networks and baselines in one table and one picture."""
 
 from voxplain_workflow.jobs.frame import job
 

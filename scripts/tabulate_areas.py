@@ -18,10 +18,14 @@ with job(snakemake):
     names = read_names(inputs.names)
     columns = ["image", "patient", "class", "area", "voxels", "sum", "share", "density"]
     tables = [pd.DataFrame(columns=columns)]
-    for told in find_maps(inputs.maps):
-        heatmap, _ = read_array(told["path"])
+    for metadata in find_maps(inputs.maps):
+        heatmap, _ = read_array(metadata["path"])
         table = area_rows(heatmap, labels, names, inside, snakemake.params.share_of)
-        who = {"image": told["Image"], "patient": told["Patient"], "class": told["Class"]}
-        tables.append(table.assign(**who)[columns])
+        scan_fields = {
+            "image": metadata["Image"],
+            "patient": metadata["Patient"],
+            "class": metadata["Class"],
+        }
+        tables.append(table.assign(**scan_fields)[columns])
     areas = pd.concat(tables[1:] or tables)
     write_tsv(areas, snakemake.output.areas)

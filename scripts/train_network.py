@@ -1,4 +1,4 @@
-"""Train a network on one side of a split and predict the other."""
+"""Train a network on the training side of a split, and predict the test side."""
 
 from voxplain_workflow.jobs.frame import job
 from voxplain_workflow.jobs.sidecars import write_sidecar
@@ -37,8 +37,8 @@ with job(snakemake):
     options = {key: value for key, value in settings["model"].items() if key != "name"}
 
     members = read_tsv(snakemake.input.members, all_text=True)
-    told = json.loads(Path(snakemake.input.statistics).read_text(encoding="utf-8"))
-    fitted_on, fit_on = told["FittedOn"], told["FitOn"]
+    fit = json.loads(Path(snakemake.input.statistics).read_text(encoding="utf-8"))
+    fitted_on, fit_on = fit["FittedOn"], fit["FitOn"]
     audit = json.loads(Path(snakemake.input.audit).read_text(encoding="utf-8"))
     skull_tool = audit["SkullStrippingTool"]
     check_fitted_on(
@@ -50,7 +50,7 @@ with job(snakemake):
     statistics = read_statistics(snakemake.input.mean, snakemake.input.sd, snakemake.input.mask)
 
     def scans_of(side: str) -> tuple[pd.DataFrame, Scans]:
-        """The members on a side of the split, and their scans."""
+        """The rows of one side of the split, and their scans."""
         rows = members[members["side"] == side]
         labels = [classes.index(group) for group in rows["class"]]
         return rows, Scans(list(rows["path"]), labels, statistics)
@@ -65,13 +65,13 @@ with job(snakemake):
     print(f"{label} on {device}: {len(train_scans)} scans, {training['epochs']} epochs", flush=True)
 
     def report(epoch: Epoch) -> None:
-        """One line of the log."""
-        told = ", ".join(
+        """Print the measures of an epoch in one line of the log."""
+        values = ", ".join(
             f"{key} {value:.3f}" for key, value in asdict(epoch).items() if key != "epoch"
         )
-        print(f"epoch {epoch.epoch} of {training['epochs']}: {told}", flush=True)
+        print(f"epoch {epoch.epoch} of {training['epochs']}: {values}", flush=True)
 
-    # Everything that makes the weights, by value: what was trained on shows in the statistics.
+    # Everything that the weights depend on; the voxels of the scans enter by the statistics.
     precision = str(choose_precision(training["precision"], device)).removeprefix("torch.")
     made_by = [settings, seed, snakemake.params.code, members.to_csv(), precision]
     volumes = [snakemake.input.mean, snakemake.input.sd]

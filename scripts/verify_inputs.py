@@ -1,4 +1,4 @@
-"""Compare the source files of finished scans with what they were when the scan was converted."""
+"""Check that the source files of converted scans have not changed since the conversion."""
 
 from voxplain_workflow.jobs.frame import job
 
@@ -8,9 +8,9 @@ with job(snakemake):
 
     changes, volumes = [], []
     for place, image, companions, digests, volume in snakemake.params.scans:
-        found = find_changes(place, digests, image, companions)
-        changes += found
-        volumes += [volume] if found else []
+        file_changes = find_changes(place, digests, image, companions)
+        changes += file_changes
+        volumes += [volume] if file_changes else []
     if changes:
         raise SetupFault(
             f"{len(changes)} input files changed since their scans were converted:\n"

@@ -11,13 +11,13 @@ with job(snakemake):
 
     history = Path(snakemake.input.history)
     epochs = [{column: float(value) for column, value in row.items()} for row in read_rows(history)]
-    told = json.loads(Path(snakemake.input.metrics).read_text(encoding="utf-8"))
-    about = {key: told[key] for key in ("task", "split", "seed", "model", "train_scans")}
+    metrics = json.loads(Path(snakemake.input.metrics).read_text(encoding="utf-8"))
+    run = {key: metrics[key] for key in ("task", "split", "seed", "model", "train_scans")}
     write_events(
         snakemake.output.events,
         epochs,
-        {"cohort": snakemake.wildcards.cohort, **about, **snakemake.params.hyperparameters},
-        {level: told[level] for level in ("patient", "scan")},
-        # As near as anything says: the history is written when the network is tested.
+        {"cohort": snakemake.wildcards.cohort, **run, **snakemake.params.hyperparameters},
+        {level: metrics[level] for level in ("patient", "scan")},
+        # The best estimate: the history is written right after the network is tested.
         ended=history.stat().st_mtime,
     )

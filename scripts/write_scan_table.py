@@ -1,4 +1,4 @@
-"""Write the simulated cohort's table as the archive's search export."""
+"""Write the table of a simulated cohort in the format of the archive's search export."""
 
 from voxplain_workflow.jobs.frame import job
 

@@ -1,4 +1,4 @@
-"""Names of the configuration's keys, for faults that the library tells by its parameters' names."""
+"""Configuration keys in errors: the library names its parameter, the user needs the key."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from voxplain.faults import ParameterFault, SetupFault
 
 @contextmanager
 def naming(keys: Mapping[str, str], hints: Mapping[str, str] | None = None) -> Iterator[None]:
-    """A context in which a fault of a parameter names the key that the value comes from.
+    """Context that replaces a parameter in an error by the configuration key of its value.
 
     ``folds is 5, but class AD has 3 patients`` becomes ``config: splits.folds is 5, but class AD
     has 3 patients``.
@@ -18,11 +18,11 @@ def naming(keys: Mapping[str, str], hints: Mapping[str, str] | None = None) -> I
     Parameters
     ----------
     keys
-        Parameter to key. The fault of any other parameter goes on as it is, to a context around
-        this one. Of ``select.age`` the parameter is ``select``.
+        Parameter to key. Faults of other parameters are re-raised unchanged, for an outer context.
+        The parameter of ``select.age`` is ``select``.
     hints
-        Parameter to a remedy that only the configuration knows. It follows the message wherever the
-        parameter is at fault or has a part in it.
+        Parameter to a remedy in terms of the configuration. It is appended to the message if the
+        parameter is at fault or involved.
 
     Raises
     ------
@@ -35,6 +35,6 @@ def naming(keys: Mapping[str, str], hints: Mapping[str, str] | None = None) -> I
         name, dot, entry = fault.parameter.partition(".")
         if name not in keys:
             raise
-        told = [hints[each] for each in (name, *fault.others) if hints and each in hints]
-        message = "; ".join([fault.problem, *told])
+        remedies = [hints[each] for each in (name, *fault.others) if hints and each in hints]
+        message = "; ".join([fault.problem, *remedies])
         raise SetupFault(f"config: {keys[name]}{dot}{entry} {message}") from None

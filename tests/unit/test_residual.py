@@ -6,7 +6,7 @@ import pytest
 from voxplain.comparison.residual import residual
 from voxplain.faults import SetupFault
 from voxplain.volumes import axis_aligned_grid, write_array
-from voxplain_workflow.jobs.localisation import RESIDUAL, TRUTH, Sought, measured_residuals
+from voxplain_workflow.jobs.localisation import RESIDUAL, TRUTH, TargetRegions, measured_residuals
 
 SHAPE = (4, 3, 2)
 MASK = np.ones(SHAPE, bool)
@@ -80,7 +80,7 @@ def inputs(tmp_path):
 
 def sought(inputs):
     settings = {"regions": ["cortex"], "truth_threshold": 0.05, "residual_threshold": 0.1}
-    return Sought(inputs, ["I1", "I2"], settings)
+    return TargetRegions(inputs, ["I1", "I2"], settings)
 
 
 def test_a_scans_own_regions_come_first_each_with_its_own_threshold(inputs):
@@ -92,7 +92,7 @@ def test_a_scans_own_regions_come_first_each_with_its_own_threshold(inputs):
 
 
 def test_a_scan_whose_twin_failed_keeps_its_truth_and_the_log_says_so(inputs, capsys):
-    assert list(sought(inputs).own_of("I2")) == [TRUTH]
+    assert list(sought(inputs).scan_specific("I2")) == [TRUTH]
     told = capsys.readouterr().out
     assert "I2: no residual, see the fate in" in told and "I2_residual.json" in told
     assert "I1" not in told
@@ -100,5 +100,5 @@ def test_a_scan_whose_twin_failed_keeps_its_truth_and_the_log_says_so(inputs, ca
 
 def test_without_residuals_there_is_only_the_truth(inputs):
     inputs.residuals = []
-    assert list(sought(inputs).own_of("I1")) == [TRUTH]
+    assert list(sought(inputs).scan_specific("I1")) == [TRUTH]
     assert measured_residuals(["I1", "I2"], []) == {}

@@ -1,1 +1,1 @@
-"""What the scripts of jobs share: their frame, their sidecars, and what several of them read."""
+"""Code that the scripts of jobs share: their frame, sidecars, and inputs of several scripts."""

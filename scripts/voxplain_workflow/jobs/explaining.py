@@ -1,4 +1,4 @@
-"""How jobs ask for a heatmap: a method's options, completed where the network is known."""
+"""Heatmaps in jobs: the options of a method, completed for a trained network."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Explainer:
     ----------
     applies
         Whether the method applies to the network.
-    told
-        The options as a sidecar tells them, without masks and labels.
+    recorded_options
+        The options for the sidecar, without masks and labels.
     """
 
     def __init__(
@@ -30,12 +30,13 @@ class Explainer:
         method = find_method(name)
         self._name, self._mask = name, network.statistics.mask
         self.applies = not method.models or network.name in method.models
-        self.told = dict(options)
-        if isinstance(self.told.get("layer"), dict):
-            self.told["layer"] = self.told["layer"].get(network.name, "auto")
-        if self.told.get("layer") == "auto":
-            self.told["layer"] = network.last_layer
-        self._options = dict(self.told)
+        completed = dict(options)
+        if isinstance(completed.get("layer"), dict):
+            completed["layer"] = completed["layer"].get(network.name, "auto")
+        if completed.get("layer") == "auto":
+            completed["layer"] = network.last_layer
+        self.recorded_options = completed
+        self._options = dict(self.recorded_options)
         if "mask" in method.options:
             self._options["mask"] = self._mask
         if "labels" in method.options:

@@ -1,4 +1,4 @@
-"""Jobs of single scans: a fault of the data becomes the scan's fate, and the other scans go on."""
+"""Jobs of single scans: faulty data ends the processing of one scan, not the run."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from voxplain.faults import DataFault, Fate, failed
 from voxplain_workflow.jobs.frame import full_disk, job
 from voxplain_workflow.jobs.sidecars import LostEarlier, write_sidecar
 
-# Stands for every picture of a lost scan: drawn by each job, it would make figures part of what
-# preprocessing depends on.
+# Placeholder for the pictures of a lost scan. It is a file, not drawn by the jobs, so that
+# preprocessing does not depend on the code of figures.
 LOST_SCAN = Path(__file__).with_name("lost_scan.png")
 
 
@@ -21,15 +21,15 @@ LOST_SCAN = Path(__file__).with_name("lost_scan.png")
 def scan_job(snakemake: Any, stage: str) -> Iterator[None]:
     """Run one scan's job of a stage.
 
-    Where the data is at fault, every declared output is still written: sidecars with the fate,
-    volumes empty, which every reader refuses, and a picture that says so.
+    If the data is faulty, the job still writes every declared output: sidecars with the fate,
+    empty volumes, which every reader refuses, and placeholder pictures.
     """
     with job(snakemake):
         try:
             yield
         except DataFault as fault:
             if full_disk(snakemake.output):
-                raise  # what broke off on a full disk says nothing about the scan
+                raise  # the disk is at fault, not the scan
             _write_fate(snakemake.output, failed(stage, fault))
         except LostEarlier as lost:
             _write_fate(snakemake.output, lost.fate)
@@ -43,6 +43,6 @@ def _write_fate(outputs: Any, fate: Fate) -> None:
         elif path.suffix == ".png":
             shutil.copyfile(LOST_SCAN, path)
         elif path.suffix == ".sha256":
-            path.touch()  # what was read stays on record, so that a mended file is noticed
+            path.touch()  # keeps the recorded digests, which reveal a file that was repaired
         else:
             path.write_bytes(b"")

@@ -1,7 +1,7 @@
-"""How a job starts and ends: its log, its threads, and its exit status.
+"""Start and end of a job: its log, its threads, and its exit status.
 
-An error ends the job with exit status 1, and Snakemake retries or reports it; its log ends with one
-line that says what to do, or with the traceback of what nobody foresaw. Nothing here computes a
+An error ends the job with exit status 1, and Snakemake retries or reports it. The last line of the
+log then says what to do; the traceback of an unexpected error precedes it. Nothing here computes a
 result: fingerprints leave this module out (:mod:`voxplain_workflow.planning.fingerprint`).
 """
 
@@ -23,17 +23,17 @@ from typing import Any, NoReturn
 from voxplain.faults import DataFault, SetupFault
 from voxplain_workflow.running.disk import is_full
 
-# How the last line of a log begins; voxplain_workflow.running.failures looks for them.
+# Beginnings of the last line of a log, which voxplain_workflow.running.failures reads.
 DONE = "done in "
 ERROR = "ERROR: "
 
 
 @contextmanager
 def job(snakemake: Any) -> Iterator[None]:
-    """Run a job: what it and its child processes say goes to the rule's log.
+    """Run a job with its output, and that of its child processes, redirected to the rule's log.
 
-    Libraries that take their thread count from the environment when they are imported (ITK) see the
-    rule's, so a script imports them inside this context.
+    The environment holds the thread count of the rule. Libraries that read it when they are
+    imported (ITK) must be imported inside this context.
     """
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(snakemake.threads)
     terminal = os.dup(sys.stderr.fileno())
@@ -64,13 +64,13 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
     sys.exit(128 + number)
 
 
-def _fail(why: str, snakemake: Any, terminal: int) -> NoReturn:
+def _fail(message: str, snakemake: Any, terminal: int) -> NoReturn:
     """End the job with a last line in its log or, where nothing can be written, on the terminal."""
-    # Libraries say "cannot write" in many ways, and of a full disk nothing.
+    # Libraries report failed writes in many ways, and none names a full disk.
     full = full_disk(snakemake.output)
     if full:
-        why = f"no space is left on the disk of {full}; free some and run again ({why})"
-    line = f"{ERROR}{why}"
+        message = f"no space is left on the disk of {full}; free some and run again ({message})"
+    line = f"{ERROR}{message}"
     try:
         print(line, file=sys.stderr, flush=True)
     except OSError:
@@ -89,17 +89,17 @@ def full_disk(outputs: Any) -> Path | None:
 
 
 def _peak_memory() -> str:
-    """What this process and the largest of its children held at most."""
-    own, child = (
+    """Peak memory of this process, and of the largest of its child processes, as text."""
+    process, child = (
         resource.getrusage(who).ru_maxrss
         for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
-    # On Linux a process inherits this number from the one that started it: Snakemake, which takes
-    # some GB for a large cohort. What it held itself stands in /proc, of which psutil 7 gives only
-    # what it holds now.
+    # On Linux ru_maxrss includes the peak of the parent process, Snakemake, which takes some GB for
+    # a large cohort. The peak of this process alone is in /proc; psutil 7 has only current memory.
     with suppress(OSError):
         status = Path("/proc/self/status").read_text(encoding="utf-8")
-        own = int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+        peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+        process = int(peak.split()[1])
     unit = 1 if sys.platform == "darwin" else 1024
-    told = [round(size * unit / 1e6) for size in (own, child)]
-    return f"peak memory {told[0]} MB, of its largest child process {told[1]} MB"
+    peaks_mb = [round(size * unit / 1e6) for size in (process, child)]
+    return f"peak memory {peaks_mb[0]} MB, of its largest child process {peaks_mb[1]} MB"

@@ -1,4 +1,4 @@
-"""What heatmaps are to find, as the rules hand it to their scripts."""
+"""The regions that heatmaps should find, read from the inputs of a rule."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from voxplain.tables import read_tsv
 from voxplain.volumes import read_array
 
 TRUTH, RESIDUAL = "truth", "residual"
-# The order in which tables and pictures tell of regions: a scan's own before those of every brain.
-OWN = (TRUTH, RESIDUAL)
-# The voxelwise t of the training scans' classes, which looks at no network.
+# Regions that differ from scan to scan. In tables and pictures they precede the anatomical ones.
+SCAN_SPECIFIC = (TRUTH, RESIDUAL)
+# The voxelwise t of the training scans' classes, which needs no network.
 BASELINE = "group_difference"
-# Whose scan a score is of.
-WHO = ("image", "patient", "class")
+# Columns that identify the scan of a score.
+SCAN_KEYS = ("image", "patient", "class")
 
 
-class Sought:
-    """Regions of the template, and the true atrophy of simulated scans.
+class TargetRegions:
+    """Anatomical regions of the template, and the true atrophy of simulated scans.
 
     Attributes
     ----------
     mask
         ``[x, y, z]`` bool, the template's brain.
     grid
-        The template's.
+        Grid of the template.
     truths
         Image to the file of its true atrophy, in template space.
     residuals
-        Image to the file of what is left of it after registration, where that was measured.
+        Image to the file of the true atrophy that remains after registration, where measured.
     regions
-        Name to region of the anatomy, ``[x, y, z]`` bool.
+        Name to anatomical region, ``[x, y, z]`` bool.
     """
 
     def __init__(self, inputs: Any, images: Sequence[str], settings: Mapping[str, Any]) -> None:
@@ -51,40 +51,40 @@ class Sought:
         self.regions = {name: labels == wanted[name] for name in settings["regions"]}
 
     def of_scan(self, image: str) -> dict[str, np.ndarray]:
-        """Name to region ``[x, y, z]`` bool; of a scan with a disease its own first."""
-        return {**self.own_of(image), **self.regions}
+        """Name to region ``[x, y, z]`` bool: scan-specific regions, then anatomical ones."""
+        return {**self.scan_specific(image), **self.regions}
 
-    def own_of(self, image: str) -> dict[str, np.ndarray]:
-        """The truth, and what is left of it; nothing of a scan without a disease."""
+    def scan_specific(self, image: str) -> dict[str, np.ndarray]:
+        """Name to truth and residual, ``[x, y, z]`` bool; empty for a scan without a disease."""
         files = {TRUTH: self.truths, RESIDUAL: self.residuals}
         return {
-            name: read_array(of[image])[0] > self._settings[f"{name}_threshold"]
-            for name, of in files.items()
-            if image in of
+            name: read_array(paths[image])[0] > self._settings[f"{name}_threshold"]
+            for name, paths in files.items()
+            if image in paths
         }
 
 
 def read_scores(path: str | Path, method: str) -> pd.DataFrame:
-    """A table of scores with a column that says which method's they are."""
+    """The scores in a table, with the method in an additional column."""
     return read_tsv(path).assign(method=method)
 
 
 def in_order(table: pd.DataFrame) -> pd.DataFrame:
-    """A table with a scan's own regions first: who finds the truth stands at the top.
+    """The table sorted with scan-specific regions first, and otherwise in its order.
 
-    Also where the first scan has none.
+    The order holds also if the first scan of the table has no such region.
     """
-    places = {name: place for place, name in enumerate(OWN, -len(OWN))}
+    places = {name: place for place, name in enumerate(SCAN_SPECIFIC, -len(SCAN_SPECIFIC))}
     return table.sort_values("region", key=lambda r: r.map(places).fillna(0), kind="stable")
 
 
 def measured_residuals(images: Sequence[str], paths: Sequence[str]) -> dict[str, str]:
-    """Image to residual, of those whose twin came through; says which did not."""
+    """Image to residual, if it could be measured; prints the images where it could not."""
     measured = {}
     for image, path in zip(images, paths, strict=True) if paths else ():
         if Path(path).stat().st_size:
             measured[image] = path
         else:
-            told = str(path).replace(".nii.gz", ".json")
-            print(f"{image}: no residual, see the fate in {told}", flush=True)
+            sidecar = str(path).replace(".nii.gz", ".json")
+            print(f"{image}: no residual, see the fate in {sidecar}", flush=True)
     return measured

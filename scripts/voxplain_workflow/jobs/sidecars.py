@@ -1,4 +1,4 @@
-"""JSON files beside results: what was done, and a scan's fate where it was lost on the way."""
+"""Sidecars: JSON files beside results with their processing, and the fate of a lost scan."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from voxplain.faults import Fate
 
 
 class LostEarlier(Exception):
-    """An earlier stage gave the scan up; its fate is handed on."""
+    """The scan was lost in an earlier stage, with this fate."""
 
     def __init__(self, fate: Fate) -> None:
         super().__init__(fate.reason)
@@ -19,12 +19,12 @@ class LostEarlier(Exception):
 
 
 def read_sidecar(path: str | Path) -> dict[str, Any]:
-    """The fields of a sidecar that an earlier stage of a scan wrote.
+    """The fields of a sidecar from an earlier stage of a scan.
 
     Raises
     ------
     LostEarlier
-        The scan was given up in that stage or before.
+        The scan was lost in that stage or before.
     """
     fields = json.loads(Path(path).read_text(encoding="utf-8"))
     if fields.get("Fate", {}).get("status", "usable") != "usable":

@@ -1,4 +1,4 @@
-"""How well one network did on its own test patients, in words."""
+"""The test results of a network in words."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ def describe_test(folder: str | Path) -> str:
     Parameters
     ----------
     folder
-        Of the network, with its ``metrics.json``; a measure that it could not take is left out.
+        Folder of the network with its ``metrics.json``. Measures without a value are left out.
     """
-    told = json.loads((Path(folder) / "metrics.json").read_text(encoding="utf-8"))["patient"]
+    metrics = json.loads((Path(folder) / "metrics.json").read_text(encoding="utf-8"))["patient"]
     names = {"roc_auc": "ROC AUC", "accuracy": "accuracy"}
-    found = [f"{name} {told[key]:.2f}" for key, name in names.items() if told.get(key) is not None]
-    return f"{', '.join(found) or 'nothing to measure'} of {told['n']} test patients"
+    measures = [
+        f"{name} {metrics[key]:.2f}" for key, name in names.items() if metrics.get(key) is not None
+    ]
+    return f"{', '.join(measures) or 'nothing to measure'} of {metrics['n']} test patients"

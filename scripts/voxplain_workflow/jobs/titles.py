@@ -1,4 +1,4 @@
-"""What pictures say they are of."""
+"""Titles of pictures."""
 
 from typing import Any
 

@@ -1,1 +1,1 @@
-"""From settings and tables to a plan of a run; needs nothing but Snakemake's own dependencies."""
+"""The plan of a run, made from settings and tables; needs only the dependencies of Snakemake."""

@@ -1,8 +1,8 @@
-"""Refusals of settings that the schema allows one by one and that do not go together.
+"""Checks of settings that the schema allows one by one, but not in combination.
 
-Each raises SetupFault with the key, its value, and what is allowed. What the library refuses names
-a parameter, and gets its key by :func:`voxplain_workflow.naming.naming`, here and wherever the plan
-calls the library.
+Each raises SetupFault with the key, its value, and what is allowed. Errors of the library name a
+parameter; :func:`voxplain_workflow.naming.naming` adds its key, here and wherever the plan calls
+the library.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def check_kept(images: Iterable[str], cohorts: Iterable[Cohort]) -> None:
 def check_networks(
     networks: Iterable[Network], methods: Methods, tasks: Iterable[Sequence[str]]
 ) -> None:
-    """Refuse a layer that a network has not, and a batch that cannot hold every class."""
+    """Refuse a layer that a network does not have, and a batch too small for every class."""
     most = max(map(len, tasks))
     for network in networks:
         name, wanted, layers = network.name, methods.layer_of(network.name), network.shapes.layers
@@ -139,13 +139,13 @@ def check_networks(
 
 
 def check_target(target: str, task: str, classes: Sequence[str]) -> None:
-    """Refuse a class to explain (``heatmaps.target``) that a task has not."""
+    """Refuse a class to explain (``heatmaps.target``) that is not in a task."""
     with naming({"target": "heatmaps.target"}, {"target": f"these are the classes of task {task}"}):
         choose_target(target, classes, classes[0], [0.0] * len(classes))
 
 
 def check_apply(settings: Mapping[str, Any], cohorts: Mapping[str, Cohort]) -> None:
-    """Refuse to apply networks that do not exist, or to cohorts without what is asked for."""
+    """Refuse to apply networks without a file, or to cohorts without the needed diagnoses."""
     section = settings["apply"]
     for key in ("networks", "cohorts"):
         if not section[key]:
@@ -173,7 +173,7 @@ def check_device(device: str) -> None:
 
 
 def has_gpu() -> bool:
-    """Whether this machine has an NVIDIA GPU, and a driver that finds it."""
+    """Whether this machine has an NVIDIA GPU with a working driver."""
     try:
         return ctypes.CDLL("libcuda.so.1").cuInit(0) == 0
     except OSError:

@@ -1,4 +1,4 @@
-"""The fingerprint of a script with the networks and methods that it loads by name."""
+"""Fingerprints of scripts, with the networks and methods that they load by name."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from voxplain.models import MODELS, Model
 from voxplain.relevance import METHODS, Method
 from voxplain_workflow.planning.fingerprint import fingerprint
 
-# What decides nothing of what a job makes: words, papers, what the estimate asks for, and the
-# recipe, which a job has among its settings. Any other field counts, and so does a new one.
-_TOLD = {"description", "layers", "passes", "per", "recipe", "sources"}
+# Fields of registry entries that do not affect the results of a job: descriptions, papers, costs
+# for the estimate, and the recipe, which is in the job's settings. Every other field, also a new
+# one, is part of the fingerprint.
+_WITHOUT_EFFECT = {"description", "layers", "passes", "per", "recipe", "sources"}
 
 
 class Codes:
-    """Fingerprints of jobs, by the networks and methods that each selects.
+    """Fingerprints of jobs, depending on the networks and methods that each job selects.
 
     Parameters
     ----------
     scripts
-        The folder of the rules' scripts, and of the library's packages.
+        The folder with the scripts of the rules and the packages of the library.
     """
 
     def __init__(self, scripts: str | Path) -> None:
@@ -34,21 +35,21 @@ class Codes:
         methods: Collection[str] = (),
         cites: bool = False,
     ) -> str:
-        """Of the script of this name, and of the registries' entries that its job may select.
+        """Fingerprint of a script, and of the registry entries that its job may select.
 
         Parameters
         ----------
         name
-            The script's, without its suffix.
+            Name of the script without its suffix.
         models, methods
             Keys of :data:`voxplain.models.MODELS` and :data:`voxplain.relevance.METHODS`. Of the
             networks that a method applies to, only those of ``models`` count.
         cites
-            The job cites the papers of these networks and methods, and computes nothing by them.
+            The job only cites the papers of these networks and methods.
 
         Returns
         -------
-        16 hexadecimal digits. Entries that are not named change none of them.
+        16 hexadecimal digits, which do not depend on entries that are not named.
         """
         script = self._scripts / f"{name}.py"
         networks = {key: MODELS[key] for key in models}
@@ -65,27 +66,27 @@ class Codes:
         return fingerprint(script, self._scripts, modules, entries)
 
     def of_training(self, model: str) -> str:
-        """Of training this network, and no other."""
+        """Fingerprint of training this network."""
         return self.of_script("train_network", [model])
 
     def of_changing_areas(self, model: str) -> str:
-        """Of following this network while areas are deleted and inserted."""
+        """Fingerprint of deletion and insertion of areas with this network."""
         return self.of_script("change_areas", [model])
 
     def of_explaining(self, model: str | None, method: str) -> str:
-        """Of this method on this network; None for a network that is not known before the job."""
+        """Fingerprint of a method on a network; None: a network that only the job knows."""
         return self.of_script("explain_scans", MODELS if model is None else [model], [method])
 
     def of_randomising(self, model: str, method: str) -> str:
-        """Of this method on this network, whose layers are made random."""
+        """Fingerprint of this method on this network while its layers are randomised."""
         return self.of_script("randomise_layers", [model], [method])
 
     def of_applying(self) -> str:
-        """Of applying a network that is not known before the job."""
+        """Fingerprint of applying a network that only the job knows."""
         return self.of_script("apply_network", MODELS)
 
     def of_report(self, models: Collection[str], methods: Collection[str]) -> str:
-        """Of the report, which cites the papers of these."""
+        """Fingerprint of the report, which cites the papers of these networks and methods."""
         return self.of_script("report_results", models, methods, cites=True)
 
 
@@ -95,13 +96,13 @@ def _papers(entries: Mapping[str, Model] | Mapping[str, Method]) -> Iterator[str
 
 
 def _computing(entries: Mapping[str, Model] | Mapping[str, Method]) -> Iterator[str]:
-    """The fields of entries that decide what is computed, whatever the order of names in them."""
+    """The fields of entries that affect results; the order of names in a field does not count."""
     for name, entry in entries.items():
-        told = [f"{type(entry).__name__} {name}"]
+        parts = [f"{type(entry).__name__} {name}"]
         for field in dataclasses.fields(entry):
             value = getattr(entry, field.name)
-            if field.name not in _TOLD:
-                # Of options only the names; what they mean is for people.
-                kept = sorted(value) if isinstance(value, dict | tuple) else value
-                told.append(f"{field.name}={kept!r}")
-        yield "; ".join(told)
+            if field.name not in _WITHOUT_EFFECT:
+                # Options count by their names only, not by their descriptions.
+                compared = sorted(value) if isinstance(value, dict | tuple) else value
+                parts.append(f"{field.name}={compared!r}")
+        yield "; ".join(parts)

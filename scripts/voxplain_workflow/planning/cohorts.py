@@ -1,4 +1,4 @@
-"""Cohorts: which scans each has, from its settings, its table and the names of folders."""
+"""Cohorts and their scans, read from settings, tables and the names of folders."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from voxplain.faults import SetupFault
 from voxplain_workflow.planning import layout
 
 PACKAGED_HEAD = "packaged"
-# What a BIDS dataset's listing calls the columns of a table of scans.
+# Columns of a table of scans to their names in the listing of a BIDS dataset.
 _DATASET_COLUMNS = {
     "image": "image",
     "subject": "subject",
@@ -29,10 +29,10 @@ _DATASET_COLUMNS = {
     "date": "date",
     "description": "description",
 }
-# What an image may be already, each including those before it.
+# States of the input images; each includes the states before it.
 _STATES = ("heads", "brains", "registered")
-# How a simulated cohort's patients and visits are drawn.
-_OF_PEOPLE = (
+# Settings of a simulation that decide how patients and visits are drawn.
+_KEYS_OF_PATIENTS = (
     *("seed", "groups", "visits", "age", "ageing_per_decade", "progression_per_year"),
     *("first_number", "shortcut"),
 )
@@ -45,13 +45,13 @@ class Cohort:
     Attributes
     ----------
     name
-        Its key in the settings.
+        Key of the cohort in the settings.
     settings
-        Its own section of them.
+        Section of the cohort.
     planned
         Image id to the plan of each simulated scan; empty where scans are real.
     all_scans
-        Every line of the table, in its order.
+        One scan for every row of the table, in its order.
     unlisted
         Images of the tree that the table does not name.
     """
@@ -64,17 +64,17 @@ class Cohort:
 
     @cached_property
     def scans(self) -> dict[str, Scan]:
-        """Image id to scan, of those that are processed."""
+        """Image id to scan, for the scans that are processed."""
         return {scan.image: scan for scan in self.all_scans if scan.fate is None}
 
     @property
     def simulated(self) -> bool:
-        """Whether its DICOM is made here."""
+        """Whether the cohort's DICOM series are simulated."""
         return bool(self.planned)
 
     @property
     def lost(self) -> list[Scan]:
-        """The scans that cannot be processed: without images, or with an incomplete line."""
+        """The scans that cannot be processed: without images, or with an incomplete table row."""
         fates = ((scan, scan.fate) for scan in self.all_scans)
         return [scan for scan, fate in fates if fate is not None and fate.status == "failed"]
 
@@ -85,10 +85,10 @@ class Cohort:
 
     @cached_property
     def heads_of_patients(self) -> dict[str, str]:
-        """Patient to head, named alike in all cohorts; empty where scans are real."""
+        """Patient to head, with the same names in all cohorts; empty for real scans."""
         if not self.simulated:
             return {}
-        # A user's own head by its path: two cohorts number their heads independently.
+        # A user's head is named by its path: each cohort numbers its heads by itself.
         names = {
             name: Path(path).as_posix() if path else name
             for name, path in self.head_volumes.items()
@@ -97,7 +97,7 @@ class Cohort:
         return {scan.patient: names[self.planned[image].head] for image, scan in scans}
 
     def is_given(self, state: str) -> bool:
-        """Whether its images are ``brains`` without skull, or ``registered``, already."""
+        """Whether the input images are at least ``brains`` without skull, or ``registered``."""
         return _STATES.index(self.settings["images_are"]) >= _STATES.index(state)
 
     def plan_of(self, image: str) -> PlannedScan:
@@ -128,7 +128,7 @@ class Cohort:
         }
 
     def files(self, pattern: str, images: Sequence[str] | None = None) -> list[str]:
-        """A file of each of some processed scans; by default, of all."""
+        """Paths of one file for each of these processed scans; by default, for all of them."""
         scans = self.scans
         return [
             pattern.format(**self.entities(scans[image]))
@@ -136,7 +136,7 @@ class Cohort:
         ]
 
     def people(self, classes: Sequence[str]) -> list[list[Any]]:
-        """Cohort, image, age and sex of each scan of the classes; None where the table has none."""
+        """Cohort, image, age and sex of each scan of the classes; None if not in the table."""
         return [
             [self.name, scan.image, read_age(scan.age), read_sex(scan.sex)]
             for scan in self.scans.values()
@@ -171,9 +171,9 @@ def read_cohort(
     Parameters
     ----------
     name, settings
-        Its key and its section of the completed settings.
+        Key of the cohort, and its section of the completed settings.
     tasks
-        The classes of every task; None for new scans, whose diagnosis nobody knows.
+        The classes of every task; None for new scans, whose diagnosis is unknown.
     progression
         When a patient counts as a converter.
 
@@ -204,9 +204,9 @@ def read_cohort(
     else:
         table = settings["table"]
         rows = read_table(table)
-        found = find_images(_folders(settings))
-        places = found.images
-        companions = {image: [path] for image, path in found.metadata.items()}
+        listing = find_images(_folders(settings))
+        places = listing.images
+        companions = {image: [path] for image, path in listing.metadata.items()}
     scans = list_scans(
         rows,
         places,
@@ -226,7 +226,7 @@ def read_cohort(
 
 def _simulated(name: str, simulation: Mapping[str, Any]) -> list[PlannedScan]:
     """The scans of a simulated cohort."""
-    people = {key: simulation[key] for key in _OF_PEOPLE}
+    people = {key: simulation[key] for key in _KEYS_OF_PATIENTS}
     planned = plan_cohort(**people, heads=list(head_volumes(simulation)))
     if not planned:
         raise SetupFault(f"config: cohorts.{name}.simulation.groups has no patients")
@@ -242,15 +242,15 @@ def _folders(settings: Mapping[str, Any]) -> list[str]:
 def _check_classes(
     name: str, table: str, scans: Sequence[Scan], tasks: Sequence[Sequence[str]]
 ) -> None:
-    """Refuse a task whose class no scan has."""
+    """Refuse a task with a class that has no scan to process."""
     usable = [scan for scan in scans if scan.fate is None]
     for classes in tasks:
         for group in classes:
             if not any(class_in(scan, classes) == group for scan in usable):
                 counts = Counter(str(scan.diagnosis) for scan in scans).most_common(12)
-                found = ", ".join(f"{word!r} ({count})" for word, count in counts)
+                diagnoses = ", ".join(f"{word!r} ({count})" for word, count in counts)
                 raise SetupFault(
                     f"cohort {name} has no scan of class {group} to process (table {table}); its "
-                    f"diagnoses are {found}: say what they mean in `diagnosis_words` of the "
+                    f"diagnoses are {diagnoses}: say what they mean in `diagnosis_words` of the "
                     "cohort, correct the table, or leave the class out of `tasks`"
                 )

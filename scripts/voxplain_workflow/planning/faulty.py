@@ -1,4 +1,4 @@
-"""What stands in the place of a part of the plan that could not be made."""
+"""Placeholder for a part of the plan that could not be made."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any, NoReturn
 
 
 class Faulty(Mapping[Any, Any]):
-    """A mapping that could not be filled: whoever looks into it raises the reason.
+    """A mapping that could not be filled: every access raises the reason.
 
-    In this way a fault of splits or networks stops only the targets and jobs that need them. (Input
-    and params functions may look; Snakemake wraps what a resource function raises.)
+    A fault of splits or networks then stops only the targets and jobs that need them. (Access it in
+    input and params functions only; Snakemake wraps the errors of resource functions.)
 
     Parameters
     ----------

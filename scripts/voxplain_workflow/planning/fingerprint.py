@@ -1,6 +1,6 @@
-"""A fingerprint of the code that a job runs, so that a change of it, and of no other, reruns it.
+"""Fingerprint of the code that a job runs: the job is rerun if this code changes, and only then.
 
-Snakemake's own ``code`` trigger fires on a touched script and does not see imported modules.
+The ``code`` trigger of Snakemake fires on a touched script and ignores imported modules.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from pathlib import Path
 # Of :mod:`voxplain.relevance` and :mod:`voxplain.models`, see
 # :mod:`voxplain_workflow.planning.code`.
 _REGISTRIES = ("METHODS", "MODELS")
-# A path below a folder whose name has a suffix, but not that of Python: modules count by imports.
+# A relative path of a file with a suffix other than .py: Python modules count by their imports.
 _FILE = re.compile(r"(?:\w[\w.-]*/)*\w[\w.-]*\.(?!py$)\w+")
 
-# Imported by jobs, and no part of any result: what writes logs and exit statuses.
+# Imported by jobs, but without effect on results: it writes logs and exit statuses.
 _FRAME = "voxplain_workflow.jobs.frame"
 
 
@@ -31,16 +31,16 @@ def fingerprint(
 ) -> str:
     """Digest a script and the library modules and files that it uses, transitively.
 
-    Comments, docstrings and layout do not count. A registry that imports its members by name at run
-    time hides them from this walk: name the members a job selects in ``modules``. The entries of
-    registries do not count where they stand, nor do constants of which only they are made: else one
-    more method or network were a change of all others. What a job's own entries say counts by
+    Comments, docstrings and layout do not count. A registry imports its members by name at run
+    time, so this function does not find them: name the members that a job selects in ``modules``.
+    The entries of registries do not count, nor do constants that only registries use: else a new
+    method or network would rerun the jobs of all others. Pass the entries that a job selects as
     ``entries``. The frame of jobs (:mod:`voxplain_workflow.jobs.frame`) and what it imports are
-    left out: they write logs and exit statuses, and no result.
+    left out: they write logs and exit statuses, not results.
 
-    Any other file, such as a template, counts to the last byte if a module has its path as one
+    Any other file, such as a template, counts with all its bytes if a module has its path as one
     string, relative to the module's folder: ``Path(__file__).parent / "assets/page.html"``. A path
-    that is put together from several strings is not seen, nor is a file that a template includes.
+    that is joined from several strings is not detected, nor is a file that a template includes.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def fingerprint(
     modules
         Dotted names of modules that the job loads by name.
     entries
-        What else it selects by name, as text that is the same in every version of Python.
+        Registry entries that the job selects, as text that is the same in every Python version.
 
     Returns
     -------
@@ -63,13 +63,13 @@ def fingerprint(
         A module of ``modules`` is not in the library.
     """
     folder = os.path.realpath(library)
-    own = os.path.realpath(script)
+    script_path = os.path.realpath(script)
     digests: dict[str, str] = {}
-    waiting, known = [own], set(modules)
+    waiting, known = [script_path], set(modules)
     for name in known:
         paths = list(_module_files(name, folder))
-        own_file = f"{folder}{os.sep}{name.replace('.', os.sep)}"
-        if not {f"{own_file}.py", f"{own_file}{os.sep}__init__.py"}.intersection(paths):
+        module_path = f"{folder}{os.sep}{name.replace('.', os.sep)}"
+        if not {f"{module_path}.py", f"{module_path}{os.sep}__init__.py"}.intersection(paths):
             raise FileNotFoundError(f"no module {name} in {library}")
         waiting += paths
     while waiting:
@@ -86,14 +86,15 @@ def fingerprint(
             known |= names
             beside = [f"{os.path.dirname(path)}{os.sep}{file}" for file in files]
             waiting += filter(os.path.isfile, beside)
-    # The script counts by its content, wherever the checkout lies; modules by their place as well.
+    # Modules count by their path in the library and their content, the script by its content. The
+    # path of the checkout does not count.
     inside = f"{folder}{os.sep}"
     places = {path: path.removeprefix(inside) for path in digests}
-    if places[own] == own:
-        places[own] = Path(own).name
-    told = sorted(f"{places[path]} {digest}" for path, digest in digests.items())
-    told += sorted(entries)
-    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
+    if places[script_path] == script_path:
+        places[script_path] = Path(script_path).name
+    lines = sorted(f"{places[path]} {digest}" for path, digest in digests.items())
+    lines += sorted(entries)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 @cache
@@ -103,7 +104,7 @@ def _digest_file(path: str, _changed: int) -> str:
 
 @cache
 def _parse(path: str, _changed: int) -> tuple[str, frozenset[str], frozenset[str]]:
-    """Digest of a module's syntax tree, the dotted names it imports, and maybe paths of files."""
+    """Digest of a module's syntax tree, the dotted names it imports, and possible file paths."""
     tree = ast.parse(Path(path).read_text(encoding="utf-8"), path)
     names, files = set(), set()
     for node in ast.walk(tree):
@@ -136,23 +137,23 @@ def _parse(path: str, _changed: int) -> tuple[str, frozenset[str], frozenset[str
 def _dump(node: object) -> str:
     """A syntax tree as text that is the same in every version of Python.
 
-    `ast.dump` is not: versions add fields, and differ in whether empty ones are shown. The number
-    of a release (``__version__``) computes nothing and is left out.
+    `ast.dump` differs between versions: in its fields, and in whether it shows empty ones. The
+    number of a release (``__version__``) does not affect results and is left out.
     """
     if isinstance(node, ast.AST):
-        told = []
+        fields = []
         for name in node._fields:
             value = getattr(node, name, None)
             if value is not None and value != []:
-                told.append(f"{name}={_dump(value)}")
-        return f"{type(node).__name__}({','.join(told)})"
+                fields.append(f"{name}={_dump(value)}")
+        return f"{type(node).__name__}({','.join(fields)})"
     if isinstance(node, list):
         return f"[{','.join([_dump(item) for item in node if _assigned(item) != '__version__'])}]"
     return repr(node)
 
 
 def _assigned(node: object) -> str:
-    """The one name that a statement gives a value, else nothing."""
+    """The name that a statement assigns to; empty if it is none or several."""
     if isinstance(node, ast.AnnAssign):
         return getattr(node.target, "id", "")
     if isinstance(node, ast.Assign) and len(node.targets) == 1:
@@ -161,16 +162,16 @@ def _assigned(node: object) -> str:
 
 
 def _without_registries(body: list[ast.stmt]) -> list[ast.stmt]:
-    """A module's statements but for registries and private constants that only they name."""
+    """The statements of a module, without registries and private constants that only they use."""
     left = [node for node in body if _assigned(node) not in _REGISTRIES]
     while len(left) < len(body):
-        of_those_gone = _names_in(set(body) - set(left))
+        used_by_removed = _names_in(set(body) - set(left))
         body = left
         left = []
         for node in body:
             name = _assigned(node)
-            own = name.startswith("_") and name in of_those_gone
-            if not own or name in _names_in(set(body) - {node}):
+            removable = name.startswith("_") and name in used_by_removed
+            if not removable or name in _names_in(set(body) - {node}):
                 left.append(node)
     return left
 
@@ -180,8 +181,8 @@ def _names_in(nodes: Iterable[ast.AST]) -> set[str]:
 
 
 def _module_files(name: str, library: str) -> Iterator[str]:
-    """The library's files that an import of a dotted name runs: its packages' and its own."""
-    # Thousands of names are looked up whenever the workflow is read: pathlib would be felt.
+    """Paths of the library files that an import of a dotted name runs: packages and module."""
+    # Thousands of names are looked up whenever the workflow is read: pathlib would be too slow.
     place = library
     for part in name.split("."):
         place = f"{place}{os.sep}{part}"

@@ -1,4 +1,4 @@
-"""Every path of the workflow, relative to its working directory. No other module spells one.
+"""Every path of the workflow, relative to its working directory; no other module defines any.
 
 Patterns have Snakemake's wildcards in braces. Names of scans' files follow BIDS derivatives.
 """
@@ -24,7 +24,7 @@ SCAN_ENTITIES = "sub-{subject}_ses-{session}_acq-{image}"
 
 
 def scan_file(suffix: str, kind: str = "anat") -> str:
-    """A file of one scan, named as BIDS names derivatives."""
+    """Path of a file of one scan, named like BIDS derivatives."""
     folder = "results/{cohort}/derivatives/sub-{subject}/ses-{session}"
     return f"{folder}/{kind}/{SCAN_ENTITIES}_{suffix}"
 
@@ -37,9 +37,10 @@ MASK_PICTURE = scan_file("desc-brain_mask.png", kind="figures")
 REGISTRATION_PICTURE = scan_file(f"space-{SPACE}_desc-preproc_T1w.png", kind="figures")
 PICTURES = (MASK_PICTURE, REGISTRATION_PICTURE)
 PREPROCESSED = scan_file(f"space-{SPACE}_desc-preproc_T1w.nii.gz")
-# What is trained on and explained: the brain's voxels in 16 bits.
+# Input of training and explanation: the brain's voxels in 16 bits.
 STORED = scan_file(f"space-{SPACE}_desc-preproc_T1w.npy")
-# By what fraction a simulated scan was changed, and what is left of it after preprocessing.
+# Fraction by which each voxel of a simulated scan was changed, and the remaining difference from
+# the healthy twin after preprocessing.
 TRUTH = scan_file(f"space-{SPACE}_desc-truth_probseg.nii.gz")
 RESIDUAL = scan_file(f"space-{SPACE}_desc-residual_T1w.nii.gz")
 TRANSFORM = f"from-T1w_to-{SPACE}_mode-image_xfm.h5"
@@ -59,7 +60,7 @@ SIMULATED_TABLE = f"{SOURCE}/scans.csv"
 
 
 def head_file(part: str) -> str:
-    """A file of a head that scans are simulated from."""
+    """Path of a file of a head from which scans are simulated."""
     return f"{SOURCE}/heads/{{head}}_{part}.nii.gz"
 
 
@@ -67,15 +68,15 @@ def head_file(part: str) -> str:
 
 TASK = f"{COHORT}/{{task}}"
 SPLIT = f"{TASK}/splits/{{split}}"
-# Scores of the voxelwise t of a split's training scans, which looks at no network.
+# Localisation scores of the voxelwise t of a split's training scans, which needs no network.
 DIFFERENCE = f"{SPLIT}_group_difference_localisation.tsv"
 BASELINE = f"{TASK}/baselines/{{baseline}}"
 AREA_MEANS = f"{TASK}/baselines/areas.tsv"
 NETWORK = f"{TASK}/{{model}}"
 RUN = f"{NETWORK}/{{split}}/seed-{{seed}}"
-# In the folder of a training itself: TensorBoard calls a run by its folder.
+# In the folder of the training: TensorBoard names a run by its folder.
 EVENTS = f"{RUN}/events.out.tfevents.training"
-# Networks of all seeds of a split, or of all folds, whose average heatmaps are compared.
+# Comparison of the average heatmaps of the networks of all seeds of a split, or of all folds.
 SEVERAL = f"{NETWORK}/{{several}}"
 OF_FOLDS = "folds"
 METHOD = f"{RUN}/{{method}}"
@@ -99,21 +100,21 @@ REPORT = f"{RESULTS}/report.html"
 
 
 def log(rule: str, *parts: str) -> str:
-    """The log of a rule's job, by what tells its jobs apart."""
+    """Path of the log of a rule's job; ``parts`` distinguish its jobs."""
     return f"logs/{'/'.join([rule, *parts])}.log"
 
 
 def benchmark(rule: str, *parts: str) -> str:
-    """Time and memory of a rule's job."""
+    """Path of the table with time and memory of a rule's job."""
     return f"results/benchmarks/{'/'.join([rule, *parts])}.tsv"
 
 
-# What tells a rule's jobs apart: of scans, and of splits. Names of networks come before the split.
+# Parts of paths that distinguish the jobs of a rule: for scans here, for splits in of_split.
 OF_SCAN = ("{cohort}", SCAN_ENTITIES)
 
 
 def of_split(*further: str) -> tuple[str, ...]:
-    """What tells jobs of splits apart, and what else does."""
+    """Parts of paths that distinguish jobs of splits; further parts come before the split."""
     return ("{cohort}", "{task}", *further, "{split}")
 
 
@@ -143,12 +144,12 @@ def constraints() -> dict[str, str]:
 
 
 def figures(*names: str) -> list[str]:
-    """The files of figures: for screens, and as vectors for print."""
+    """Paths of figures: PNG for screens and PDF for print."""
     return [f"{name}.{kind}" for name in names for kind in ("png", "pdf")]
 
 
 def fill(pattern: str, wildcards: object, **more: object) -> str:
-    """A pattern with the values of wildcards, and of ``more`` before these."""
+    """Path from a pattern; values in ``more`` precede those of the wildcards."""
     values = {name: more[name] for name in more if name in _names(pattern)}
     for name in _names(pattern) - values.keys():
         values[name] = _value(wildcards, name)
@@ -156,7 +157,7 @@ def fill(pattern: str, wildcards: object, **more: object) -> str:
 
 
 def each(pattern: str, wildcards: object = None, **lists: Iterable[Any]) -> list[str]:
-    """A path for every combination of the lists' values, the last list running fastest."""
+    """Paths for every combination of the lists' values; the last list varies fastest."""
     names = [name for name in lists if name in _names(pattern)]
     return [
         fill(pattern, wildcards, **dict(zip(names, values, strict=True)))

@@ -1,4 +1,4 @@
-"""The explanation methods of a run: which apply to which network, and their options."""
+"""The explanation methods of a run, the networks to which they apply, and their options."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from voxplain.relevance import METHODS
 from voxplain_workflow.planning.settings import sort_keys
 
 SUMMARY = "summary"
-# Methods that look at a network; the summary looks at their heatmaps.
+# Methods that need a network; the summary combines their heatmaps.
 EXPLAINING = tuple(name for name in METHODS if name != SUMMARY)
 
 
@@ -19,27 +19,27 @@ class Methods:
     Parameters
     ----------
     settings
-        Completed, of the whole run.
+        Completed settings of the whole run.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._settings = settings
 
     def of(self, model: str | None = None) -> list[str]:
-        """Those that apply to a network; all of them where it is not known.
+        """Names of the methods that apply to a network; of all methods if it is unknown.
 
-        The summary needs another method that applies.
+        The summary is dropped if no other method applies.
         """
         applies = {name: METHODS[name].models for name in self._settings["heatmaps"]["methods"]}
-        found = [
+        names = [
             name
             for name, models in applies.items()
             if model is None or not models or model in models
         ]
-        return found if self._summarised(found) else [name for name in found if name != SUMMARY]
+        return names if self._summarised(names) else [name for name in names if name != SUMMARY]
 
     def summarised(self, model: str | None = None) -> list[str]:
-        """Those that the summary puts together."""
+        """Names of the methods that the summary combines."""
         return self._summarised(self.of(model))
 
     def _summarised(self, methods: Sequence[str]) -> list[str]:
@@ -47,23 +47,23 @@ class Methods:
         return [n for n in methods if n != SUMMARY and (chosen == "all" or n in chosen)]
 
     def randomised(self, model: str) -> list[str]:
-        """Those whose heatmaps are made again while the network's layers are randomised."""
+        """Names of the methods that explain the network while its layers are randomised."""
         chosen = self._settings["faithfulness"]["randomise"]
-        looking = [name for name in self.of(model) if name != SUMMARY]
-        return [name for name in looking if chosen == "all" or name in chosen]
+        explaining = [name for name in self.of(model) if name != SUMMARY]
+        return [name for name in explaining if chosen == "all" or name in chosen]
 
     def layer_of(self, model: str) -> str:
-        """The name of the layer that is read of a network, or ``auto``."""
+        """Name of the network layer that CAM methods use, or ``auto``."""
         layer = self._settings["cam"]["layer"]
         return layer.get(model, "auto") if isinstance(layer, Mapping) else layer
 
     def options(self, method: str, model: str | None = None) -> dict[str, Any]:
-        """Keywords of :func:`voxplain.relevance.explain`, without masks and labels.
+        """Keyword arguments of :func:`voxplain.relevance.explain`, without masks and labels.
 
         Parameters
         ----------
         model
-            None where the network is known to the job only.
+            None if only the job knows the network.
         """
         if method == "occlusion":
             cube = self._settings["occlusion"]
@@ -79,7 +79,7 @@ class Methods:
             options["composite"] = self._settings["lrp"]["composite"]
         if "placement" in known:
             options["placement"] = self._settings["cam"]["placement"]
-        # A layer's name is checked and completed where the network is known.
+        # The name of a layer is checked and completed once the network is known.
         if "layer" in known:
             named = self._settings["cam"]["layer"] if model is None else self.layer_of(model)
             options["layer"] = named

@@ -1,4 +1,4 @@
-"""The networks of a run: how each is built and trained."""
+"""The networks of a run: their architectures and training recipes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from voxplain.models.shapes import Plan as Shapes
 from voxplain_workflow.naming import naming
 
 _RECIPE = [field.name for field in dataclasses.fields(Recipe)]
-# Memory in MB of a training at 1 mm on a CPU, which holds a whole batch of activations: one half
-# more than what a step takes at 2 mm, times eight (VoxResNet: 3.4 GB).
+# Memory in MB of a training at 1 mm on a CPU, which holds the activations of a whole batch: 1.5
+# times the memory of a step at 2 mm, times eight (VoxResNet: 3.4 GB).
 _MB_AT_1_MM = {"rieke": 8000, "voxcnn": 16000}
-_MB_OF_OTHERS = 40000
+_DEFAULT_MB_AT_1_MM = 40000
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,13 @@ class Network:
     Attributes
     ----------
     name
-        Its key of :data:`voxplain.models.MODELS`.
+        Key in :data:`voxplain.models.MODELS`.
     options
-        Of its architecture.
+        Options of the architecture.
     recipe
-        How it is trained.
+        Settings of the training.
     shapes
-        Its label, and its layers with the shape of their outputs.
+        Label of the network, and its layers with the shapes of their outputs.
     """
 
     name: str
@@ -41,19 +41,19 @@ class Network:
 
     @property
     def label(self) -> str:
-        """What tables and figures call it."""
+        """Name of the network in tables and figures."""
         return self.shapes.label
 
     @property
     def mb_at_1_mm(self) -> int:
-        """Memory in MB of its training at 1 mm on a CPU."""
-        return _MB_AT_1_MM.get(self.name, _MB_OF_OTHERS)
+        """Memory in MB of a training at 1 mm on a CPU."""
+        return _MB_AT_1_MM.get(self.name, _DEFAULT_MB_AT_1_MM)
 
 
 def plan_networks(
     models: Mapping[str, Mapping[str, Any]], grid_shape: Sequence[int]
 ) -> dict[str, Network]:
-    """Name to network, of the section ``models``.
+    """Name to network, for the section ``models``.
 
     Parameters
     ----------

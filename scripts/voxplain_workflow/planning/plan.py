@@ -1,6 +1,7 @@
-"""What a run will make, known from settings, tables and the names of folders alone.
+"""The plan of a run, made from settings, tables and the names of folders alone.
 
-Nothing here imports Snakemake, torch or pandas: every job of a cluster builds the plan again.
+This module imports neither Snakemake nor torch nor pandas: every cluster job builds the plan
+again.
 """
 
 from __future__ import annotations
@@ -41,16 +42,16 @@ class Plan:
     cohorts
         Name to cohort.
     tasks
-        Name (``AD-NC``) to its classes, the disease first.
+        Name (``AD-NC``) to classes, the disease first.
     networks
-        Name to network; empty where nothing is trained.
+        Name to network; empty if nothing is trained.
     splits
-        Cohort, task and name to split; without splits where there is nothing to train.
+        Cohort, task and name to split; without splits if nothing is trained.
     fault
-        What is wrong with networks, splits or the device, so that scans can be preprocessed and
-        nothing can be trained. ``networks`` and ``splits`` then raise it.
+        Error in networks, splits or the device: scans can be preprocessed, but nothing can be
+        trained. ``networks`` and ``splits`` then raise it.
     local
-        Whether jobs run on this machine, which then needs the GPU that is asked for.
+        Whether jobs run on this machine, which then needs the configured device.
     """
 
     settings: Mapping[str, Any]
@@ -68,9 +69,9 @@ class Plan:
         Parameters
         ----------
         config
-            As the user wrote it, the defaults left out.
+            Configuration as the user wrote it, without defaults.
         local
-            Whether jobs run on this machine. (On a cluster the job's own node is asked.)
+            Whether jobs run on this machine. (On a cluster each job checks its node.)
 
         Raises
         ------
@@ -89,9 +90,9 @@ class Plan:
             splits = _plan_splits(settings, cohorts, tasks)
             if local:
                 checks.check_device(settings["device"])
-        except SetupFault as found:
+        except SetupFault as error:
             # Snakemake prints any other error of an input function with a traceback.
-            fault = SystemExit(str(found))
+            fault = SystemExit(str(error))
             networks = splits = Faulty(fault)
         else:
             fault = None
@@ -109,7 +110,7 @@ class Plan:
 
     @cached_property
     def runs(self) -> Runs:
-        """What is trained, explained and compared; raises ``fault``."""
+        """All trainings, explanations and comparisons; raises ``fault``."""
         return Runs(self)
 
     @property
@@ -123,18 +124,18 @@ class Plan:
         return [name for name in self.settings["models"] if chosen == "all" or name in chosen]
 
     def tested_cohort(self, cohort: str, split: Split) -> Cohort:
-        """The cohort of a split's test scans: its own but in an external test."""
+        """The cohort of a split's test scans: another cohort in an external test."""
         return self.cohorts[split.test_cohort or cohort]
 
 
 def _takes_part(name: str, settings: Mapping[str, Any]) -> bool:
-    """Whether a cohort is trained or tested on, not only preprocessed or applied to."""
+    """Whether networks are trained or tested on a cohort."""
     tested = {pair["test"] for pair in settings["splits"]["external"]}
     return settings["cohorts"][name]["train"] or name in tested
 
 
 def _read_cohort(name: str, settings: Mapping[str, Any]) -> Cohort:
-    """A cohort, or a refusal by the keys of its section."""
+    """Read a cohort; errors name the keys of its section."""
     section = f"cohorts.{name}"
     keys = {
         "table": f"{section}.table",
@@ -174,15 +175,15 @@ def _plan_splits(
     cohorts: Mapping[str, Cohort],
     tasks: Mapping[str, Sequence[str]],
 ) -> dict[str, dict[str, dict[str, Split]]]:
-    found: dict[str, dict[str, dict[str, Split]]] = {}
+    splits: dict[str, dict[str, dict[str, Split]]] = {}
     for name, cohort in cohorts.items():
-        found[name] = {}
+        splits[name] = {}
         for task, classes in tasks.items():
-            found[name][task] = {}
+            splits[name][task] = {}
             if len(classes) == 1 or not cohort.settings["train"]:
                 continue  # such a cohort is only preprocessed
             try:
-                found[name][task] = split_cohort(cohort, cohorts, classes, settings["splits"])
+                splits[name][task] = split_cohort(cohort, cohorts, classes, settings["splits"])
             except SetupFault as fault:
                 raise SetupFault(f"{fault} (cohort {name}, task {task})") from None
-    return found
+    return splits

@@ -1,4 +1,4 @@
-"""Presets of a simulated cohort: the defaults that belong to what the simulation is for."""
+"""Presets of a simulated cohort: defaults for each purpose of a simulation."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ _CORTEX = [
     *("Paracentral_Lobule", "Heschl", "Temporal_Sup", "Temporal_Pole_Sup", "Temporal_Mid"),
     *("Temporal_Pole_Mid", "Temporal_Inf"),
 ]
-_ILL, _WELL = [0.7, 1.0], [0, 0]
-# What differs from the schema's own defaults, which are those of temporal. The severity is that of
-# the group AD; of all others it is 0.
+_DISEASE, _NO_DISEASE = [0.7, 1.0], [0, 0]
+# Differences from the defaults of the schema, which are those of temporal. The severity is that of
+# the group AD; all other groups have severity 0.
 _PRESETS: dict[str, dict[str, Any]] = {
-    "temporal": {"severity": _ILL},
-    "hippocampal": {"severity": _ILL, "atrophy": {"areas": ["Hippocampus"]}},
-    "diffuse_cortex": {"severity": _ILL, "atrophy": {"areas": _CORTEX, "max_loss": 0.15}},
-    "null": {"severity": _WELL},
-    "confound": {"severity": _WELL, "shortcut": {"kind": "scanner"}},
+    "temporal": {"severity": _DISEASE},
+    "hippocampal": {"severity": _DISEASE, "atrophy": {"areas": ["Hippocampus"]}},
+    "diffuse_cortex": {"severity": _DISEASE, "atrophy": {"areas": _CORTEX, "max_loss": 0.15}},
+    "null": {"severity": _NO_DISEASE},
+    "confound": {"severity": _NO_DISEASE, "shortcut": {"kind": "scanner"}},
 }
 _DEFAULT = "temporal"
 
 
 def fill_preset(simulation: Any, groups: Mapping[str, Mapping[str, Any]]) -> None:
-    """Fill a simulation in place with its preset's defaults; what is written there stays.
+    """Fill a simulation in place with the defaults of its preset, without overwriting values.
 
-    What has another form than it should is left for the schema to refuse.
+    Values of a wrong type stay as they are; the schema refuses them later.
 
     Parameters
     ----------
     simulation
         A cohort's ``simulation`` as the user wrote it.
     groups
-        The schema's default groups, for who names none.
+        Default groups of the schema, for simulations without groups.
     """
     if not isinstance(simulation, dict):
         return
     if "preset" in simulation and simulation["preset"] is None:
-        simulation["preset"] = "null"  # as YAML reads the bare word
+        simulation["preset"] = "null"  # YAML reads the bare word null as None
     preset = _PRESETS.get(str(simulation.get("preset", _DEFAULT)))
     if preset is None:
         return
-    patients = {name: {"patients": told["patients"]} for name, told in groups.items()}
+    patients = {name: {"patients": group["patients"]} for name, group in groups.items()}
     written = simulation.setdefault("groups", patients)
-    for name, told in written.items() if isinstance(written, dict) else ():
-        if isinstance(told, dict):
-            told.setdefault("severity", list(preset["severity"] if name == "AD" else _WELL))
+    for name, group in written.items() if isinstance(written, dict) else ():
+        if isinstance(group, dict):
+            group.setdefault("severity", list(preset["severity"] if name == "AD" else _NO_DISEASE))
     for section in ("atrophy", "shortcut"):
         written = simulation.setdefault(section, {})
         if isinstance(written, dict):

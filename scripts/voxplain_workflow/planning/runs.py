@@ -1,6 +1,6 @@
-"""What is trained, explained and compared: the one enumeration of a run.
+"""All tasks, trainings and heatmaps of a run, enumerated in one place.
 
-Targets, the inputs of pages, and the counts of the estimate all derive from it.
+Targets, the inputs of pages, and the counts of the estimate all derive from this enumeration.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from voxplain_workflow.planning.cohorts import Cohort
     from voxplain_workflow.planning.plan import Plan
 
-# Table of a network's heatmaps to the figures that are drawn with it.
+# Table of a network's heatmaps to the figures of the same job.
 _COMPARED = {
     "distances": ("mean_maps", "distances", "area_distribution"),
     "localisation": ("localisation", "precision_recall"),
@@ -37,15 +37,15 @@ class TaskRun:
     classes
         The disease first.
     splits
-        All of them, in the order in which they are made.
+        All splits, in the order in which they are made.
     explained
-        Those whose test scans get heatmaps.
+        Splits whose test scans get heatmaps.
     models
-        The networks that are trained.
+        Names of the networks that are trained.
     baselines
-        What tells the classes apart without a network.
+        Names of the baselines, which classify without a network.
     people
-        Cohort, image, age and sex of the scans in its splits; None where a table has none.
+        Cohort, image, age and sex of the scans in the splits; None if not in the table.
     """
 
     cohort: Cohort
@@ -59,22 +59,22 @@ class TaskRun:
 
     @property
     def wildcards(self) -> dict[str, str]:
-        """Of its files."""
+        """Wildcards of the paths of its files."""
         return {"cohort": self.cohort.name, "task": self.task}
 
     @property
     def folder(self) -> str:
-        """Where its results lie."""
+        """Folder of the results."""
         return layout.TASK.format(**self.wildcards)
 
     @property
     def folds(self) -> list[Split]:
-        """The splits of its cross-validation."""
+        """The splits of the cross-validation."""
         return [split for split in self.splits if split.is_fold]
 
     @property
     def explained_folds(self) -> list[Split]:
-        """Those of them whose test scans get heatmaps."""
+        """The folds whose test scans get heatmaps."""
         return [split for split in self.explained if split.is_fold]
 
 
@@ -87,11 +87,11 @@ class NetworkRun:
     of_task
         The task.
     model, label
-        Its key of :data:`voxplain.models.MODELS`, and what tables and figures call it.
+        Key in :data:`voxplain.models.MODELS`, and name in tables and figures.
     methods
         The explanation methods that apply to it.
     seeds
-        Of its trainings.
+        Seeds of the trainings.
     """
 
     of_task: TaskRun
@@ -102,25 +102,28 @@ class NetworkRun:
 
     @property
     def wildcards(self) -> dict[str, str]:
-        """Of its files."""
+        """Wildcards of the paths of its files."""
         return {**self.of_task.wildcards, "model": self.model}
 
     @property
     def folder(self) -> str:
-        """Where its results lie."""
+        """Folder of the results."""
         return layout.NETWORK.format(**self.wildcards)
 
     @property
     def explained(self) -> Sequence[Split]:
-        """The splits whose test scans get heatmaps of it."""
+        """The splits whose test scans get heatmaps of this network."""
         return self.of_task.explained if self.methods else ()
 
     @property
     def several(self) -> list[str]:
-        """Whose average heatmaps are compared: splits with several seeds, or the folds."""
-        found = [split.name for split in self.explained] if len(self.seeds) > 1 else []
+        """Names of splits with several seeds, and ``folds`` if there are several of them.
+
+        The average heatmaps of the networks in each of these are compared.
+        """
+        names = [split.name for split in self.explained] if len(self.seeds) > 1 else []
         several_folds = self.methods and len(self.of_task.explained_folds) > 1
-        return found + [layout.OF_FOLDS] * bool(several_folds)
+        return names + [layout.OF_FOLDS] * bool(several_folds)
 
 
 @dataclass(frozen=True)
@@ -133,12 +136,12 @@ class Training:
 
     @property
     def wildcards(self) -> dict[str, Any]:
-        """Of its files."""
+        """Wildcards of the paths of its files."""
         return {**self.network.wildcards, "split": self.split.name, "seed": self.seed}
 
     @property
     def folder(self) -> str:
-        """Where its results lie."""
+        """Folder of the results."""
         return layout.RUN.format(**self.wildcards)
 
 
@@ -149,12 +152,12 @@ class Explained(Training):
     Attributes
     ----------
     with_truth
-        The test scans of which it is known what was changed.
+        Test scans with ground truth.
     changed, forgetting
-        The test scans whose areas are deleted and inserted, and those that are explained again
-        while the layers are randomised.
+        Test scans whose areas are deleted and inserted, and test scans that are explained again
+        while the layers of the network are randomised.
     randomised
-        The methods that explain these.
+        Methods that explain the scans of ``forgetting``.
     """
 
     with_truth: Sequence[str]
@@ -164,16 +167,16 @@ class Explained(Training):
 
     @property
     def tables(self) -> dict[str, tuple[str, ...]]:
-        """The tables that compare its methods, each to the figures that are drawn with it."""
-        found: dict[str, tuple[str, ...]] = dict(_COMPARED)
+        """Name of each table that compares the methods, to the names of its figures."""
+        tables: dict[str, tuple[str, ...]] = dict(_COMPARED)
         if self.changed:
-            found["faithfulness"] = ("faithfulness",)
+            tables["faithfulness"] = ("faithfulness",)
         if self.forgetting:
-            found["randomisation"] = ("randomisation",)
-        return found
+            tables["randomisation"] = ("randomisation",)
+        return tables
 
     def as_dict(self) -> dict[str, Any]:
-        """For the pages that show it."""
+        """The run as parameters for the scripts of pages."""
         task = self.network.of_task
         return {
             **task.wildcards,
@@ -213,11 +216,11 @@ class Runs:
 
     def _task(self, cohort: Cohort, task: str, splits: Sequence[Split]) -> TaskRun:
         classes = self._plan.tasks[task]
-        others = {split.test_cohort for split in splits} - {"", cohort.name}
-        own = cohort.people(classes)
-        tested = [self._plan.cohorts[name].people(classes) for name in sorted(others)]
-        # Without age and sex where the cohort's table has neither of anybody.
-        known = any(age is not None or male is not None for *_, age, male in own)
+        test_cohorts = {split.test_cohort for split in splits} - {"", cohort.name}
+        people = cohort.people(classes)
+        tested = [self._plan.cohorts[name].people(classes) for name in sorted(test_cohorts)]
+        # The baseline of age and sex needs at least one of them in the table of the cohort.
+        known = any(age is not None or male is not None for *_, age, male in people)
         chosen = self._plan.settings["evaluation"]["baselines"]
         return TaskRun(
             cohort=cohort,
@@ -227,7 +230,7 @@ class Runs:
             explained=[split for split in splits if self._is_explained(cohort.name, split)],
             models=self._plan.models_of(cohort.name),
             baselines=[name for name in chosen if known or name != AGE_SEX],
-            people=[person for people in (own, *tested) for person in people],
+            people=[person for group in (people, *tested) for person in group],
         )
 
     def _networks(self, task: TaskRun) -> Iterator[NetworkRun]:
@@ -289,27 +292,27 @@ class Runs:
         return [image for image in split.test if tested.has_truth(image)]
 
     def first_scans(self, task: TaskRun, split: Split, key: str) -> list[str]:
-        """As many test scans as a key of ``faithfulness`` says, of the classes in turn."""
+        """The first test scans, from the classes in turn; ``faithfulness[key]`` is their number."""
         tested = self._plan.tested_cohort(task.cohort.name, split)
         count = self._plan.settings["faithfulness"][key]
         return choose_first(split, tested, task.classes, count)
 
     def chunks(self, split: Split, holding: Sequence[str] | None = None) -> list[int]:
-        """The numbers of a split's chunks of test scans; of those that hold some scans."""
+        """Numbers of a split's chunks of test scans, or only of those with scans of ``holding``."""
         size = self._plan.settings["heatmaps"]["chunk_size"]
         return chunk_numbers(split.test, size, holding)
 
     @cached_property
     def twinned(self) -> dict[str, set[str]]:
-        """Cohort to the scans that are made once more as healthy twins: explained diseased ones."""
-        found: dict[str, set[str]] = {}
+        """Cohort to its explained scans with ground truth: those that need a healthy twin."""
+        twinned: dict[str, set[str]] = {}
         if self._plan.settings["localisation"]["residual"]:
             for task in self.tasks:
                 for split in task.explained:
                     tested = split.test_cohort or task.cohort.name
                     images = self.with_truth(task.cohort.name, split)
-                    found.setdefault(tested, set()).update(images)
-        return found
+                    twinned.setdefault(tested, set()).update(images)
+        return twinned
 
     @property
     def baselines(self) -> list[dict[str, str]]:
@@ -321,7 +324,7 @@ class Runs:
         ]
 
     def first_explained(self, with_truth: bool = False) -> list[Explained]:
-        """The first explained training of each network; if asked, the first that has a truth."""
+        """The first explained training of each network, or the first with ground truth."""
         first: dict[str, Explained] = {}
         for run in self.explained:
             if run.with_truth or not with_truth:
@@ -330,7 +333,7 @@ class Runs:
 
 
 def retrained_folders(networks: Sequence[NetworkRun]) -> list[str]:
-    """Where networks that were trained several times are compared."""
+    """Folders with the comparisons of networks that were trained several times."""
     return [
         layout.fill(layout.SEVERAL, network.wildcards, several=several)
         for network in networks

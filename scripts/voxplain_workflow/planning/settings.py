@@ -1,4 +1,4 @@
-"""Reading the configuration strictly: known keys only, right types, every default filled in."""
+"""Strict reading of the configuration: known keys, right types, every default filled in."""
 
 from __future__ import annotations
 
@@ -41,27 +41,27 @@ _TYPES = {
 # The keys of a cohort that belong to some sources only.
 _OF_SCANS = ("table", "images", "columns", "diagnosis_words", "images_are")
 _KEYS_OF_SOURCE = {
-    "simulated": {"required": (), "own": ("simulation",)},
-    "adni": {"required": ("table", "images"), "own": _OF_SCANS},
-    "bids": {"required": ("images",), "own": (*_OF_SCANS, "files")},
+    "simulated": {"required": (), "allowed": ("simulation",)},
+    "adni": {"required": ("table", "images"), "allowed": _OF_SCANS},
+    "bids": {"required": ("images",), "allowed": (*_OF_SCANS, "files")},
 }
-# What such a key is where nothing was written.
+# Values of such a key that count as not set.
 _UNSET = (None, {}, "", "heads", "auto")
 
 
 def read_schema(path: str | Path) -> dict[str, Any]:
-    """Read the configuration's JSON schema, written as YAML, and fill in what is registered.
+    """Read the JSON schema of the configuration from YAML, and fill in the registries' entries.
 
     Names of methods and networks, and the networks' recipes, stand in
     :data:`voxplain.relevance.METHODS` and :data:`voxplain.models.MODELS` alone.
     """
-    # A large file that is read at every start; PyYAML's own parser takes ten times as long as
-    # libyaml's, which not every build of it has.
+    # The file is large and read at every start. The parser of libyaml is ten times faster than
+    # that of PyYAML, but not every build of PyYAML has it.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     schema = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=loader)
     names = {
         "method": list(METHODS),
-        # The summary looks at no network.
+        # The summary uses no network.
         "explaining_method": [name for name in METHODS if name != "summary"],
         "model": list(MODELS),
     }
@@ -75,7 +75,7 @@ def read_schema(path: str | Path) -> dict[str, Any]:
 
 
 def _fill_names(described: Any, names: Mapping[str, list[str]]) -> None:
-    """Put the names of what is registered where the schema refers to them, in place."""
+    """Replace references to registries in the schema by the registered names, in place."""
     if isinstance(described, list):
         for child in described:
             _fill_names(child, names)
@@ -89,7 +89,7 @@ def _fill_names(described: Any, names: Mapping[str, list[str]]) -> None:
 
 
 def _describe_network(model: Model, described: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema of a network's settings: its own options, and its recipe as the paper has it."""
+    """Schema of a network's settings: its options, and its recipe with the paper's defaults."""
     recipe = {
         key: {"$ref": f"#/$defs/{key}", "default": value}
         for key, value in dataclasses.asdict(model.recipe).items()
@@ -109,9 +109,9 @@ def complete_settings(config: Mapping[str, Any], schema: Mapping[str, Any]) -> d
     Parameters
     ----------
     config
-        As read from the user's file.
+        Content of the user's file.
     schema
-        Of the configuration, see :func:`read_schema`.
+        Schema of the configuration, see :func:`read_schema`.
 
     Raises
     ------
@@ -122,11 +122,13 @@ def complete_settings(config: Mapping[str, Any], schema: Mapping[str, Any]) -> d
     _refuse_odd_values(settings)
     models = settings.get("models")
     if isinstance(models, dict):
-        # YAML reads a name with nothing behind its colon as None: the network as in its paper.
-        settings["models"] = {name: {} if told is None else told for name, told in models.items()}
+        # YAML reads a name without options as None: the network with the defaults of its paper.
+        settings["models"] = {
+            name: {} if options is None else options for name, options in models.items()
+        }
     _fill_presets(settings, schema)
     _fill_defaults(settings, schema, schema)
-    _refuse_odd_values(settings)  # a default of 1.0 is the 1 that somebody writes: no change
+    _refuse_odd_values(settings)  # makes a default of 1.0 equal to a user's 1
     problems = list(_problems(settings, schema))
     if problems:
         raise SetupFault("\n".join(dict.fromkeys(problems)))
@@ -134,14 +136,14 @@ def complete_settings(config: Mapping[str, Any], schema: Mapping[str, Any]) -> d
 
 
 def _unshared(value: Any) -> Any:
-    """A copy in which no two keys hold one mapping, as they do where YAML has anchors."""
+    """A deep copy in which keys share no mappings (YAML anchors make keys share them)."""
     if isinstance(value, Mapping):
         return {key: _unshared(child) for key, child in value.items()}
     return [_unshared(child) for child in value] if isinstance(value, list) else value
 
 
 def _refuse_odd_values(value: Any, path: str = "") -> None:
-    """Refuse what YAML reads but no key means; take 2.0 for the whole number it is."""
+    """Refuse keys that are not text and numbers that are not finite; replace 2.0 by 2."""
     items = value.items() if isinstance(value, dict) else enumerate(value)
     for key, child in list(items):
         where = f"{path}{key}"
@@ -158,7 +160,7 @@ def _refuse_odd_values(value: Any, path: str = "") -> None:
 
 
 def _fill_presets(settings: dict[str, Any], schema: Mapping[str, Any]) -> None:
-    """Fill each simulated cohort with its preset's defaults, which come before the schema's."""
+    """Fill simulated cohorts with the defaults of their presets, before those of the schema."""
     simulation = schema["$defs"]["cohort"]["properties"]["simulation"]["properties"]
     cohorts = settings.get("cohorts")
     for cohort in cohorts.values() if isinstance(cohorts, dict) else ():
@@ -168,7 +170,7 @@ def _fill_presets(settings: dict[str, Any], schema: Mapping[str, Any]) -> None:
 
 
 def _fill_defaults(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) -> None:
-    """Add what a mapping lacks, in place, through nested mappings and references."""
+    """Add missing defaults to a mapping in place, also in nested mappings and references."""
     schema = _resolved(schema, root)
     if not isinstance(value, dict):
         return
@@ -178,14 +180,14 @@ def _fill_defaults(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any
             value[key] = _unshared(described["default"])
         if key in value:
             _fill_defaults(value[key], described, root)
-    others = schema.get("additionalProperties")
-    if isinstance(others, Mapping):
+    additional = schema.get("additionalProperties")
+    if isinstance(additional, Mapping):
         for key in value.keys() - schema.get("properties", {}).keys():
-            _fill_defaults(value[key], others, root)
+            _fill_defaults(value[key], additional, root)
 
 
 def _resolved(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The schema that a ``$ref: "#/$defs/name"`` stands for, with what stands beside it."""
+    """The schema that ``$ref: "#/$defs/name"`` refers to, merged with the keys beside it."""
     if "$ref" not in schema:
         return schema
     name = schema["$ref"].rsplit("/", 1)[1]
@@ -212,12 +214,12 @@ def _source_problems(name: str, cohort: Mapping[str, Any]) -> Iterator[str]:
             yield f"config: cohorts.{name}.{key} is missing; source {source} needs it"
     owners: dict[str, list[str]] = {}
     for other, keys in _KEYS_OF_SOURCE.items():
-        for key in keys["own"]:
+        for key in keys["allowed"]:
             owners.setdefault(key, []).append(other)
-    for key, others in owners.items():
-        if source not in others and cohort.get(key) not in _UNSET:
-            told = " or ".join(others)
-            yield f"config: cohorts.{name}.{key} is for source {told}, not {source}; remove it"
+    for key, sources in owners.items():
+        if source not in sources and cohort.get(key) not in _UNSET:
+            allowed = " or ".join(sources)
+            yield f"config: cohorts.{name}.{key} is for source {allowed}, not {source}; remove it"
     if source == "bids" and isinstance(cohort.get("images"), list):
         yield f"config: cohorts.{name}.images is a list; source bids takes one dataset's folder"
     if isinstance(cohort.get("simulation"), Mapping):
@@ -225,18 +227,18 @@ def _source_problems(name: str, cohort: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _simulation_problems(where: str, simulation: Mapping[str, Any]) -> Iterator[str]:
-    """Ranges that run backwards, visits out of their order, effects where there are to be none."""
+    """Messages on descending ranges, visits out of order, and effects that the preset excludes."""
     ranges = {"age": simulation.get("age")}
     ranges["scanner.voxel_size_mm"] = _get(simulation, "scanner", "voxel_size_mm")
     groups = simulation.get("groups")
-    for group, told in groups.items() if isinstance(groups, Mapping) else ():
-        ranges[f"groups.{group}.severity"] = _get({"told": told}, "told", "severity")
+    for group in groups if isinstance(groups, Mapping) else ():
+        ranges[f"groups.{group}.severity"] = _get(groups, group, "severity")
     for key, pair in ranges.items():
         try:
             low, high = pair
             backwards = low > high
         except (TypeError, ValueError):
-            continue  # the schema says what is wrong with it
+            continue  # the schema reports this value
         if backwards:
             yield f"config: {where}.{key} is {pair}; allowed: the lower number first"
     yield from _effect_problems(where, simulation)
@@ -252,12 +254,12 @@ def _simulation_problems(where: str, simulation: Mapping[str, Any]) -> Iterator[
 
 
 def _effect_problems(where: str, simulation: Mapping[str, Any]) -> Iterator[str]:
-    """Effects under the preset that has none, and a shortcut that nobody carries."""
+    """Messages on effects under the preset ``null``, and on a shortcut in no group."""
     groups, kind = simulation.get("groups"), _get(simulation, "shortcut", "kind")
     groups = groups if isinstance(groups, Mapping) else {}
-    severities = [_get({"told": told}, "told", "severity") for told in groups.values()]
-    asked = simulation.get("preset") in ("hippocampal", "diffuse_cortex")
-    if asked and severities and all(severity == [0, 0] for severity in severities):
+    severities = [_get(groups, group, "severity") for group in groups]
+    with_disease = simulation.get("preset") in ("hippocampal", "diffuse_cortex")
+    if with_disease and severities and all(severity == [0, 0] for severity in severities):
         yield (
             f"config: {where}.preset is {simulation['preset']}, but nobody is ill: presets make "
             "group AD ill; give another group a severity above 0"
@@ -267,14 +269,14 @@ def _effect_problems(where: str, simulation: Mapping[str, Any]) -> Iterator[str]
         yield f"config: {where}.shortcut.area is {area}, on both sides; allowed: {area}_L, {area}_R"
     if simulation.get("preset") == "null":
         why = "the preset null has no effect at all; remove the key, or choose another preset"
-        for group, told in groups.items():
-            severity = _get({"told": told}, "told", "severity")
+        for group in groups:
+            severity = _get(groups, group, "severity")
             if severity not in (None, [0, 0]):
                 yield f"config: {where}.groups.{group}.severity is {severity}, but {why}"
         if kind not in (None, "none"):
             yield f"config: {where}.shortcut.kind is {kind!r}, but {why}"
     group = _get(simulation, "shortcut", "group")
-    converts = any(_get({"told": told}, "told", "converts") for told in groups.values())
+    converts = any(_get(groups, name, "converts") for name in groups)
     carried = group in groups or (group == "AD" and converts)
     if kind in ("mark", "scanner") and groups and not carried:
         yield (
@@ -303,8 +305,8 @@ def _in_words(error: jsonschema.ValidationError) -> Iterator[str]:
         missing = [key for key in error.validator_value if key not in error.instance]
         for key in missing:
             described = error.schema.get("properties", {}).get(key, {}).get("description", "")
-            told = f" ({described.split('. ')[0].strip()})" if described else ""
-            yield f"config: {f'{where}.' if where else ''}{key} is missing{told}"
+            hint = f" ({described.split('. ')[0].strip()})" if described else ""
+            yield f"config: {f'{where}.' if where else ''}{key} is missing{hint}"
     elif "propertyNames" in error.schema_path:
         yield f"config: {error.instance!r} cannot be a key of {where}; {_allowed_name(error)}"
     else:
@@ -319,8 +321,8 @@ def _allowed(error: jsonschema.ValidationError) -> str:
     if error.validator == "type":
         numeric = error.validator_value in ("number", "integer")
         hint = _as_number(error.instance) if numeric and isinstance(error.instance, str) else ""
-        told = "a mapping of keys" if error.validator_value == "object" else error.validator_value
-        return f"{told}{hint and f'; {hint}'}"
+        wanted = "a mapping of keys" if error.validator_value == "object" else error.validator_value
+        return f"{wanted}{hint and f'; {hint}'}"
     if error.validator == "oneOf":
         return ", or ".join(map(_in_short, error.validator_value))
     if error.validator not in _BOUNDS:
@@ -329,7 +331,7 @@ def _allowed(error: jsonschema.ValidationError) -> str:
 
 
 def _as_number(text: str) -> str:
-    """How to write a number that YAML takes for text; empty if it is none."""
+    """How to write a number that YAML reads as text; empty if the text is not a number."""
     parts = re.fullmatch(r"([+-]?)(\d*)(\.?)(\d*)(?:[eE]([+-]?)(\d+))?", text.strip())
     if not parts or not (parts[2] or parts[4]):
         return ""
@@ -341,21 +343,21 @@ def _as_number(text: str) -> str:
 
 
 def _in_short(schema: Mapping[str, Any]) -> str:
-    """What one branch of a choice allows: ``a whole number of at least 2``."""
+    """Values that one branch of a choice allows: ``a whole number of at least 2``."""
     if "const" in schema or "enum" in schema:
         return ", ".join(map(str, schema.get("enum", [schema.get("const")])))
-    told = _TYPES[schema["type"]]
+    text = _TYPES[schema["type"]]
     bounds = [form.format(schema[key]) for key, form in _BOUNDS.items() if key in schema]
     if "minItems" in schema and schema["minItems"] == schema.get("maxItems"):
         bounds = [f"{schema['minItems']} items"]
     if bounds:
-        told += f" of {' and '.join(bounds)}"
+        text += f" of {' and '.join(bounds)}"
     if "items" in schema:
-        told += f", each {_in_short(schema['items'])}"
+        text += f", each {_in_short(schema['items'])}"
     if isinstance(schema.get("additionalProperties"), Mapping):
         names = schema.get("propertyNames", {"type": "string"})
-        told += f" from {_in_short(names)} to {_in_short(schema['additionalProperties'])}"
-    return told
+        text += f" from {_in_short(names)} to {_in_short(schema['additionalProperties'])}"
+    return text
 
 
 def _allowed_name(error: jsonschema.ValidationError) -> str:
@@ -365,28 +367,30 @@ def _allowed_name(error: jsonschema.ValidationError) -> str:
 
 
 def name_repeats(cohorts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Cohort to the name that it shares with those that repeat it.
+    """Cohort to the name that it shares with its repeats.
 
-    Simulated cohorts repeat each other whose settings differ in nothing but the seed and the
-    patients' numbers, if they differ in both: the same people, or others of the same name, are no
-    repeat. They share the first one's name without the number at its end; others keep their own,
-    and so do repeats where another has that name.
+    Simulated cohorts are repeats if their settings differ only in the seed and in the patients'
+    numbers, and in both: the same people, or other people under the same numbers, are no repeat.
+    Repeats share the name of the first one without the number at its end. All other cohorts keep
+    their names, and so do repeats if another cohort has the shared name.
     """
     families: list[tuple[Mapping[str, Any], list[str]]] = []
     for name, settings in cohorts.items():
-        own = {**settings, "simulation": dict(settings.get("simulation") or {})}
+        compared = {**settings, "simulation": dict(settings.get("simulation") or {})}
         for key in ("seed", "first_number"):
-            own["simulation"].pop(key, None)
+            compared["simulation"].pop(key, None)
         simulated = settings["source"] == "simulated"
-        found = [
+        repeated = [
             members
             for other, members in families
-            if simulated and other == own and all(_apart(cohorts[m], settings) for m in members)
+            if simulated
+            and other == compared
+            and all(_apart(cohorts[m], settings) for m in members)
         ]
-        if found:
-            found[0].append(name)
+        if repeated:
+            repeated[0].append(name)
         else:
-            families.append((own, [name]))
+            families.append((compared, [name]))
     shared = [members[0].rstrip("0123456789") or members[0] for _, members in families]
     names = {}
     for name, (_, members) in zip(shared, families, strict=True):
@@ -396,7 +400,7 @@ def name_repeats(cohorts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two simulated cohorts of the same groups have other people under other numbers."""
+    """Whether two simulated cohorts with equal groups have different people and numbers."""
     first, second = one["simulation"], other["simulation"]
     numbers = 10 * max((group["patients"] for group in first["groups"].values()), default=0)
     distance = abs(first["first_number"] - second["first_number"])
@@ -404,19 +408,19 @@ def _apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def sort_keys(value: Any) -> Any:
-    """Nested mappings as dicts in the order of their keys, which Snakemake compares too."""
+    """Nested mappings as dicts sorted by key: Snakemake compares the order of keys as well."""
     if isinstance(value, Mapping):
         return {key: sort_keys(value[key]) for key in sorted(value)}
     return value
 
 
 def trains(settings: Mapping[str, Any]) -> bool:
-    """Whether any network is trained; those that are only applied are described by their files."""
+    """Whether any network is trained, rather than only applied from a file."""
     return any(cohort["train"] for cohort in settings["cohorts"].values())
 
 
 def skull_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of the skull tools that may run, and of the ladder's rungs that apply to them."""
+    """Options of the skull-stripping tools that may run, and of the ladder's rungs for them."""
     skull = settings["skull"]
     if skull["tool"] == "deepbet":
         tools, ladder = ["deepbet"], [rung for rung in skull["ladder"] if rung in ("neck", "bias")]

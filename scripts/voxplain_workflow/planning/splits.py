@@ -1,4 +1,4 @@
-"""Who trains and who tests: the splits of every cohort and task."""
+"""The splits of every cohort and task into training and test scans."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from voxplain.faults import SetupFault
 from voxplain_workflow.naming import naming
 from voxplain_workflow.planning.cohorts import Cohort
 
-# Parameters of the library's splits to the keys that their values come from.
+# Parameters of the library's splits to the configuration keys of their values.
 _KEYS = {
     "folds": "splits.folds",
     "stratify": "splits.stratify",
@@ -32,23 +32,23 @@ def split_cohort(
     classes: Sequence[str],
     settings: Mapping[str, Any],
 ) -> dict[str, Split]:
-    """Name to split of a cohort for one task: the folds, the fixed one, tests on other cohorts.
+    """Name to split of a cohort for one task: folds, fixed split, tests on other cohorts.
 
     Parameters
     ----------
     cohort
-        That which trains.
+        Cohort of the training scans.
     cohorts
-        All cohorts, for those that are tested on.
+        All cohorts by name, for external tests.
     classes
-        Those of the task, the disease first.
+        Classes of the task, the disease first.
     settings
         The section ``splits``.
 
     Raises
     ------
     SetupFault
-        The cohort cannot be split so.
+        The cohort cannot be split with these settings.
     """
     by_head = settings["group_by"] == "head"
     scans = list(cohort.scans.values())
@@ -68,15 +68,15 @@ def split_cohort(
             other = cohorts[pair["test"]]
             _check_other_people(cohort, other)
             heads = (_heads(cohort), _heads(other)) if by_head else None
-            others = list(other.scans.values())
+            test_scans = list(other.scans.values())
             where = f"splits.external.{place}"
             with naming({"training": f"{where}.train", "testing": f"{where}.test"}, _HINTS):
-                splits.append(make_external(scans, others, classes, other.name, heads))
+                splits.append(make_external(scans, test_scans, classes, other.name, heads))
     return {split.name: split for split in splits}
 
 
 def _heads(cohort: Cohort) -> dict[str, str]:
-    """Patient to head, where splits are to be by head."""
+    """Patient to head, for splits by head; refuses cohorts whose heads are unknown."""
     if not cohort.simulated:
         raise SetupFault(
             f"config: splits.group_by is head, but of the scans of cohort {cohort.name} no head is "
@@ -86,7 +86,7 @@ def _heads(cohort: Cohort) -> dict[str, str]:
 
 
 def _check_other_people(*cohorts: Cohort) -> None:
-    """Refuse a test on the people that were trained on, under other numbers."""
+    """Refuse an external test on the people of the training cohort under other numbers."""
     seeds = {c.settings["simulation"]["seed"] for c in cohorts if c.simulated}
     if all(cohort.simulated for cohort in cohorts) and len(seeds) == 1:
         raise SetupFault(
@@ -97,14 +97,14 @@ def _check_other_people(*cohorts: Cohort) -> None:
 
 
 def choose_first(split: Split, cohort: Cohort, classes: Sequence[str], count: int) -> list[str]:
-    """So many of a split's test scans, of the classes in turn.
+    """The first ``count`` test scans of a split, from the classes in turn.
 
-    Patients come before second scans of patients.
+    The first scans of all patients come before the second ones.
 
     Parameters
     ----------
     cohort
-        That of the test scans.
+        Cohort of the test scans.
     """
     of_patients: dict[str, list[str]] = {}
     for image in split.test:
@@ -122,16 +122,16 @@ def _in_turn(lists: Iterable[Sequence[str]]) -> Iterator[str]:
 
 
 def chunked(images: Sequence[str], size: int) -> list[list[str]]:
-    """Scans in chunks, each the work of one job."""
+    """Scans in chunks; each chunk is processed by one job."""
     return [list(images[start : start + size]) for start in range(0, len(images), size)]
 
 
 def chunk_numbers(
     images: Sequence[str], size: int, holding: Iterable[str] | None = None
 ) -> list[int]:
-    """The numbers of the chunks, from 1; if ``holding`` is given, of those that hold any of it."""
+    """Numbers of the chunks, from 1; with ``holding``, only of chunks with any of these scans."""
     chunks = enumerate(chunked(images, size), start=1)
     if holding is None:
         return [number for number, _ in chunks]
     wanted = set(holding)
-    return [number for number, held in chunks if wanted.intersection(held)]
+    return [number for number, chunk in chunks if wanted.intersection(chunk)]

@@ -1,6 +1,6 @@
-"""How much work each rule has in a run: jobs, units of work, files.
+"""The work of each rule in a run: jobs, units of work, files.
 
-Jobs are counted from the runs of a plan, as targets are. What a unit costs was measured, see
+Jobs are counted from the runs of a plan, like targets. The cost of a unit was measured, see
 :mod:`voxplain_workflow.running.estimate`.
 """
 
@@ -22,7 +22,7 @@ from voxplain_workflow.planning.runs import NetworkRun, Runs, TaskRun
 if TYPE_CHECKING:
     from voxplain_workflow.planning.plan import Plan
 
-# The chain that profiles/slurm sends to a cluster in groups.
+# Rules whose jobs profiles/slurm submits in groups.
 SCAN_CHAIN = (
     "simulate_scan",
     "convert_series",
@@ -32,25 +32,26 @@ SCAN_CHAIN = (
     "assess_quality",
     "draw_quality",
 )
-# In forward passes; a step of training takes as many.
+# Cost of a gradient in forward passes; a step of training costs the same.
 GRADIENT = METHODS["sensitivity"].passes
-# Training computes the background of rieke's scans once, which saves it half; of no other's.
+# Factors of training costs: only for rieke the background of scans is computed once, which halves
+# the cost.
 _CROPPED = {"rieke": 1.0}
 _UNCROPPED = 2.0
-# Forward passes that one region of an occlusion takes, where only what it changes is recomputed: of
-# rieke at 1 mm, with the regions of the default settings (`benchmarks/occlusion.py` measures them).
+# Forward passes for one occluded region, since only the changed part is recomputed: for rieke at
+# 1 mm and the default settings (measured by `benchmarks/occlusion.py`).
 PASSES_OF_REGION = {
     "occlusion": 1 / 280,
     "area_occlusion": 1 / 150,
     "voxel_occlusion": 1 / 4800,
     "sa_ucm": 1 / 5.6,
 }
-# A hierarchy's distinct segments, for each of its finest.
+# Distinct segments of a hierarchy, per finest segment.
 _SEGMENTS_OF_HIERARCHY = 2.0
-# What an occlusion takes before its first region: the scan's probability, its activations, and for
-# a check the scan and one region in full.
+# Forward passes of an occlusion before its first region: for the probability of the scan, its
+# activations, and a check with the scan and one region in full.
 PASSES_OF_START = 4
-# The template, at 1 mm: its grid, its brain's voxels, and the brain's box.
+# The template at 1 mm: its grid, the voxels of its brain, and the bounding box of the brain.
 GRID = (193, 229, 193)
 BRAIN_VOXELS = 1_886_574
 BRAIN = ((24, 169), (24, 206), (6, 161))
@@ -63,11 +64,11 @@ class Work(NamedTuple):
     Attributes
     ----------
     jobs
-        Its jobs.
+        Number of jobs.
     units
-        How often the work is done that its cost was measured for: scans, passes through a network.
+        Number of units for which the cost was measured: scans, passes through a network.
     files
-        How often it leaves the files that its disk was measured for.
+        Number of units for which the disk space was measured.
     """
 
     jobs: int
@@ -76,21 +77,22 @@ class Work(NamedTuple):
 
 
 def count_work(plan: Plan) -> dict[str, Work]:
-    """Rule to its work in a whole run, without the rules that have no job."""
-    found: dict[str, Work] = {}
+    """Rule to its work in a whole run, without rules that have no job."""
+    totals: dict[str, Work] = {}
     for rule, work in _shares(plan):
-        before = found.get(rule, Work(0, 0, 0))
-        found[rule] = Work(*(a + b for a, b in zip(before, work, strict=True)))
-    return {rule: work for rule, work in found.items() if work.jobs}
+        before = totals.get(rule, Work(0, 0, 0))
+        totals[rule] = Work(*(a + b for a, b in zip(before, work, strict=True)))
+    return {rule: work for rule, work in totals.items() if work.jobs}
 
 
 def count_cubes(size_mm: float, stride_mm: float, resolution_mm: float) -> int:
-    """Places of occlusion's cube where it meets the brain, as an ellipsoid in the brain's box.
+    """Number of positions of the occlusion cube that overlap the brain, taken as an ellipsoid.
 
-    A few more than on the real mask (`voxplain.relevance.occlusion`), a fifth for small cubes.
+    The ellipsoid fills the bounding box of the brain. The number is slightly larger than on the
+    real mask (`voxplain.relevance.occlusion`), for small cubes by a fifth.
     """
     size, stride = (max(1, round(edge / resolution_mm)) for edge in (size_mm, stride_mm))
-    # Squared distances of the cube's nearest point from the centre, in half axes.
+    # Squared distance of the cube's nearest point from the centre, in half axes, for each axis.
     far: list[list[float]] = []
     for n, box in zip(GRID, BRAIN, strict=True):
         start, end = (edge / resolution_mm for edge in box)
@@ -102,7 +104,7 @@ def count_cubes(size_mm: float, stride_mm: float, resolution_mm: float) -> int:
 
 
 def count_regions(settings: Mapping[str, Any]) -> dict[str, int]:
-    """Regions that a method occludes in one scan, under the completed settings."""
+    """Method to the number of regions that it occludes in one scan, with completed settings."""
     cube, resolution_mm = settings["occlusion"], settings["resolution_mm"]
     return {
         "occlusion": count_cubes(cube["size_mm"], cube["stride_mm"], resolution_mm),
@@ -115,14 +117,14 @@ def count_regions(settings: Mapping[str, Any]) -> dict[str, int]:
 
 
 def count_passes(regions: Mapping[str, int], settings: Mapping[str, Any]) -> dict[str, float]:
-    """Forward passes through the network that a heatmap of one scan takes, by method.
+    """Method to the forward passes through the network for the heatmap of one scan.
 
     Parameters
     ----------
     regions
-        Method to number of regions, as :func:`count_regions` gives them.
+        Method to number of regions, from :func:`count_regions`.
     settings
-        Completed.
+        Completed settings.
     """
     return {
         **{
@@ -138,12 +140,12 @@ def count_passes(regions: Mapping[str, int], settings: Mapping[str, Any]) -> dic
 
 
 def _of(jobs: int, units: float | None = None, files: int | None = None) -> Work:
-    """Work of so many jobs; of one unit, and the files of one, each where nothing else is said."""
+    """Work of a number of jobs; by default with one unit, and the files of one, per job."""
     return Work(jobs, jobs if units is None else units, jobs if files is None else files)
 
 
 def _shares(plan: Plan) -> Iterator[tuple[str, Work]]:
-    """Rules and their work, in the order of the run."""
+    """Rules and shares of their work, in the order of the run."""
     runs = plan.runs
     yield "make_template", _of(1)
     yield "make_atlas", _of(1 if runs.explained or _measuring(runs) else 0)
@@ -165,7 +167,7 @@ def _shares(plan: Plan) -> Iterator[tuple[str, Work]]:
 
 
 def _measuring(runs: Runs) -> list[TaskRun]:
-    """The tasks with a baseline that reads the areas of scans."""
+    """The tasks with a baseline that needs the areas of scans."""
     return [task for task in runs.tasks if OF_AREAS in task.baselines]
 
 
@@ -173,17 +175,17 @@ def _of_scans(cohort: Cohort, twins: int) -> Iterator[tuple[str, Work]]:
     n = len(cohort.scans) + twins
     if cohort.simulated:
         heads = {cohort.planned[image].head for image in cohort.scans}
-        own = len(heads - {PACKAGED_HEAD})
-        yield "build_head", _of(len(heads) - own)
-        yield "strip_head", _of(own)
-        yield "register_head", _of(own)
+        user_heads = len(heads - {PACKAGED_HEAD})
+        yield "build_head", _of(len(heads) - user_heads)
+        yield "strip_head", _of(user_heads)
+        yield "register_head", _of(user_heads)
         yield "write_scan_table", _of(1)
         yield "simulate_scan", _of(n)
         yield "check_simulation", _of(1)
     yield "choose_skull_tool", _of(1)
     for rule in SCAN_CHAIN[1:-1]:
         yield rule, _of(n)
-    yield "draw_quality", _of(len(cohort.scans))  # nobody looks at twins
+    yield "draw_quality", _of(len(cohort.scans))  # not of twins
     yield "carry_truth", _of(sum(map(cohort.has_truth, cohort.scans)))
     yield "measure_residual", _of(twins)
     for rule in ("collect_scans", "check_scans", "show_quality"):
@@ -220,10 +222,10 @@ def _of_network(network: NetworkRun, plan: Plan) -> Iterator[tuple[str, Work]]:
 def _of_heatmaps(
     network: NetworkRun, plan: Plan, passes: Mapping[str, float]
 ) -> Iterator[tuple[str, Work]]:
-    """What comes after a network; work on it in forward passes of rieke."""
+    """Work after the training of a network; units on the network are forward passes of rieke."""
     weight, methods = MODELS[network.model].passes, network.methods
-    looking = [method for method in methods if method != SUMMARY]
-    of_scan = sum(passes[method] for method in looking) * weight
+    explaining = [method for method in methods if method != SUMMARY]
+    of_scan = sum(passes[method] for method in explaining) * weight
     classes = len(network.of_task.classes)
     for run in plan.runs.explained:
         if run.network is not network:
@@ -232,10 +234,10 @@ def _of_heatmaps(
         maps = scans * len(methods)
         yield (
             "explain_scans",
-            _of(len(looking) * chunks, scans * of_scan, scans * len(looking)),
+            _of(len(explaining) * chunks, scans * of_scan, scans * len(explaining)),
         )
         if SUMMARY in methods:
-            yield "combine_heatmaps", _of(chunks, scans * len(looking))
+            yield "combine_heatmaps", _of(chunks, scans * len(explaining))
         yield "average_heatmaps", _of(len(methods) * classes, maps)
         yield "tabulate_areas", _of(len(methods), maps)
         yield "compare_methods", _of(1)

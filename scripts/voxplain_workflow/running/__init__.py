@@ -1,1 +1,1 @@
-"""What goes on around a run: its start, its progress, its cost, its failures and its summary."""
+"""Start, progress, cost, failures and summary of a run."""

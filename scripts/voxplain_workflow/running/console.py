@@ -1,4 +1,4 @@
-"""What a run says on the terminal before it begins and when it ends."""
+"""Messages of a run on the terminal, before it begins and when it ends."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _PAGES = {
 
 
 def say(text: str) -> None:
-    """Print on the terminal, if there is anything to say."""
+    """Print a text on the terminal, unless it is empty."""
     if text:
         print(text, file=sys.stderr)
 
 
 def describe_missing(plan: Plan) -> Iterator[str]:
-    """How many scans of each table cannot be processed, and whether that is too many."""
+    """Messages on the scans that cannot be processed, also if they are too many."""
     allowed = plan.settings["max_failed"]
     for cohort in plan.cohorts.values():
         lost = cohort.lost
@@ -55,12 +55,12 @@ def describe_missing(plan: Plan) -> Iterator[str]:
 
 
 def describe_results(plan: Plan, since: float = 0) -> Iterator[str]:
-    """What became of the scans, what came out, and where it is.
+    """Messages on the fates of the scans, on the results, and on their files.
 
     Parameters
     ----------
     since
-        Files that were not written since then are left out: a run that failed passes its start.
+        Files older than this are left out; a failed run passes its start.
     """
     for cohort in plan.cohorts.values():
         yield _scans(cohort, since)
@@ -106,7 +106,7 @@ def _networks(plan: Plan, cohort: Cohort, since: float) -> Iterator[str]:
 
 
 def _lost_twins(plan: Plan, cohort: Cohort, since: float) -> str:
-    """Which scans have no residual, since they or their healthy twins were lost."""
+    """Message on scans without residual, since they or their healthy twins were lost."""
     images = set() if plan.fault else plan.runs.twinned.get(cohort.name, set())
     paths = [Path(path) for path in cohort.files(layout.RESIDUAL, sorted(images))]
     lost = [path for path in paths if _is_new(path, since) and path.stat().st_size == 0]

@@ -1,14 +1,14 @@
-"""Whether a disk is full. Every job asks this, so that it needs no package beside Python."""
+"""Check for full disks; every job imports this, so it needs only the standard library."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
-# Less free space than this is a full disk: hardly any file of ours fits into it.
+# A disk with less free space counts as full: hardly any output file fits into it.
 FULL_DISK_BYTES = 1_000_000
 
 
 def is_full(folder: Path) -> bool:
-    """Whether a folder's disk has no room for a file of ours."""
+    """Whether the disk of a folder has less than `FULL_DISK_BYTES` of free space."""
     return shutil.disk_usage(folder).free < FULL_DISK_BYTES

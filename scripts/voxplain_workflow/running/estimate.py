@@ -1,8 +1,8 @@
-"""What a run will cost, before anything runs: jobs, CPU and GPU hours, disk.
+"""Estimate of the cost of a run before it starts: jobs, CPU and GPU hours, disk.
 
-Jobs are counted from the cohort's size and the settings; what each costs was measured
-(``benchmarks/costs.py`` writes ``costs.json`` from a real run at 1 mm; docs/scale.md says which
-numbers are reckoned until then).
+Jobs are counted from the size of the cohort and the settings; their costs were measured
+(``benchmarks/costs.py`` writes ``costs.json`` from a real run at 1 mm; docs/scale.md lists the
+numbers that are calculated until then).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from voxplain_workflow.planning.work import SCAN_CHAIN, Work, count_work
 if TYPE_CHECKING:
     from voxplain_workflow.planning.plan import Plan
 
-# Rules that only collect.
+# Rules that only collect files.
 TARGETS = ("all", "simulated", "converted", "preprocessed")
 COSTS = Path(__file__).with_name("costs.json")
 # Files between a DICOM series and a brain in template space; see keep_intermediates.
@@ -29,7 +29,7 @@ INTERMEDIATE = re.compile(
     r"_acq-[A-Za-z0-9]+_(T1w\.nii\.gz|desc-brain_mask\.nii\.gz|desc-corrected_T1w\.nii\.gz"
     r"|from-T1w_to-\w+_mode-image_xfm\.h5)$"
 )
-# What is done on the template's grid costs as many times less as that has fewer voxels.
+# Rules on the template's grid, whose costs are proportional to its number of voxels.
 ON_GRID = {
     "register_to_template",
     "fit_statistics",
@@ -51,21 +51,21 @@ ON_GRID = {
     "randomise_layers",
 }
 GPU_RULES = {"train_network", "explain_scans", "change_areas", "randomise_layers"}
-# Assumed, not measured: how many cores train and explain as fast as one GPU.
+# Assumed, not measured: number of cores that train and explain as fast as one GPU.
 CORES_PER_GPU = 100
 GROUP_SIZE = 10  # of profiles/slurm
 
 
 @dataclass(frozen=True)
 class Row:
-    """What a rule is estimated to take.
+    """Estimated cost of a rule.
 
     Attributes
     ----------
     cpu_h
         CPU hours, without a GPU.
     gpu_h
-        GPU hours, where there is one; 0 for a rule that uses none.
+        GPU hours on a machine with a GPU; 0 for rules that use none.
     kept_gb, passing_gb
         Disk for files that stay and for intermediate volumes, in 10^9 bytes.
     """
@@ -81,16 +81,16 @@ class Row:
 def estimate(
     work: Mapping[str, Work], settings: Mapping[str, Any], costs: Mapping[str, Any]
 ) -> list[Row]:
-    """What every rule takes.
+    """Estimated costs of every rule.
 
     Parameters
     ----------
     work
         Rule to its work, from :func:`voxplain_workflow.planning.work.count_work`.
     settings
-        Completed.
+        Completed settings.
     costs
-        As in ``costs.json``.
+        Content of ``costs.json``.
     """
     rows, keeps_maps = [], settings["heatmaps"]["keep_scans"]
     for rule, (jobs, units, files) in work.items():
@@ -99,7 +99,7 @@ def estimate(
         scale = voxels if rule in ON_GRID else 1
         registers = rule == "register_to_template"
         slower = costs["transforms"][settings["registration"]["transform"]] if registers else 1
-        own_s = units * cost["cpu_s"] * scale * slower
+        work_s = units * cost["cpu_s"] * scale * slower
         on_gpu = rule in GPU_RULES and settings["device"] != "cpu"
         kept, passing = (files * cost[key] * scale / 1e3 for key in ("kept_mb", "passing_mb"))
         if settings["keep_intermediates"]:
@@ -110,8 +110,8 @@ def estimate(
             Row(
                 rule=rule,
                 jobs=jobs,
-                cpu_h=(own_s + jobs * costs["start_s"]) / 3600,
-                gpu_h=(own_s / CORES_PER_GPU + jobs * costs["start_s"]) / 3600 if on_gpu else 0.0,
+                cpu_h=(work_s + jobs * costs["start_s"]) / 3600,
+                gpu_h=(work_s / CORES_PER_GPU + jobs * costs["start_s"]) / 3600 if on_gpu else 0.0,
                 kept_gb=kept,
                 passing_gb=passing,
             )
@@ -120,7 +120,7 @@ def estimate(
 
 
 def expected_seconds(plan: Plan) -> dict[str, float]:
-    """Rule to the estimated seconds of one of its jobs; empty where a plan has a fault."""
+    """Rule to the estimated seconds of one of its jobs; empty if the plan has a fault."""
     if plan.fault:
         return {}
     on_gpu = plan.settings["device"] != "cpu" and (not plan.local or has_gpu())
@@ -131,20 +131,20 @@ def expected_seconds(plan: Plan) -> dict[str, float]:
 
 
 def count_submissions(rows: Sequence[Row]) -> tuple[int, int]:
-    """How many jobs SLURM sees through ``profiles/slurm``, and without its groups."""
+    """Number of SLURM jobs with the groups of ``profiles/slurm``, and without groups."""
     jobs = sum(row.jobs for row in rows)
     chain = [row.jobs for row in rows if row.rule in SCAN_CHAIN]
     return jobs - sum(chain) + math.ceil(max(chain, default=0) / GROUP_SIZE), jobs
 
 
 def describe_plan(plan: Plan) -> str:
-    """What a plan will take, as :func:`describe_estimate` says it."""
+    """The estimate of a plan as text, see :func:`describe_estimate`."""
     scans = sum(len(cohort.scans) for cohort in plan.cohorts.values())
     return describe_estimate(scans, estimate(count_work(plan), plan.settings, read_costs()))
 
 
 def describe_estimate(scans: int, rows: Sequence[Row]) -> str:
-    """The estimate as a table, and what follows from it, for so many scans."""
+    """The estimate for a number of scans as text: a table, totals, and numbers of jobs."""
     columns = list(zip(*(vars(row).values() for row in rows), strict=True))
     total = Row("total", *map(sum, columns[1:]))
     cells = [["rule", "jobs", "CPU hours", "GPU hours", "disk, GB"]]

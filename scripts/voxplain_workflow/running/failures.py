@@ -1,4 +1,4 @@
-"""Which jobs of a run failed, why, and where their logs are: the last thing a failed run prints."""
+"""The failed jobs of a run, with reasons and logs: the last output of a failed run."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from typing import Any
 from voxplain_workflow.jobs.frame import DONE, ERROR
 from voxplain_workflow.running.recorder import EventRecorder
 
-# How the SLURM plugin tells of a job.
+# State of a job in messages of the SLURM plugin.
 SLURM_STATE = re.compile(r"SLURM status is: '([^']+)'")
-# Whole logs are at hand; the end of a run shows the end of a few.
+# Only the last lines of a few logs are shown; their paths are listed for all.
 LOGS_SHOWN = 3
 LINES_SHOWN = 8
-# A verdict may be followed by the list of those it is of.
+# More lines are shown if an error has many: a message may end with a list of scans.
 MOST_LINES_SHOWN = 40
 
 
 @dataclass(frozen=True)
 class FailedJob:
-    """A job that failed, as Snakemake tells of it.
+    """A failed job, from the records of Snakemake.
 
     Attributes
     ----------
     rule
-        Its rule, or ``group scan`` for jobs that were sent to a cluster as one.
+        Rule of the job, or ``group scan`` for jobs that were submitted together.
     log
-        The rule's own log; a group has none.
+        Path of the rule's log; None for a group.
     cluster_logs
-        What the cluster wrote of it.
+        Paths of the logs of the cluster.
     reason
-        What the executor says of it; empty where it says nothing.
+        Message of the executor; may be empty.
     since
-        Of its log, only what was written after this counts.
+        A log that was last written before this time is ignored.
     """
 
     rule: str
@@ -46,50 +46,50 @@ class FailedJob:
 
 
 class FailureRecorder(EventRecorder):
-    """Keeps what Snakemake's log says of jobs that fail: the executor's reason and logs."""
+    """Records the executor's reasons and logs of failed jobs from Snakemake's events."""
 
     def __init__(self) -> None:
         super().__init__()
         self._cluster_logs: dict[object, tuple[str, ...]] = {}
         self._reasons: dict[object, str] = {}
 
-    def note(self, event: str, told: Mapping[str, Any]) -> None:
+    def note(self, event: str, fields: Mapping[str, Any]) -> None:
         """See :class:`EventRecorder`."""
         if event == "group_error":
-            for job in told["job_error_info"]:
-                self._cluster_logs[job["jobid"]] = tuple(map(str, told["aux_logs"]))
+            for job in fields["job_error_info"]:
+                self._cluster_logs[job["jobid"]] = tuple(map(str, fields["aux_logs"]))
         elif event == "job_error":
-            self._reasons[told["jobid"]] = str(told["rule_msg"] or "")
-            self._cluster_logs.setdefault(told["jobid"], tuple(map(str, told["log"])))
+            self._reasons[fields["jobid"]] = str(fields["rule_msg"] or "")
+            self._cluster_logs.setdefault(fields["jobid"], tuple(map(str, fields["log"])))
 
     def tell_of(self, jobs: Iterable[Any], since: float) -> list[FailedJob]:
-        """The jobs to blame; of a group those that began and did not end well, or the group.
+        """The failed jobs. A group is replaced by its jobs that started and failed, if any.
 
         Parameters
         ----------
         jobs
-            Snakemake's own, of those that failed for good (``workflow.scheduler.failed``).
+            Snakemake's jobs that failed for good (``workflow.scheduler.failed``).
         since
-            When the run began: what a log says that is older, an earlier run said.
+            Start of the run: older logs belong to an earlier run.
         """
-        found = []
+        failed = []
         for job in jobs:
             if not job.is_group():
-                found.append(self._tell_of_one(job, since))
+                failed.append(self._failed_job(job, since))
                 continue
-            members = [self._tell_of_one(member, since) for member in job.jobs]
+            members = [self._failed_job(member, since) for member in job.jobs]
             broken = [member for member in members if _broke_off(member)]
             group = FailedJob(f"group {job.groupid}", None, members[0].cluster_logs)
-            found += broken or [group]
-        return sorted(found, key=lambda job: (job.rule, job.log or ""))
+            failed += broken or [group]
+        return sorted(failed, key=lambda job: (job.rule, job.log or ""))
 
-    def _tell_of_one(self, job: Any, since: float) -> FailedJob:
-        own = next(iter(map(str, job.log)), None)
+    def _failed_job(self, job: Any, since: float) -> FailedJob:
+        log = next(iter(map(str, job.log)), None)
         cluster_logs = self._cluster_logs.get(job.jobid, ())
         return FailedJob(
             rule=job.rule.name,
-            log=own,
-            cluster_logs=tuple(path for path in cluster_logs if path != own),
+            log=log,
+            cluster_logs=tuple(path for path in cluster_logs if path != log),
             reason=self._reasons.get(job.jobid, ""),
             since=since,
         )
@@ -98,7 +98,7 @@ class FailureRecorder(EventRecorder):
 def _read(path: str | None, since: float = 0) -> list[str]:
     try:
         place = Path(path or "")
-        # The clocks of a cluster differ, if not by a minute.
+        # The clocks of a cluster may differ by up to a minute.
         if place.stat().st_mtime < since - 60:
             return []
         text = place.read_text(encoding="utf-8", errors="replace")
@@ -113,39 +113,39 @@ def _broke_off(job: FailedJob) -> bool:
 
 
 def explain(job: FailedJob) -> str:
-    """Why a job failed, in one line: its own last word, the executor's, the cluster's."""
-    own = _read(job.log, job.since)
-    told = [line.removeprefix(ERROR) for line in own if line.startswith(ERROR)][-1:]
+    """The reason of a failure in one line: from the job's log, the executor and the cluster."""
+    lines = _read(job.log, job.since)
+    reasons = [line.removeprefix(ERROR) for line in lines if line.startswith(ERROR)][-1:]
     state = SLURM_STATE.search(job.reason)
-    # Its plugin says much more around it; and that it FAILED says less than the job itself did.
+    # Of the SLURM plugin's message only the state counts; FAILED adds nothing to the job's error.
     if state is None:
-        told += job.reason.strip().splitlines()[:1]
-    elif not told or state[1] != "FAILED":
-        told.append(f"SLURM says {state[1]}")
-    told += [
+        reasons += job.reason.strip().splitlines()[:1]
+    elif not reasons or state[1] != "FAILED":
+        reasons.append(f"SLURM says {state[1]}")
+    reasons += [
         line.split("error: ", 1)[1]
         for path in job.cluster_logs
         for line in _read(path)
         if line.startswith("slurmstepd: error: ")
     ][:1]
-    if told:
-        return "; ".join(told)
+    if reasons:
+        return "; ".join(reasons)
     if job.rule.startswith("group "):
         return "none of its jobs says why; what the cluster said stands above"
-    if own and own[-1].startswith(DONE):
+    if lines and lines[-1].startswith(DONE):
         return "it ended well, but Snakemake did not see its files: a slow file system, as a rule"
     return "it ended without a word: killed, as a rule for want of memory"
 
 
 def _end_of(lines: Sequence[str]) -> Sequence[str]:
-    """The last lines of a log, and all that its error says, in reason."""
+    """The last lines of a log, with its whole error message up to `MOST_LINES_SHOWN` lines."""
     errors = [number for number, line in enumerate(lines) if line.startswith(ERROR)]
     first = min([*errors[-1:], len(lines) - LINES_SHOWN])
     return lines[max(first, 0) :][:MOST_LINES_SHOWN]
 
 
 def describe_failures(failed: Sequence[FailedJob]) -> str:
-    """The jobs that failed, why, and their logs, some with their end; empty if none did."""
+    """Message with the failed jobs, their reasons and logs; empty if no job failed."""
     if not failed:
         return ""
     lines = [f"{len(failed)} job{'s' if len(failed) > 1 else ''} failed:"]

@@ -1,7 +1,7 @@
-"""How far a run is: jobs done and at work, the time that is left, and what the longest jobs say.
+"""Progress of a run: finished and running jobs, the time left, and last lines of job logs.
 
-Snakemake tells of every job as it begins and ends, and not of what goes on inside: epochs, scans,
-positions stand in each job's own log. Every now and then a line or two bring both together.
+Snakemake reports the start and the end of each job. Progress within a job (epochs, scans,
+positions) is in the log of the job. Regular reports of a few lines combine both.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from typing import Any
 
 from voxplain_workflow.running.recorder import EventRecorder
 
-# Seconds between two reports: somebody watches a terminal, a log file is read afterwards.
+# Seconds between two reports: on a terminal, which users watch, and in a log file.
 WATCHED_S, LOGGED_S = 60, 300
-# Jobs that are younger are about to end, or have nothing to say yet.
+# Younger jobs are not shown: they end soon, or have not logged anything yet.
 YOUNG_S = 20
 JOBS_SHOWN = 4
 _WIDTH = 100
-# What tqdm draws between the share and the numbers says nothing in a line of text.
+# The bar that tqdm draws between the percentage and the numbers.
 _BAR = re.compile(r"\|[^|]*\|")
 
 
@@ -34,20 +34,20 @@ class _Job:
     rule: str
     log: str
     started: float
-    since: float  # the same by the clock of files
+    since: float  # the start by the clock of files
 
 
 class ProgressRecorder(EventRecorder):
-    """Keeps what Snakemake's log says of jobs that wait, begin and end.
+    """Records the waiting, running and finished jobs from Snakemake's events.
 
     Parameters
     ----------
     expected_s
-        Rule to the seconds that a job of it is expected to take; asked once, when it is needed.
+        Returns rule to the expected seconds of one job; called once, when it is needed.
     on_cluster
-        Whether jobs are submitted: Snakemake is not told when one of them begins.
+        Whether jobs are submitted: Snakemake then does not know when a job starts.
     clock
-        Seconds that pass.
+        Returns the time in seconds.
     """
 
     def __init__(
@@ -64,69 +64,70 @@ class ProgressRecorder(EventRecorder):
         self._took: dict[str, list[float]] = {}
         self._began: float | None = None
 
-    def note(self, event: str, told: Mapping[str, Any]) -> None:
+    def note(self, event: str, fields: Mapping[str, Any]) -> None:
         """See :class:`EventRecorder`."""
         now = self._clock()
         if event == "run_info":
-            counts = told["stats"]
+            counts = fields["stats"]
             self._counts = {rule: int(n) for rule, n in counts.items() if rule != "total"}
             self._began = now
         elif event == "job_info":
-            log = next(iter(map(str, told["log"])), "")
-            self._jobs[told["jobid"]] = _Job(told["rule_name"], log, now, time.time())
+            log = next(iter(map(str, fields["log"])), "")
+            self._jobs[fields["jobid"]] = _Job(fields["rule_name"], log, now, time.time())
         elif event == "job_finished":
-            if job := self._jobs.pop(told["job_id"], None):
+            if job := self._jobs.pop(fields["job_id"], None):
                 self._took.setdefault(job.rule, []).append(now - job.started)
         elif event == "job_error":
-            self._jobs.pop(told["jobid"], None)
+            self._jobs.pop(fields["jobid"], None)
 
     def describe(self) -> list[str]:
-        """Lines on how far the run is; none before it began.
+        """Lines on the progress of the run; empty before it began.
 
-        The time left is that of the jobs left, divided by how many were at work at once so far. A
-        rule's jobs are expected to take what its finished ones took; before there is one, what
-        was reckoned for it, as far as this machine kept to that in other rules. On a cluster, where
-        jobs wait in a queue, it is that of the work left as it was reckoned, as fast as the work
-        that is done. Where nothing was reckoned for a rule whose jobs wait, nothing is said.
+        The time left is the expected time of the remaining jobs, divided by the mean number of
+        jobs that ran at once. Jobs are expected to take as long as the finished jobs of their
+        rule. A rule without finished jobs gets its estimate, scaled by the ratio of measured to
+        estimated times of the other rules. On a cluster, where jobs wait in a queue, the remaining
+        work is estimated, and divided by the speed so far. If a waiting rule has neither finished
+        jobs nor an estimate, the time left is omitted.
         """
         if self._began is None:
             return []
         now = self._clock()
         done, total = sum(map(len, self._took.values())), sum(self._counts.values())
-        # Snakemake's thread goes on while this one reads.
+        # A copy, since Snakemake's thread changes the jobs meanwhile.
         at_work = sorted(list(self._jobs.values()), key=lambda job: job.started)
-        now_at_it = "submitted" if self._on_cluster else "at work"
-        line = f"{done} of {total} jobs done, {len(at_work)} {now_at_it}"
+        state = "submitted" if self._on_cluster else "at work"
+        line = f"{done} of {total} jobs done, {len(at_work)} {state}"
         left = self._seconds_left(at_work, now)
         if left is not None:
             line += f", about {in_words(left)} left"
         lines = [line]
         for job in at_work[:JOBS_SHOWN]:
-            said = last_line(job.log, job.since)
-            if now - job.started >= YOUNG_S and said:
+            message = last_line(job.log, job.since)
+            if now - job.started >= YOUNG_S and message:
                 name = job.log.removeprefix("logs/").removesuffix(".log")
-                lines.append(f"  {_shortened(name, _WIDTH - len(said) - 4)}: {said}")
+                lines.append(f"  {_shortened(name, _WIDTH - len(message) - 4)}: {message}")
         return lines
 
     def _seconds_left(self, at_work: Sequence[_Job], now: float) -> float | None:
         if self._expected is None:
             try:
                 self._expected = self._ask()
-            except Exception:  # it is only about the time left
+            except Exception:  # only the time left is missing then
                 self._expected = {}
         took = {rule: list(seconds) for rule, seconds in list(self._took.items())}
-        reckoned = sum(len(seconds) * self._expected.get(r, 0.0) for r, seconds in took.items())
+        estimated = sum(len(seconds) * self._expected.get(r, 0.0) for r, seconds in took.items())
         busy = sum(map(sum, took.values()))
         waiting = Counter(self._counts)
         waiting.subtract({rule: len(seconds) for rule, seconds in took.items()})
         waiting = {rule: count for rule, count in waiting.items() if count > 0}
-        if not reckoned or not busy or waiting.keys() - took.keys() - self._expected.keys():
+        if not estimated or not busy or waiting.keys() - took.keys() - self._expected.keys():
             return None
         if self._on_cluster:
             left = sum(count * self._expected.get(rule, 0.0) for rule, count in waiting.items())
-            return left / reckoned * (now - self._began)
+            return left / estimated * (now - self._began)
         means = {rule: sum(seconds) / len(seconds) for rule, seconds in took.items()}
-        slower = busy / reckoned
+        slower = busy / estimated
 
         def expected(rule: str) -> float:
             return means.get(rule, slower * self._expected.get(rule, 0.0))
@@ -139,7 +140,7 @@ class ProgressRecorder(EventRecorder):
 
 
 def in_words(seconds: float) -> str:
-    """A time as people say it: ``40 s``, ``12 min``, ``3 h 20 min``."""
+    """A duration as text: ``40 s``, ``12 min``, ``3 h 20 min``."""
     if seconds < 90:
         return f"{max(round(seconds, -1), 10):.0f} s"
     minutes = round(seconds / 60)
@@ -147,7 +148,7 @@ def in_words(seconds: float) -> str:
 
 
 def _shortened(name: str, room: int) -> str:
-    """A name without its middle where it is longer than there is room; its ends tell most."""
+    """A name, its middle replaced by dots if it exceeds ``room`` (at least 30) characters."""
     if len(name) <= max(room, 30):
         return name
     half = (max(room, 30) - 3) // 2
@@ -155,10 +156,10 @@ def _shortened(name: str, room: int) -> str:
 
 
 def last_line(path: str, since: float = 0) -> str:
-    """What a log said last, as a terminal would show it, and no more than fits into a line.
+    """The last line of a log as a terminal would show it, cut to the width of a line.
 
-    Empty where there is no log, or one that an earlier run left: older than ``since``, by more than
-    the minute that clocks of a cluster may differ.
+    Empty if there is no log, or only that of an earlier run: older than ``since`` by more than a
+    minute, by which the clocks of a cluster may differ.
     """
     try:
         if Path(path).stat().st_mtime < since - 60:
@@ -169,34 +170,34 @@ def last_line(path: str, since: float = 0) -> str:
     except OSError:
         return ""
     lines = [line.strip() for line in re.split(r"[\r\n]+", text)]
-    told = next((line for line in reversed(lines) if line), "")
-    return " ".join(_BAR.sub(" ", told).split())[: _WIDTH - 34]
+    last = next((line for line in reversed(lines) if line), "")
+    return " ".join(_BAR.sub(" ", last).split())[: _WIDTH - 34]
 
 
 def spare_log(logger: logging.Logger) -> None:
-    """Leave out what a logger would write of every single job, where somebody asked for quiet.
+    """Suppress the messages on single jobs on the terminal, for runs with ``--quiet``.
 
-    ``--quiet rules`` leaves lines of the scheduler and of the share that is done, four for a job;
-    a report every few minutes says the same. Snakemake's own log file, which would be as quiet,
-    keeps everything: there one looks when something went wrong.
+    ``--quiet rules`` still prints lines of the scheduler and of the finished share, four for each
+    job; the regular reports have this information. Snakemake's log file keeps everything, for
+    the search for errors.
     """
     for handler in logger.handlers:
         if isinstance(handler, logging.FileHandler):
-            for its in handler.filters:
-                if getattr(its, "quiet", None):
-                    its.quiet = set()
+            for log_filter in handler.filters:
+                if getattr(log_filter, "quiet", None):
+                    log_filter.quiet = set()
         elif isinstance(handler, logging.StreamHandler):
             handler.addFilter(_is_of_the_run)
 
 
 def _is_of_the_run(record: logging.LogRecord) -> bool:
     event = str(getattr(record, "event", ""))
-    told = event in ("progress", "job_started", "job_finished")
-    return not told and record.getMessage() != "Select jobs to execute..."
+    of_single_job = event in ("progress", "job_started", "job_finished")
+    return not of_single_job and record.getMessage() != "Select jobs to execute..."
 
 
 class Reporter:
-    """Writes what a recorder tells to standard error, every so often, until it is ended."""
+    """Writes the reports of a recorder to standard error at intervals, until it is ended."""
 
     def __init__(self, recorder: ProgressRecorder, every_s: float | None = None) -> None:
         self._recorder = recorder
@@ -205,20 +206,20 @@ class Reporter:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin, in a thread that does not keep the process alive."""
+        """Start the reports, in a thread that does not keep the process alive."""
         self._thread = threading.Thread(target=self._report, name="progress", daemon=True)
         self._thread.start()
 
     def end(self) -> None:
-        """Say no more, also if it was never begun."""
+        """End the reports; also allowed if they never started."""
         self._ended.set()
         if self._thread is not None:
             self._thread.join(timeout=5)
 
     def _report(self) -> None:
         while not self._ended.wait(self._every):
-            # In one piece, so that no other line comes between; a display of the running jobs
-            # (--logger rich) puts itself in the place of stderr and stays below.
+            # One print, so that no other line comes between. A display of the running jobs
+            # (--logger rich) replaces stderr and stays below.
             lines = self._recorder.describe()
             if lines and not self._ended.is_set():
                 print(

@@ -1,4 +1,4 @@
-"""Who listens to what Snakemake's log tells of jobs."""
+"""Base class of the recorders of Snakemake's log events."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 
 
 class EventRecorder(logging.Handler):
-    """Takes note of Snakemake's events; what goes wrong in it stays with it."""
+    """Handler that records Snakemake's events; its errors never reach Snakemake."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take note of one event (``snakemake_interface_logger_plugins.common.LogEvent``)."""
-        # An error in here would keep Snakemake from ever learning what became of a job.
+        """Record one event (``snakemake_interface_logger_plugins.common.LogEvent``)."""
+        # An error in this handler would hide the end of a job from Snakemake.
         try:
             self.note(str(getattr(record, "event", "")), vars(record))
         except Exception:
             self.handleError(record)
 
-    def note(self, event: str, told: Mapping[str, Any]) -> None:
-        """Take note of an event by its name and what the record tells."""
+    def note(self, event: str, fields: Mapping[str, Any]) -> None:
+        """Record an event, given its name and the fields of its log record."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""What Snakemake's scheduler does between jobs."""
+"""Settings of Snakemake's scheduler."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ DEFAULT_RATE = 100, 1
 
 
 def lift_default_rate_limit(scheduler: Any) -> None:
-    """Take away the limit of jobs a second that nobody asked for; one that was chosen stays.
+    """Remove the default limit of jobs per second; a limit that the user chose stays.
 
-    Under a limit every pass of Snakemake's scheduler starts a timer for another pass, which starts
-    one more: while jobs wait for cores, each job that ends leaves a pass a second behind, and after
-    some hundred jobs the scheduler takes a third of a core from them (Snakemake 9.27, its pull
-    request 3744; ``benchmarks/scheduling.py``). What a machine or a cluster can take is said by
-    ``--cores`` and ``--jobs``.
+    With a limit every pass of Snakemake's scheduler starts a timer for another pass, which starts
+    one more. While jobs wait for cores, each finished job adds one pass per second, and after some
+    hundred jobs the scheduler takes a third of a core (Snakemake 9.27, its pull request 3744;
+    ``benchmarks/scheduling.py``). ``--cores`` and ``--jobs`` set the load of a machine or cluster.
 
     Parameters
     ----------
     scheduler
         The workflow's ``snakemake.scheduling.job_scheduler.JobScheduler``, before its first pass.
     """
-    # No part of Snakemake's interface: another version may have none.
+    # Not part of Snakemake's interface: other versions may not have it.
     limit = getattr(scheduler, "job_rate_limiter", None)
     if limit is not None and (limit.max_jobs, limit.timespan) == DEFAULT_RATE:
         scheduler.job_rate_limiter = None

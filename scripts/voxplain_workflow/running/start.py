@@ -1,9 +1,9 @@
-"""What is looked at before a run begins: whether it can write here, and whether it is alone.
+"""Checks before a run: whether it can write here, and whether another run is active.
 
-A run that was killed goes on at the next command, though it left Snakemake's lock behind. That
-lock does not say whose it is, so that after a power cut or ``kill -9`` a user must tell by hand
-that nobody else is at work (``--unlock``). Here every run notes who it is, and the lock is removed
-where all of them are gone.
+A killed run can be continued with the next command, although it left Snakemake's lock behind. The
+lock does not name its process, so that after a power cut or ``kill -9`` a user would have to
+confirm that no other run is active (``--unlock``). Therefore every run writes a record of its
+process, and the lock is removed if none of these processes exists any more.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil  # which Snakemake needs itself
+import psutil  # a dependency of Snakemake
 
 from voxplain.faults import SetupFault
 from voxplain_workflow.running.disk import is_full
 
-# Where a run writes, below its working directory.
+# Folders below the working directory to which a run writes.
 FOLDERS = (".", ".snakemake", "results", "logs")
 RECORDS = Path(".snakemake/voxplain_runs")
 LOCKS = Path(".snakemake/locks")
@@ -54,7 +54,7 @@ def check_folders() -> None:
 
 
 def check_module(paths: Any) -> None:
-    """Refuse to be a Snakemake module with a prefix: tables name volumes, which it would not reach.
+    """Refuse use as a Snakemake module with a prefix: tables have paths, which it cannot change.
 
     Parameters
     ----------
@@ -74,31 +74,31 @@ def check_module(paths: Any) -> None:
 
 
 def note_run(on_cluster: bool) -> None:
-    """Note that this process works here; called when it holds Snakemake's lock.
+    """Write the record of this run; called while it holds Snakemake's lock.
 
     Parameters
     ----------
     on_cluster
-        Whether its jobs may outlive it.
+        Whether jobs may outlive this process.
     """
     RECORDS.mkdir(parents=True, exist_ok=True)
     run = {**_here(), "started": _started(os.getpid()), "on_cluster": on_cluster}
-    _own_record().write_text(json.dumps(run), encoding="utf-8")
+    _record_path().write_text(json.dumps(run), encoding="utf-8")
 
 
 def forget_run() -> None:
-    """Take back the note at the end of a run."""
-    _own_record().unlink(missing_ok=True)
+    """Remove the record of this run at its end."""
+    _record_path().unlink(missing_ok=True)
 
 
-def _own_record() -> Path:
+def _record_path() -> Path:
     return RECORDS / f"{socket.gethostname()}-{os.getpid()}.json"
 
 
 def _here() -> dict[str, object]:
-    """What makes a process's number unique: containers count from 1, whatever their host.
+    """Fields that make the PID of this process unique, since each container counts from 1.
 
-    Linux says in files what psutil does not know: which boot it is, and whose numbers these are.
+    psutil does not provide the boot and the PID namespace; Linux has them in files.
     """
     return {
         "host": socket.gethostname(),
@@ -117,11 +117,11 @@ def _of_linux(read: Callable[[], str]) -> str:
 
 
 def clear_stale_lock() -> str:
-    """Remove the lock of runs that are gone, and say so; empty where there is none to remove.
+    """Remove the lock of runs that no longer exist; returns a message, empty if nothing is to do.
 
-    A lock stays, and Snakemake refuses to run, where any run that was noted may be alive: on
-    another host, in another container, of another user; and where the lock is later than every
-    note. It also stays where jobs on a cluster may have outlived their run.
+    The lock stays, and Snakemake refuses to run, if any recorded run may be alive: on another host,
+    in another container, or of another user; and if the lock is newer than every record. It also
+    stays if jobs on a cluster may have outlived their run.
     """
     try:
         records = {path: path.stat().st_mtime for path in RECORDS.glob("*.json")}
@@ -130,7 +130,7 @@ def clear_stale_lock() -> str:
         gone = all(_is_gone(run) for run in runs)
     except (OSError, ValueError, KeyError, psutil.Error):
         return ""
-    if not locks:  # a run notes itself while it holds one, so whose these were is over
+    if not locks:  # runs write their records while they hold a lock, so these runs ended
         for path in records:
             path.unlink(missing_ok=True)
     if not (locks and runs and gone) or max(locks) > max(records.values()):
@@ -140,7 +140,7 @@ def clear_stale_lock() -> str:
             "An earlier run here was killed, but jobs that it sent to the cluster may go on: look "
             "with squeue, end them with scancel, then run once with --unlock and go on as before."
         )
-    # Another command that begins in this moment may be doing the same.
+    # Another command that starts at the same time may remove it too.
     shutil.rmtree(LOCKS, ignore_errors=True)
     for path in records:
         path.unlink(missing_ok=True)
@@ -157,18 +157,18 @@ def _is_gone(run: Mapping[str, Any]) -> bool:
 
 
 def _started(pid: int) -> str | None:
-    """When a process started, in the kernel's clock ticks since boot; None where it is gone.
+    """Start of a process in the kernel's clock ticks since boot; None if it does not exist.
 
-    The number of a process is used again; with its start it is unique. Only Linux says when a
-    process started in a way that stays when the clock is set: elsewhere it is ``running``.
+    PIDs are reused; together with the start they are unique. Only on Linux the start does not
+    change when the clock is set; on other systems the result is ``running``.
     """
     try:
         process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:  # dead already
+        if process.status() == psutil.STATUS_ZOMBIE:  # has ended
             return None
         if not psutil.LINUX:
             return "running"
-        # Both are by the clock, as it is set now; their difference is not.
+        # Both depend on the current clock setting; their difference does not.
         seconds = process.create_time() - psutil.boot_time()
     except psutil.NoSuchProcess:
         return None

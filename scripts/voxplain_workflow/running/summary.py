@@ -1,4 +1,4 @@
-"""What a run prints when it ends: how well the networks predict, and how the methods compare."""
+"""Text at the end of a run: performance of the networks, and comparison of the methods."""
 
 from __future__ import annotations
 
@@ -8,62 +8,65 @@ from pathlib import Path
 
 from voxplain.tables import MISSING, read_rows
 
-# Of more methods a terminal is too narrow for a table of all against all.
+# With more methods a terminal is too narrow for a table of all pairs.
 MOST_COLUMNS = 5
 _FAITHFULNESS = ("faithfulness.tsv", "randomisation.tsv")
 
 
 def summarise_run(place: Path, splits: Iterable[str], since: float = 0) -> str:
-    """Accuracy, distance table and area table of one network, and where the files are.
+    """Accuracy, distance table and area table of one network, with the paths of the files.
 
     Parameters
     ----------
     place
         ``results/<cohort>/<task>/<model>``.
     splits
-        Those whose scans were explained.
+        Names of the splits whose scans were explained.
     since
         Files older than this belong to an earlier run and are left out.
     """
-    told = []
+    lines = []
     table = place / "cross_validation.tsv"
     if _is_new(table, since) and (rows := read_rows(table)):
-        told += ["", summarise_accuracy(rows), f"  table: {table}"]
-        told += [f"  pictures: {place}/{{learning_curves,roc,confusion}}.png"]
+        lines += ["", summarise_accuracy(rows), f"  table: {table}"]
+        lines += [f"  pictures: {place}/{{learning_curves,roc,confusion}}.png"]
     trained_once = False
     for split in splits:
         spread = place / split / "retraining.tsv"
         folders = sorted(place.glob(f"{split}/seed-*"))
         compared = [folder for folder in folders if _is_new(folder / "distances.tsv", since)]
         if several := _is_new(spread, since):
-            # It says more than each seed's own table, of which there are many.
-            told += ["", *summarise_spread(spread)]
+            # One table over all seeds replaces the tables of single seeds.
+            lines += ["", *summarise_spread(spread)]
             if compared:
-                told += ["", f"Of {compared[0].name}; every seed's tables: {place}/{split}/seed-*/"]
-                told += summarise_areas(compared[0])
+                lines += [
+                    "",
+                    f"Of {compared[0].name}; every seed's tables: {place}/{split}/seed-*/",
+                ]
+                lines += summarise_areas(compared[0])
         for folder in () if several else compared:
-            told += ["", *summarise_comparison(folder)]
+            lines += ["", *summarise_comparison(folder)]
         for folder in folders[:1] if several else folders:
             if _is_new(folder / "localisation.tsv", since):
-                told += summarise_localisation(folder)
+                lines += summarise_localisation(folder)
             new = (_is_new(folder / name, since) for name in _FAITHFULNESS)
             if any(new):
-                told += summarise_faithfulness(folder)
+                lines += summarise_faithfulness(folder)
         trained_once |= len(folders) == len(compared) == 1
     if trained_once:
-        told += [
+        lines += [
             "",
             "How much of a distance is noise of retraining, one training cannot tell; several can "
             "(training.seeds: [0, 1, 2])",
         ]
     over_folds = place / "folds" / "retraining.tsv"
     if _is_new(over_folds, since):
-        told += ["", *summarise_spread(over_folds)]
-    return "\n".join(told)
+        lines += ["", *summarise_spread(over_folds)]
+    return "\n".join(lines)
 
 
 def summarise_applied(place: Path, since: float = 0) -> str:
-    """What a network that was trained already says of new scans: how many of each class, and where.
+    """Counts of the classes that an applied network predicts for new scans, and file paths.
 
     Parameters
     ----------
@@ -75,17 +78,17 @@ def summarise_applied(place: Path, since: float = 0) -> str:
     path = place / "predictions.tsv"
     if not _is_new(path, since):
         return ""
-    found = Counter(row["predicted"] for row in read_rows(path))
-    counts = ", ".join(f"{count} {group}" for group, count in sorted(found.items()))
+    predicted = Counter(row["predicted"] for row in read_rows(path))
+    counts = ", ".join(f"{count} {group}" for group, count in sorted(predicted.items()))
     lines = [
         "",
-        f"Network {place.name} on {place.parts[-3]}: {found.total()} scans, predicted {counts}",
+        f"Network {place.name} on {place.parts[-3]}: {predicted.total()} scans, predicted {counts}",
     ]
     return "\n".join([*lines, f"  table: {path}", f"  heatmaps: {place}/*/scans/"])
 
 
 def summarise_networks(path: Path, since: float = 0) -> str:
-    """All tasks, networks, baselines and cohorts side by side, where there are several."""
+    """Table of all networks and baselines; empty if there is only one."""
     rows = (
         [row for row in read_rows(path) if row["level"] == "scan"] if _is_new(path, since) else []
     )
@@ -98,20 +101,20 @@ def summarise_networks(path: Path, since: float = 0) -> str:
         values = [f"{_number(row[f'{m}_mean'])} ± {_number(row[f'{m}_sd'])}" for m in measures]
         values[-1] += f" {_interval(row['roc_auc_low'], row['roc_auc_high'])}"
         cells.append([_cohort(row), row["task"], row["model"], row["evaluation"], *values])
-    told = [
+    lines = [
         "",
         "All networks and baselines, per scan (mean ± SD; [95 % interval over patients])",
         *_aligned(cells),
         f"  table: {path}",
         f"  picture: {path.with_suffix('.png')}",
     ]
-    return "\n".join([*told, *summarise_against(path.with_name("against_baselines.tsv"))])
+    return "\n".join([*lines, *summarise_against(path.with_name("against_baselines.tsv"))])
 
 
 def summarise_against(path: Path) -> list[str]:
-    """ROC AUC of each network minus that of each baseline, where there are baselines.
+    """ROC AUC of each network minus that of each baseline; empty without baselines.
 
-    The fixed split, whose networks are for the heatmaps, has few patients and is left out.
+    The fixed split is left out: it has few patients, and its networks are for heatmaps.
     """
     rows = [row for row in read_rows(path) if row["level"] == "scan"] if path.is_file() else []
     cells = [
@@ -151,7 +154,7 @@ def _is_new(path: Path, since: float) -> bool:
 
 
 def summarise_accuracy(rows: Sequence[dict[str, str]]) -> str:
-    """The table of a cross-validation in a few lines: mean and SD over folds, and pooled."""
+    """The table of a cross-validation as text: mean and SD over folds, and pooled."""
     lines = [f"Cross-validation of {rows[0]['model']} (mean ± SD over folds; pooled over folds)"]
     measures = ("accuracy", "balanced_accuracy", "roc_auc", "sensitivity", "specificity")
     for level in ("scan", "patient"):
@@ -166,11 +169,11 @@ def summarise_accuracy(rows: Sequence[dict[str, str]]) -> str:
 
 
 def summarise_spread(path: Path) -> list[str]:
-    """The distances between methods over several networks, marked where they are noise."""
+    """The distances between methods over several networks, marked if within the noise."""
     rows = read_rows(path)
     classes = list(dict.fromkeys(row["class"] for row in rows))
     methods = list(dict.fromkeys(row["method_a"] for row in rows))
-    found = {(row["class"], row["method_a"], row["method_b"]): row for row in rows}
+    rows_by_key = {(row["class"], row["method_a"], row["method_b"]): row for row in rows}
 
     def cell(row: dict[str, str]) -> str:
         mean, sd = (_number(row[f"distance_{what}"], 1e4) for what in ("mean", "sd"))
@@ -185,7 +188,7 @@ def summarise_spread(path: Path) -> list[str]:
     ]
     for group in classes:
         cells = [
-            [a, *(cell(found[group, a, b]) for b in methods[: place + 1])]
+            [a, *(cell(rows_by_key[group, a, b]) for b in methods[: place + 1])]
             for place, a in enumerate(methods)
         ]
         lines += _aligned([[group, *methods], *cells])
@@ -203,24 +206,26 @@ def summarise_comparison(folder: Path) -> list[str]:
     distances = read_rows(folder / "distances.tsv")
     classes = list(dict.fromkeys(row["class"] for row in distances))
     methods = list(dict.fromkeys(row["method_a"] for row in distances))
-    found = {(row["class"], row["method_a"], row["method_b"]): row["distance"] for row in distances}
+    distance_of = {
+        (row["class"], row["method_a"], row["method_b"]): row["distance"] for row in distances
+    }
 
-    def told(a: str, b: str) -> str:
-        return " / ".join(_number(found[c, a, b], 1e4) for c in classes)
+    def cell(a: str, b: str) -> str:
+        return " / ".join(_number(distance_of[c, a, b], 1e4) for c in classes)
 
     if len(methods) <= MOST_COLUMNS:
-        cells = [["", *methods], *([a, *(told(a, b) for b in methods)] for a in methods)]
+        cells = [["", *methods], *([a, *(cell(a, b) for b in methods)] for a in methods)]
     else:
         cells = [["", "the nearest", "", "the farthest", ""]]
         for a in methods:
             apart = {
-                b: [float(found[c, a, b]) for c in classes if found[c, a, b] != MISSING]
+                b: [float(distance_of[c, a, b]) for c in classes if distance_of[c, a, b] != MISSING]
                 for b in methods
                 if b != a
             }
             order = sorted((b for b in apart if apart[b]), key=lambda b: sum(apart[b]))
             ends = (order[0], order[-1]) if order else ()
-            cells.append([a, *(part for b in ends for part in (b, told(a, b)))])
+            cells.append([a, *(part for b in ends for part in (b, cell(a, b)))])
     split, seed = folder.parts[-2], folder.parts[-1]
     lines = [
         f"Distances of the methods' average heatmaps, {' / '.join(classes)} in 1e-4 "
@@ -262,7 +267,7 @@ def summarise_areas(folder: Path) -> list[str]:
 
 
 def summarise_localisation(folder: Path) -> list[str]:
-    """How well each method finds what was simulated, the best first; nothing if there is none."""
+    """Localisation scores of each method, the best first; empty without ground truth."""
     rows = [
         row
         for row in read_rows(folder / "localisation.tsv")
@@ -272,15 +277,15 @@ def summarise_localisation(folder: Path) -> list[str]:
         return []
     widths = list(dict.fromkeys(row["smoothing_mm"] for row in rows))
     methods = list(dict.fromkeys(row["method"] for row in rows))
-    found = {(row["method"], row["smoothing_mm"]): row for row in rows}
+    rows_by_key = {(row["method"], row["smoothing_mm"]): row for row in rows}
 
     def best_first(method: str) -> float:
-        told = found[method, widths[0]]["times_chance"]
-        return -1.0 if told == MISSING else float(told)
+        score = rows_by_key[method, widths[0]]["times_chance"]
+        return -1.0 if score == MISSING else float(score)
 
     cells = [["", *(f"smoothed {float(w):g} mm" if float(w) else "as it is" for w in widths)]]
     for method in sorted(methods, key=best_first, reverse=True):
-        of_widths = [found[method, width] for width in widths]
+        of_widths = [rows_by_key[method, width] for width in widths]
         scores = [(_number(row["mean"]), _number(row["times_chance"], 1, 1)) for row in of_widths]
         cells.append([method, *(f"{mean} ({times} x chance)" for mean, times in scores)])
     return [
@@ -292,30 +297,32 @@ def summarise_localisation(folder: Path) -> list[str]:
 
 
 def summarise_faithfulness(folder: Path) -> list[str]:
-    """How well each method's heatmaps follow the network, the best first, by class.
+    """Faithfulness of each method's heatmaps to the network, by class, the best first.
 
-    The rank correlation is that with the heatmaps of a network whose every layer is random.
+    The rank correlation is that with the heatmaps of a network with all layers randomised.
     """
     changes, forgotten = (
         read_rows(folder / name) if (folder / name).is_file() else [] for name in _FAITHFULNESS
     )
-    found = {(row["class"], row["method"], row["measure"]): row for row in changes}
+    rows_by_key = {(row["class"], row["method"], row["measure"]): row for row in changes}
     # The last row of a method is that of the last layer.
     similar = {row["method"]: row["mean"] for row in forgotten}
-    pairs = list(dict.fromkeys((group, method) for group, method, _ in found))
+    pairs = list(dict.fromkeys((group, method) for group, method, _ in rows_by_key))
     pairs = pairs or [("", method) for method in similar]
     if not pairs:
         return []
 
     def best_first(pair: tuple[str, str]) -> tuple[int, float]:
-        told = found[*pair, "faithfulness"]["mean"] if found else MISSING
+        score = rows_by_key[*pair, "faithfulness"]["mean"] if rows_by_key else MISSING
         classes = list(dict.fromkeys(group for group, _ in pairs))
-        return classes.index(pair[0]), float("inf") if told == MISSING else -float(told)
+        return classes.index(pair[0]), float("inf") if score == MISSING else -float(score)
 
     header = ["", "class", "deletion", "insertion", "difference", "at random", "network at random"]
     cells = [header]
     for group, method in sorted(pairs, key=best_first):
-        rows = [found.get((group, method, m)) for m in ("deletion", "insertion", "faithfulness")]
+        rows = [
+            rows_by_key.get((group, method, m)) for m in ("deletion", "insertion", "faithfulness")
+        ]
         numbers = [_number(row["mean"]) if row else "-" for row in rows]
         chance = f"{_number(rows[2]['chance'])}" if rows[2] else "-"
         rank = _number(similar[method]) if method in similar else "-"

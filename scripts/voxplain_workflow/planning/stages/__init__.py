@@ -1,5 +1,5 @@
-"""What the rules of each stage depend on: one module for each file of ``rules/``, of the same name.
+"""Inputs and params of the rules: one module for each file of ``rules/``, with the same name.
 
-Each has a class whose methods take a job's wildcards and give its inputs or params; what is the
-same for all jobs of a rule is a property.
+Each module has a class whose methods take the wildcards of a job and return its inputs or params.
+Values that are the same for all jobs of a rule are properties.
 """

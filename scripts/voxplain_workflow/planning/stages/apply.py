@@ -1,4 +1,4 @@
-"""New scans, by networks that are trained already."""
+"""Jobs that apply trained networks to new scans."""
 
 from __future__ import annotations
 
@@ -15,27 +15,24 @@ class ApplyJobs(RelevanceJobs, TrainJobs):
     """The jobs of ``rules/apply.smk``."""
 
     def network(self, wildcards: Any) -> str:
-        """A trained network's file.
-
-        Its path is absolute: it is there, or it is not; no rule here makes it.
-        """
+        """Absolute path of the file of a trained network, which no rule makes."""
         return str(Path(self.plan.settings["apply"]["networks"][wildcards.network]).absolute())
 
     def new_scans(self, wildcards: Any) -> list[str]:
-        """The scans of a chunk, which one job explains."""
+        """Image ids of a chunk of new scans, which one job explains."""
         size = self.plan.settings["heatmaps"]["chunk_size"]
         return chunked(list(self.cohort_of(wildcards).scans), size)[int(wildcards.chunk) - 1]
 
     def new_volumes(self, wildcards: Any) -> list[str]:
-        """Their volumes."""
+        """Volumes of a chunk of new scans."""
         return self.cohort_of(wildcards).files(layout.STORED, self.new_scans(wildcards))
 
     def new_settings(self, wildcards: Any) -> dict[str, Any]:
-        """What the heatmaps of new scans depend on; the network's file says which network it is."""
+        """Settings of the heatmaps of new scans; the network is an input file."""
         return {"options": self.plan.methods.options(wildcards.method), "target": self.target}
 
     def code_of_new_scans(self, wildcards: Any) -> str:
-        """The code that explains new scans by a method, whatever the network."""
+        """Fingerprint of the code that explains new scans by a method, for any network."""
         return self.plan.codes.of_explaining(None, wildcards.method)
 
     def new_maps(self, wildcards: Any) -> list[str]:
@@ -45,19 +42,19 @@ class ApplyJobs(RelevanceJobs, TrainJobs):
         return layout.each(layout.APPLIED_CHUNK, wildcards, chunk=numbers)
 
     def new_maps_to_summarise(self, wildcards: Any) -> list[str]:
-        """A chunk's heatmaps by every method of the summary."""
+        """Heatmaps of a chunk of new scans by the methods that the summary combines."""
         return layout.each(layout.APPLIED_CHUNK, wildcards, method=self.summarised(wildcards))
 
     def cohort_volumes(self, wildcards: Any) -> list[str]:
-        """The volumes of every processed scan."""
+        """Volumes of all processed scans."""
         return self.cohort_of(wildcards).files(layout.STORED)
 
     def qualities(self, wildcards: Any) -> list[str]:
-        """The quality of every processed scan."""
+        """Quality sidecars of all processed scans."""
         return self.cohort_of(wildcards).files(layout.QUALITY)
 
     def rows(self, wildcards: Any) -> list[list[str]]:
-        """Image, patient, the table's group and volume of every processed scan."""
+        """Image, patient, group (as in the table) and volume of every processed scan."""
         cohort = self.cohort_of(wildcards)
         return [
             [scan.image, scan.patient, scan.group, layout.STORED.format(**cohort.entities(scan))]
@@ -66,5 +63,5 @@ class ApplyJobs(RelevanceJobs, TrainJobs):
 
     @property
     def code_of_applying(self) -> str:
-        """The code that applies any network."""
+        """Fingerprint of the code that applies a network."""
         return self.plan.codes.of_applying()

@@ -1,4 +1,4 @@
-"""The methods side by side."""
+"""Jobs that compare the methods."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ class CompareJobs(RelevanceJobs):
     """The jobs of ``rules/compare.smk``."""
 
     def means(self, suffix: str) -> Callable[[Any], list[str]]:
-        """Input function: average heatmaps, or their sidecars, a method's classes side by side."""
+        """Input function: average heatmaps, or their sidecars, by method and then by class."""
 
         def paths(wildcards: Any) -> list[str]:
-            of = {"method": self.methods(wildcards), "group": self.classes(wildcards)}
-            return layout.each(layout.MEAN, wildcards, **of, suffix=[suffix])
+            lists = {"method": self.methods(wildcards), "group": self.classes(wildcards)}
+            return layout.each(layout.MEAN, wildcards, **lists, suffix=[suffix])
 
         return paths
 
     @property
     def area_settings(self) -> dict[str, Any]:
-        """How areas are tabulated."""
+        """Settings of the tables of areas."""
         return self.section("areas")["areas"]
 
     def runs(self, wildcards: Any) -> list[list[Any]]:
@@ -36,12 +36,12 @@ class CompareJobs(RelevanceJobs):
         ]
 
     def means_of_runs(self, wildcards: Any) -> list[str]:
-        """Their average heatmaps, a method's classes side by side."""
-        of = {"method": self.methods(wildcards), "group": self.classes(wildcards)}
+        """Average heatmaps of these networks, by method and then by class."""
+        lists = {"method": self.methods(wildcards), "group": self.classes(wildcards)}
         return [
             path
             for split, seed in self.runs(wildcards)
             for path in layout.each(
-                layout.MEAN, wildcards, split=[split], seed=[seed], **of, suffix=["nii.gz"]
+                layout.MEAN, wildcards, split=[split], seed=[seed], **lists, suffix=["nii.gz"]
             )
         ]

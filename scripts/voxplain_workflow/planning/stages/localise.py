@@ -1,4 +1,4 @@
-"""How well heatmaps find what was simulated."""
+"""Jobs that measure how well heatmaps find the simulated changes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class LocaliseJobs(RelevanceJobs):
     """The jobs of ``rules/localise.smk``."""
 
     def truth_of_scan(self, wildcards: Any) -> str:
-        """By what fraction each place of a simulated scan was changed, in scanner space."""
+        """Path of a scan's ground truth: the fraction of change per voxel, in scanner space."""
         folder = self.cohort_of(wildcards).planned[wildcards.image].folder
         return f"{layout.fill(layout.SOURCE, wildcards)}/truth/{folder}_truth.nii.gz"
 
@@ -22,37 +22,37 @@ class LocaliseJobs(RelevanceJobs):
         return twin_image(wildcards.image)
 
     def with_truth(self, wildcards: Any) -> list[str]:
-        """The test scans of which it is known what was changed."""
+        """Image ids of the test scans with ground truth."""
         return self.plan.runs.with_truth(wildcards.cohort, self.split_of(wildcards))
 
     def truths(self, wildcards: Any) -> list[str]:
-        """What was changed in them, in template space, in the same order."""
+        """Paths of their ground truth in template space, in the order of `with_truth`."""
         return self.tested_cohort(wildcards).files(layout.TRUTH, self.with_truth(wildcards))
 
     def residuals(self, wildcards: Any) -> list[str]:
-        """What is left of it after registration, where that is asked for."""
+        """Paths of their residuals in the order of `with_truth`; empty without ``residual``."""
         if not self.plan.settings["localisation"]["residual"]:
             return []
         return self.tested_cohort(wildcards).files(layout.RESIDUAL, self.with_truth(wildcards))
 
     def maps_with_truth(self, wildcards: Any) -> list[str]:
-        """Every method's heatmaps in the chunks that hold these scans."""
+        """Heatmaps by every method, for the chunks with these scans."""
         return self.maps_of(wildcards, self.methods(wildcards), self.with_truth(wildcards))
 
     @property
     def _settings(self) -> dict[str, Any]:
-        """Those of localisation, without what the inputs show and what nothing depends on."""
+        """Settings of localisation, without unused keys and ``residual`` (see the inputs)."""
         settings = self.section("localisation")["localisation"]
         unused = [] if settings.pop("residual") else ["residual_threshold"]
         return {key: value for key, value in settings.items() if key not in unused}
 
     @property
     def scoring(self) -> dict[str, Any]:
-        """What the score of one heatmap depends on; not how scores are averaged."""
+        """Settings of the score of one heatmap, without those of the averages."""
         return {key: value for key, value in self._settings.items() if key != "draws"}
 
     @property
     def thresholds(self) -> dict[str, Any]:
-        """From which value on a voxel belongs to a scan's own regions."""
-        found = self._settings.items()
-        return {key: value for key, value in found if key.endswith("_threshold")}
+        """Thresholds above which a voxel belongs to the truth or the residual of a scan."""
+        items = self._settings.items()
+        return {key: value for key, value in items if key.endswith("_threshold")}

@@ -1,4 +1,4 @@
-"""Conversion and preprocessing of every scan."""
+"""Jobs of conversion, preprocessing and quality control."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _KNOWN = (
     *("image", "subject", "session", "visit", "date", "diagnosis", "group", "progression"),
     *("sex", "age", "description", "phase", "field_strength"),
 )
-# Minutes: three to five times what a slow core takes at 1 mm. A group of jobs asks for the sum, and
-# many sites allow a day.
+# Minutes: three to five times the time of a slow core at 1 mm. A group of jobs requests the sum,
+# and many sites allow a day.
 _REGISTRATION_MINUTES = {"affine": 10, "syn_fast": 10, "syn_quick": 20, "syn": 240}
 
 
@@ -28,8 +28,8 @@ class PreprocessJobs(Stage):
     def source(self, wildcards: Any) -> list[str]:
         """The folder or file of one scan, and the files that belong to it.
 
-        Snakemake takes braces in a name for wildcards, and there is no way to quote them: the
-        folder above such a name stands for what lies in it.
+        Snakemake reads braces in a name as wildcards, and they cannot be quoted. If a name has
+        braces, the folder above it is returned instead.
         """
         scan = self.cohort_of(wildcards).scan_of(wildcards.image)
         is_header = scan.place.lower().endswith(".hdr")
@@ -38,7 +38,7 @@ class PreprocessJobs(Stage):
         return list(dict.fromkeys(_above_braces(split_zip(path)[0]) for path in files))
 
     def conversion(self, wildcards: Any) -> dict[str, Any]:
-        """How a scan's files are converted, where they are, and what the table says of them."""
+        """Settings of a scan's conversion, paths of its files, and their entries in the table."""
         cohort = self.cohort_of(wildcards)
         scan = cohort.scan_of(wildcards.image)
         return sort_keys(
@@ -53,7 +53,7 @@ class PreprocessJobs(Stage):
         )
 
     def converted(self, wildcards: Any) -> list[list[Any]]:
-        """Place, image, companions, recorded digests and volume of every scan converted so far."""
+        """Place, image, companions, recorded digests and volume of every converted scan."""
         return [
             [
                 *(scan.place, scan.image, list(scan.companions)),
@@ -69,27 +69,27 @@ class PreprocessJobs(Stage):
 
     @property
     def may_use_fsl(self) -> bool:
-        """Whether BET may run. FSL is not free for everybody: conda installs it only then."""
+        """Whether BET may run. Only then is FSL installed, which is not free for all users."""
         return self.plan.settings["skull"]["tool"] != "deepbet"
 
     def skull(self, wildcards: Any) -> dict[str, Any]:
-        """Options of the skull tools that may run; of none where the skull is removed already."""
+        """Options of the skull-stripping tools that may run; none for skull-stripped input."""
         given = self.cohort_of(wildcards).is_given("brains")
         return {"given": {}} if given else skull_settings(self.plan.settings)
 
     def correction(self, wildcards: Any) -> dict[str, Any]:
-        """How intensities are corrected, and the table's description of earlier corrections."""
+        """Settings of the intensity correction, and the scan's description in the table."""
         description = self.cohort_of(wildcards).scan_of(wildcards.image).description
         section = self.section("bias_correction", "intensity_scale")
         return {**section, "description": description}
 
     @property
     def template(self) -> dict[str, Any]:
-        """Which template, and the resolution of its grid."""
+        """Settings of the template and the resolution of its grid."""
         return self.section("template", "resolution_mm")
 
     def registration(self, wildcards: Any) -> dict[str, Any]:
-        """How a brain is registered, and the resolution of the template's grid."""
+        """Settings of the registration, and the resolution of the template's grid."""
         settings = dict(self.plan.settings["registration"])
         settings["resolution_mm"] = self.plan.settings["resolution_mm"]
         if self.cohort_of(wildcards).is_given("registered"):
@@ -98,25 +98,25 @@ class PreprocessJobs(Stage):
 
     @property
     def registration_minutes(self) -> int:
-        """The time that a registration asks for."""
+        """Minutes that a registration requests."""
         return _REGISTRATION_MINUTES[self.plan.settings["registration"]["transform"]]
 
     def quality(self, wildcards: Any) -> dict[str, Any]:
-        """Thresholds of quality control, and whether this scan is kept in spite of them."""
+        """Thresholds of quality control, and whether this scan is kept regardless of them."""
         section = self.plan.settings["quality"]
         thresholds = {key: value for key, value in section.items() if key != "keep"}
         return sort_keys({"thresholds": thresholds, "kept": wildcards.image in section["keep"]})
 
     def assessed(self, wildcards: Any) -> list[str]:
-        """The quality and pictures of every processed scan, with its truth in template space.
+        """Quality and pictures of every processed scan, and its ground truth in template space.
 
-        The truth of all scans that were simulated with a disease or a shortcut, not only of those
-        that are explained now: where intermediate volumes are not kept, the registration that
-        carries it is gone later, and so is what pictures are drawn from. Side by side, so that
-        ``--batch`` takes whole scans, and their healthy twins with them.
+        The ground truth covers all scans with a disease or a shortcut, not only those that are
+        explained: if intermediate volumes are not kept, the transform and the inputs of pictures
+        are deleted later. The files of a scan, and of its healthy twin, are next to each other,
+        so that ``--batch`` takes whole scans.
         """
         cohort = self.cohort_of(wildcards)
-        # Without splits nothing is explained, and nobody needs a twin.
+        # Without splits nothing is explained, and no twin is needed.
         twinned = {} if self.plan.fault else self.plan.runs.twinned
         paths = []
         for image in cohort.scans:
@@ -131,7 +131,7 @@ class PreprocessJobs(Stage):
         return list(self.cohort_of(wildcards).scans)
 
     def pictures(self, pattern: str) -> Callable[[Any], list[str]]:
-        """Function: a picture of every processed scan, in the order of `images`."""
+        """Function: paths of a picture of every processed scan, in the order of `images`."""
 
         def paths(wildcards: Any) -> list[str]:
             return self.cohort_of(wildcards).files(pattern)
@@ -139,7 +139,7 @@ class PreprocessJobs(Stage):
         return paths
 
     def rows(self, wildcards: Any) -> list[dict[str, Any]]:
-        """The cohort's table as far as it is known before processing."""
+        """Rows of the cohort's table with the columns that are known before processing."""
         cohort, rows = self.cohort_of(wildcards), []
         for scan in cohort.all_scans:
             row = {key: getattr(scan, key) for key in _KNOWN}
@@ -155,7 +155,7 @@ class PreprocessJobs(Stage):
         return rows
 
     def unlisted(self, wildcards: Any) -> list[str]:
-        """Images of the cohort's tree that its table does not name."""
+        """Images in the cohort's folders that are not in its table."""
         return list(self.cohort_of(wildcards).unlisted)
 
     def twin_file(self, suffix: str) -> Callable[[Any], str]:
@@ -169,7 +169,7 @@ class PreprocessJobs(Stage):
 
 
 def _above_braces(path: str) -> str:
-    """The path, or the folder in which its first name with a brace lies."""
+    """The path, or the parent folder of its first name with a brace."""
     if "{" not in path:
         return path
     parts = Path(path).parts

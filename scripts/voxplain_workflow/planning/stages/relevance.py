@@ -1,4 +1,4 @@
-"""Heatmaps of the test scans, and their averages."""
+"""Jobs of heatmaps of test scans, and of their averages."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ class RelevanceJobs(Stage):
         return self.plan.settings["heatmaps"]["target"]
 
     def settings(self, wildcards: Any) -> dict[str, Any]:
-        """What a method's heatmaps depend on beside the network."""
+        """Settings of a method's heatmaps, beside the network."""
         options = self.plan.methods.options(wildcards.method, wildcards.model)
         return {"options": options, "target": self.target}
 
     def code_of_relevance(self, wildcards: Any) -> str:
-        """The code that explains by this method, and no other method's."""
+        """Fingerprint of the code that explains this network by this method."""
         return self.plan.codes.of_explaining(wildcards.model, wildcards.method)
 
     def images(self, wildcards: Any) -> list[str]:
-        """The test scans of a chunk, which one job explains."""
+        """Image ids of a chunk of test scans, which one job explains."""
         size = self.plan.settings["heatmaps"]["chunk_size"]
         return chunked(self.split_of(wildcards).test, size)[int(wildcards.chunk) - 1]
 
     def volumes(self, wildcards: Any) -> list[str]:
-        """Their volumes."""
+        """Volumes of a chunk of test scans."""
         return self.tested_cohort(wildcards).files(layout.STORED, self.images(wildcards))
 
     def areas(self, wildcards: Any) -> list[str]:
-        """The areas that area occlusion sets to 0; nothing for other methods."""
+        """Path of the areas that area occlusion sets to 0; empty for other methods."""
         return [f"{layout.ATLAS}.nii.gz"] * (wildcards.method == "area_occlusion")
 
     def maps(self, wildcards: Any) -> list[str]:
@@ -47,16 +47,16 @@ class RelevanceJobs(Stage):
     def maps_of(
         self, wildcards: Any, methods: Sequence[str], holding: Sequence[str] | None = None
     ) -> list[str]:
-        """Heatmaps of a split by some methods; of the chunks that hold some scans only."""
+        """Heatmaps of a split by these methods, or only of chunks with scans of ``holding``."""
         chunks = self.plan.runs.chunks(self.split_of(wildcards), holding)
         return layout.each(layout.CHUNK, wildcards, method=methods, chunk=chunks)
 
     def summarised(self, wildcards: Any) -> list[str]:
-        """The methods whose heatmaps the summary combines; of new scans' networks, all."""
+        """Names of the methods that the summary combines; all of them for applied networks."""
         return self.plan.methods.summarised(getattr(wildcards, "model", None))
 
     def maps_to_summarise(self, wildcards: Any) -> list[str]:
-        """A chunk's heatmaps by every method of the summary."""
+        """Heatmaps of a chunk by the methods that the summary combines."""
         return layout.each(layout.CHUNK, wildcards, method=self.summarised(wildcards))
 
     def of_methods(self, pattern: str) -> Callable[[Any], list[str]]:

@@ -1,4 +1,4 @@
-"""The pages of a run."""
+"""Jobs of the pages of a run."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class ReportJobs(TrainJobs):
     # --- trust ---
 
     def scores(self, wildcards: Any) -> list[str]:
-        """How well each method, and the classes' difference, finds what was simulated."""
+        """Tables of localisation scores: of each method, and of the group difference."""
         runs = self.plan.runs.explained
         paths = [f"{run.folder}/{m}/localisation.tsv" for run in runs for m in run.network.methods]
         return paths + sorted({layout.fill(layout.DIFFERENCE, run.wildcards) for run in runs})
 
     def tables(self, wildcards: Any) -> list[str]:
-        """Faithfulness of each network's heatmaps, and how much of them retraining changes."""
+        """Tables of faithfulness and of retraining for each network's heatmaps."""
         paths: dict[str, None] = {}
         for run in self.plan.runs.explained:
             tables = ["area_changes", "faithfulness"] * bool(run.changed)
@@ -37,34 +37,36 @@ class ReportJobs(TrainJobs):
         return list(paths)
 
     def truth_pictures(self, wildcards: Any) -> list[str]:
-        """Truth and heatmaps side by side, of each network's first training that has a truth."""
+        """Pictures of truth and heatmaps, of each network's first training with ground truth."""
         runs = self.plan.runs
         return [f"{run.folder}/truth.png" for run in runs.first_explained(with_truth=True)]
 
     def simulations(self, wildcards: Any) -> list[str]:
-        """What was done to each simulated cohort that is explained."""
+        """Pictures of the simulated effects, for each simulated cohort that is explained."""
         cohorts = [run.network.of_task.cohort for run in self.plan.runs.explained]
         names = dict.fromkeys(cohort.name for cohort in cohorts if cohort.simulated)
         return layout.each(f"{layout.COHORT}/simulation.png", cohort=names)
 
     def runs(self, wildcards: Any) -> list[dict[str, Any]]:
-        """Every network whose test scans get heatmaps."""
+        """All trainings whose test scans get heatmaps, as parameters of pages."""
         return [run.as_dict() for run in self.plan.runs.explained]
 
     def effects(self, wildcards: Any) -> dict[str, dict[str, Any]]:
-        """What sets each cohort's classes apart, and the name that it shares with its repeats."""
+        """Cohort to the effects that distinguish its classes, and the name shared with repeats.
+
+        The effects of real scans are unknown: None.
+        """
         names = name_repeats(self.plan.settings["cohorts"])
-        found: dict[str, dict[str, Any]] = {}
+        effects: dict[str, dict[str, Any]] = {}
         for name, cohort in self.plan.cohorts.items():
             scans = cohort.planned.values()
-            there = {
+            simulated = {
                 "disease": any(scan.severity > 0 for scan in scans),
                 "shortcut": any(scan.shortcut for scan in scans),
             }
-            # Nobody knows of real scans.
-            effects = [what for what, is_there in there.items() if is_there] if scans else None
-            found[name] = {"name": names[name], "effects": effects}
-        return found
+            present = [effect for effect, is_present in simulated.items() if is_present]
+            effects[name] = {"name": names[name], "effects": present if scans else None}
+        return effects
 
     # --- report ---
 
@@ -99,45 +101,45 @@ class ReportJobs(TrainJobs):
         ]
 
     def retrained(self, wildcards: Any) -> list[str]:
-        """Where networks that were trained several times are compared."""
+        """Folders with the comparisons of networks that were trained several times."""
         return retrained_folders(self.plan.runs.networks)
 
     @property
     def config(self) -> dict[str, Any]:
-        """The completed configuration, from which the report says how the run is made again."""
+        """The completed configuration, with which the report explains how to repeat the run."""
         config = self.plan.settings
-        found = sort_keys(config)
-        # The order of rows in tables, and of their jobs.
+        ordered = sort_keys(config)
+        # Cohorts and models keep their order: it is the order of rows in tables, and of jobs.
         for key in ("cohorts", "models"):
-            found[key] = {name: found[key][name] for name in config[key]}
-        found["apply"]["networks"] = dict(config["apply"]["networks"])
+            ordered[key] = {name: ordered[key][name] for name in config[key]}
+        ordered["apply"]["networks"] = dict(config["apply"]["networks"])
         for name in self.plan.simulated:
-            # Their order is that of the patients' numbers and of the visits.
+            # Groups and visits keep their order: it decides the patients' numbers and the visits.
             for key in ("groups", "visits"):
                 written = config["cohorts"][name]["simulation"][key]
-                found["cohorts"][name]["simulation"][key] = written
-        return found
+                ordered["cohorts"][name]["simulation"][key] = written
+        return ordered
 
     def code_of_report(self, wildcards: Any) -> str:
-        """The code that puts the report together, and the papers that it cites."""
+        """Fingerprint of the code of the report, and of the papers that it cites."""
         runs = self.plan.runs
         methods = {method for run in runs.explained for method in run.network.methods}
         return self.plan.codes.of_report({run.model for run in runs.networks}, methods)
 
     def cohort_files(self, wildcards: Any) -> list[str]:
-        """What is known of the scans of each cohort, and of what was done to simulated ones."""
+        """Tables of the scans of each cohort, and figures of the simulations."""
         pattern = f"{layout.COHORT}/{{name}}"
         paths = layout.each(pattern, cohort=self.plan.cohorts, name=_TABLES_OF_COHORT)
         names = layout.figures("simulation")
         return paths + layout.each(pattern, cohort=self.plan.simulated, name=names)
 
     def task_files(self, wildcards: Any) -> list[str]:
-        """The splits of each task, and their audit."""
+        """Tables of the splits of each task, and of their audit."""
         tasks = self.plan.runs.tasks
         return [f"{task.folder}/{name}" for task in tasks for name in _TABLES_OF_TASK]
 
     def network_files(self, wildcards: Any) -> list[str]:
-        """How each network was trained, and how well it does."""
+        """Tables and figures of the training and the performance of each network."""
         names = ["cross_validation.tsv", *layout.figures("learning_curves", "roc", "confusion")]
         networks = self.plan.runs.networks
         paths = [f"{network.folder}/{name}" for network in networks for name in names]
@@ -147,7 +149,7 @@ class ReportJobs(TrainJobs):
         return paths
 
     def heatmap_files(self, wildcards: Any) -> list[str]:
-        """The heatmaps of each explained network side by side, and what they are worth."""
+        """Tables and figures that compare the heatmaps of each explained network."""
         paths = []
         for run in self.plan.runs.explained:
             drawn = [name for names in run.tables.values() for name in names]
@@ -161,7 +163,7 @@ class ReportJobs(TrainJobs):
     # --- viewer ---
 
     def viewed(self, wildcards: Any) -> list[dict[str, Any]]:
-        """The first explained training of every network, and the scans that are looked at."""
+        """The first explained training of every network, with the scans that the viewer shows."""
         return [self._viewed(run) for run in self.plan.runs.first_explained()]
 
     def _viewed(self, run: Explained) -> dict[str, Any]:
@@ -182,11 +184,11 @@ class ReportJobs(TrainJobs):
         }
 
     def viewed_files(self, wildcards: Any) -> list[str]:
-        """Average heatmaps, those of the scans that are looked at, and their brains."""
+        """Average heatmaps, and heatmaps and brains of the scans that the viewer shows."""
         paths = []
         for run in self.plan.runs.first_explained():
             viewed = self._viewed(run)
-            of = {"method": viewed["methods"], "group": viewed["classes"]}
-            paths += layout.each(layout.MEAN, run.wildcards, **of, suffix=["nii.gz", "json"])
+            lists = {"method": viewed["methods"], "group": viewed["classes"]}
+            paths += layout.each(layout.MEAN, run.wildcards, **lists, suffix=["nii.gz", "json"])
             paths += [f"{run.folder}/metrics.json", *viewed["maps"], *viewed["brains"]]
         return list(dict.fromkeys(paths))

@@ -1,4 +1,4 @@
-"""The simulated cohorts."""
+"""Jobs of simulated cohorts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from voxplain_workflow.planning import layout
 from voxplain_workflow.planning.settings import skull_settings, sort_keys
 from voxplain_workflow.planning.stages.stage import Stage
 
-# What the severity of a disease decides; written down as if there were none where it is 0.
+# Settings without effect at severity 0, set to fixed values there: changing them reruns nothing.
 _NO_DISEASE = {"max_loss": 0, "extent": 1, "asymmetry": 0, "spread": 0}
 # The options of each kind of shortcut.
 _OF_SHORTCUT = {"none": (), "mark": ("strength",), "scanner": ("area", "strength", "sd_mm")}
@@ -19,16 +19,16 @@ class SimulateJobs(Stage):
     """The jobs of ``rules/simulate.smk``."""
 
     def users_head(self, wildcards: Any) -> str:
-        """The volume of a user's own head."""
+        """Path of the volume of a user's head."""
         return self.cohort_of(wildcards).head_volumes[wildcards.head]
 
     @property
     def skull(self) -> dict[str, Any]:
-        """How the brain of a user's own head is found."""
+        """Settings of the brain mask of a user's head."""
         return skull_settings(self.plan.settings)
 
     def head(self, part: str) -> Callable[[Any], str]:
-        """Input function: a part of the head that a scan is simulated from."""
+        """Input function: a file of the head from which a scan is simulated."""
 
         def path(wildcards: Any) -> str:
             head = self.cohort_of(wildcards).plan_of(wildcards.image).head
@@ -41,16 +41,16 @@ class SimulateJobs(Stage):
         return self.cohort_of(wildcards).plan_of(wildcards.image).as_dict()
 
     def settings(self, wildcards: Any) -> dict[str, Any]:
-        """What a scan is drawn from beside its own plan, without the options of what is off."""
+        """Settings of the simulation of a scan beside its plan, without unused options."""
         cohort = self.cohort_of(wildcards)
         planned, simulation = cohort.plan_of(wildcards.image), cohort.settings["simulation"]
         settings = {key: dict(simulation[key]) for key in ("atrophy", "scanner", "shortcut")}
         if planned.severity == 0:
-            # The areas of the disease are measured in healthy scans as well.
+            # The areas stay: they are measured in healthy scans as well.
             settings["atrophy"] |= _NO_DISEASE
         if settings["scanner"]["motion"]["share"] == 0:
             settings["scanner"]["motion"] = {"share": 0}
-        # Its area is measured in the scans that do not carry it as well.
+        # The area stays: it is measured in scans without the shortcut as well.
         shortcut = settings["shortcut"]
         options = [
             key for key in _OF_SHORTCUT[shortcut["kind"]] if planned.shortcut or key == "area"
@@ -59,7 +59,7 @@ class SimulateJobs(Stage):
         return sort_keys(settings)
 
     def rows(self, wildcards: Any) -> list[dict[str, str]]:
-        """The table of a simulated cohort."""
+        """Rows of the table of a simulated cohort."""
         return [scan.table_row() for scan in self.cohort_of(wildcards).planned.values()]
 
     def scans(self, wildcards: Any) -> list[list[str]]:
@@ -75,9 +75,9 @@ class SimulateJobs(Stage):
         return [f"{place}/{cohort.planned[image].folder}_truth.json" for image in cohort.scans]
 
     def reference(self, wildcards: Any) -> str:
-        """The group that others are compared with: the last healthy one, else the last."""
+        """The reference group of comparisons: the last healthy one, or else the last one."""
         groups = self.cohort_of(wildcards).settings["simulation"]["groups"]
         simulated = {group for _, _, group, _ in self.scans(wildcards)}
-        found = [group for group in groups if group in simulated]
-        healthy = [group for group in found if not any(groups[group]["severity"])]
-        return (healthy or found)[-1]
+        present = [group for group in groups if group in simulated]
+        healthy = [group for group in present if not any(groups[group]["severity"])]
+        return (healthy or present)[-1]

@@ -1,4 +1,4 @@
-"""Splits, their audit, and the statistics of their training scans."""
+"""Jobs of splits: their audit, and the statistics of their training scans."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ class SplitJobs(Stage):
         return rows
 
     def failures_left(self, wildcards: Any) -> str:
-        """How many more scans may fail under ``max_failed``: as text, since it may be negative."""
+        """Number of scans that may still fail under ``max_failed``; text, as it may be negative."""
         left, allowed = 0, self.plan.settings["max_failed"]
         cohort = self.cohort_of(wildcards)
         for name in {cohort.name, self.tested_cohort(wildcards).name}:
-            lost, kept = len(self.plan.cohorts[name].lost), len(self.plan.cohorts[name].scans)
-            left += int(allowed * (lost + kept) + 1e-9) - lost
+            lost, processed = len(self.plan.cohorts[name].lost), len(self.plan.cohorts[name].scans)
+            left += int(allowed * (lost + processed) + 1e-9) - lost
         return str(left)
 
     def every(self, pattern: str) -> Callable[[Any], list[str]]:
@@ -63,7 +63,7 @@ class SplitJobs(Stage):
         return paths
 
     def names(self, wildcards: Any) -> list[str]:
-        """The names of a task's splits, in the order of what `every` gives."""
+        """The names of a task's splits, in the order of the paths of `every`."""
         return list(self.plan.splits[wildcards.cohort][wildcards.task])
 
     def people(self, wildcards: Any) -> list[list[Any]]:
@@ -72,5 +72,5 @@ class SplitJobs(Stage):
 
     @property
     def normalisation(self) -> dict[str, Any]:
-        """How voxels are normalised."""
+        """Settings of the normalisation of voxels."""
         return self.section("normalisation")["normalisation"]

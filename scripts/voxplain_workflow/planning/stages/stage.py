@@ -1,4 +1,4 @@
-"""What the stages share."""
+"""Base class of the stages."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class Stage:
     Parameters
     ----------
     plan
-        Of the run.
+        Plan of the run.
     """
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
 
     def section(self, *keys: str) -> dict[str, Any]:
-        """Some sections of the settings, sorted, as a job's params."""
+        """Sections of the settings, sorted by key, as params of a job."""
         return sort_keys({key: self.plan.settings[key] for key in keys})
 
     def code(self, script: str) -> str:
@@ -41,15 +41,15 @@ class Stage:
         return self.plan.splits[wildcards.cohort][wildcards.task][wildcards.split]
 
     def tested_cohort(self, wildcards: Any) -> Cohort:
-        """The cohort on a split's test side: its own but in an external test."""
+        """The cohort on a split's test side: another cohort in an external test."""
         return self.plan.tested_cohort(wildcards.cohort, self.split_of(wildcards))
 
     def classes(self, wildcards: Any) -> list[str]:
-        """The classes that a task tells apart, the disease first."""
+        """The classes of a task, the disease first."""
         return list(self.plan.tasks[wildcards.task])
 
     def label(self, wildcards: Any) -> str:
-        """What tables and figures call a network."""
+        """Name of a network in tables and figures."""
         return self.plan.networks[wildcards.model].label
 
     def methods(self, wildcards: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""The files that the target rules ask for."""
+"""The input files of the target rules."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Targets(Stage):
         return self._of_cohorts("scans.tsv", "quality.html")
 
     def all(self, wildcards: Any) -> list[str]:
-        """What a whole run makes; raises what is wrong with splits, networks or the device."""
+        """The results of a whole run; raises the plan's fault of splits, networks or device."""
         runs = self.plan.runs
-        # The table of a simulated cohort belongs to what a run leaves, as it would with real data.
+        # The table of a simulated cohort is a result, as the table of real scans is an input.
         paths = self._of_cohorts("source/scans.csv", "simulation.tsv", simulated=True)
         paths += self._of_cohorts("quality_gate.json", "quality.html")
         paths += [path for task in runs.tasks for path in self._of_task(task)]
@@ -60,12 +60,12 @@ class Targets(Stage):
         paths = [f"{run.folder}/{table}.tsv" for table in run.tables]
         paths += [f"{run.folder}/truth.png"] * bool(run.with_truth)
         if self.plan.settings["heatmaps"]["keep_scans"]:
-            of = {"method": run.network.methods, "chunk": self.plan.runs.chunks(run.split)}
-            paths += layout.each(layout.CHUNK, run.wildcards, **of)
+            lists = {"method": run.network.methods, "chunk": self.plan.runs.chunks(run.split)}
+            paths += layout.each(layout.CHUNK, run.wildcards, **lists)
         return paths
 
     def applied(self, wildcards: Any) -> list[str]:
-        """Predictions, heatmaps and areas of new scans by networks that are trained already."""
+        """Predictions, heatmaps and areas of new scans by trained networks."""
         settings = self.plan.settings
         try:
             if self.plan.local:
@@ -75,11 +75,11 @@ class Targets(Stage):
             raise SystemExit(str(fault)) from None
         cohorts, size = settings["apply"]["cohorts"], settings["heatmaps"]["chunk_size"]
         paths = layout.each(f"{layout.COHORT}/scans.tsv", cohort=cohorts)
-        of = {"network": list(settings["apply"]["networks"]), "method": self.plan.methods.of()}
+        lists = {"network": list(settings["apply"]["networks"]), "method": self.plan.methods.of()}
         for cohort in cohorts:
             wildcards = {"cohort": cohort}
             chunks = chunk_numbers(list(self.plan.cohorts[cohort].scans), size)
-            paths += layout.each(f"{layout.APPLIED}/predictions.tsv", wildcards, **of)
-            paths += layout.each(f"{layout.APPLIED}/{{method}}/areas.tsv", wildcards, **of)
-            paths += layout.each(layout.APPLIED_CHUNK, wildcards, **of, chunk=chunks)
+            paths += layout.each(f"{layout.APPLIED}/predictions.tsv", wildcards, **lists)
+            paths += layout.each(f"{layout.APPLIED}/{{method}}/areas.tsv", wildcards, **lists)
+            paths += layout.each(layout.APPLIED_CHUNK, wildcards, **lists, chunk=chunks)
         return paths

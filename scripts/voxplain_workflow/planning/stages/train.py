@@ -1,4 +1,4 @@
-"""Networks and baselines, and how good they are."""
+"""Jobs of networks and baselines, and of their evaluation."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from voxplain_workflow.planning.resources import of_grid
 from voxplain_workflow.planning.settings import skull_settings, sort_keys
 from voxplain_workflow.planning.stages.split import SplitJobs
 
-# Options of the section `training` that do not affect a training: a seed is a wildcard of its own.
+# Options of the section `training` that do not affect a training; its seed is a wildcard.
 _NO_RECIPE = ("seeds", "tensorboard")
-# What a brain in template space depends on.
+# Settings that a brain in template space depends on.
 _PREPROCESSING = (
     *("template", "resolution_mm", "bias_correction", "intensity_scale", "registration"),
 )
@@ -24,7 +24,7 @@ class TrainJobs(SplitJobs):
     """The jobs of ``rules/train.smk``."""
 
     def settings(self, wildcards: Any) -> dict[str, Any]:
-        """How a network is built and trained."""
+        """Settings of the architecture and training of a network."""
         network = self.plan.networks[wildcards.model]
         return sort_keys(
             {
@@ -37,26 +37,26 @@ class TrainJobs(SplitJobs):
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        """What the scans of a network depend on, to be compared where it is applied to others.
+        """Settings of the preprocessing, to be compared with those of scans it is applied to.
 
-        Which of the skull tools was used, the scans' own sidecars have.
+        The skull-stripping tool that was used is recorded in the scans' sidecars.
         """
         skull = skull_settings(self.plan.settings)
         return sort_keys({**self.section(*_PREPROCESSING), "skull": skull})
 
     @property
     def _shared_recipe(self) -> dict[str, Any]:
-        """How all networks are trained."""
+        """Settings of the training that all networks share."""
         section = self.plan.settings["training"]
         return {key: value for key, value in section.items() if key not in _NO_RECIPE}
 
     def hyperparameters(self, wildcards: Any) -> dict[str, Any]:
-        """How a network is built and trained, in one table."""
+        """Settings of the architecture and training of a network, in one flat mapping."""
         network = self.plan.networks[wildcards.model]
         return sort_keys({**network.options, **network.recipe, **self._shared_recipe})
 
     def code_of_training(self, wildcards: Any) -> str:
-        """The code that trains this network, and no other network's."""
+        """Fingerprint of the code that trains this network."""
         return self.plan.codes.of_training(wildcards.model)
 
     def memory(self, wildcards: Any, attempt: int) -> int:
@@ -75,7 +75,7 @@ class TrainJobs(SplitJobs):
         return paths
 
     def fold_runs(self, wildcards: Any) -> list[list[int]]:
-        """Repeat, fold and seed of what `folds` gives a file of, in the same order."""
+        """Repeat, fold and seed of each file of `folds`, in the same order."""
         names = [SplitName.parse(split.name) for split in self.plan.runs.task(wildcards).folds]
         seeds = self.plan.settings["training"]["seeds"]
         return [[name.repeat, name.fold, seed] for name in names for seed in seeds]
@@ -85,20 +85,20 @@ class TrainJobs(SplitJobs):
         return [[cohort, image] for cohort, image, *_ in self.people(wildcards)]
 
     def volumes(self, wildcards: Any) -> list[str]:
-        """Their volumes, in the same order."""
+        """Volumes of the scans in a task's splits, in the order of `scans`."""
         scans = self.scans(wildcards)
         return [self.plan.cohorts[name].files(layout.STORED, [image])[0] for name, image in scans]
 
     def areas(self, wildcards: Any) -> list[str]:
-        """The mean intensities of their areas, where the baseline reads these."""
+        """Path of the mean intensities of areas, for the baseline that needs them."""
         return [layout.fill(layout.AREA_MEANS, wildcards)] * (wildcards.baseline == AREAS)
 
     def ages_and_sexes(self, wildcards: Any) -> list[list[Any]]:
-        """Age and sex of the people in a task's splits, where the baseline reads these."""
+        """Age and sex of the people in a task's splits, for the baseline that needs them."""
         return self.people(wildcards) if wildcards.baseline == AGE_SEX else []
 
     def baseline_label(self, wildcards: Any) -> str:
-        """What tables and figures call a baseline."""
+        """Name of a baseline in tables and figures."""
         return BASELINES[wildcards.baseline]
 
     def all_predictions(self, wildcards: Any) -> list[str]:
@@ -106,7 +106,7 @@ class TrainJobs(SplitJobs):
         return [f"{run.folder}/predictions.tsv" for run in self.plan.runs.trainings]
 
     def all_networks(self, wildcards: Any) -> list[dict[str, Any]]:
-        """Which network made each of `all_predictions`."""
+        """The network of each file of `all_predictions`."""
         return [
             {
                 **run.wildcards,
@@ -119,11 +119,11 @@ class TrainJobs(SplitJobs):
 
     def all_baseline_predictions(self, wildcards: Any) -> list[str]:
         """The predictions of all baselines of the run."""
-        found = self.plan.runs.baselines
-        return [f"{layout.BASELINE}/predictions.tsv".format(**baseline) for baseline in found]
+        baselines = self.plan.runs.baselines
+        return [f"{layout.BASELINE}/predictions.tsv".format(**baseline) for baseline in baselines]
 
     def all_baselines(self, wildcards: Any) -> list[dict[str, Any]]:
-        """Which baseline made each of `all_baseline_predictions`."""
+        """The baseline of each file of `all_baseline_predictions`."""
         return [
             {
                 **task.wildcards,
