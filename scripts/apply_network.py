@@ -32,7 +32,7 @@ with job(snakemake):
         # Only the skull-stripping tool that was used counts, with its settings.
         {**settings, "skull": {tool: settings["skull"].get(tool) for tool in used}}
         for settings, used in (
-            (network.told["preprocessing"], [network.told["skull_tool"]]),
+            (network.metadata["preprocessing"], [network.metadata["skull_tool"]]),
             (snakemake.params.preprocessing, sorted(tools)),
         )
     )
@@ -55,7 +55,7 @@ with job(snakemake):
         raise SetupFault(
             f"cohort {snakemake.wildcards.cohort} has no usable scan; see its scans.tsv"
         )
-    known = sorted(set(members["patient"]) & set(network.told["trained_on_patients"]))
+    known = sorted(set(members["patient"]) & set(network.metadata["trained_on_patients"]))
     if known:
         print(
             f"the network was trained on scans of {len(known)} of these patients, so that what it "

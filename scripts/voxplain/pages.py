@@ -1,4 +1,4 @@
-"""Pages of results that open from disk in any browser: one file, nothing from a network."""
+"""HTML pages of results that open from disk in any browser, without a network."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ import pandas as pd
 
 from voxplain.faults import SetupFault
 
-# Of a screen, for an inch in print: a figure as wide as a journal's page nearly fills ours.
+# Pixels on a screen for an inch in print: a figure with the width of a journal page nearly fills
+# the page.
 _PIXELS_PER_INCH = 150
-# One string, by which a fingerprint of code sees the file (voxplain_workflow.planning.fingerprint).
+# The path is one string, so that code fingerprints include the file
+# (voxplain_workflow.planning.fingerprint).
 _TEMPLATE = Path(__file__).parent / "assets/page.html"
 
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A cell that shows a picture beside the page, which a click opens; it loads when it is seen.
+    """A table cell with a picture from a separate file; it is loaded lazily, and a click opens it.
 
     Attributes
     ----------
     link
-        Where the picture is, relative to the page.
+        Path of the picture, relative to the page.
     alt
-        What it shows, for who cannot see it.
+        Alternative text of the picture.
     """
 
     link: str
@@ -41,7 +43,7 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class Words:
-    """A cell of several words, which may be broken into lines."""
+    """A table cell with a longer text, which may be broken into lines."""
 
     text: str
 
@@ -53,9 +55,9 @@ class _Section:
 
 
 def _width_on_page(png: bytes) -> int | None:
-    """Pixels of a page to show a picture in, by its size in print, so that letters are all alike.
+    """Width of a picture on the page in pixels, by its size in print: all letters have one size.
 
-    None for a PNG that does not say how large it is (W3C, Portable Network Graphics, 11.3.4.3).
+    None for a PNG without a physical size (W3C, Portable Network Graphics, 11.3.4.3).
     """
     at = png.find(b"pHYs", 0, 4096)
     if at < 0 or png[at + 12] != 1:  # not in metres
@@ -65,19 +67,19 @@ def _width_on_page(png: bytes) -> int | None:
 
 
 class Page:
-    """A page of text, tables that sort by a click on their head, and pictures.
+    """A page of text, pictures, and tables that sort by a click on their header.
 
-    Pictures are within the page, which is one file to keep or to pass on, or in files beside it;
-    links are relative to the page, so that a folder of results can be moved.
+    Pictures are embedded in the page, so that it is one file, or in separate files. Links are
+    relative to the page, so that a folder of results can be moved.
 
     Attributes
     ----------
     title, lead, footer
         Heading, the paragraphs below it, and the last line.
     wide
-        Whether its tables need all the width there is.
+        Whether its tables need the full width of the window.
     sections
-        In their order.
+        Sections in their order.
     """
 
     def __init__(
@@ -87,7 +89,7 @@ class Page:
         self.sections: list[_Section] = []
 
     def add_section(self, title: str) -> None:
-        """Begin a section; what is added next stands in it."""
+        """Begin a section; the next parts are added to it."""
         self.sections.append(_Section(title))
 
     def add_text(self, text: str) -> None:
@@ -100,15 +102,15 @@ class Page:
             self._add(kind="points", points=list(points))
 
     def add_heading(self, text: str) -> None:
-        """Add a heading below the section's."""
+        """Add a heading one level below that of the section."""
         self._add(kind="heading", text=text)
 
     def add_link(self, text: str, link: str, name: str = "") -> None:
-        """Add a paragraph that ends with a link, under its name or its own path."""
+        """Add a paragraph that ends with a link, shown as its name or its path."""
         self._add(kind="link", text=text, link=quote(link), name=name or link)
 
     def add_code(self, text: str, caption: str, is_open: bool = False) -> None:
-        """Add lines to copy, which unfold below their caption."""
+        """Add lines of code, which unfold below their caption."""
         self._add(kind="code", text=text, caption=caption, open=is_open)
 
     def add_picture(
@@ -125,18 +127,18 @@ class Page:
         Parameters
         ----------
         alt
-            What it shows, for who cannot see it.
+            Alternative text of the picture.
         link
-            Where the picture's own file is, relative to the page.
+            Path of the picture's file, relative to the page.
         within
-            Whether the picture becomes part of the page; else it is shown from its own file.
+            Whether the picture is embedded in the page; else the page shows its file.
         vector
-            Where the same picture is as a file for print, relative to the page.
+            Path of the same picture for print (vector graphics), relative to the page.
 
         Raises
         ------
         SetupFault
-            The file is no PNG.
+            The file is not a PNG.
         """
         data = Path(path).read_bytes()
         if not data.startswith(b"\x89PNG\r\n"):
@@ -144,9 +146,9 @@ class Page:
         source = quote(link)
         if within:
             source = f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}"
-        told = {"alt": alt, "caption": caption, "link": link, "vector": vector}
-        told["width"] = _width_on_page(data)
-        self._add(kind="picture", source=source, **told)
+        fields = {"alt": alt, "caption": caption, "link": link, "vector": vector}
+        fields["width"] = _width_on_page(data)
+        self._add(kind="picture", source=source, **fields)
 
     def add_table(
         self, table: pd.DataFrame, caption: str, link: str = "", digits: int = 2, find: str = ""
@@ -156,14 +158,14 @@ class Page:
         Parameters
         ----------
         table
-            Cells that are numbers are rounded to ``digits`` (whole numbers are not) and sort as
-            numbers; a missing one says n/a. A cell that is a pair of a number and a text shows the
-            text and sorts by the number; :class:`Thumbnail` and :class:`Words` are cells too.
+            Numbers are rounded to ``digits`` (integers are not) and sort as numbers; a missing
+            number is shown as n/a. A cell that is a pair of a number and a text shows the text and
+            sorts by the number. :class:`Thumbnail` and :class:`Words` are cells, too.
         link
-            Where the table's own file is, relative to the page.
+            Path of the table's file, relative to the page.
         find
-            An example of what to look for; with it, a field above the table shows only the rows
-            that hold all words written there.
+            Example of a search text. With it, the table has a search field that shows only the
+            rows that contain all words of the search.
         """
         rows = [[_cell(value, digits) for value in row] for row in table.itertuples(index=False)]
         columns = [
@@ -173,7 +175,7 @@ class Page:
         self._add(kind="table", rows=rows, columns=columns, caption=caption, link=link, find=find)
 
     def write(self, path: str | Path) -> None:
-        """Write the page, whole or not at all."""
+        """Write the page; the file is replaced only when the new one is complete."""
         environment = jinja2.Environment(
             autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined
         )
@@ -189,20 +191,20 @@ class Page:
 
 
 def with_interval(mean: float, low: float, high: float, digits: int = 2) -> tuple[float, str]:
-    """A cell of a table: a number that sorts, and its text with the interval if there is one."""
+    """A table cell: the number to sort by, and its text with the interval if there is one."""
     if pd.isna(mean):
         return mean, "n/a"
-    told = f"{mean:z.{digits}f}"
-    return mean, told if pd.isna(low) else f"{told} ({low:z.{digits}f} to {high:z.{digits}f})"
+    text = f"{mean:z.{digits}f}"
+    return mean, text if pd.isna(low) else f"{text} ({low:z.{digits}f} to {high:z.{digits}f})"
 
 
 def _is_number(cell: Mapping[str, Any]) -> bool:
-    """Whether a cell shows the number that it sorts by, and no word instead of it."""
+    """Whether a cell shows the number that it sorts by, not a word."""
     return cell["value"] is not None and not cell["text"][:1].isalpha()
 
 
 def _cell(value: Any, digits: int) -> dict[str, Any]:
-    """What a cell shows, and the number that it sorts by, if any."""
+    """Fields of a cell for the template: its text, and the number to sort by or None."""
     if isinstance(value, Thumbnail):
         return {"text": value.alt, "value": None, "picture": quote(value.link)}
     if isinstance(value, Words):
@@ -216,6 +218,6 @@ def _cell(value: Any, digits: int) -> dict[str, Any]:
         return {"text": "n/a", "value": None}
     if isinstance(value, bool | np.bool_):
         return {"text": "yes" if value else "no", "value": None}
-    # A small number below 0 is no -0.00.
+    # The option z: a small negative number is shown as 0.00, not as -0.00.
     shown = f"{value:d}" if isinstance(value, int | np.integer) else f"{value:z.{digits}f}"
     return {"text": shown, "value": float(value)}

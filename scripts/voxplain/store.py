@@ -1,14 +1,13 @@
-"""Preprocessed scans as networks read them: brain voxels in 16 bits, memory-mapped.
+"""Preprocessed scans in the format that networks read: brain voxels in 16 bits, memory-mapped.
 
-A file is a ``.npy`` with one record, so that it says by itself how its numbers are meant and any
-numpy reads it::
+A file is a ``.npy`` file with one record. It describes its own format, and any numpy reads it::
 
     record = np.load(path, mmap_mode="r")[0]
     values = record["level"] + record["step"] * record["voxels"].astype("f4")
 
-``voxels`` are the voxels of the template's brain mask in C order of ``[x, y, z]``. The steps are
-equal, so that no voxel is further from its value than half a step: the scan's range / 131,068
-(float16 has steps of up to range / 1,024 where scans are brightest).
+``voxels`` are the voxels of the template's brain mask in C order of ``[x, y, z]``. All steps are
+equal, so that the error of a voxel is at most half a step: the scan's range / 131,068 (float16 has
+steps of up to range / 1,024 in the brightest voxels).
 """
 
 from __future__ import annotations
@@ -45,14 +44,14 @@ class Brain:
 
     @cached_property
     def digest(self) -> bytes:
-        """32 hexadecimal digits that stand for the grid's shape and the mask."""
-        told = hashlib.sha256(repr(self.mask.shape).encode())
-        told.update(np.packbits(self.mask).tobytes())
-        return told.hexdigest()[:32].encode()
+        """Digest of the grid's shape and the mask, 32 hexadecimal digits."""
+        hasher = hashlib.sha256(repr(self.mask.shape).encode())
+        hasher.update(np.packbits(self.mask).tobytes())
+        return hasher.hexdigest()[:32].encode()
 
     @cached_property
     def box(self) -> tuple[tuple[int, int], ...]:
-        """First voxel along x, y and z, and the one after the last.
+        """Bounding box of the mask: for x, y and z the first voxel, and the one after the last.
 
         Raises
         ------
@@ -96,7 +95,7 @@ def write_scan(path: str | Path, volume: np.ndarray, brain: Brain) -> None:
     Raises
     ------
     DataFault
-        A voxel of the brain is no finite number.
+        A voxel of the brain is not finite.
     ValueError
         The volume has another shape than the mask.
     """
@@ -119,13 +118,13 @@ def write_scan(path: str | Path, volume: np.ndarray, brain: Brain) -> None:
 
 
 def open_scan(path: str | Path, brain: Brain) -> StoredScan:
-    """Map a stored scan into memory; its voxels are read when they are used.
+    """A stored scan, memory-mapped; its voxels are read when they are used.
 
     Raises
     ------
     DataFault
-        The file is missing, empty (its scan failed in an earlier stage), no stored scan, broken
-        off, or made for another brain mask.
+        The file is missing, empty (its scan failed in an earlier stage), not a stored scan,
+        truncated, or stored for another brain mask.
     """
     path = Path(path)
     if not path.is_file():
@@ -155,6 +154,6 @@ def open_scan(path: str | Path, brain: Brain) -> StoredScan:
 
 
 def _record_of(brain: Brain) -> np.dtype:
-    """The type of a file's only record."""
+    """The numpy type of a file's record."""
     voxels = ("voxels", "<i2", (len(brain.places),))
     return np.dtype([("mask", "S32"), ("level", "<f4"), ("step", "<f4"), voxels])

@@ -1,9 +1,10 @@
-"""Tables that the workflow writes and reads again: one dialect of TSV.
+"""Reading and writing of the workflow's tables, in one TSV format.
 
-A tab between cells, one line a row, a header, UTF-8; ``n/a`` for what is missing, as BIDS writes
-it. Only pandas' own tables need pandas: rows of text need nothing but the standard library.
+Cells are separated by tabs, each row is one line, the first line is the header, the encoding is
+UTF-8, and missing values are ``n/a``, as in BIDS. Data frames need pandas; rows of text need only
+the standard library.
 
-Tables that users bring are as they are: :func:`voxplain.cohort.tables.read_table` reads those.
+Tables of the user have other formats: :func:`voxplain.cohort.tables.read_table` reads them.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MISSING = "n/a"
-# Columns of names, in whatever table: text, even where all names look like numbers, or one is a
-# word that means a missing value elsewhere (a patient 007, a cohort called null).
+# Columns with names, in any table. They are text, even if all names look like numbers or a name
+# looks like a missing value (a patient 007, a cohort called null).
 TEXT = frozenset(
     {
         *("cohort", "tested_on", "task", "split", "side"),
@@ -30,21 +31,21 @@ TEXT = frozenset(
 
 
 def read_tsv(path: str | Path, all_text: bool = False) -> pd.DataFrame:
-    """A table with the columns of :data:`TEXT` as text, and numbers in the others.
+    """A table with the columns of :data:`TEXT` as text; the types of the others are inferred.
 
-    Text stays what it is, also where it is empty or ``n/a``. In the other columns these are missing
-    numbers.
+    Text is not changed, even if it is empty or ``n/a``. In the other columns these are missing
+    values.
 
     Parameters
     ----------
     all_text
-        Whether the other columns are read as text as well.
+        Whether all columns are read as text.
     """
     import pandas as pd
 
     if all_text:
         return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
-    # By converters, which no rule for missing values touches; a type of text has one, too.
+    # Converters, since the rules for missing values do not apply to them, but to dtype=str.
     names = dict.fromkeys(TEXT, str)
     missing = [MISSING, ""]
     return pd.read_csv(path, sep="\t", converters=names, na_values=missing, keep_default_na=False)
@@ -56,7 +57,7 @@ def write_tsv(table: pd.DataFrame, path: str | Path, floats: str | None = "%.6g"
     Parameters
     ----------
     floats
-        Format of numbers that are not whole; None writes as many digits as tell them apart.
+        Format of numbers that are not integers; None writes as many digits as they need.
     """
     table.to_csv(
         path, sep="\t", index=False, na_rep=MISSING, float_format=floats, lineterminator="\n"
@@ -70,7 +71,7 @@ def read_rows(path: str | Path) -> list[dict[str, str]]:
 
 
 def write_rows(rows: Iterable[Mapping[str, Any]], path: str | Path, columns: Sequence[str]) -> None:
-    """Write rows that have all of these columns and no others; None is a missing value."""
+    """Write rows that have exactly these columns; None is a missing value."""
     with open(path, "w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, columns, delimiter="\t", lineterminator="\n")
         writer.writeheader()

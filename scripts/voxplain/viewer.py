@@ -1,8 +1,8 @@
-"""A page on which heatmaps are looked at slice by slice; it opens from disk, without a network.
+"""An HTML page to view heatmaps slice by slice; it opens from disk, without a network.
 
-The slices are drawn by NiiVue (BSD 2-Clause), which lies beside the page with the volumes. A page
-from disk may not read files, but it may run scripts: each volume is one, read when it is first
-looked at.
+The slices are drawn by NiiVue (BSD 2-Clause), whose script is in a folder beside the page, together
+with the volumes. A page from disk may not read files, but it may run scripts: each volume is a
+script, which is loaded when the volume is first shown.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 
 from voxplain.volumes import Grid, read_array, resample, smooth_for
 
-# Each is one string, by which a fingerprint of code sees the file
+# Each path is one string, so that code fingerprints include the file
 # (voxplain_workflow.planning.fingerprint).
 _HERE = Path(__file__).parent
 _TEMPLATE = _HERE / "assets/viewer.html"
@@ -31,21 +31,21 @@ _MEANING = (
     "Bright: the network's output for its target (by default the disease, the first class) depends "
     "on this voxel, in scans of every class; no sign. Values as the method gives them."
 )
-_FINEST_MM = 2.0  # finer volumes would be eight times as large, and no heatmap is as fine
+_FINEST_MM = 2.0  # at 1 mm volumes would be eight times as large, and heatmaps are coarser
 
 
 @dataclass(frozen=True)
 class ViewedMap:
-    """A heatmap to look at.
+    """A heatmap of the viewer.
 
     Attributes
     ----------
     run, subject, method
-        What is chosen by: the network; the average of a class, or a scan; the method.
+        The choices of the viewer: the network; the average of a class, or a scan; the method.
     path
-        Of the heatmap.
+        Path of the heatmap.
     under
-        Of the brain it lies on.
+        Path of the brain below the heatmap.
     """
 
     run: str
@@ -65,23 +65,24 @@ def write_viewer(
     links: Mapping[str, str] | None = None,
     radiological: bool = False,
 ) -> None:
-    """Write the page, and a folder with what it shows beside it.
+    """Write the page, and beside it a folder with the files that it shows.
 
     Parameters
     ----------
     page
-        The page; its folder has the page's name, with ``_files``.
+        Path of the page; its folder has the page's name, with ``_files``.
     maps
-        In the order in which they are offered. Each has a colour scale from 0 to its maximum; those
-        of one run and method can be shown on one scale, to the largest of their maxima.
+        Heatmaps in the order of the viewer's menus. Each has a colour scale from 0 to its maximum;
+        those of the same run and method can be shown on a common scale, up to their largest
+        maximum.
     atlas, names
-        Areas on the grid of the brains, and what they are called.
+        Label volume on the grid of the brains; label value to area name.
     brain
-        Mask; outside of it a heatmap is not shown.
+        Brain mask; outside of it a heatmap is not shown.
     links
-        What to call other pages, to where they are.
+        Names of other pages to their paths.
     radiological
-        Whether it begins in radiological order, the subject's left on the right.
+        Whether the page starts in radiological convention, the subject's left on the right.
     """
     page = Path(page)
     folder = page.with_name(f"{page.stem}_files")
@@ -96,7 +97,7 @@ def write_viewer(
         if map_.under not in unders:
             unders[map_.under] = f"brain-{len(unders) + 1}"
             _write_volume(folder, unders[map_.under], *read_array(map_.under))
-    told: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
     tops: dict[tuple[str, str], float] = {}
     for number, map_ in enumerate(maps, start=1):
         values, grid = read_array(map_.path)
@@ -108,9 +109,9 @@ def write_viewer(
         tops[key] = max(tops.get(key, 0.0), top)
         keys = {"run": map_.run, "subject": map_.subject, "method": map_.method}
         files = {"file": f"map-{number}", "under": unders[map_.under]}
-        at = [round(float(mm), 2) for mm in peak]
-        told.append({**keys, **files, "peak": at, "own_top": top or 1.0})
-    for row in told:
+        position = [round(float(mm), 2) for mm in peak]
+        entries.append({**keys, **files, "peak": position, "own_top": top or 1.0})
+    for row in entries:
         row["top"] = tops[row["run"], row["method"]] or 1.0
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
@@ -121,21 +122,22 @@ def write_viewer(
         radiological=radiological,
         files=folder.name,
         files_json=_as_script(folder.name),
-        maps=_as_script(told),
+        maps=_as_script(entries),
         areas=_as_script({str(number): name for number, name in names.items()}),
     )
     page.write_text(text, encoding="utf-8")
 
 
 def _as_script(value: object) -> str:
-    """A value in a script of a page; no name in it can end the script."""
+    """A value as JSON for a script of a page, escaped so that no text can end the script."""
     return jinja2.utils.htmlsafe_json_dumps(value)
 
 
 def _write_volume(folder: Path, name: str, array: np.ndarray, grid: Grid, order: int = 1) -> float:
-    """Write a volume as a script; gives its largest value.
+    """Write a volume as a script and return its largest value.
 
-    Values are kept in 256 steps from the smallest to the largest, which no eye tells apart.
+    Values are stored in 256 steps from the smallest to the largest, which the eye cannot
+    distinguish.
     """
     if max(grid.voxel_size) < _FINEST_MM:
         coarse = grid.coarsened(_FINEST_MM)

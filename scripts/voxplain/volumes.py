@@ -1,4 +1,4 @@
-"""NIfTI volumes in and out, grids and their affines.
+"""Reading and writing of NIfTI volumes, grids and their affines.
 
 Every array is indexed ``[x, y, z]`` in RAS+ orientation (x to the right, y to the front, z to the
 top), and every affine maps voxel indices to millimetres.
@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from voxplain.faults import DataFault
 
-# What nibabel raises for a file whose content is at fault.
+# Exceptions of nibabel for a file with corrupt content.
 _UNREADABLE = (
     nib.filebasedimages.ImageFileError,
     nib.spatialimages.HeaderDataError,
@@ -33,7 +33,7 @@ _UNREADABLE = (
 
 @dataclass(frozen=True)
 class Grid:
-    """A voxel grid in space.
+    """A voxel grid in physical space.
 
     Attributes
     ----------
@@ -68,19 +68,19 @@ class Grid:
         return float(abs(np.linalg.det(self.matrix[:3, :3]))) / 1000.0
 
     def matches(self, other: Grid, tolerance_mm: float = 1e-3) -> bool:
-        """Whether two grids have the same shape and lie within a tolerance of each other."""
+        """Whether two grids have the same shape and, within a tolerance, the same affine."""
         return self.shape == other.shape and bool(
             np.allclose(self.matrix, other.matrix, atol=tolerance_mm)
         )
 
     @property
     def is_axis_aligned(self) -> bool:
-        """Whether the grid's axes are those of space, in their order and direction."""
+        """Whether the grid's axes have the order and direction of the axes of space."""
         matrix = self.matrix[:3, :3]
         return bool(np.allclose(matrix, np.diag(self.voxel_size), atol=1e-4))
 
     def straightened(self) -> Grid:
-        """The smallest grid along the axes of space that holds this one, with its voxel sizes."""
+        """The smallest axis-aligned grid that contains this grid, with the same voxel sizes."""
         corners = np.array(list(itertools.product(*((0, n - 1) for n in self.shape))))
         places = corners @ self.matrix[:3, :3].T + self.matrix[:3, 3]
         low, high = places.min(axis=0), places.max(axis=0)
@@ -100,7 +100,7 @@ class Grid:
         return Grid(shape, tuple(tuple(float(v) for v in row) for row in affine))
 
     def part(self, start: Sequence[int], end: Sequence[int]) -> Grid:
-        """The grid of the voxels from ``start`` up to ``end``, which is not one of them."""
+        """The grid of the voxels from ``start`` to ``end``, ``end`` excluded."""
         affine = self.matrix.copy()
         affine[:3, 3] += affine[:3, :3] @ np.asarray(start)
         shape = tuple(int(b) - int(a) for a, b in zip(start, end, strict=True))
@@ -108,12 +108,13 @@ class Grid:
 
 
 def read_image(path: str | Path) -> nib.Nifti1Image:
-    """Open a NIfTI image as a 3D volume in RAS+ orientation.
+    """A NIfTI image as a 3D volume in RAS+ orientation.
 
     Raises
     ------
     DataFault
-        The file is empty (its scan failed in an earlier stage), is no readable NIfTI, or is not 3D.
+        The file is missing, is empty (its scan failed in an earlier stage), is not a readable
+        NIfTI file, or is not 3D.
     """
     path = Path(path)
     if not path.is_file():
@@ -147,10 +148,10 @@ def read_image(path: str | Path) -> nib.Nifti1Image:
 def read_array(
     path: str | Path, dtype: np.dtype | type | None = np.float32
 ) -> tuple[np.ndarray, Grid]:
-    """Read a volume as an array ``[x, y, z]`` and its grid.
+    """A volume as an array ``[x, y, z]``, and its grid.
 
-    The array has the type asked for, or with None the type that the file stores (float64 where it
-    scales its values).
+    The array has the type ``dtype`` or, with None, the stored type of the file (float64 if its
+    values are scaled).
 
     Raises
     ------
@@ -173,8 +174,8 @@ def write_array(
 ) -> None:
     """Write an array ``[x, y, z]`` on its grid as NIfTI, stored without scaling as ``dtype``.
 
-    Both of the format's affines (sform and qform) and the voxel sizes say the same: tools differ in
-    which they read.
+    Both affines of the format (sform and qform) and the voxel sizes agree, since tools differ in
+    which of them they read.
     """
     if array.shape != grid.shape:
         raise ValueError(f"array of shape {array.shape} does not lie on a grid of {grid.shape}")
@@ -204,10 +205,11 @@ def centres_mm(grid: Grid) -> np.ndarray:
 
 
 def smooth_for(array: np.ndarray, grid: Grid, target: Grid) -> np.ndarray:
-    """Smooth a volume as sampling it on a coarser grid needs, lest fine detail alias.
+    """A volume smoothed for resampling to a coarser grid, to avoid aliasing.
 
-    Along each axis a Gaussian whose full width at half maximum makes up for the difference of the
-    voxel sizes, ``sqrt(target**2 - own**2)``; where the target is no coarser, nothing.
+    The full width at half maximum of the Gaussian along each axis is
+    ``sqrt(target_size**2 - size**2)``, with the voxel sizes of the two grids; 0 if the target is
+    not coarser.
 
     Parameters
     ----------
@@ -220,15 +222,15 @@ def smooth_for(array: np.ndarray, grid: Grid, target: Grid) -> np.ndarray:
     -------
     ``[x, y, z]`` float32, still on ``grid``.
     """
-    own, wanted = np.array(grid.voxel_size), np.array(target.voxel_size)
-    fwhm = np.sqrt(np.clip(wanted**2 - own**2, 0, None))
-    return ndimage.gaussian_filter(array.astype(np.float32), fwhm / own / np.sqrt(8 * np.log(2)))
+    size, target_size = np.array(grid.voxel_size), np.array(target.voxel_size)
+    fwhm = np.sqrt(np.clip(target_size**2 - size**2, 0, None))
+    return ndimage.gaussian_filter(array.astype(np.float32), fwhm / size / np.sqrt(8 * np.log(2)))
 
 
 def resample(
     array: np.ndarray, grid: Grid, target: Grid, order: int = 1, beyond: str = "constant"
 ) -> np.ndarray:
-    """Sample a volume at the voxel centres of another grid.
+    """A volume interpolated at the voxel centres of another grid.
 
     Parameters
     ----------
@@ -237,7 +239,7 @@ def resample(
     order
         0 takes the nearest voxel (labels), 1 interpolates linearly.
     beyond
-        ``constant`` gives 0 outside the volume, ``nearest`` the value at its border.
+        Values outside the volume: ``constant`` gives 0, ``nearest`` the value at its border.
     """
     to_source = np.linalg.inv(grid.matrix) @ target.matrix
     return ndimage.affine_transform(
@@ -246,7 +248,7 @@ def resample(
 
 
 def white_matter_level(values: np.ndarray) -> float:
-    """The T1 level of white matter: the highest well-filled peak of the brain's histogram.
+    """The T1 intensity of white matter: the highest peak in the upper half of the histogram.
 
     Parameters
     ----------
@@ -264,7 +266,7 @@ def white_matter_level(values: np.ndarray) -> float:
         for i in range(1, len(smooth) - 1)
         if upper[i] and smooth[i] >= smooth[i - 1] and smooth[i] > smooth[i + 1]
     ]
-    # Where grey and white matter make one hump (coarse voxels, children), its upper part serves.
+    # If grey and white matter have one common peak (coarse voxels, children), take its upper part.
     return float(
         middles[max(peaks, key=lambda i: smooth[i])] if peaks else np.percentile(values, 75)
     )

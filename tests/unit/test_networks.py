@@ -28,8 +28,8 @@ def test_a_network_comes_back_as_it_was(tmp_path, statistics, name):
     model = build_model(name, SHAPE, 3).eval()
     classes = ["AD", "MCI", "NC"]
     path = tmp_path / "model.pt"
-    told = {"seed": 5, "trained_on": ["I1", "I2"], "preprocessing": {"skull": {"tool": "bet"}}}
-    save_network(path, model, name, {}, classes, statistics, **told)
+    metadata = {"seed": 5, "trained_on": ["I1", "I2"], "preprocessing": {"skull": {"tool": "bet"}}}
+    save_network(path, model, name, {}, classes, statistics, **metadata)
     network = load_network(path)
     scans = torch.randn(1, 1, *SHAPE)
     with torch.no_grad():
@@ -38,7 +38,7 @@ def test_a_network_comes_back_as_it_was(tmp_path, statistics, name):
     assert network.classes == classes
     assert network.name == name
     assert network.last_layer in dict(model.named_modules())
-    assert {key: network.told[key] for key in told} == told
+    assert {key: network.metadata[key] for key in metadata} == metadata
     mask = statistics.mask
     assert np.array_equal(network.statistics.mask, mask)
     assert np.array_equal(network.statistics.mean[mask], statistics.mean[mask])

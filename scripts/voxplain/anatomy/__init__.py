@@ -1,1 +1,1 @@
-"""From a head in scanner space to a brain in template space, and whether it went well."""
+"""From a head in scanner space to a brain in template space, with quality control."""

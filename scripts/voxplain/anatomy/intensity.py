@@ -1,6 +1,6 @@
-"""Making one scan's intensities comparable with another's: N4, and one scale a scan.
+"""Comparable intensities of scans: N4 bias field correction, and one scale factor for each scan.
 
-Voxelwise z-scores of raw intensities measure the scanner's gain and coil; neither is anatomy.
+Without it, voxelwise z-scores measure the scanner's gain and coil instead of anatomy.
 """
 
 from __future__ import annotations
@@ -15,19 +15,18 @@ from voxplain.anatomy.itk import as_ants, import_ants
 from voxplain.faults import DataFault
 from voxplain.volumes import Grid, read_array, resample, smooth_for, white_matter_level
 
-# The archive's own correction, as its descriptions (MPR; GradWarp; N3), its folders' names
-# (MPR__GradWarp__N3) and ImageType name it.
-# So do fMRIPrep's and CAPS's names of what they corrected with N4.
+# Names of the archive's correction in its descriptions (MPR; GradWarp; N3), folder names
+# (MPR__GradWarp__N3) and ImageType, and those of files that fMRIPrep and CAPS corrected with N4.
 _CORRECTED = re.compile(
     r"(?<![a-z0-9])(N[34]m?|NUC|desc-preproc|desc-crop)(?![a-z0-9])", re.IGNORECASE
 )
 _FIT_MM = 6.0
 _MOST_FITS = 6
-_CONVERGED = 0.03  # SD of the logarithm of what one more fit finds
-# A head is four times the brain, and its field need not be right to the percent: N4 sees it on a
-# coarser grid, and again until it finds less than 5 %.
+_CONVERGED = 0.03  # SD of the logarithm of the field of the last fit
+# A head is four times as large as the brain, and its field need not be exact to a percent: N4 runs
+# on a coarser grid, and is repeated until it finds less than 5 %.
 _HEAD_FIT_MM, _HEAD_CONVERGED = 10.0, 0.05
-_TISSUE = 0.1  # of a head's bright voxels; what is darker is air or bone
+_TISSUE = 0.1  # of a head's bright voxels; darker voxels are air or bone
 
 
 def is_already_corrected(texts: Iterable[str]) -> bool:
@@ -38,15 +37,15 @@ def is_already_corrected(texts: Iterable[str]) -> bool:
 def correct_bias(path: str | Path, mask_path: str | Path) -> np.ndarray:
     """N4 bias field correction inside the brain (Tustison et al. 2010), by ANTs.
 
-    The field is smooth, so it is fitted on a 6 mm grid, at three levels of its spline mesh: ANTs'
-    own default of four follows anatomy (benchmarks/bias_correction.py). Weak fields converge at
-    once, strong ones of surface coils do not, so the fit is repeated on its own result until it
-    finds less than 3 % more.
+    The field is smooth, so it is fitted on a 6 mm grid, at three levels of its spline mesh: the
+    default of ANTs, four levels, follows anatomy (benchmarks/bias_correction.py). Weak fields
+    converge at once, strong fields of surface coils do not, so the fit is repeated on the corrected
+    image until it finds less than 3 %.
 
     Parameters
     ----------
     path, mask_path
-        Head and brain mask on one grid.
+        Head and brain mask on the same grid.
 
     Returns
     -------
@@ -55,17 +54,17 @@ def correct_bias(path: str | Path, mask_path: str | Path) -> np.ndarray:
     Raises
     ------
     DataFault
-        The brain holds nothing to fit a field to.
+        The brain is constant or not finite, so that no field can be fitted.
     RuntimeError
-        N4 failed on a sound brain.
+        N4 failed on a valid brain.
     """
     head, grid = read_array(path)
     mask, _ = read_array(mask_path)
-    # N4 works on logarithms: it may see nothing below 0.
+    # N4 takes logarithms: no voxel may be below 0.
     head = head - min(float(head.min()), 0.0)
     coarse = grid.coarsened(max(_FIT_MM, *grid.voxel_size))
     weight = resample(smooth_for(mask, grid, coarse), grid, coarse)
-    # Mean over the brain's part of each coarse voxel, so that the border is not darker.
+    # Mean over the part of each coarse voxel inside the brain, so that the border is not darker.
     level = resample(smooth_for(head * mask, grid, coarse), grid, coarse)
     log_field = _find_field(level / np.maximum(weight, 0.5), weight > 0.5, coarse, _CONVERGED)
     if log_field is None:
@@ -78,7 +77,7 @@ def correct_bias(path: str | Path, mask_path: str | Path) -> np.ndarray:
 
 
 def flatten_head(head: np.ndarray, grid: Grid) -> np.ndarray:
-    """N4 over a whole head whose brain is not known yet, so that a skull tool sees it evenly.
+    """A whole head corrected with N4 before its brain is known, for a skull removal tool.
 
     Parameters
     ----------
@@ -87,7 +86,7 @@ def flatten_head(head: np.ndarray, grid: Grid) -> np.ndarray:
 
     Returns
     -------
-    ``[x, y, z]`` float32; the head itself where N4 finds nothing to fit a field to.
+    ``[x, y, z]`` float32; the uncorrected head if no field can be fitted.
     """
     head = head - min(float(head.min()), 0.0)
     coarse = grid.coarsened(max(_HEAD_FIT_MM, *grid.voxel_size))
@@ -102,21 +101,21 @@ def flatten_head(head: np.ndarray, grid: Grid) -> np.ndarray:
 def _find_field(
     level: np.ndarray, inside: np.ndarray, grid: Grid, converged: float
 ) -> np.ndarray | None:
-    """The logarithm of the bias field ``[x, y, z]``; None where there is nothing to fit it to."""
+    """The logarithm of the bias field ``[x, y, z]``; None if no field can be fitted."""
     level = np.where(inside, level, 0).astype(np.float32)
     if not np.isfinite(level).all() or not inside.any() or np.ptp(level[inside]) == 0:
         return None
     log_field = np.zeros_like(level)
     for _ in range(_MOST_FITS):
-        found = _fit_field(level / np.exp(log_field), inside, grid)
-        log_field += found
-        if found[inside].std() < converged:
+        update = _fit_field(level / np.exp(log_field), inside, grid)
+        log_field += update
+        if update[inside].std() < converged:
             break
     return log_field
 
 
 def _fit_field(level: np.ndarray, inside: np.ndarray, grid: Grid) -> np.ndarray:
-    """Logarithm of the bias field that N4 sees, ``[x, y, z]``."""
+    """Logarithm of the bias field by one run of N4, ``[x, y, z]``."""
     ants = import_ants()
     field = ants.n4_bias_field_correction(
         as_ants(level, grid),
@@ -125,15 +124,15 @@ def _fit_field(level: np.ndarray, inside: np.ndarray, grid: Grid) -> np.ndarray:
         convergence={"iters": [25, 25, 25], "tol": 1e-7},
         return_bias_field=True,
     )
-    found = field.numpy()
-    # antspyx drops N4's exit status; where N4 failed, the "field" is the image that it was given.
-    if np.array_equal(found, level):
+    values = field.numpy()
+    # antspyx drops N4's exit status; if N4 failed, the "field" is the input image.
+    if np.array_equal(values, level):
         raise RuntimeError("N4 ended without a field; as a rule it lacked memory")
-    return np.log(np.maximum(found, 1e-3))
+    return np.log(np.maximum(values, 1e-3))
 
 
 def intensity_scale(brain: np.ndarray, method: str) -> float:
-    """The level that becomes 1.
+    """The intensity level that is scaled to 1.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The package ants, arrays on grids as its images, and back."""
+"""Import of the package ants, and arrays on grids as its images."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from voxplain.volumes import Grid
 if TYPE_CHECKING:
     import ants
 
-# What ants imports for plots, models of tables and downloads. Every job is a process of its own:
-# without these, importing ants takes half the time.
+# Packages that ants imports for plots, statistical models and downloads. Every job is a separate
+# process: without them, importing ants takes half the time.
 _UNUSED = {"matplotlib", "mpl_toolkits", "requests", "sklearn", "statsmodels"}
 
 
 class _Placeholder(ModuleType):
-    """Stands for a module that is imported and not used; so does each of its attributes."""
+    """Replaces a module that is imported but not used; its attributes are placeholders, too."""
 
     def __getattr__(self, name: str) -> _Placeholder:
         if name.startswith("__"):
@@ -34,7 +34,7 @@ class _Placeholder(ModuleType):
 
 
 class _Placeholders(MetaPathFinder, Loader):
-    """Finds a placeholder for each of the unused packages that is not imported yet."""
+    """Import hook that gives a placeholder for each unused package that is not imported yet."""
 
     def __init__(self) -> None:
         self._packages = _UNUSED - sys.modules.keys()
@@ -49,11 +49,11 @@ class _Placeholders(MetaPathFinder, Loader):
         return _Placeholder(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Leave it as it is: a placeholder has no code to run."""
+        """Do nothing: a placeholder has no code to run."""
 
 
 def import_ants() -> Any:
-    """The package ants, without its plots and its models of tables.
+    """The package ants, without its plots and statistical models.
 
     Packages that were imported before this call are used as they are.
     """
@@ -65,7 +65,7 @@ def import_ants() -> Any:
         import ants
     finally:
         sys.meta_path.remove(finder)
-        # Whoever imports these packages later gets them.
+        # Later imports of these packages give the real ones.
         for name, module in list(sys.modules.items()):
             if isinstance(module, _Placeholder):
                 del sys.modules[name]
@@ -73,7 +73,7 @@ def import_ants() -> Any:
 
 
 def as_ants(array: np.ndarray, grid: Grid) -> ants.ANTsImage:
-    """An array ``[x, y, z]`` as an ANTs image, whose space is ITK's LPS+ where ours is RAS+."""
+    """An array ``[x, y, z]`` as an ANTs image, converted from RAS+ to ITK's LPS+."""
     ants = import_ants()
     flip = np.diag([-1.0, -1.0, 1.0])
     direction = flip @ grid.matrix[:3, :3] / np.array(grid.voxel_size)

@@ -1,4 +1,4 @@
-"""The areas of AAL in a head of its own space."""
+"""The areas of AAL in the space of a head."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from voxplain.volumes import read_array, resample, white_matter_level
 
 
 def label_head(head_path: str | Path, mask_path: str | Path, seed: int) -> Head:
-    """Lay the areas of AAL into a head, through a quick SyN registration at 2 mm.
+    """A head with the areas of AAL, transferred by a quick SyN registration at 2 mm.
 
     Parameters
     ----------
     head_path, mask_path
-        A T1-weighted head with its brain mask, on one grid.
+        A T1-weighted head and its brain mask, on the same grid.
 
     Returns
     -------
-    The head with white matter at 1.
+    The head, scaled to white matter at 1.
     """
     ants = import_ants()
-    t1, own = read_array(head_path)
+    t1, head_grid = read_array(head_path)
     mask = read_array(mask_path)[0]
-    # The simulation works along the axes of space; an oblique head is turned into them here.
-    if not own.is_axis_aligned:
-        turned = own.straightened()
-        t1, mask = (resample(array, own, turned) for array in (t1, mask))
-        own = turned
+    # The simulation needs axis-aligned grids; an oblique head is resampled here.
+    if not head_grid.is_axis_aligned:
+        aligned = head_grid.straightened()
+        t1, mask = (resample(array, head_grid, aligned) for array in (t1, mask))
+        head_grid = aligned
     mask = mask > 0.5
     t1 = np.clip(t1, 0, None) / white_matter_level(t1[mask])
     template, _, grid = make_template("packaged", 2)
     aal = read_aal()
     with tempfile.TemporaryDirectory() as scratch:
         brain = np.where(mask, t1, 0)
-        _, inverse = run_ants(template, grid, brain, own, "syn_quick", seed, scratch)
+        _, inverse = run_ants(template, grid, brain, head_grid, "syn_quick", seed, scratch)
         areas = ants.apply_transforms(
-            as_ants(t1, own),
+            as_ants(t1, head_grid),
             as_ants(aal.labels, aal.grid),
             transformlist=[inverse],
             interpolator="nearestNeighbor",
         ).numpy()
-    return Head(t1.astype(np.float32), mask, np.where(mask, areas, 0).astype(np.uint8), own)
+    return Head(t1.astype(np.float32), mask, np.where(mask, areas, 0).astype(np.uint8), head_grid)

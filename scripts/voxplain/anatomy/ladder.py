@@ -1,8 +1,9 @@
-"""A ladder of ways to find the brain, climbed only as far as a gate demands.
+"""A ladder of methods for skull removal; the first whose mask passes a gate is used.
 
-Plain BET fails on about one head in five: a long neck draws its first sphere down, a coil's strong
-field hides the far side of the brain. What mends the one spoils another, so that nothing is done to
-a head whose mask passes the gate as it is. The gate knows nothing of the other scans.
+Plain BET fails on about one head in five: a long neck moves its first sphere down, or the strong
+intensity field of a coil hides the far side of the brain. A correction that helps one head can
+spoil another, so a head whose mask passes the gate is not changed. The gate is a set of thresholds
+of quality measures and does not depend on other scans.
 """
 
 from __future__ import annotations
@@ -26,28 +27,28 @@ from voxplain.faults import DataFault, SetupFault
 from voxplain.volumes import Grid, read_image, resample, smooth_for
 
 FIRST = "plain"
-# Each but the last keeps what the ones before it did to the head.
+# Each rung but the last is applied to the head as changed by the rungs before it.
 RUNGS = ("neck", "bias", "robust", "deepbet")
-# Who has BET alone has no such rung; the ladder ends before it.
+# If deepbet is not installed, its rung fails and the ladder ends before it.
 MISSING_TOOL = SkullTool("missing", "n/a")
-_GATE_MM = 4.0  # an affine registration at 4 mm takes a second, and tells a brain from half a one
+_GATE_MM = 4.0  # an affine registration at 4 mm takes a second, and detects incomplete brains
 _SEED = 1
-_AIR = 0.15  # of the head's bright voxels; what is darker is no tissue
-_TOP_CM2 = 10.0  # of tissue in a slice, so that noise and folds of hair do not make a head's top
+_AIR = 0.15  # of the head's bright voxels; darker voxels are not tissue
+_TOP_CM2 = 10.0  # of tissue in a slice: noise and folds of hair do not count as the top of a head
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What the gate said of one rung.
+    """The result of one rung.
 
     Attributes
     ----------
     rung
         :data:`FIRST` or one of :data:`RUNGS`.
     quality
-        None where the tool found no brain.
+        Quality measures; None if the tool found no brain.
     missed
-        What was wrong; nothing where the gate was passed.
+        Descriptions of missed thresholds, or why there is no mask; empty if the gate was passed.
     """
 
     rung: str
@@ -56,22 +57,27 @@ class Trial:
 
     def as_dict(self) -> dict[str, Any]:
         """For a sidecar."""
-        told = {} if self.quality is None else self.quality.as_dict()
-        return {"rung": self.rung, "passed": not self.missed, "missed": list(self.missed), **told}
+        measures = {} if self.quality is None else self.quality.as_dict()
+        return {
+            "rung": self.rung,
+            "passed": not self.missed,
+            "missed": list(self.missed),
+            **measures,
+        }
 
 
 @dataclass(frozen=True)
-class Climbed:
-    """What a climb ended with.
+class LadderResult:
+    """The mask of the ladder and how it was made.
 
     Attributes
     ----------
     mask
         ``[x, y, z]`` bool.
     rung, tool, options
-        What the mask was made by.
+        Rung, tool and options that made the mask.
     trials
-        Every rung that was tried.
+        Results of every rung that was tried.
     """
 
     mask: np.ndarray
@@ -93,7 +99,7 @@ class Climbed:
 
 @dataclass(frozen=True)
 class PreparedHead:
-    """A head as a rung gives it to a tool."""
+    """A head as prepared by a rung, with the tool and its options."""
 
     rung: str
     image: nib.Nifti1Image
@@ -102,13 +108,13 @@ class PreparedHead:
     cut_off: int  # slices below its first
 
     def find(self) -> np.ndarray:
-        """Find the brain, on the grid of the prepared head; DataFault where there is none."""
+        """The brain mask on the grid of the prepared head; raises DataFault if there is none."""
         if self.tool == MISSING_TOOL:
             raise DataFault(f"{self.rung} is not installed here", "install it, or leave it out")
         return find_brain(self.image, self.tool, self.options)
 
     def place(self, mask: np.ndarray) -> np.ndarray:
-        """A mask on the prepared head's grid, on that of the head before it was cut."""
+        """A mask of the prepared head, padded to the grid of the uncut head."""
         return np.pad(mask, ((0, 0), (0, 0), (self.cut_off, 0)))
 
 
@@ -116,11 +122,11 @@ def climb(
     path: str | Path,
     tool: SkullTool,
     settings: Mapping[str, Any],
-) -> Climbed:
-    """Find the brain in a head by the first rung whose mask passes the gate.
+) -> LadderResult:
+    """The brain mask of a head, by the first rung whose mask passes the gate.
 
-    Where none does, the mask is that of the rung that missed the fewest thresholds, of those the
-    one with the best overlap; quality control has the last word.
+    If no mask passes, the result is that of the rung that missed the fewest thresholds and, among
+    those, has the best overlap; quality control then decides about the scan.
 
     Parameters
     ----------
@@ -130,8 +136,8 @@ def climb(
         From :func:`voxplain.anatomy.skull.find_tool`, or :data:`voxplain.anatomy.skull.GIVEN`,
         which has no ladder.
     settings
-        Options of each tool that may run under its name, ``ladder`` (of :data:`RUNGS`, in the order
-        to try them), ``neck_mm`` (what lies farther below the top of the head is cut off) and
+        Name of each tool that may run to its options, ``ladder`` (some of :data:`RUNGS`, in the
+        order to try them), ``neck_mm`` (slices farther below the top of the head are cut off) and
         ``gate`` (``min_<measure>`` and ``max_<measure>``, see
         :class:`voxplain.anatomy.quality.Quality`; overlap and similarity are those after an affine
         registration to the packaged template at 4 mm).
@@ -148,7 +154,7 @@ def climb(
             mask = find_brain(image, tool, options)
         except DataFault as fault:
             raise DataFault(f"{path}: {fault.reason}", fault.remedy) from fault
-        return Climbed(mask, "n/a" if tool == GIVEN else FIRST, tool, options, ())
+        return LadderResult(mask, "n/a" if tool == GIVEN else FIRST, tool, options, ())
     template = None
     trials, best, faults = [], None, []
     for head in prepare_rungs(image, tool, settings):
@@ -163,11 +169,13 @@ def climb(
         quality = measure_rung(head.image, mask, template)
         missed = tuple(text for text, _ in find_missed(quality, settings["gate"]))
         trials.append(Trial(head.rung, quality, missed))
-        told = ", ".join(f"{key} {value:g}" for key, value in quality.as_dict().items())
-        print(f"skull removal, {head.rung}: {'; '.join(missed) or 'passed'} ({told})", flush=True)
-        worth = (-len(missed), quality.overlap)
-        if best is None or worth > best[0]:
-            best = (worth, Climbed(head.place(mask), head.rung, head.tool, head.options, ()))
+        measures = ", ".join(f"{key} {value:g}" for key, value in quality.as_dict().items())
+        print(
+            f"skull removal, {head.rung}: {'; '.join(missed) or 'passed'} ({measures})", flush=True
+        )
+        rank = (-len(missed), quality.overlap)
+        if best is None or rank > best[0]:
+            best = (rank, LadderResult(head.place(mask), head.rung, head.tool, head.options, ()))
         if not missed:
             break
     if best is None:
@@ -176,9 +184,9 @@ def climb(
 
 
 def read_gates_template() -> tuple[np.ndarray, np.ndarray, Grid]:
-    """Brain, mask and grid that the gate registers to, whatever template the run has.
+    """Brain, mask and grid that the gate registers to, independent of the run's template.
 
-    A change of the run's template or resolution then strips no head anew.
+    Skull removal therefore does not run again when the run's template or resolution changes.
     """
     return make_template("packaged", _GATE_MM)
 
@@ -186,7 +194,7 @@ def read_gates_template() -> tuple[np.ndarray, np.ndarray, Grid]:
 def prepare_rungs(
     image: nib.Nifti1Image, tool: SkullTool, settings: Mapping[str, Any]
 ) -> Iterator[PreparedHead]:
-    """The head as each rung has it; rungs that would change nothing are left out."""
+    """The head as prepared by each rung; rungs that would change nothing are left out."""
     options, cut_off, head = settings[tool.name], 0, image
     yield PreparedHead(FIRST, head, tool, options, cut_off)
     for rung in settings["ladder"]:
@@ -218,7 +226,7 @@ def _values(image: nib.Nifti1Image) -> np.ndarray:
 
 
 def _find_neck(head: np.ndarray, grid: Grid, below_mm: float) -> int:
-    """The first slice ``[:, :, z]`` that lies no farther below the head's top than ``below_mm``."""
+    """The first slice ``[:, :, z]`` that is at most ``below_mm`` below the top of the head."""
     tissue = ndimage.binary_opening(head > _AIR * np.percentile(head, 98))
     along_x, along_y, along_z = grid.voxel_size
     areas_cm2 = tissue.sum(axis=(0, 1)) * along_x * along_y / 100
@@ -231,16 +239,21 @@ def measure_rung(
 ) -> Quality:
     """The measures of quality control, after an affine registration at the gate's voxel size."""
     grid = Grid.of(image)
-    (head, own), (inside, _) = cut(_values(image), grid, mask), cut(mask, grid, mask)
-    coarse = own.coarsened(max(_GATE_MM, *own.voxel_size))
+    (head, cut_grid), (inside, _) = cut(_values(image), grid, mask), cut(mask, grid, mask)
+    coarse = cut_grid.coarsened(max(_GATE_MM, *cut_grid.voxel_size))
     brain, share = (
-        resample(smooth_for(array, own, coarse), own, coarse) for array in (head * inside, inside)
+        resample(smooth_for(array, cut_grid, coarse), cut_grid, coarse)
+        for array in (head * inside, inside)
     )
     known, known_mask, known_grid = template
     if not np.isfinite(brain).all() or np.ptp(brain) == 0:
-        # Nothing that ANTs could register.
+        # ANTs cannot register an empty or constant image.
         nothing = np.zeros_like(known_mask)
         return measure_quality(mask, grid.voxel_volume_ml, known * 0, nothing, known, known_mask)
     with tempfile.TemporaryDirectory() as scratch:
-        found, _ = register_brain(brain, share, coarse, known, known_grid, "affine", _SEED, scratch)
-    return measure_quality(mask, grid.voxel_volume_ml, found.brain, found.mask, known, known_mask)
+        registered, _ = register_brain(
+            brain, share, coarse, known, known_grid, "affine", _SEED, scratch
+        )
+    return measure_quality(
+        mask, grid.voxel_volume_ml, registered.brain, registered.mask, known, known_mask
+    )

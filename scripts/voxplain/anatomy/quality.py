@@ -1,4 +1,4 @@
-"""How well skull removal and registration went, in numbers that thresholds can decide on."""
+"""Quality measures of skull removal and registration, and decisions by thresholds."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Quality:
     Attributes
     ----------
     brain_volume_ml
-        Of the mask in scanner space.
+        Volume of the mask in scanner space.
     largest_part
         Share of the mask's voxels in its largest connected component (faces touching).
     border_share
-        Share of the mask's surface voxels that lie on the image's border; above 0 where the field
-        of view cuts the brain, or where the mask runs out of it.
+        Share of the mask's surface voxels on the border of the image; above 0 if the field of view
+        cuts the brain, or if the mask extends beyond the brain to the border.
     overlap
         Dice coefficient of the registered mask with the template's brain.
     similarity
@@ -42,7 +42,7 @@ class Quality:
         return {key: round(float(value), 4) for key, value in asdict(self).items()}
 
 
-# The measures in plain words, and what to look at where they fail.
+# Measure to its name, its unit, and what to check if it misses a threshold.
 _WORDS = {
     "brain_volume_ml": (
         "brain volume",
@@ -64,8 +64,9 @@ def measure_quality(
     template_brain: np.ndarray,
     template_mask: np.ndarray,
 ) -> Quality:
-    """Measure one scan; masks are bool ``[x, y, z]``, the first in scanner space, the rest on the
-    template's grid.
+    """The quality measures of one scan.
+
+    Masks are bool ``[x, y, z]``; ``mask`` is in scanner space, the others on the template's grid.
     """
     labels, _ = ndimage.label(mask)
     sizes = np.bincount(labels.ravel())[1:]
@@ -79,25 +80,25 @@ def measure_quality(
 
 
 def fluid_spaces(brain: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Ventricles and wide sulci of a T1 brain, to draw beside its outline, ``[x, y, z]`` bool."""
+    """Ventricles and wide sulci of a T1 brain, drawn with its outline, ``[x, y, z]`` bool."""
     return ndimage.binary_erosion(mask) & (brain < 0.6 * white_matter_level(brain[mask]))
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:
-    """Dice coefficient of two boolean volumes, 0 where both are empty (Dice 1945)."""
+    """Dice coefficient of two boolean volumes, 0 if both are empty (Dice 1945)."""
     total = int(a.sum()) + int(b.sum())
     return 2.0 * int(np.logical_and(a, b).sum()) / total if total else 0.0
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson correlation, 0 where one of the two is constant."""
+    """Pearson correlation, 0 if one of the two is constant."""
     a, b = a.astype(np.float64) - a.mean(), b.astype(np.float64) - b.mean()
     scale = np.sqrt((a**2).sum() * (b**2).sum())
     return float((a * b).sum() / scale) if scale > 0 else 0.0
 
 
 def _border_share(mask: np.ndarray) -> float:
-    """Voxels of the mask on the volume's border, over those on the mask's own surface."""
+    """Number of mask voxels on the volume's border, divided by that on the mask's surface."""
     if not mask.any():
         return 0.0
     surface = mask & ~ndimage.binary_erosion(mask, border_value=1)
@@ -108,19 +109,19 @@ def _border_share(mask: np.ndarray) -> float:
 
 
 def judge(quality: Quality, thresholds: Mapping[str, float], kept: bool = False) -> Fate:
-    """Decide by absolute thresholds, which know nothing of the other scans.
+    """The fate of a scan by absolute thresholds, which do not depend on other scans.
 
     Parameters
     ----------
     thresholds
         ``min_<measure>`` or ``max_<measure>`` to a value.
     kept
-        Whether somebody looked at the scan and wants it whatever its measures are.
+        Whether a person inspected the scan and keeps it whatever its measures are.
 
     Returns
     -------
-    ``usable``, or ``excluded`` with every threshold that was missed. Of a scan that is kept, they
-    are told as well.
+    ``usable``, or ``excluded`` with every missed threshold. A kept scan is ``usable``; its reason
+    lists the missed thresholds as well.
     """
     missed = find_missed(quality, thresholds)
     if not missed:
@@ -132,7 +133,7 @@ def judge(quality: Quality, thresholds: Mapping[str, float], kept: bool = False)
 
 
 def find_missed(quality: Quality, thresholds: Mapping[str, float]) -> list[tuple[str, str]]:
-    """Every threshold that a scan misses, in plain words, and what to look at.
+    """Descriptions of every threshold that a scan misses, each with what to check.
 
     Parameters
     ----------
@@ -143,7 +144,7 @@ def find_missed(quality: Quality, thresholds: Mapping[str, float]) -> list[tuple
     for name, limit in thresholds.items():
         bound, measure = name.split("_", 1)
         value = getattr(quality, measure)
-        # Written so that a value that is no number misses its threshold.
+        # Written so that NaN misses its threshold.
         if not (value >= limit if bound == "min" else value <= limit):
             words, unit, remedy = _WORDS[measure]
             side = "below" if bound == "min" else "above"

@@ -25,16 +25,16 @@ TRANSFORMS = {
     "affine": "antsRegistrationSyNQuick[a]",
     "syn_fast": "SyNRA",
 }
-# A brain that is in the template's space already: it is only brought to its grid.
+# For a brain that is already in the template's space: it is only resampled to its grid.
 NONE = "none"
-# Quick SyN iterates down to twice the template's voxel size, and at the template's own not at all.
+# Quick SyN iterates down to twice the template's voxel size, and not at the template's voxel size.
 # syn_fast works at twice that size from the start, with the same steps, metric and smoothing of the
-# field. Quick SyN spends most of its time on the last of its iterations there, when its metric is
-# flat already, and on rigid and affine stages at that size, which SyN does without
+# field. Quick SyN spends most of its time on its last iterations at twice the size, when its metric
+# hardly changes, and on rigid and affine stages at that size and finer, which SyN does not need
 # (docs/performance.md).
 FAST = {"aff_random_sampling_rate": 0.25, "reg_iterations": (100, 70, 20)}
-_COARSEST_MM = 4.0  # above, a brain has too few voxels for the first of the levels
-_MARGIN_MM = 10.0  # about the brain; what lies beyond is air, on which half of the time goes
+_COARSEST_MM = 4.0  # above, a brain has too few voxels for the first level
+_MARGIN_MM = 10.0  # around the brain; without cropping, half of the time is spent on air
 
 
 @dataclass(frozen=True)
@@ -64,35 +64,35 @@ def register_to_template(
     method: str,
     seed: int,
 ) -> Registered:
-    """Register a brain to a template brain and resample it once to the template's grid.
+    """A brain registered to a template brain and resampled once to the template's grid.
 
-    Mutual information is sampled at random places, so the seed is fixed; sums over several ITK
-    threads are not reproducible, so the same result needs
-    ``ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1``, set before ``ants`` is imported.
+    Mutual information is sampled at random positions, so the seed is fixed. Sums over several ITK
+    threads are not reproducible: for the same result, set
+    ``ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1`` before ``ants`` is imported.
 
     Parameters
     ----------
     brain_path, mask_path
         Brain without skull, 0 outside, and its mask, in scanner space.
     template_path
-        Template brain; its grid is the result's.
+        Template brain; its grid is that of the result.
     transform_path
-        Where the composite transform is written (ITK HDF5, maps points of the template to points of
-        the scan, as resampling the scan needs).
+        Output file of the composite transform (ITK HDF5; it maps points of the template to points
+        of the scan, as needed to resample the scan).
     method
         A key of :data:`TRANSFORMS`, or :data:`NONE`.
     seed
-        Of the metric's sampling.
+        Seed of the metric's sampling.
 
     Raises
     ------
     DataFault
-        There is nothing to register in the brain, or it lies outside the template afterwards.
+        The brain is empty or constant, or outside of the template after registration.
     RuntimeError
-        ANTs failed on a sound brain: memory, as a rule, of which antspyx says nothing but a code.
+        ANTs failed on a valid brain, usually for lack of memory; antspyx reports only a code.
     """
     template, grid = read_array(template_path)
-    brain, own = read_array(brain_path)
+    brain, scan_grid = read_array(brain_path)
     mask, _ = read_array(mask_path)
     inside = brain[mask > 0]
     if not np.isfinite(brain).all() or inside.size == 0 or np.ptp(inside) == 0:
@@ -101,50 +101,52 @@ def register_to_template(
             "look at the scan and its mask",
         )
     with tempfile.TemporaryDirectory() as scratch:
-        found, transform = register_brain(brain, mask, own, template, grid, method, seed, scratch)
+        registered, transform = register_brain(
+            brain, mask, scan_grid, template, grid, method, seed, scratch
+        )
         shutil.copyfile(transform, transform_path)
-    if not found.mask.any():
+    if not registered.mask.any():
         raise DataFault(
             f"{brain_path} lies outside the template after registration",
             "look at the brain mask of the scan",
         )
-    return found
+    return registered
 
 
 def register_brain(
     brain: np.ndarray,
     mask: np.ndarray,
-    own: Grid,
+    scan_grid: Grid,
     template: np.ndarray,
     grid: Grid,
     method: str,
     seed: int,
     scratch: str,
 ) -> tuple[Registered, str]:
-    """As :func:`register_to_template`, of arrays.
+    """As :func:`register_to_template`, for arrays.
 
     Parameters
     ----------
     brain, mask
-        ``[x, y, z]`` in scanner space, on the grid ``own``.
+        ``[x, y, z]`` in scanner space, on ``scan_grid``.
     template
         ``[x, y, z]`` on ``grid``.
     scratch
-        A folder for ANTs' files.
+        Folder for temporary files of ANTs.
 
     Returns
     -------
     registered
-        Its mask may be empty.
+        The registered brain; its mask may be empty.
     transform
         The file of the composite transform, in ``scratch``.
     """
     if method == NONE:
         transform = _write_identity(scratch)
     else:
-        transform, _ = run_ants(template, grid, brain, own, method, seed, scratch)
+        transform, _ = run_ants(template, grid, brain, scan_grid, method, seed, scratch)
     fixed = as_ants(template, grid)
-    brain, share = (_resample(array, own, fixed, grid, transform) for array in (brain, mask))
+    brain, share = (_resample(array, scan_grid, fixed, grid, transform) for array in (brain, mask))
     within = share > 0.5
     return Registered(np.where(within, brain, 0).astype(np.float32), within, grid), transform
 
@@ -152,27 +154,27 @@ def register_brain(
 def carry(
     path: str | Path, template_path: str | Path, transform_path: str | Path
 ) -> tuple[np.ndarray, Grid]:
-    """A volume in a scan's space, carried to the template as the scan itself was.
+    """A volume in a scan's space, resampled to the template by the scan's transform.
 
     Parameters
     ----------
     path
         Volume ``[x, y, z]`` in scanner space.
     template_path
-        Its grid is the result's.
+        Template brain; its grid is that of the result.
     transform_path
         From :func:`register_to_template`.
 
     Returns
     -------
-    carried
+    resampled
         ``[x, y, z]`` float32, linearly interpolated.
     grid
         The template's.
     """
     template, grid = read_array(template_path)
-    array, own = read_array(path)
-    return _resample(array, own, as_ants(template, grid), grid, str(transform_path)), grid
+    array, scan_grid = read_array(path)
+    return _resample(array, scan_grid, as_ants(template, grid), grid, str(transform_path)), grid
 
 
 def _write_identity(scratch: str) -> str:
@@ -183,10 +185,10 @@ def _write_identity(scratch: str) -> str:
 
 
 def _resample(
-    array: np.ndarray, own: Grid, fixed: ants.ANTsImage, grid: Grid, transform: str
+    array: np.ndarray, scan_grid: Grid, fixed: ants.ANTsImage, grid: Grid, transform: str
 ) -> np.ndarray:
     ants = import_ants()
-    moving = as_ants(smooth_for(array, own, grid), own)
+    moving = as_ants(smooth_for(array, scan_grid, grid), scan_grid)
     return ants.apply_transforms(
         fixed, moving, transformlist=[transform], interpolator="linear"
     ).numpy()
@@ -196,31 +198,31 @@ def run_ants(
     template: np.ndarray,
     grid: Grid,
     brain: np.ndarray,
-    own: Grid,
+    scan_grid: Grid,
     method: str,
     seed: int,
     scratch: str,
 ) -> tuple[str, str]:
-    """Run ANTs; returns the files of the composite transform and of its inverse."""
+    """Files of the composite transform and of its inverse, as computed by ANTs."""
     ants = import_ants()
     ants.config.set_ants_deterministic(on=False, seed_value=seed)
     options = {}
     if method == "syn_fast":
         size = max(grid.voxel_size)
         template, grid = cut(template, grid, template != 0)
-        brain, own = cut(brain, own, brain != 0)
+        brain, scan_grid = cut(brain, scan_grid, brain != 0)
         coarse = grid.coarsened(max(min(2 * size, _COARSEST_MM), size))
-        # As make_template has it: the brain ends sharply. With a blurred rim it fits less well.
+        # A brain with a sharp border, as from make_template: with a blurred one the fit is worse.
         level, share = (
             resample(smooth_for(array, grid, coarse), grid, coarse)
             for array in (template, template > 0)
         )
         template, grid, options = np.where(share > 0.5, level, 0), coarse, FAST
-    # ANTs smooths and shrinks both images by voxels: the two must have voxels of about one size, or
-    # the finer one is barely smoothed at the coarse levels and aliases at the last.
-    working = own.coarsened(max(*grid.voxel_size, *own.voxel_size))
-    moving = resample(smooth_for(brain, own, working), own, working)
-    found = ants.registration(
+    # ANTs smooths and shrinks both images in units of voxels: their voxels must have about the same
+    # size, or the finer image is hardly smoothed at the coarse levels and aliases at the last one.
+    working = scan_grid.coarsened(max(*grid.voxel_size, *scan_grid.voxel_size))
+    moving = resample(smooth_for(brain, scan_grid, working), scan_grid, working)
+    result = ants.registration(
         as_ants(template, grid),
         as_ants(moving, working),
         type_of_transform=TRANSFORMS[method],
@@ -228,11 +230,11 @@ def run_ants(
         write_composite_transform=True,
         **options,
     )
-    return found["fwdtransforms"], found["invtransforms"]
+    return result["fwdtransforms"], result["invtransforms"]
 
 
 def cut(array: np.ndarray, grid: Grid, inside: np.ndarray) -> tuple[np.ndarray, Grid]:
-    """The part of a volume about what lies inside, with a margin of 10 mm, and its grid.
+    """A volume cropped to the voxels inside, with a margin of 10 mm, and its grid.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Skull removal: FSL BET through fslpy where FSL is installed, deepbet where it is not."""
+"""Skull removal: FSL BET through fslpy if FSL is installed, else deepbet."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ HOW_TO_GET_FSL = (
 
 @dataclass(frozen=True)
 class SkullTool:
-    """A tool found on this machine: its name and its version."""
+    """Name and version of a tool that is installed on this machine."""
 
     name: str
     version: str
 
 
-# The skull was removed before the scan came here; what was left is what is not 0.
+# The skull was removed before; the brain is all voxels that are not 0.
 GIVEN = SkullTool("given", "n/a")
 
 
 def find_tool(tool: str) -> SkullTool:
-    """The tool to use here.
+    """The tool to use on this machine.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def find_tool(tool: str) -> SkullTool:
     Raises
     ------
     SetupFault
-        What was asked for is not installed.
+        The tool is not installed.
     """
     bet = _find_bet()
     if tool == "bet" or (tool == "auto" and bet):
@@ -67,12 +67,14 @@ def _find_bet() -> SkullTool | None:
     root = os.environ.get("FSLDIR")
     if not root or not (Path(root) / "bin" / "bet").is_file():  # where fslpy looks for it
         return None
-    told = Path(root) / "etc" / "fslversion"
-    return SkullTool("bet", told.read_text().strip() if told.is_file() else "unknown")
+    version_file = Path(root) / "etc" / "fslversion"
+    return SkullTool(
+        "bet", version_file.read_text().strip() if version_file.is_file() else "unknown"
+    )
 
 
 def find_brain(image: nib.Nifti1Image, tool: SkullTool, options: Mapping[str, Any]) -> np.ndarray:
-    """Find the brain in a head.
+    """The brain mask of a head.
 
     Parameters
     ----------
@@ -104,12 +106,12 @@ def find_brain(image: nib.Nifti1Image, tool: SkullTool, options: Mapping[str, An
 
 
 def _take_given(image: nib.Nifti1Image) -> np.ndarray:
-    """The largest connected part of what is not 0, its holes filled."""
-    found = np.nan_to_num(np.asanyarray(image.dataobj)) != 0
-    labels, _ = ndimage.label(found)
+    """The largest connected component of the voxels that are not 0, with its holes filled."""
+    nonzero = np.nan_to_num(np.asanyarray(image.dataobj)) != 0
+    labels, _ = ndimage.label(nonzero)
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    return ndimage.binary_fill_holes(labels == sizes.argmax()) & found.any()
+    return ndimage.binary_fill_holes(labels == sizes.argmax()) & nonzero.any()
 
 
 def _run_bet(
@@ -131,11 +133,11 @@ def _run_bet(
             log={"tee": True},
             **options,
         )
-        found = Path(scratch) / "brain_mask.nii.gz"
-        if not found.is_file():
+        mask_path = Path(scratch) / "brain_mask.nii.gz"
+        if not mask_path.is_file():
             # The bet script exits with 0 even where bet2 was killed or could not write.
             raise ChildProcessError("bet ended without writing a mask; see above what it said")
-        return np.asarray(nib.load(found).dataobj) > 0
+        return np.asarray(nib.load(mask_path).dataobj) > 0
 
 
 def _run_deepbet(image: nib.Nifti1Image, threshold: float, dilate: int) -> np.ndarray:
@@ -144,7 +146,7 @@ def _run_deepbet(image: nib.Nifti1Image, threshold: float, dilate: int) -> np.nd
     extraction = bet.BrainExtraction(no_gpu=True)
     try:
         _, mask, _ = extraction.run(image, threshold=threshold, n_dilate=dilate)
-    except (AssertionError, ValueError) as error:  # how it says that it sees no brain
+    except (AssertionError, ValueError) as error:  # raised if deepbet finds no brain
         raise DataFault(
             f"deepbet found no brain ({error})", "look at the scan, or take bet instead"
         ) from error
@@ -152,7 +154,7 @@ def _run_deepbet(image: nib.Nifti1Image, threshold: float, dilate: int) -> np.nd
 
 
 def describe(tool: SkullTool, options: Mapping[str, Any], mask: np.ndarray, grid: Grid) -> dict:
-    """What ran, for the sidecar: tool, version, options and the volume found in millilitres."""
+    """Sidecar fields: tool, version, options and the brain volume in millilitres."""
     return {
         "SkullStrippingTool": tool.name,
         "SkullStrippingToolVersion": tool.version,

@@ -1,4 +1,4 @@
-"""The template at the resolution that a run works in."""
+"""The template at the resolution of a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def make_template(source: str, resolution_mm: float) -> tuple[np.ndarray, np.nda
     Parameters
     ----------
     source
-        ``packaged`` or ``templateflow``: the same brain, out of an installed package or downloaded.
+        ``packaged`` or ``templateflow``: the same brain, from an installed package or downloaded.
     resolution_mm
         1 gives 193x229x193 voxels, 2 97x115x97, 3 65x77x65, 4 49x58x49, all with the first voxel's
         centre at (-96, -132, -78) mm.
@@ -29,7 +29,7 @@ def make_template(source: str, resolution_mm: float) -> tuple[np.ndarray, np.nda
     mask
         ``[x, y, z]`` bool.
     grid
-        Of both.
+        Grid of both.
     """
     brain, fine = SOURCES[source]()
     grid = fine.coarsened(resolution_mm)

@@ -1,7 +1,7 @@
-"""A BIDS dataset, or derivatives named as BIDS names them, as a cohort's table and images.
+"""A BIDS dataset, or derivatives with BIDS names, as a cohort's table and images.
 
 Only the standard library is needed, see :mod:`voxplain.cohort.scans`. Folders are listed and the
-dataset's own small tables read, no image is opened.
+tables of the dataset are read, no image is opened.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from voxplain.cohort.names import bids_label
 from voxplain.cohort.tables import read_table
 from voxplain.faults import ParameterFault, SetupFault
 
-# Which files of a subject's or session's folder are meant, by what the images are.
+# Kind of images to the pattern of their files in a subject's or session's folder.
 PATTERNS = {
     "heads": "anat/*_T1w.nii*",
     "brains": "anat/*_desc-preproc_T1w.nii*",
@@ -31,33 +31,33 @@ NO_SESSION = "01"
 def read_dataset(
     root: str | Path, images_are: str, pattern: str = "auto", table: str | Path | None = None
 ) -> tuple[list[dict[str, str]], dict[str, list[str]], dict[str, list[str]]]:
-    """List a dataset's T1-weighted images, and what its tables say of them.
+    """A dataset's T1-weighted images with their rows of its tables.
 
     Parameters
     ----------
     root
-        The folder with ``sub-*``, or one with ``subjects/sub-*`` in it (CAPS).
+        The folder that contains ``sub-*`` or, for CAPS, ``subjects/sub-*``.
     images_are
         A key of :data:`PATTERNS`.
     pattern
-        Shell pattern of the wanted files, from the session's folder on (from the subject's where
-        there are no sessions); ``auto`` for that of :data:`PATTERNS`, and of heads and brains in
-        their own space none of those in another.
+        Shell pattern of the files, relative to the session's folder (or to the subject's folder
+        without sessions). ``auto``: the pattern of :data:`PATTERNS`; for heads and brains, files in
+        another space than that of the scan are left out.
     table
         Table of participants, or of participants and sessions (``participant_id``, ``session_id``);
-        None for the dataset's ``participants.tsv``. A subject's ``sub-*_sessions.tsv`` and a
-        session's ``*_scans.tsv`` add to it.
+        None for the dataset's ``participants.tsv``. Values of ``sub-*_sessions.tsv`` of a subject
+        and ``*_scans.tsv`` of a session are added.
 
     Returns
     -------
     rows
-        One for every image, and one for every line of the table without any, with the columns of
-        the tables and those of this module.
+        One for every image, and one for every line of the table without an image, with the columns
+        of the tables and those of this module.
     places
-        Image to its file. A BIDS image has no id, so it is called by its labels
+        Image to its file. A BIDS image has no id, so its labels are its name
         (``sub011S0003sesM12run1``).
     companions
-        Image to its JSON sidecar and brain mask, where they lie beside it.
+        Image to its JSON sidecar and brain mask, if they exist beside the image.
 
     Raises
     ------
@@ -74,10 +74,10 @@ def read_dataset(
     rows: list[dict[str, str]] = []
     places: dict[str, list[str]] = {}
     companions: dict[str, list[str]] = {}
-    found = set()
+    listed = set()
     for subject, folder in _labelled(top, "sub"):
         of_sessions = _extra(folder / f"sub-{subject}_sessions.tsv", "session_id", "ses")
-        # (fMRIPrep puts the anatomy of several sessions beside their folders.)
+        # fMRIPrep writes the anatomy of several sessions beside the folders of the sessions.
         for session, place in [("", folder), *_labelled(folder, "ses")]:
             label = f"_ses-{session}" if session else ""
             of_scans = _extra(place / f"sub-{subject}{label}_scans.tsv", "filename", "")
@@ -91,19 +91,19 @@ def read_dataset(
                 row |= {IMAGE: image, SUBJECT: subject, SESSION: session or NO_SESSION}
                 stem = re.sub(r"^sub-[^_]+_(ses-[^_]+_)?", "", file.name)
                 row[DESCRIPTION] = re.sub(r"\.nii(\.gz)?$", "", stem).replace("_", " ")
-                # A day of the dataset's own, without the time.
+                # The date in the dataset, without the time.
                 row[DATE] = (row.get("acq_time") or "").split("T")[0].split(" ")[0]
                 rows.append(row)
-                found |= {(subject, session), (subject, "")}
-                if file.is_file():  # or a link to what was not downloaded
+                listed |= {(subject, session), (subject, "")}
+                if file.is_file():  # and not a link to a file that was not downloaded
                     places.setdefault(image, []).append(str(file))
                     companions[image] = _beside(file, images_are != "heads")
         for session, line in of_sessions.items():
-            if (subject, session) not in found:
-                # A visit without an image: its diagnosis may decide on others.
-                found.add((subject, session))
-                told = _merged(known.get((subject, "")), line, known.get((subject, session)))
-                rows.append(told | {SUBJECT: subject, SESSION: session, IMAGE: ""})
+            if (subject, session) not in listed:
+                # A visit without an image: its diagnosis may be needed for the patient's scans.
+                listed.add((subject, session))
+                merged = _merged(known.get((subject, "")), line, known.get((subject, session)))
+                rows.append(merged | {SUBJECT: subject, SESSION: session, IMAGE: ""})
     if not places:
         raise ParameterFault(
             "root",
@@ -112,14 +112,14 @@ def read_dataset(
             "pattern",
         )
     for (subject, session), line in known.items():
-        if (subject, session) not in found:
+        if (subject, session) not in listed:
             rows.append({**line, SUBJECT: subject, SESSION: session or NO_SESSION, IMAGE: ""})
     columns = dict.fromkeys(key for row in rows for key in row)
     return [{key: row.get(key, "") for key in columns} for row in rows], places, companions
 
 
 def _merged(*lines: Mapping[str, str] | None) -> dict[str, str]:
-    """What several tables say, the last of those that say something."""
+    """The values of several lines by column; the last value that is not empty takes precedence."""
     merged: dict[str, str] = {}
     for line in lines:
         merged |= {key: value for key, value in (line or {}).items() if value or key not in merged}
@@ -127,7 +127,7 @@ def _merged(*lines: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def _labelled(folder: Path, entity: str) -> list[tuple[str, Path]]:
-    """The folders ``<entity>-<label>`` in a folder, by label."""
+    """Label and path of the folders ``<entity>-<label>`` in a folder, sorted by name."""
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries if entry.is_dir())
     prefix = f"{entity}-"
@@ -135,20 +135,20 @@ def _labelled(folder: Path, entity: str) -> list[tuple[str, Path]]:
 
 
 def _files(place: Path, pattern: str) -> list[tuple[Path, str]]:
-    """Files of a session's folder that a pattern means, each with its path from there."""
+    """Files of a session's folder that match a pattern, each with its path within the folder."""
     *folders, name = (part for part in pattern.split("/") if part)
-    found = [place]
+    matching = [place]
     for part in folders:
-        found = [
+        matching = [
             inner
-            for outer in found
+            for outer in matching
             if outer.is_dir()
             for inner in sorted(outer.iterdir())
             if fnmatchcase(inner.name, part)
         ]
     files = [
         path
-        for folder in found
+        for folder in matching
         if folder.is_dir()
         for path in sorted(folder.iterdir())
         if fnmatchcase(path.name, name) and path.name.endswith((".nii", ".nii.gz"))
@@ -157,13 +157,13 @@ def _files(place: Path, pattern: str) -> list[tuple[Path, str]]:
 
 
 def _is_in_own_space(name: str, images_are: str) -> bool:
-    """Whether a file is no derivative in another space; of heads, no derivative at all."""
+    """Whether a file is in the space of the scan and, for heads, not a derivative."""
     entities = _ENTITY.findall(name)
     return "space" not in entities and (images_are == "brains" or "desc" not in entities)
 
 
 def _beside(file: Path, masked: bool) -> list[str]:
-    """A volume's JSON sidecar and, where the brain is asked for, the mask that was made with it."""
+    """Paths of a volume's JSON sidecar and, if ``masked``, brain mask; existing files only."""
     stem = re.sub(r"\.nii(\.gz)?$", "", file.name)
     names = [f"{stem}.json"]
     if masked:
@@ -173,7 +173,7 @@ def _beside(file: Path, masked: bool) -> list[str]:
 
 
 def _table_by_session(path: str | Path, given: bool) -> dict[tuple[str, str], dict[str, str]]:
-    """Lines by subject's and session's labels; the session is empty where the table has none."""
+    """Labels of subject and session to line; the session is empty if the table has no sessions."""
     if not given and not Path(path).is_file():
         return {}
     rows = read_table(path)
@@ -189,7 +189,7 @@ def _table_by_session(path: str | Path, given: bool) -> dict[tuple[str, str], di
 
 
 def _extra(path: Path, key: str, entity: str) -> Mapping[str, dict[str, str]]:
-    """A small table of the dataset by one of its columns; nothing where there is none."""
+    """Value of a column to line of a small table; empty if the table does not exist."""
     if not path.is_file():
         return {}
     rows: Sequence[dict[str, str]] = read_table(path, empty=True)

@@ -18,14 +18,14 @@ _UID_PREFIX = "1.2.826.0.1.3680043.8.498."
 
 @dataclass(frozen=True)
 class SeriesHeader:
-    """Who was scanned when; the rest of the header is that of an ADNI-1 MPRAGE at 1.5 T.
+    """Variable header fields of a series; the others are those of an ADNI-1 MPRAGE at 1.5 T.
 
     Attributes
     ----------
     subject, sex, age
-        Patient identifier (no name is written), ``F`` or ``M``, years.
+        Patient identifier (no name is written); ``F`` or ``M``; years.
     acquired
-        ISO 8601.
+        Date and time of the acquisition, ISO 8601.
     image
         The archive's image id, ``I`` and digits.
     description
@@ -41,18 +41,18 @@ class SeriesHeader:
 
 
 def write_series(folder: Path, volume: np.ndarray, grid: Grid, header: SeriesHeader) -> list[Path]:
-    """Write a volume as sagittal slices, named as the archive names them.
+    """Write a volume as sagittal slices, with the file names of the archive; their paths.
 
     The same arguments give the same bytes: identifiers are derived from the header.
 
     Parameters
     ----------
     folder
-        Where to; it is made.
+        Output folder; it is created.
     volume
         ``[x, y, z]`` uint16, RAS+.
     grid
-        Along the axes of space.
+        Grid of the volume, along the axes of space.
     """
     folder.mkdir(parents=True, exist_ok=True)
     moment = datetime.datetime.fromisoformat(header.acquired)
@@ -113,7 +113,7 @@ def write_series(folder: Path, volume: np.ndarray, grid: Grid, header: SeriesHea
         slice_.SeriesNumber = 2
         slice_.AcquisitionNumber = 1
         slice_.InstanceNumber = index + 1
-        # DICOM's space is LPS+: x and y turn their sign. Columns run to the back, rows downwards.
+        # DICOM uses LPS+: x and y change sign. Columns run to the back, rows downwards.
         last = grid.matrix[:3, :3] @ [index, grid.shape[1] - 1, grid.shape[2] - 1]
         right, front, top = last + grid.matrix[:3, 3]
         slice_.ImagePositionPatient = [round(-right, 4), round(-front, 4), round(top, 4)]

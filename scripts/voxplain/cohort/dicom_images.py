@@ -1,4 +1,4 @@
-"""The DICOM images among a scan's files: is each whole, what is it, and which series is the T1."""
+"""The DICOM images among a scan's files: checks of each file, and choice of the T1 series."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ FEWEST_SLICES = 20
 AGAIN = "download the image again"
 _ARCHIVE_SUBJECT = re.compile(r"^\d{3}_S_\d{4,5}$")
 _SCOUT = re.compile(r"locali[sz]er|scout|survey|aahead|3[- ]?pl(ane)?\b", re.IGNORECASE)
-# A T1-weighted gradient echo reads within some ms; a T2 or a FLAIR takes ten times as long.
+# A T1-weighted gradient echo has an echo time of a few ms; T2 and FLAIR have ten times as much.
 _LONGEST_ECHO_MS = 30.0
-# A pixel that is that far off is another voxel size, not rounding.
+# Largest deviation of a slice distance, as a fraction; rounding is smaller.
 _EVEN = 0.1
 _MOST_SHEAR_DEGREES = 1.0
 
 
 @dataclass(frozen=True)
 class DicomImage:
-    """What one file's header says, as far as a series is chosen and checked by it.
+    """The header fields of one file that the choice and the checks of a series need.
 
     Attributes
     ----------
@@ -38,11 +38,11 @@ class DicomImage:
     kind
         ImageType, in capital letters.
     modality, sequence, echo_ms
-        Modality, words of ScanningSequence, echo time or None.
+        Modality, values of ScanningSequence, echo time or None.
     shape
         Rows and columns.
     positions
-        ``[slice, 3]``, mm, DICOM's axes (LPS+): one for each frame; empty where they are not told.
+        ``[slice, 3]``, mm, DICOM's axes (LPS+): one for each frame; empty if they are unknown.
     orientation
         Direction cosines of rows and columns, six numbers, or empty.
     instance
@@ -50,7 +50,7 @@ class DicomImage:
     subject
         Patient identifier.
     in_acquisition
-        How many images the acquisition has, or None.
+        Number of images in the acquisition, or None.
     """
 
     path: Path
@@ -71,17 +71,17 @@ class DicomImage:
 
 
 def read_images(files: Sequence[Path], place: str | Path) -> list[DicomImage]:
-    """Read the DICOM images among some files, looking for what would make a wrong volume.
+    """The DICOM images among some files; raises if an image would give a wrong volume.
 
-    Files that are no DICOM at all are passed over, as archives put notes and lists beside images;
-    so are a DICOMDIR, reports and presentation states. The same image twice counts once.
+    Files that are not DICOM are skipped, since archives put notes and lists beside images; so are a
+    DICOMDIR, reports and presentation states. The same image twice counts once.
 
     Parameters
     ----------
     files
         See :func:`voxplain.cohort.files.open_source`.
     place
-        What messages call the whole.
+        Name of the folder in messages.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def read_images(files: Sequence[Path], place: str | Path) -> list[DicomImage]:
 
 
 def _read_header(path: Path) -> pydicom.Dataset | None:
-    """A whole image's header and pixels; None for what is no image."""
+    """Header and pixels of a complete image; None if the file is not an image."""
     try:
         with pydicom.config.disable_value_validation():
             header = pydicom.dcmread(path)
@@ -126,12 +126,12 @@ def _read_header(path: Path) -> pydicom.Dataset | None:
         ) from error
     kind = header.file_meta.get("MediaStorageSOPClassUID", header.get("SOPClassUID"))
     if "PixelData" not in header:
-        # A cut may lie in this very identifier: what is not known to be no image counts as one. (A
-        # maker's own objects, which Philips and Siemens lay beside images, have no name.)
+        # The file may be cut within this identifier: an unknown object counts as an image. (Private
+        # objects, which Philips and Siemens put beside images, have no name.)
         name = getattr(kind, "name", "")
         if kind is None or "Image Storage" in name or (name == str(kind) and not kind.is_private):
             raise DataFault(f"DICOM file {path} is truncated: it ends before its pixels", AGAIN)
-        return None  # a directory or a report, as archives put beside images
+        return None  # a DICOMDIR or a report beside the images
     try:
         _check_pixels(path, header)
     except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
@@ -152,32 +152,32 @@ def _check_pixels(path: Path, header: pydicom.Dataset) -> None:
         * int(header.BitsAllocated)
         // 8
     )
-    found = len(header.PixelData)
-    if found < expected:
+    actual = len(header.PixelData)
+    if actual < expected:
         raise DataFault(
-            f"DICOM file {path} is truncated: {found} bytes of pixels, expected {expected}", AGAIN
+            f"DICOM file {path} is truncated: {actual} bytes of pixels, expected {expected}", AGAIN
         )
 
 
 def _check_compressed(path: Path, header: pydicom.Dataset) -> None:
-    """How long compressed pixels are, no header says; but every frame has a piece of its own."""
+    """Raise if compressed frames are missing; headers do not give their length."""
     frames = int(header.get("NumberOfFrames", 1) or 1)
     try:
-        found = sum(
+        actual = sum(
             1 for _ in pydicom.encaps.generate_frames(header.PixelData, number_of_frames=frames)
         )
     except Exception as error:
         raise DataFault(
             f"DICOM file {path} is truncated: its compressed pixels break off ({error})", AGAIN
         ) from error
-    if found < frames:
+    if actual < frames:
         raise DataFault(
-            f"DICOM file {path} is truncated: {found} compressed frames, expected {frames}", AGAIN
+            f"DICOM file {path} is truncated: {actual} compressed frames, expected {frames}", AGAIN
         )
 
 
 def _describe(path: Path, header: pydicom.Dataset) -> DicomImage:
-    """A header's words; what cannot be read counts as not told."""
+    """The fields of a header; values that cannot be read count as missing."""
     frames = _number(header, "NumberOfFrames", int) or 1
     positions, orientation = _geometry(header, frames)
     return DicomImage(
@@ -220,13 +220,13 @@ def _geometry(
 
 
 def _sequence(holder: pydicom.Dataset, key: str) -> Sequence[pydicom.Dataset]:
-    found = holder.get(key)
-    return found if isinstance(found, pydicom.Sequence) else []
+    value = holder.get(key)
+    return value if isinstance(value, pydicom.Sequence) else []
 
 
 def _first(holder: pydicom.Dataset, key: str) -> pydicom.Dataset | None:
-    found = _sequence(holder, key)
-    return found[0] if len(found) else None
+    items = _sequence(holder, key)
+    return items[0] if len(items) else None
 
 
 def _text(header: pydicom.Dataset, key: str) -> str:
@@ -238,8 +238,8 @@ def _text(header: pydicom.Dataset, key: str) -> str:
 
 def _words(header: pydicom.Dataset, key: str) -> list[str]:
     try:
-        found = header.get(key)
-        return [str(found)] if isinstance(found, str) else [str(word) for word in found or ()]
+        value = header.get(key)
+        return [str(value)] if isinstance(value, str) else [str(word) for word in value or ()]
     except Exception:
         return []
 
@@ -253,10 +253,10 @@ def _number(header: pydicom.Dataset, key: str, kind: type) -> float | int | None
 
 def _floats(holder: pydicom.Dataset, key: str, count: int) -> tuple[float, ...]:
     try:
-        found = tuple(float(value) for value in holder.get(key) or ())
+        values = tuple(float(value) for value in holder.get(key) or ())
     except Exception:
         return ()
-    return found if len(found) == count and np.isfinite(found).all() else ()
+    return values if len(values) == count and np.isfinite(values).all() else ()
 
 
 # --- which series ---------------------------------------------------------------------------------
@@ -265,12 +265,12 @@ def _floats(holder: pydicom.Dataset, key: str, count: int) -> tuple[float, ...]:
 def choose_series(
     images: Sequence[DicomImage], place: str | Path, description: str = ""
 ) -> list[DicomImage]:
-    """The images of the one T1-weighted series among several.
+    """The images of the only T1-weighted series among several series.
 
-    What is certainly none is left out first: other modalities and screen shots, localizers, series
-    of fewer than 20 slices, mosaics and echo-planar or late echoes. Of what is left, the series
-    with the description that the table gives is meant, if there is one; else a reformatted series
-    gives way to those that were acquired. Two that are left after all are not chosen between.
+    Other series are left out first: other modalities and screen shots, localizers, series of fewer
+    than 20 slices, mosaics, echo-planar images and long echo times. If several are left, the series
+    with the table's description is chosen, if there is one; then acquired series take precedence
+    over reformatted ones. If several are still left, none is chosen.
 
     Parameters
     ----------
@@ -287,10 +287,10 @@ def choose_series(
     series: dict[str, list[DicomImage]] = {}
     for image in images:
         series.setdefault(image.series, []).append(image)
-    told = {name: _why_not(members) for name, members in series.items()}
-    left = {name: members for name, members in series.items() if not told[name]}
+    reasons = {name: _why_not(members) for name, members in series.items()}
+    left = {name: members for name, members in series.items() if not reasons[name]}
     if not left:
-        listed = "; ".join(f"{_called(series[name])}: {why}" for name, why in told.items())
+        listed = "; ".join(f"{_called(series[name])}: {why}" for name, why in reasons.items())
         raise DataFault(
             f"{place} holds no T1-weighted series of a whole head: {listed}",
             "download the whole T1-weighted series",
@@ -309,14 +309,14 @@ def choose_series(
             "leave the right one in the folder, or give its description in the table",
         )
     ((name, chosen),) = left.items()
-    for other, why in told.items():
+    for other, why in reasons.items():
         if other != name:
             print(f"left out {_called(series[other])}: {why or 'another series is meant'}")
     return chosen
 
 
 def _why_not(members: Sequence[DicomImage]) -> str:
-    """Why a series is no T1-weighted scan of a head; empty if it may be one."""
+    """Why a series is not a T1-weighted scan of a head; empty if it may be one."""
     first = members[0]
     slices = sum(image.frames for image in members)
     if first.modality not in ("", "MR"):
@@ -335,6 +335,7 @@ def _why_not(members: Sequence[DicomImage]) -> str:
 
 
 def _called(members: Sequence[DicomImage]) -> str:
+    """Number, description, slices and kind of a series, for messages."""
     first = members[0]
     slices = sum(image.frames for image in members)
     number = f"series {first.number}" if first.number else "a series"
@@ -343,15 +344,15 @@ def _called(members: Sequence[DicomImage]) -> str:
 
 
 def check_subject(images: Sequence[DicomImage], subject: str, place: str | Path) -> None:
-    """Refuse a scan whose header names another subject of the archive than its table.
+    """Raise if a header names another subject of the archive than the table.
 
-    Names that are not of the archive's form (``011_S_0003``) say nothing: hospitals and tables have
-    numbers of their own.
+    Names in another form than the archive's (``011_S_0003``) are not compared: hospitals and tables
+    use different numbers.
 
     Raises
     ------
     DataFault
-        The header's subject is another.
+        The header names another subject.
     """
     for image in images:
         both = (image.subject, subject)
@@ -368,7 +369,7 @@ def check_subject(images: Sequence[DicomImage], subject: str, place: str | Path)
 
 @dataclass(frozen=True)
 class Gap:
-    """Missing slices between two that are there: the one before, the one after, and how many."""
+    """Missing slices: the slices before and after the gap, and the number of missing slices."""
 
     before: DicomImage
     after: DicomImage
@@ -378,54 +379,54 @@ class Gap:
 def check_slices(
     images: Sequence[DicomImage], place: str | Path, missing_slices: int, max_slice_mm: float
 ) -> list[Gap]:
-    """Look whether a series' slices lie evenly behind each other.
+    """The gaps of a series; raises if its slices are not evenly spaced.
 
     Parameters
     ----------
     images, place
         One series, see :func:`choose_series`.
     missing_slices
-        So many slices may be missing between others.
+        The largest allowed number of missing slices between others.
     max_slice_mm
-        The largest distance between two slices, in mm.
+        The largest allowed distance between two slices, in mm.
 
     Returns
     -------
-    Where slices are missing.
+    The gaps where slices are missing.
 
     Raises
     ------
     DataFault
-        A slice does not say where it lies, or slices are missing, uneven, shifted against each
-        other (a tilted gantry), or too thick.
+        A slice has no position or orientation, too many slices are missing, or slices are uneven,
+        shifted against each other (a tilted gantry), or too thick.
     """
     for image in images:
         if not image.positions or not image.orientation:
-            # dcm2niix would make a volume of it all the same, lying anyhow.
+            # dcm2niix would still make a volume, in an arbitrary orientation.
             raise DataFault(
                 f"DICOM file {image.path} does not say where its slices lie (place, orientation)",
                 "download the image as the scanner wrote it; left and right cannot be guessed",
             )
     frames = [(np.array(place), image) for image in images for place in image.positions]
-    turned = {tuple(np.round(image.orientation, 2)) for image in images}
-    if len(turned) > 1:
-        return []  # several volumes, which are told apart when they are converted
+    orientations = {tuple(np.round(image.orientation, 2)) for image in images}
+    if len(orientations) > 1:
+        return []  # several volumes, which are separated by the conversion
     rows, columns = np.array(images[0].orientation).reshape(2, 3)
     normal = np.cross(rows, columns)
     frames.sort(key=lambda frame: frame[0] @ normal)
     depths = np.array([position @ normal for position, _ in frames])
     steps = np.diff(depths)
     if (steps < 1e-3).any():
-        return []  # several volumes at one place, likewise
+        return []  # several volumes at the same position, likewise
     step = float(np.median(steps))
     if step > max_slice_mm:
         raise DataFault(
             f"slices of {place} lie {step:.1f} mm apart, expected at most {max_slice_mm:g} mm",
             "give a scan of the whole head in thin slices, or raise max_slice_mm",
         )
-    way = frames[-1][0] - frames[0][0]
-    sideways = float(np.linalg.norm(way - (way @ normal) * normal))
-    shear = np.degrees(np.arctan2(sideways, abs(way @ normal)))
+    extent = frames[-1][0] - frames[0][0]
+    sideways = float(np.linalg.norm(extent - (extent @ normal) * normal))
+    shear = np.degrees(np.arctan2(sideways, abs(extent @ normal)))
     if shear > _MOST_SHEAR_DEGREES:
         raise DataFault(
             f"slices of {place} are shifted against each other by {shear:.1f} degrees (a tilted "
@@ -442,7 +443,7 @@ def check_slices(
         )
     expected = images[0].in_acquisition or 0
     if expected - len(frames) > missing_slices:
-        # First and last slices leave no gap behind.
+        # Missing first or last slices leave no gap.
         raise DataFault(f"{place} has {len(frames)} slices, its header says {expected}", AGAIN)
     gaps = [
         Gap(frames[n][1], frames[n + 1][1], int(count) - 1)

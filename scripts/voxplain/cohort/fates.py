@@ -1,4 +1,4 @@
-"""What became of every scan: the cohort's table, and whether what came through may be used."""
+"""The fate of every scan: the cohort's table, and checks of how many scans are usable."""
 
 from __future__ import annotations
 
@@ -41,35 +41,35 @@ COLUMNS = (
 def collect_fates(
     rows: Sequence[Mapping[str, Any]], qualities: Mapping[str, Mapping[str, Any]]
 ) -> list[dict[str, str]]:
-    """Rows of the cohort's table.
+    """Rows of the cohort's table, in the columns of :data:`COLUMNS`.
 
     Parameters
     ----------
     rows
-        One a scan of the user's table, in its order: the columns up to ``field_strength``, those of
-        the fate where it was decided without processing, and ``preprocessed``.
+        One for each row of the user's table, in its order: the columns up to ``field_strength``,
+        those of the fate if it was decided without processing, and ``preprocessed``.
     qualities
-        Image id to what quality control wrote, for the scans that were processed.
+        Image id to the record of quality control, for the scans that were processed.
     """
     table = []
     for row in rows:
-        told = dict(row)
-        # A row that repeats another's image has a fate of its own already.
-        if not told.get("fate"):
-            quality = qualities[told["image"]]
+        record = dict(row)
+        # A row that repeats the image of another row already has a fate.
+        if not record.get("fate"):
+            quality = qualities[record["image"]]
             fate = quality["Fate"]
             processing = quality.get("Processing", {})
-            told |= {key: fate[key] for key in ("stage", "reason", "remedy")}
-            told |= {"fate": fate["status"], **quality.get("Quality", {})}
-            told |= {
+            record |= {key: fate[key] for key in ("stage", "reason", "remedy")}
+            record |= {"fate": fate["status"], **quality.get("Quality", {})}
+            record |= {
                 "skull_tool": processing.get("SkullStrippingTool"),
                 "skull_tool_version": processing.get("SkullStrippingToolVersion"),
                 "skull_rung": processing.get("SkullStrippingRung"),
                 "bias_correction": processing.get("BiasFieldCorrection"),
             }
             if fate["status"] == "failed":
-                told.pop("preprocessed")
-        table.append({column: _cell(told.get(column)) for column in COLUMNS})
+                record.pop("preprocessed")
+        table.append({column: _cell(record.get(column)) for column in COLUMNS})
     return table
 
 
@@ -89,7 +89,7 @@ def read_fates(path: str | Path) -> list[dict[str, str]]:
 
 
 def lost_scans(table: Sequence[Mapping[str, str]]) -> list[str]:
-    """One line for every scan that failed or was excluded."""
+    """Lines that describe every scan that failed or was excluded."""
     return [
         f"{row['image']} ({row['subject']}) {row['fate']} in {row['stage']}: {row['reason']}"
         + (f" -> {row['remedy']}" if row["remedy"] != MISSING else "")
@@ -101,19 +101,19 @@ def lost_scans(table: Sequence[Mapping[str, str]]) -> list[str]:
 def count_lost(
     table: Sequence[Mapping[str, str]], max_failed: float, name: str | Path
 ) -> dict[str, Any]:
-    """Count the scans by fate.
+    """Numbers of scans by fate.
 
     Parameters
     ----------
     max_failed
-        The largest share of lost scans, among those that were to be processed.
+        The largest allowed share of lost scans among those selected for processing.
     name
-        Of the table, for the message.
+        Name of the table, for the message.
 
     Raises
     ------
     SetupFault
-        More were lost; the message lists them.
+        More scans were lost; the message lists them.
     """
     counts = Counter(row["fate"] for row in table)
     lost = counts["failed"] + counts["excluded"]
@@ -129,23 +129,23 @@ def count_lost(
 def check_lost_of_split(
     lost: Sequence[str], scans: int, failures_left: int, split: str, cohort: str
 ) -> None:
-    """Refuse a split of which processing lost more scans than the cohorts may still lose.
+    """Raise if processing lost more scans of a split than ``max_failed`` still allows.
 
     Parameters
     ----------
     lost
         Images of the split that are not usable.
     scans
-        How many it was to have.
+        Number of scans in the split before processing.
     failures_left
-        How many more ``max_failed`` allows, after those that were lost before processing.
+        How many more scans ``max_failed`` allows to be lost, after those lost before processing.
     split, cohort
         Their names, for the message.
 
     Raises
     ------
     SetupFault
-        More were lost.
+        More scans were lost.
     """
     if len(lost) > failures_left:
         raise SetupFault(
@@ -156,19 +156,19 @@ def check_lost_of_split(
 
 
 def check_tools_of_split(tools: Collection[str], split: str) -> None:
-    """Refuse a split whose scans were stripped by several tools: its sides, or classes, may differ.
+    """Raise if scans of a split were stripped by different tools: sides or classes may differ.
 
     Parameters
     ----------
     tools
-        What its usable scans were stripped by.
+        The tools that stripped the usable scans of the split.
     split
-        Its name, for the message.
+        Name of the split, for the message.
 
     Raises
     ------
     SetupFault
-        There are several.
+        There are several tools.
     """
     if len(tools) > 1:
         raise SetupFault(
@@ -178,22 +178,24 @@ def check_tools_of_split(tools: Collection[str], split: str) -> None:
 
 
 def check_tools_of_cohort(qualities: Iterable[Mapping[str, Any]], cohort: str) -> None:
-    """Refuse a cohort that was stripped by several tools, or by several versions of one.
+    """Raise if a cohort was stripped by several tools, or by several versions of one tool.
 
     Parameters
     ----------
     qualities
-        What quality control wrote, of the scans that were processed.
+        The records of quality control of the scans that were processed.
     cohort
-        Its name, for the message.
+        Name of the cohort, for the message.
 
     Raises
     ------
     SetupFault
-        There are several.
+        There are several tools or versions.
     """
     processed = [quality["Processing"] for quality in qualities if quality.get("Processing")]
-    tools = {(of["SkullStrippingTool"], of["SkullStrippingToolVersion"]) for of in processed}
+    tools = {
+        (entry["SkullStrippingTool"], entry["SkullStrippingToolVersion"]) for entry in processed
+    }
     if len(tools) > 1:
         names = ", ".join(" ".join(tool) for tool in sorted(tools))
         raise SetupFault(
@@ -204,9 +206,11 @@ def check_tools_of_cohort(qualities: Iterable[Mapping[str, Any]], cohort: str) -
 
 
 def summarise(table: Sequence[Mapping[str, str]], most: int = 20) -> str:
-    """What to print at the end of a run: counts by fate, and the lost scans."""
+    """The summary printed at the end of a run: scans by fate, and the lost scans."""
     counts = Counter(row["fate"] for row in table)
-    told = ", ".join(f"{count} {fate}" for fate, count in counts.most_common())
+    by_fate = ", ".join(f"{count} {fate}" for fate, count in counts.most_common())
     lost = lost_scans(table)
     more = [f"... and {len(lost) - most} more"] if len(lost) > most else []
-    return "\n".join([f"{len(table)} scans: {told}", *(f"  {line}" for line in lost[:most] + more)])
+    return "\n".join(
+        [f"{len(table)} scans: {by_fate}", *(f"  {line}" for line in lost[:most] + more)]
+    )

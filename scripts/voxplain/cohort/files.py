@@ -1,4 +1,4 @@
-"""The files of one scan, wherever they lie, and what they hash to."""
+"""The files of one scan, in a folder or a zip file, and their hashes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from voxplain.cohort.trees import image_in_name, is_volume, split_zip
 from voxplain.faults import DataFault
 
 _BLOCK = 1 << 20
-# What unpacking raises for a zip file whose content is at fault, or that is encrypted.
+# Exceptions of unpacking a zip file that is corrupt or encrypted.
 _BROKEN = (
     zipfile.BadZipFile,
     zlib.error,
@@ -33,36 +33,36 @@ _BROKEN = (
 def open_source(
     place: str | Path, image: str = "", companions: Sequence[str | Path] = ()
 ) -> Iterator[list[Path]]:
-    """The files of a scan, as files on this machine.
+    """The files of a scan, as local paths.
 
     Parameters
     ----------
     place
         A folder, a volume, or either within a zip file, see :class:`voxplain.cohort.trees.Tree`.
-        Nothing below a folder is part of it, nor is a hidden file.
+        Subfolders and hidden files of a folder are left out.
     image
-        Image id: where a folder's files bear ids, those with another are not part of it.
+        Image id: files with another image id in their names are left out.
     companions
-        Files that belong to it and lie elsewhere.
+        Files of the scan that are at other places.
 
     Yields
     ------
-    Sorted by name. Those of a zip file are gone afterwards.
+    Paths, sorted by name. Files of a zip file are deleted afterwards.
 
     Raises
     ------
     DataFault
-        The zip file breaks off or is encrypted.
+        The zip file is truncated or encrypted.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        found = _local_files(place, Path(scratch))
+        paths = _local_files(place, Path(scratch))
         for number, companion in enumerate(companions):
             folder = Path(scratch) / f"companion{number}"
-            found += _local_files(companion, folder)
+            paths += _local_files(companion, folder)
         try:
-            yield _of_image(found, image)
+            yield _of_image(paths, image)
         except DataFault as fault:
-            # What was unpacked is called by where it came from.
+            # Messages name the place instead of the temporary folder.
             parts = [text.replace(scratch, str(place)) for text in (fault.reason, fault.remedy)]
             raise DataFault(*parts) from fault
 
@@ -90,7 +90,7 @@ def _local_files(place: str | Path, scratch: Path) -> list[Path]:
 
 
 def _unpack(archive: str, inner: str, scratch: Path) -> list[Path]:
-    """Unpack a folder or a volume of a zip file; no name within it decides where to."""
+    """Unpack a folder or a volume of a zip file; names in the zip file cannot choose the folder."""
     wanted = PurePosixPath(inner or ".")
     stem = wanted.with_suffix("") if wanted.suffix.lower() == ".hdr" else None
     unpacked = []
@@ -109,11 +109,11 @@ def _unpack(archive: str, inner: str, scratch: Path) -> list[Path]:
 
 
 def _of_image(files: list[Path], image: str) -> list[Path]:
-    """The files but those that bear another image's id."""
-    bear = {path: image_in_name(path.name) for path in files}
-    if not image or image not in bear.values():
+    """The files without those that have another image id in their names."""
+    ids = {path: image_in_name(path.name) for path in files}
+    if not image or image not in ids.values():
         return files
-    return [path for path in files if bear[path] in ("", image)]
+    return [path for path in files if ids[path] in ("", image)]
 
 
 def digest_files(files: Sequence[Path]) -> dict[str, str]:
@@ -131,11 +131,11 @@ def find_changes(
     image: str = "",
     companions: Sequence[str | Path] = (),
 ) -> list[str]:
-    """What changed in a scan since its digests were written (in the format of ``sha256sum``).
+    """Changes of a scan's files since their digests were written (format of ``sha256sum``).
 
     Returns
     -------
-    One line for every file that was replaced, removed or added; none where all is as it was.
+    One line for every file that was replaced, removed or added; empty if nothing changed.
     """
     lines = Path(digests_path).read_text("utf-8", "surrogateescape").splitlines()
     recorded = dict(reversed(line.split("  ", 1)) for line in lines)
@@ -144,10 +144,10 @@ def find_changes(
             present = digest_files(files)
     except (DataFault, FileNotFoundError):
         present = {}  # gone as a whole
-    words = {
+    changes = {
         "replaced": [n for n in recorded if n in present and present[n] != recorded[n]],
         "removed": [n for n in recorded if n not in present],
         "added": [n for n in present if n not in recorded],
     }
     folder = Path(place).parent if is_volume(str(place)) else Path(place)
-    return [f"{folder / name} was {word}" for word, names in words.items() for name in names]
+    return [f"{folder / name} was {word}" for word, names in changes.items() for name in names]

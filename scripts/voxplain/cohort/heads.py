@@ -1,6 +1,6 @@
-"""Heads to simulate from: the packaged brain with a head built around it, or the user's own.
+"""Heads for the simulation: the packaged brain with a head built around it, or the user's heads.
 
-A head is three things on one grid: the T1 volume, the brain mask, and the AAL areas.
+A head has three volumes on one grid: the T1 volume, the brain mask, and the AAL areas.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Head:
     areas
         ``[x, y, z]`` uint8, label values of AAL, 0 outside.
     grid
-        Where the three lie.
+        Grid of the three volumes.
     """
 
     t1: np.ndarray
@@ -55,7 +55,7 @@ def read_head(files: Any) -> Head:
     Raises
     ------
     ValueError
-        The three do not lie on one grid.
+        The three volumes are on different grids.
     """
     t1, grid = read_array(files.t1)
     brain, brain_grid = read_array(files.brain, np.uint8)
@@ -66,11 +66,11 @@ def read_head(files: Any) -> Head:
 
 
 def build_packaged_head() -> Head:
-    """A whole head around the ICBM152 2009c brain, which comes without one.
+    """A whole head around the ICBM152 2009c brain, which is distributed without a head.
 
-    Cerebrospinal fluid, skull and scalp are shells at growing distance from the brain's closed
-    hull; below them lie a neck and the soft tissue of a face. It is no anatomical atlas: it is
-    there so that skull stripping has a skull to remove.
+    Cerebrospinal fluid, skull and scalp are shells at increasing distance from the brain's closed
+    hull; below are a neck and the soft tissue of a face. The head is not anatomically exact: it
+    gives skull stripping a skull to remove.
     """
     brain, brain_grid = read_packaged_template()
     low = np.array([-100.0, -130.0, -130.0])
@@ -83,7 +83,7 @@ def build_packaged_head() -> Head:
 
     hull = ndimage.binary_fill_holes(_closed(mask, 8.0))
     distance = ndimage.distance_transform_edt(~hull).astype(np.float32)
-    # An uneven head: thickness varies by some 20 % over a few centimetres.
+    # The thickness of the shells varies by about 20 % over a few centimetres.
     distance *= 1 + 0.2 * _texture(grid.shape, 25.0, seed=1)
     tissue = 1 + 0.12 * _texture(grid.shape, 2.5, seed=2)
 
@@ -113,7 +113,7 @@ class _Overlap:
 
 
 def _overlap(start: np.ndarray, source: tuple[int, ...], target: tuple[int, ...]) -> _Overlap:
-    """Where a block of shape ``source`` laid at ``start`` meets a volume of shape ``target``."""
+    """The overlap of a block of shape ``source`` at ``start`` with a volume of shape ``target``."""
     first = np.maximum(start, 0)
     last = np.minimum(start + np.array(source), target)
     return _Overlap(

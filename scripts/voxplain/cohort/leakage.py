@@ -1,7 +1,8 @@
-"""Does anything of the test set reach the training? The checks of Wen et al. 2020.
+"""Checks for data leakage from the test set into the training, after Wen et al. 2020.
 
-Biased split: a patient, or the same image under another name, on both sides. Late split: something
-fitted before the split. Both make the accuracy too good, and the heatmaps with it.
+Biased split: a patient, or the same image under another name, is on both sides. Late split:
+something is fitted before the data are split. Both make the accuracy, and thus the heatmaps, look
+better than they are.
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ class Member:
     Attributes
     ----------
     image, patient
-        Image id; who it shows, in one spelling.
+        Image id; patient, in one spelling.
     side
         ``train`` or ``test``.
     group
-        Its class.
+        Class of the scan.
     digests
-        SHA-256 of its voxels, and of whatever else tells images apart.
+        SHA-256 of the voxels, and of anything else that identifies an image.
     cohort
-        Its cohort, where that is another than the training scans'; image ids of two cohorts may be
-        the same.
+        Cohort of the scan, if it is not that of the training scans, else empty. Two cohorts may
+        have the same image ids.
     head
-        The head that a simulated patient is made from; empty where nobody knows.
+        The head that a simulated patient is made from; empty if unknown.
     """
 
     image: str
@@ -47,25 +48,27 @@ class Member:
 
     @property
     def name(self) -> str:
-        """The image id, with the cohort's name if it is of another."""
+        """The image id, with the name of the cohort if it is not the training cohort."""
         return f"{self.image} of cohort {self.cohort}" if self.cohort else self.image
 
 
 def find_leaks(members: Sequence[Member]) -> list[str]:
-    """One line for every patient on both sides and every image that stands under two ids.
+    """Lines that describe every patient on both sides and every image listed for two patients.
 
-    The same image under two patients' names is a leak wherever both lie: whose it
-    is cannot be told. The same image twice under one patient is none, but it counts twice; see
+    The same image under two patients' names is a leak on whichever sides they are: its true patient
+    is unknown. The same image twice for one patient is no leak, but the image counts twice; see
     :func:`find_repeated`.
     """
     leaks = []
     sides = defaultdict(lambda: defaultdict(list))
     for member in members:
         sides[member.patient][member.side].append(member.name)
-    for patient, found in sorted(sides.items()):
-        if len(found) > 1:
-            told = "; ".join(f"{side}: {', '.join(sorted(found[side]))}" for side in sorted(found))
-            leaks.append(f"patient {patient} is on both sides ({told})")
+    for patient, by_side in sorted(sides.items()):
+        if len(by_side) > 1:
+            listing = "; ".join(
+                f"{side}: {', '.join(sorted(by_side[side]))}" for side in sorted(by_side)
+            )
+            leaks.append(f"patient {patient} is on both sides ({listing})")
     for first, second in _same_images(members):
         if first.patient != second.patient:
             leaks.append(
@@ -76,7 +79,7 @@ def find_leaks(members: Sequence[Member]) -> list[str]:
 
 
 def find_repeated(members: Sequence[Member]) -> list[str]:
-    """One line for every image that stands under two ids of one patient."""
+    """Lines that describe every image that has two ids of the same patient."""
     return [
         f"images {first.name} and {second.name} of patient {first.patient} are the same"
         for first, second in _same_images(members)
@@ -85,10 +88,10 @@ def find_repeated(members: Sequence[Member]) -> list[str]:
 
 
 def find_shared_heads(members: Sequence[Member]) -> list[str]:
-    """One line for every head that patients on both sides are made from.
+    """Lines that describe every head that patients on both sides are made from.
 
-    They share its folding, which an atrophy changes little: a network that knows the head from
-    training is tested on what it has seen.
+    These patients share the folding of the head, which atrophy changes little: a network that was
+    trained on a head is tested on an anatomy that it has seen.
     """
     patients = defaultdict(lambda: defaultdict(set))
     for member in members:
@@ -96,15 +99,15 @@ def find_shared_heads(members: Sequence[Member]) -> list[str]:
             patients[member.head][member.side].add(member.patient)
     return [
         f"head {head} is on both sides ("
-        + "; ".join(f"{side}: {len(found[side])} patients" for side in sorted(found))
+        + "; ".join(f"{side}: {len(by_side[side])} patients" for side in sorted(by_side))
         + ")"
-        for head, found in sorted(patients.items())
-        if len(found) > 1
+        for head, by_side in sorted(patients.items())
+        if len(by_side) > 1
     ]
 
 
 def _same_images(members: Sequence[Member]) -> list[tuple[Member, Member]]:
-    """Pairs that share a digest: each image with the first that hashes to the same."""
+    """Pairs of scans that share a digest: each scan with the first scan of the same digest."""
     first_with: dict[str, Member] = {}
     pairs = {}
     for member in members:
@@ -118,18 +121,18 @@ def _same_images(members: Sequence[Member]) -> list[tuple[Member, Member]]:
 def check_members(
     members: Sequence[Member], classes: Iterable[str], split: str, by_head: bool = False
 ) -> None:
-    """Refuse a split that leaks, or one side of which lacks what it needs.
+    """Raise if a split leaks, or if scans are missing on one of its sides.
 
     Parameters
     ----------
     members
-        The scans that came through preprocessing.
+        The usable scans after preprocessing.
     classes
-        Each must have a scan to train on; the test side needs one scan of any.
+        Each must have a training scan; the test side needs at least one scan of any class.
     split
         Name of the split, for messages.
     by_head
-        Whether a head on both sides is a leak as well.
+        Whether a head on both sides counts as a leak.
 
     Raises
     ------
@@ -158,10 +161,10 @@ def check_members(
 
 
 def describe_audit(members: Sequence[Member]) -> dict[str, Any]:
-    """What the audit knows of a split that :func:`check_members` let pass, as its record has it."""
+    """The fields of the audit record of a split that passed :func:`check_members`."""
     patients = {side: {m.patient for m in members if m.side == side} for side in (TRAIN, TEST)}
     return {
-        # Any of these is refused.
+        # 0 in every split that passed the check.
         "PatientsOnBothSides": 0,
         "ImagesOfTwoPatients": 0,
         "ImagesCountedTwice": find_repeated(members),
@@ -175,34 +178,35 @@ def describe_audit(members: Sequence[Member]) -> dict[str, Any]:
 def check_fitted_on(
     fitted_on: Iterable[str], members: Sequence[Member], what: str, scans: int | None = None
 ) -> None:
-    """Refuse what was fitted on anything but the training scans of its split.
+    """Raise if something was fitted on other scans than the training scans of its split.
 
     Parameters
     ----------
     fitted_on
-        Image ids that ``what`` (statistics, a model) was fitted on, as recorded where it was.
+        Image ids that ``what`` (statistics, a model) was fitted on, from the record of the fit.
     members
         The split's scans.
     what
-        For the message.
+        Name of the fitted object, for the message.
     scans
-        How many training scans it was to be fitted on, where not on all of them.
+        The number of training scans that it should be fitted on; None: all of them.
 
     Raises
     ------
     SetupFault
-        It saw a test scan, a scan of no side, or not as many training scans as it should have.
+        It was fitted on a test scan, on a scan outside of the split, or on another number of
+        training scans than expected.
     """
     fitted_on = set(fitted_on)
     training = {member.image for member in members if member.side == TRAIN}
     expected = len(training) if scans is None else min(scans, len(training))
     if not fitted_on <= training or len(fitted_on) != expected:
-        # The test scans of another cohort may bear the ids of training scans.
+        # The test scans of another cohort may have the same ids as training scans.
         testing = {m.image for m in members if m.side == TEST} - training
         seen = sorted(fitted_on & testing)
-        told = f"test scans {', '.join(seen[:5])}" if seen else "other scans"
+        actual = f"test scans {', '.join(seen[:5])}" if seen else "other scans"
         number = f"the {expected}" if expected == len(training) else f"{expected} of the"
         raise SetupFault(
-            f"{what} were fitted on {told} and not on exactly {number} training scans "
+            f"{what} were fitted on {actual} and not on exactly {number} training scans "
             "of their split; delete the file and run again"
         )

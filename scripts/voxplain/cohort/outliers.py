@@ -1,7 +1,7 @@
-"""Scans that differ from the rest of their cohort, to be looked at.
+"""Scans that differ from the rest of their cohort, for visual inspection.
 
-Nobody is excluded by it: a rule that is fitted on all scans before they are split would carry what
-the test scans look like into the training.
+No scan is excluded because of it: a rule that is fitted on all scans before they are split would
+leak information about the test scans into the training.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from voxplain.tables import MISSING
 
 # Iglewicz and Hoaglin 1993: how to detect and handle outliers, p. 11.
 FAR = 3.5
-# Fewer scans have no distribution to speak of.
+# Fewest usable scans; with fewer, the distribution is unknown.
 FEWEST = 8
-# Which side of a measure is worse: more, less, or both.
+# Direction in which a measure gets worse: higher (1), lower (-1), or both.
 _WORSE = {
     "brain_volume_ml": (-1, 1),
     "largest_part": (-1,),
@@ -26,8 +26,8 @@ _WORSE = {
     "overlap": (-1,),
     "similarity": (-1,),
 }
-# The least SD that counts, in the measure's unit: where nearly all scans are equal (a mask in one
-# part), the smallest difference would be far.
+# Lower limit of the SD, in the measure's unit: if nearly all scans are equal (a mask in one part),
+# the smallest difference would be an outlier.
 _LEAST_SD = {
     "brain_volume_ml": 20.0,
     "largest_part": 0.002,
@@ -39,14 +39,14 @@ _LEAST_SD = {
 
 @dataclass(frozen=True)
 class Flag:
-    """A measure of a scan that lies far from the cohort's.
+    """A measure of a scan that is far from the cohort's median.
 
     Attributes
     ----------
     image, measure
-        Whose, and which column of ``scans.tsv``.
+        Image id, and column of ``scans.tsv``.
     value, median
-        The scan's, and the cohort's.
+        Value of the scan, and median of the cohort.
     distance
         In robust SD (1.4826 times the median absolute deviation), signed.
     """
@@ -59,14 +59,14 @@ class Flag:
 
 
 def find_outliers(table: Sequence[Mapping[str, str]]) -> list[Flag]:
-    """Measures that lie more than 3.5 robust SD on the worse side of the cohort's median.
+    """Measures that are more than 3.5 robust SD worse than the cohort's median.
 
     Parameters
     ----------
     table
-        Rows of ``scans.tsv``. The median and its deviation are those of the usable scans; measured
-        by them are excluded scans as well. Of a cohort of fewer than eight usable scans nothing is
-        said.
+        Rows of ``scans.tsv``. Median and deviation are those of the usable scans; excluded scans
+        are compared with them as well. A measure with fewer than eight usable scans has no
+        outliers.
     """
     flags = []
     for measure in MEASURES:

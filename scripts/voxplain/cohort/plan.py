@@ -1,8 +1,8 @@
-"""The plan of a simulated cohort: who is scanned when, with which head and how severe a disease.
+"""The plan of a simulated cohort: patients, visits, heads, and severity of the disease.
 
 Only the standard library is needed, since the plan is drawn while the workflow is parsed. Every
-value comes from the cohort's seed and the patient's own number, so that one more patient or visit,
-or a group added behind the others, leaves them as they were.
+value depends on the cohort's seed and the patient's number only: adding a patient, a visit, or a
+group at the end does not change the other scans.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from voxplain.faults import SetupFault
 DESCRIPTION = "MP-RAGE"
 _VISIT_LABELS = {"sc": "ADNI Screening", "bl": "ADNI Baseline"}
 _CONVERTED = "AD"
-_CONVERSION_MONTHS = 36  # within which converters are diagnosed
+_CONVERSION_MONTHS = 36  # converters are diagnosed within this time
 _LARGEST_NUMBER = 9999  # the archive's subjects have four digits
 _SITES = (2, 3, 5, 6, 7, 10, 11, 13, 14, 16, 18, 20, 21, 22, 23, 27, 29, 31, 33, 35, 36, 41, 52, 57)
 
-# The archive's search export, in its own column order.
+# Columns of the archive's search export, in its order.
 EXPORT_COLUMNS = (
     "Image Data ID",
     "Subject",
@@ -43,12 +43,12 @@ EXPORT_COLUMNS = (
 
 @dataclass(frozen=True)
 class PlannedScan:
-    """One scan to simulate, everything about it decided.
+    """All parameters of one scan to simulate.
 
     Attributes
     ----------
     image, subject, group, sex, age, visit
-        As they will stand in the archive's table.
+        Values of the archive's table.
     acquired
         Date and time of the acquisition, ISO 8601.
     head
@@ -58,9 +58,9 @@ class PlannedScan:
     ageing
         Fraction of brain tissue lost to age.
     shortcut
-        Whether the scan carries the cohort's shortcut, a change that is no disease.
+        Whether the scan has the cohort's shortcut, a change that is not caused by the disease.
     anatomy_seed, scan_seed
-        Seeds of what belongs to the patient, and of what belongs to this scan.
+        Seed of the patient's properties, and seed of the properties of this scan.
     """
 
     image: str
@@ -118,36 +118,36 @@ def plan_cohort(
     first_number: int = 0,
     shortcut: Mapping[str, Any] | None = None,
 ) -> list[PlannedScan]:
-    """Draw a cohort.
+    """The planned scans of a simulated cohort.
 
     Parameters
     ----------
     seed
-        Of the whole cohort.
+        Seed of the whole cohort.
     groups
-        Group name (in the archive's words: AD, MCI, CN, ...) to ``patients`` (how many),
+        Group name (as in the archive: AD, MCI, CN, ...) to ``patients`` (number of patients),
         ``severity`` (lowest and highest at the first visit) and ``converts`` (share of the patients
-        whose diagnosis becomes AD, none by default). Each converter draws a month up to 36 after
-        the first visit; at later visits from that month on their rows say AD. Nothing else changes:
-        their severity grows as everybody's does.
+        whose diagnosis becomes AD, 0 by default). For each converter a month up to 36 after the
+        first visit is drawn; rows of visits from that month on have the diagnosis AD. Nothing else
+        changes: the severity of converters grows as that of other patients.
     visits
-        Visit code (``sc``, ``bl``, ``m06``, ``m12``, ...) to the share of patients who have it.
-        Every patient has the first.
+        Visit code (``sc``, ``bl``, ``m06``, ``m12``, ...) to the share of patients with this visit.
+        Every patient has the first visit.
     age
-        Youngest and oldest at the first visit, in years.
+        Lowest and highest age at the first visit, in years.
     ageing_per_decade
-        Fraction of brain tissue lost per decade after the age of 60, by everybody.
+        Fraction of brain tissue that every patient loses per decade after the age of 60.
     progression_per_year
-        How much a diseased patient's severity grows in a year, as a fraction of itself.
+        Growth of a diseased patient's severity in a year, as a fraction of the severity.
     heads
-        Names of the heads; each group is dealt all of them in turn, so that none marks a group and
-        no two serve numbers of a group's patients that differ by more than one.
+        Names of the heads. Each group uses all of them in turn, so that no head identifies a group
+        and the numbers of a group's patients per head differ by at most one.
     first_number
-        Added to the numbers of all patients, which subjects and image ids are made of, so that two
-        cohorts do not share them: a cohort's numbers go up to ten times its largest group.
+        Added to the numbers of all patients, which subjects and image ids are made from, so that
+        two cohorts do not share them: the numbers of a cohort go up to ten times its largest group.
     shortcut
-        ``kind`` (``none``: no scan carries one), ``group`` and ``share``: each scan whose row says
-        that group carries the shortcut with that probability. None for no shortcut.
+        ``kind`` (``none``: no shortcut), ``group`` and ``share``: each scan with that group in its
+        row has the shortcut with that probability. None for no shortcut.
 
     Returns
     -------
@@ -178,17 +178,17 @@ def plan_cohort(
             first_age = draw.uniform(*age)
             first_severity = draw.uniform(*settings["severity"])
             anatomy_seed = draw.getrandbits(32)
-            # Of a thousand patients two draw the same number once in some ten thousand cohorts.
-            again = random.Random(f"{seed}/{group}/{index}/anatomy")
+            # With a thousand patients, about one cohort in ten thousand draws a number twice.
+            redraw = random.Random(f"{seed}/{group}/{index}/anatomy")
             while anatomy_seed in anatomies:
-                anatomy_seed = again.getrandbits(32)
+                anatomy_seed = redraw.getrandbits(32)
             anatomies.add(anatomy_seed)
             first_day = datetime.date(2005, 9, 1) + datetime.timedelta(days=draw.randrange(700))
             conversion = _conversion_month(
                 random.Random(f"{seed}/{group}/{index}/converts"), settings.get("converts", 0)
             )
             for position, (visit, share) in enumerate(visits.items()):
-                # Each visit draws for itself, so that one more leaves the others as they are.
+                # Each visit has its own generator, so that a further visit changes no other.
                 draw = random.Random(f"{seed}/{group}/{index}/{visit}")
                 if position > 0 and draw.random() >= share:
                     continue
@@ -224,7 +224,7 @@ def plan_cohort(
 
 
 def _check_heads(groups: Mapping[str, Mapping[str, Any]], heads: Sequence[str]) -> None:
-    """Refuse a cohort where some head serves some groups only: it would give the class away."""
+    """Raise if some group has fewer patients than heads: a head would identify the class."""
     for group, settings in groups.items():
         if 0 < settings["patients"] < len(heads):
             raise SetupFault(
@@ -246,14 +246,14 @@ def _months_of(visits: Iterable[str]) -> dict[str, int]:
 
 
 def _carries(shortcut: Mapping[str, Any] | None, diagnosis: str, chance: float) -> bool:
-    """Whether a scan with a number drawn from 0 to 1 carries the shortcut."""
+    """Whether a scan has the shortcut, by a random number from 0 to 1."""
     if shortcut is None or shortcut["kind"] == "none" or shortcut["group"] != diagnosis:
         return False
     return chance < shortcut["share"]
 
 
 def _conversion_month(draw: random.Random, share: float) -> float:
-    """The month in which a patient is diagnosed with AD; infinite for who does not convert."""
+    """The month in which a patient is diagnosed with AD; infinite without conversion."""
     if draw.random() >= share:
         return math.inf
     return draw.uniform(0, _CONVERSION_MONTHS)

@@ -1,8 +1,9 @@
-"""Stable or progressive: a label of MCI scans that only the patient's later visits decide.
+"""Stable or progressive MCI: labels of MCI scans, derived from the patient's later visits.
 
 sMCI and pMCI after Wen et al. 2020 (Medical Image Analysis 63): a patient with MCI is progressive
-if Alzheimer's disease is diagnosed within a horizon, and stable if it is not although they were
-followed for so long. Whoever was followed for less is neither: that nothing happened is not known.
+if Alzheimer's disease is diagnosed within a horizon, and stable if it is not diagnosed although the
+patient was followed for that long. A patient with a shorter follow-up has neither label: whether
+the disease was diagnosed later is unknown.
 
 Only the standard library is needed: labels are derived while the workflow is parsed.
 """
@@ -24,22 +25,23 @@ DISEASE = "AD"
 VISITS = ("first", "any")
 
 _DAYS_A_MONTH = 365.25 / 12
-# Half of the six months between ADNI's visits: a visit so near the horizon is the horizon's own.
-# By the scan dates of the 1.5 T list of Rieke et al. 2018, where screening lies weeks before month
-# 0, half a month would lose 54 of the 197 scans that are pMCI at 24 months; three months lose 2.
+# Half of the six months between ADNI's visits: a visit this close to the horizon counts as the
+# visit at the horizon. With the scan dates of the 1.5 T list of Rieke et al. 2018, where screening
+# is weeks before month 0, a tolerance of half a month would lose 54 of the 197 scans that are pMCI
+# at 24 months; three months lose 2.
 _TOLERANCE_MONTHS = 3
 
 
 @dataclass(frozen=True)
 class Progression:
-    """What became of the patient after a scan.
+    """The progression label of one MCI scan.
 
     Attributes
     ----------
     label
-        ``sMCI``, ``pMCI``, or empty if it is neither.
+        ``sMCI``, ``pMCI``, or empty if the scan has neither label.
     reason
-        Why it is neither, one line; empty with a label.
+        Why the scan has no label, one line; empty if it has one.
     """
 
     label: str
@@ -47,66 +49,67 @@ class Progression:
 
 
 def check_task(classes: Sequence[str]) -> None:
-    """Refuse a task in which a scan could have two classes.
+    """Raise if a scan could have two classes in a task.
 
     Raises
     ------
     ParameterFault
-        It has sMCI or pMCI beside MCI, EMCI or LMCI, or a class twice.
+        The task has sMCI or pMCI together with MCI, EMCI or LMCI, or the same class twice.
     """
-    told = ", ".join(classes)
+    listing = ", ".join(classes)
     derived = [name for name in classes if name in (STABLE, PROGRESSIVE)]
     groups = [name for name in classes if name in MCI_GROUPS]
     if derived and groups:
         raise ParameterFault(
             "classes",
-            f"is {told}, which has {' and '.join(derived)} beside {' and '.join(groups)}, so that "
-            "a scan could be in two classes; allowed: either of the two kinds, with AD, NC or SMC",
+            f"is {listing}, which has {' and '.join(derived)} beside {' and '.join(groups)}, so "
+            "that a scan could be in two classes; allowed: either of the two kinds, with AD, NC or "
+            "SMC",
         )
     if len(set(classes)) < len(classes):
         raise ParameterFault(
-            "classes", f"is {told}, which names a class twice; allowed: each class once"
+            "classes", f"is {listing}, which names a class twice; allowed: each class once"
         )
 
 
 def derive_progression(
     scans: Sequence[Scan], horizon_months: float, visit: str
 ) -> dict[str, Progression]:
-    """Label the MCI scans of a cohort by what their patients' later visits say.
+    """Image id of every MCI scan of a cohort to its progression label, from the later visits.
 
-    Every row of a patient is a visit that was looked at, whatever its fate, with or without images.
-    The time between two visits comes from their dates, or from their months (screening and baseline
-    are month 0) where one of them has no date.
+    Every row of a patient counts as a visit, whatever its fate, with or without images. The time
+    between two visits is the difference of their dates, or of their months (screening and baseline
+    are month 0) if one of them has no date.
 
-    - pMCI: AD within the horizon. A later visit without AD does not take it back.
-    - sMCI: none within it, and visits without AD up to the horizon or beyond. A return to NC or SMC
-      is a visit without AD as MCI is: the patient did not progress.
-    - neither: AD before the scan or with it; followed for less; AD after the horizon where the last
-      visit without it lies before the horizon, since the day in between is not known.
+    - pMCI: AD within the horizon. A later visit without AD does not change the label.
+    - sMCI: no AD within the horizon, and visits without AD up to the horizon or beyond. A return to
+      NC or SMC counts as a visit without AD, as MCI does: the patient did not progress.
+    - neither: AD before or at the scan; a follow-up shorter than the horizon; AD after the horizon
+      where the last visit without AD is before the horizon, since the date of onset is unknown.
 
-    A visit up to three months before or after the horizon is the horizon's own.
+    A visit up to three months before or after the horizon counts as the visit at the horizon.
 
-    The table must give a diagnosis for each visit. Where it has one group for each subject, as the
-    archive's own search export has, nobody ever turns AD and no scan is pMCI.
+    The table must give a diagnosis for each visit. If it has one group for each subject, as the
+    search export of the archive has, no patient converts to AD and no scan is pMCI.
 
     Parameters
     ----------
     scans
         All rows of a cohort's table, see :func:`voxplain.cohort.scans.list_scans`.
     horizon_months
-        36 in Wen et al. 2020.
+        The horizon in months; 36 in Wen et al. 2020.
     visit
-        Which MCI scans of a patient are labelled: those of their ``first`` visit with MCI, or of
-        ``any``.
+        Which MCI scans of a patient are labelled: those of the ``first`` visit with MCI, or those
+        of ``any`` visit.
 
     Returns
     -------
-    Image id of every MCI scan (MCI, EMCI, LMCI) to its label or the reason why it has none.
+    Image id of every MCI scan (MCI, EMCI, LMCI) to its label, or to the reason why it has no label.
 
     Raises
     ------
     ParameterFault
-        The horizon is not above 0, or ``visit`` is neither word.
+        The horizon is not above 0, or ``visit`` is neither ``first`` nor ``any``.
     """
     if not horizon_months > 0:
         raise ParameterFault("horizon_months", f"is {horizon_months}; allowed: more than 0")
@@ -116,12 +119,14 @@ def derive_progression(
     for scan in scans:
         if scan.group:
             by_patient[scan.patient].append(scan)
-    found: dict[str, Progression] = {}
-    # Of rows that name one image, the one without a fate is the scan.
+    progressions: dict[str, Progression] = {}
+    # If several rows name the same image, the row without a fate is the scan.
     for scan in sorted(scans, key=lambda scan: scan.fate is not None):
-        if scan.group in MCI_GROUPS and scan.image not in found:
-            found[scan.image] = _progression(scan, by_patient[scan.patient], horizon_months, visit)
-    return found
+        if scan.group in MCI_GROUPS and scan.image not in progressions:
+            progressions[scan.image] = _progression(
+                scan, by_patient[scan.patient], horizon_months, visit
+            )
+    return progressions
 
 
 def _progression(
@@ -154,10 +159,10 @@ def _progression(
     )
     if followed >= horizon_months - _TOLERANCE_MONTHS:
         return Progression(STABLE)
-    told = f"followed for {followed:.0f} of {horizon_months:g} months"
+    follow_up = f"followed for {followed:.0f} of {horizon_months:g} months"
     if onset is not None:
-        return Progression("", f"{told} without AD, then seen with it after {onset:.0f}")
-    return Progression("", told)
+        return Progression("", f"{follow_up} without AD, then seen with it after {onset:.0f}")
+    return Progression("", follow_up)
 
 
 def _months_between(scan: Scan, other: Scan) -> float | None:

@@ -1,4 +1,4 @@
-"""What a scan of a cohort is, and which class it has in a task.
+"""A scan of a cohort, and its class in a task.
 
 Only the standard library is needed, see :mod:`voxplain.cohort.scans`.
 """
@@ -19,7 +19,7 @@ class Scan:
     Attributes
     ----------
     row
-        Line of the table it stands in, the header being line 1.
+        Line in the table; the header is line 1.
     image
         Image id with its leading ``I``.
     subject
@@ -29,15 +29,15 @@ class Scan:
     visit, date
         As in the table; ISO date, or empty.
     diagnosis, group
-        The table's word; the group it means, or empty.
+        As in the table; the group of this diagnosis, or empty.
     sex, age, description, phase, field_strength
         As in the table, or empty.
     place
-        Where its images lie, see :class:`voxplain.cohort.trees.Tree`, or empty.
+        Place of its files, see :class:`voxplain.cohort.trees.Tree`, or empty.
     companions
-        Files that belong to it and lie elsewhere: sidecar, mask, the archive's XML.
+        Files of the scan that are at other places: sidecar, mask, the archive's XML.
     fate
-        Set where it is already decided that the scan will not be processed.
+        Fate of a scan that will not be processed; None for the others.
     progression
         ``sMCI`` or ``pMCI``, or empty; see :mod:`voxplain.cohort.progression`.
     """
@@ -67,12 +67,12 @@ class Scan:
 
     @property
     def patient(self) -> str:
-        """Who the scan shows, see :func:`voxplain.cohort.names.patient_of`."""
+        """The patient of the scan, see :func:`voxplain.cohort.names.patient_of`."""
         return patient_of(self.subject)
 
 
 def class_in(scan: Scan, classes: Sequence[str]) -> str:
-    """The class of a scan in a task: its group or its progression; empty if it has none there.
+    """The class of a scan in a task: its group or its progression; empty if it has no class.
 
     No task has both the groups of MCI and the labels derived from them, see
     :func:`voxplain.cohort.progression.check_task`.

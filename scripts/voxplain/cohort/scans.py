@@ -1,7 +1,7 @@
-"""From a table of scans and an archive's tree to one list of scans, each with what is known of it.
+"""The list of a cohort's scans, from a table of scans and the folders of an archive.
 
-Only the standard library is needed: the list is made while the workflow is parsed, by every job
-again. Folders are listed, no image file is opened.
+Only the standard library is needed: the list is made while the workflow is parsed, and again by
+every job. Folders are listed, no image file is opened.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from voxplain.cohort.selection import EVERYTHING, columns_for, select_scans
 from voxplain.cohort.words import plain
 from voxplain.faults import Fate, SetupFault
 
-# What each column is called in the tables that users have: the archive's search export, ADNI's own
-# tables, and the lists published with Rieke et al. 2018. Names are compared by letters and digits.
+# Names of each column in users' tables: the archive's search export, ADNI's tables, and the lists
+# published with Rieke et al. 2018. Names are compared by their letters and digits.
 COLUMN_NAMES: dict[str, tuple[str, ...]] = {
     "image": ("Image Data ID", "Image ID", "Image.ID", "Image_ID", "IMAGEUID"),
     "subject": ("Subject", "PTID", "Subject ID"),
@@ -46,7 +46,7 @@ COLUMN_NAMES: dict[str, tuple[str, ...]] = {
 REQUIRED_COLUMNS = ("image", "subject", "diagnosis")
 
 DIAGNOSIS_WORDS: dict[str, tuple[str, ...]] = {
-    # ADNIMERGE writes what changed since the visit before: what it changed to counts.
+    # ADNIMERGE gives the change since the previous visit: the new diagnosis counts.
     "AD": ("AD", "Dementia", "MCI to Dementia", "NL to Dementia"),
     "NC": ("NC", "CN", "NL", "Normal", "MCI to NL", "Dementia to NL"),
     "MCI": ("MCI", "NL to MCI", "Dementia to MCI"),
@@ -56,7 +56,7 @@ DIAGNOSIS_WORDS: dict[str, tuple[str, ...]] = {
 }
 
 _IMAGE_ID = re.compile(r"^[ID]?(\d+)$", re.IGNORECASE)
-_LONGEST_LABEL = 40  # both stand twice in the name of a file
+_LONGEST_LABEL = 40  # subject and session each occur twice in the path of a file
 _DATE_FORMATS = ("%Y-%m-%d", "%m/%d/%Y", "%m/%d/%y", "%Y/%m/%d", "%Y%m%d", "%Y-%m-%d %H:%M:%S.0")
 
 
@@ -66,23 +66,23 @@ def find_columns(
     table: str | Path,
     required: Sequence[str] = REQUIRED_COLUMNS,
 ) -> dict[str, str]:
-    """Which column of a table holds what.
+    """Key of :data:`COLUMN_NAMES` to the name of the table's column.
 
     Parameters
     ----------
     header
         The table's column names.
     chosen
-        What the user says: a key of :data:`COLUMN_NAMES` to a column's name.
+        The user's choice: a key of :data:`COLUMN_NAMES` to a column's name.
     table
         The table's name, for messages.
     required
-        Keys that must be there, besides one of visit and date.
+        Keys whose columns must exist, besides one of visit and date.
 
     Raises
     ------
     SetupFault
-        A needed column, or one the user named, is not there.
+        A required column, or a column that the user named, does not exist.
     """
     header = list(header)
     by_plain_name = {plain(name): name for name in header}
@@ -126,7 +126,7 @@ def list_scans(
     companions: Mapping[str, Sequence[str]] | None = None,
     image_ids: str = "archive",
 ) -> list[Scan]:
-    """The scans of a cohort, one a row, with the fate of those that will not be processed.
+    """The scans of a cohort, one for each row; those that will not be processed have a fate.
 
     Parameters
     ----------
@@ -135,23 +135,23 @@ def list_scans(
     places
         Image id to its folder or file, see :func:`voxplain.cohort.trees.find_images`.
     tasks
-        The classes of every task, groups or sMCI and pMCI; a scan with a class in none of them is
-        ``unused``. None takes every scan, also without a known diagnosis or a column for it: new
+        The classes of every task, groups or sMCI and pMCI; a scan without a class in any task is
+        ``unused``. None selects every scan, also without a known diagnosis or a column for it: new
         scans that a trained network is applied to.
     table
         The table's name, for messages.
     columns
-        What the user says of the table's columns, see :func:`find_columns`.
+        The user's choice of columns, see :func:`find_columns`.
     diagnosis_words
-        Words for a group besides :data:`DIAGNOSIS_WORDS`.
+        Further words for a group, in addition to :data:`DIAGNOSIS_WORDS`.
     horizon_months, visit
-        How sMCI and pMCI are told, where a task has them; see
+        How sMCI and pMCI are derived, if a task has them; see
         :func:`voxplain.cohort.progression.derive_progression`.
     select
-        Which scans take part, see :func:`voxplain.cohort.selection.select_scans`. What becomes of a
-        patient with MCI is told from all visits of the table.
+        Which scans are selected, see :func:`voxplain.cohort.selection.select_scans`. The
+        progression of a patient with MCI is derived from all visits of the table.
     companions
-        Image id to the files that belong to it and lie elsewhere.
+        Image id to files of the scan that are at other places.
     image_ids
         ``archive``: digits with or without a leading I; ``labels``: any letters and digits, see
         :func:`voxplain.cohort.bids.read_dataset`.
@@ -159,13 +159,13 @@ def list_scans(
     Raises
     ------
     SetupFault
-        A needed column is missing, a task could give a scan two classes, or no scan is left to
+        A required column is missing, a scan could have two classes in a task, or no scan is left to
         process.
     """
     for classes in tasks or ():
         check_task(classes)
     required = [key for key in REQUIRED_COLUMNS if tasks is not None or key != "diagnosis"]
-    where = find_columns(rows[0], columns, table, [*required, *columns_for(select)])
+    column_of = find_columns(rows[0], columns, table, [*required, *columns_for(select)])
     groups = {
         word.lower(): group
         for words in (DIAGNOSIS_WORDS, diagnosis_words)
@@ -176,7 +176,7 @@ def list_scans(
     scans = [
         _scan_of_row(
             number,
-            {key: row[name] for key, name in where.items()},
+            {key: row[name] for key, name in column_of.items()},
             groups,
             table,
             diagnosed,
@@ -187,23 +187,23 @@ def list_scans(
     scans = _mark_repeated(_mark_doubtful(scans, table), table)
     if tasks is not None:
         wanted = list(dict.fromkeys(name for classes in tasks for name in classes))
-        neither = {}
+        why_neither = {}
         if STABLE in wanted or PROGRESSIVE in wanted:
             derived = derive_progression(scans, horizon_months, visit)
-            neither = {image: found.reason for image, found in derived.items()}
+            why_neither = {image: progression.reason for image, progression in derived.items()}
             scans = [
                 replace(scan, progression=derived[scan.image].label)
                 if scan.group in MCI_GROUPS and scan.fate is None
                 else scan
                 for scan in scans
             ]
-        scans = [_used(scan, wanted, neither.get(scan.image, "")) for scan in scans]
+        scans = [_used(scan, wanted, why_neither.get(scan.image, "")) for scan in scans]
     scans = select_scans(scans, select)
     scans = [_with_place(scan, places, companions or {}) for scan in scans]
     if all(scan.fate is not None for scan in scans):
         reasons = Counter(scan.fate.reason for scan in scans).most_common(3)
-        told = "; ".join(f"{count} x {reason}" for reason, count in reasons)
-        raise SetupFault(f"scan table {table} has no scan to process: {told}")
+        listing = "; ".join(f"{count} x {reason}" for reason, count in reasons)
+        raise SetupFault(f"scan table {table} has no scan to process: {listing}")
     return scans
 
 
@@ -215,7 +215,7 @@ def _scan_of_row(
     diagnosed: bool,
     image_ids: str,
 ) -> Scan:
-    """One row as a scan; whatever cannot be read is its fate."""
+    """The scan of one row; if a value cannot be read, its fate is ``failed``."""
     problems = []
     match = _IMAGE_ID.match(values["image"])
     if image_ids == "labels":
@@ -241,14 +241,14 @@ def _scan_of_row(
     group = groups.get(diagnosis.lower(), "")
     remedy = f"correct line {number} of {table}"
     if image_ids == "labels":
-        # One line for several images, and more than one table.
+        # In a BIDS dataset, one line may describe several images, and there are several tables.
         remedy = f"correct what the tables say of subject {values['subject']}, session {session}"
     if diagnosed and not group:
         problems.append(f"unknown diagnosis word {diagnosis!r}")
         remedy += ", or add the word to `diagnosis_words`"
     fate = Fate("failed", "table", "; ".join(problems), remedy) if problems else None
     if not values["image"]:
-        # A visit without a scan: nothing can be lost, but its diagnosis may decide on others.
+        # A visit without a scan: its diagnosis may be needed for the patient's other scans.
         fate = Fate("unused", "table", "; ".join(["the line names no image", *problems[1:]]))
     return Scan(
         row=number,
@@ -278,7 +278,7 @@ def _iso_date(text: str) -> str:
 
 
 def _session_label(visit: str, date: str) -> str:
-    """A BIDS session label: ``M12`` for month 12, ``SC`` for screening, else from visit or date."""
+    """The BIDS session label: ``M12`` for month 12, ``SC``, ``BL``, else from visit or date."""
     word = visit.strip().lower()
     month = re.search(r"(?:^m|month )\s*0*(\d+)$", word)
     if month:
@@ -291,9 +291,10 @@ def _session_label(visit: str, date: str) -> str:
 
 
 def _mark_doubtful(scans: list[Scan], table: str | Path) -> list[Scan]:
-    """The scans; those of subjects such as ``1-11`` and ``11-1`` fail: one patient, or two?
+    """The scans; those of ambiguous subjects such as ``1-11`` and ``11-1`` have failed.
 
-    Where one spelling has all separators of the other (``011_S_0003``, ``011S0003``), it is one.
+    Two spellings mean one patient if one has all separators of the other (``011_S_0003``,
+    ``011S0003``).
     """
     spelled: dict[str, dict[str, frozenset[int]]] = {}
     for scan in scans:
@@ -318,7 +319,7 @@ def _mark_doubtful(scans: list[Scan], table: str | Path) -> list[Scan]:
 
 
 def _mark_repeated(scans: list[Scan], table: str | Path) -> list[Scan]:
-    """An image named by several rows counts once if they agree, and not at all if they differ."""
+    """The scans; rows that repeat an image are duplicates, or have failed if they differ."""
     by_image: dict[str, list[Scan]] = {}
     for scan in (scan for scan in scans if scan.fate is None):
         by_image.setdefault(scan.image, []).append(scan)
@@ -339,31 +340,32 @@ def _mark_repeated(scans: list[Scan], table: str | Path) -> list[Scan]:
     return marked
 
 
-def _used(scan: Scan, wanted: Sequence[str], neither: str) -> Scan:
-    """The scan, with the fate that it is unused if it has none of the wanted classes.
+def _used(scan: Scan, wanted: Sequence[str], why_neither: str) -> Scan:
+    """The scan; its fate is ``unused`` if it has none of the wanted classes.
 
-    ``neither`` says why an MCI scan is neither sMCI nor pMCI; empty if it is one, or was not asked.
+    ``why_neither`` is the reason why an MCI scan is neither sMCI nor pMCI; empty if it is one of
+    them, or if no task needs these labels.
     """
     if scan.fate is not None or class_in(scan, wanted):
         return scan
-    told = f"{scan.group} ({scan.progression})" if scan.progression else scan.group
-    reason = f"its group {told} is not among the classes {', '.join(wanted)}"
-    if neither:
-        reason = f"its group is {told}, but neither {STABLE} nor {PROGRESSIVE}: {neither}"
+    label = f"{scan.group} ({scan.progression})" if scan.progression else scan.group
+    reason = f"its group {label} is not among the classes {', '.join(wanted)}"
+    if why_neither:
+        reason = f"its group is {label}, but neither {STABLE} nor {PROGRESSIVE}: {why_neither}"
     return replace(scan, fate=Fate("unused", "table", reason))
 
 
 def _with_place(
     scan: Scan, places: Mapping[str, Sequence[str]], companions: Mapping[str, Sequence[str]]
 ) -> Scan:
-    """The scan with the place of its files, or with the fate that it has not just one."""
+    """The scan with the place of its files; its fate is ``failed`` if it has none or several."""
     if scan.fate is not None:
         return scan
-    found = places.get(scan.image, ())
-    if len(found) == 1:
-        return replace(scan, place=found[0], companions=tuple(companions.get(scan.image, ())))
-    if found:
-        reason = f"image id {scan.image} has {len(found)} folders: {', '.join(found)}"
+    folders = places.get(scan.image, ())
+    if len(folders) == 1:
+        return replace(scan, place=folders[0], companions=tuple(companions.get(scan.image, ())))
+    if folders:
+        reason = f"image id {scan.image} has {len(folders)} folders: {', '.join(folders)}"
         remedy = "keep the right one"
     else:
         reason = f"image id {scan.image} of subject {scan.subject} has no folder"

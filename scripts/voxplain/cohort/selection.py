@@ -1,4 +1,4 @@
-"""Which scans of a table take part: visits, phases, field strengths, people, the first of several.
+"""Selection of the scans of a table: by visit, phase, field strength, sex, age, or first scan.
 
 Only the standard library is needed, see :mod:`voxplain.cohort.scans`.
 """
@@ -16,7 +16,7 @@ from voxplain.cohort.visits import visit_month
 from voxplain.cohort.words import plain
 from voxplain.faults import Fate, ParameterFault
 
-# What every key of `select` is by default: everything takes part.
+# Default of every key of `select`: all scans are selected.
 EVERYTHING: dict[str, Any] = {
     "visits": [],
     "phases": [],
@@ -27,7 +27,7 @@ EVERYTHING: dict[str, Any] = {
     "age": [0, 150],
     "keep": "all",
 }
-# The column of a table that each key looks at.
+# Key to the table column that it needs.
 _COLUMNS = {
     "visits": "visit",
     "phases": "phase",
@@ -38,21 +38,21 @@ _COLUMNS = {
     "age": "age",
 }
 _SEXES = {"female": 0, "male": 1}
-# A magnet of 3 T may call itself 2.89 T.
+# The header of a 3 T scanner may state 2.89 T.
 _TESLA_APART = 0.25
 
 
 def columns_for(select: Mapping[str, Any]) -> list[str]:
-    """What is asked of a table: keys of :data:`voxplain.cohort.scans.COLUMN_NAMES`."""
-    asked = (name for key, name in _COLUMNS.items() if select[key] != EVERYTHING[key])
-    return list(dict.fromkeys(asked))
+    """Columns that a selection needs: keys of :data:`voxplain.cohort.scans.COLUMN_NAMES`."""
+    columns = (name for key, name in _COLUMNS.items() if select[key] != EVERYTHING[key])
+    return list(dict.fromkeys(columns))
 
 
 def select_scans(scans: Sequence[Scan], select: Mapping[str, Any]) -> list[Scan]:
-    """The scans, with the fate of those that are not asked for.
+    """The scans; those that are not selected have the fate ``unused``.
 
-    Nothing is guessed: a scan whose table has no value where one is asked for takes no part. A scan
-    that already has a fate keeps it, and is nobody's first.
+    Nothing is guessed: a scan without a value that the selection needs is not selected. A scan that
+    already has a fate keeps it, and is never the first scan of a patient or visit.
 
     Parameters
     ----------
@@ -63,12 +63,12 @@ def select_scans(scans: Sequence[Scan], select: Mapping[str, Any]) -> list[Scan]
         ``description`` and ``not_description`` (regular expressions, searched for in any case),
         ``sex`` (``any``, ``female``, ``male``), ``age`` (least and greatest, in years), and
         ``keep``: ``all``, ``first_of_visit`` or ``first_of_patient``, by date, then by visit, then
-        by image id. A key that is as in :data:`EVERYTHING` asks for nothing.
+        by image id. A key with its value of :data:`EVERYTHING` excludes no scan.
 
     Raises
     ------
     ParameterFault
-        A regular expression is none, or the greatest age is less than the least.
+        A regular expression is invalid, or the greatest age is less than the least.
     """
     checks = _checks(select)
     chosen = []
@@ -79,35 +79,39 @@ def select_scans(scans: Sequence[Scan], select: Mapping[str, Any]) -> list[Scan]
 
 
 def _checks(select: Mapping[str, Any]) -> list[Callable[[Scan], str]]:
-    """What is asked of a scan, each with its answer: why the scan is left out, or nothing."""
+    """The checks of a selection; each returns why a scan is left out, or an empty string."""
     checks: list[Callable[[Scan], str]] = []
     if wanted := {plain(visit): visit for visit in select["visits"]}:
 
         def of_visit(scan: Scan) -> str:
-            found = {plain(scan.visit), plain(scan.session)}
-            told = ", ".join(wanted.values())
-            return "" if found & set(wanted) else f"its visit {_told(scan.visit)} is none of {told}"
+            visits = {plain(scan.visit), plain(scan.session)}
+            listing = ", ".join(wanted.values())
+            return (
+                ""
+                if visits & set(wanted)
+                else f"its visit {_quoted(scan.visit)} is none of {listing}"
+            )
 
         checks.append(of_visit)
     if phases := {plain(phase): phase for phase in select["phases"]}:
 
         def of_phase(scan: Scan) -> str:
-            told = ", ".join(phases.values())
+            listing = ", ".join(phases.values())
             return (
                 ""
                 if plain(scan.phase) in phases
-                else f"its phase {_told(scan.phase)} is none of {told}"
+                else f"its phase {_quoted(scan.phase)} is none of {listing}"
             )
 
         checks.append(of_phase)
     if strengths := select["field_strengths"]:
 
         def of_strength(scan: Scan) -> str:
-            found = read_tesla(scan.field_strength)
-            if found is not None and any(abs(found - t) <= _TESLA_APART for t in strengths):
+            tesla = read_tesla(scan.field_strength)
+            if tesla is not None and any(abs(tesla - t) <= _TESLA_APART for t in strengths):
                 return ""
-            told = ", ".join(f"{strength:g}" for strength in strengths)
-            return f"its field strength {_told(scan.field_strength)} is none of {told} T"
+            listing = ", ".join(f"{strength:g}" for strength in strengths)
+            return f"its field strength {_quoted(scan.field_strength)} is none of {listing} T"
 
         checks.append(of_strength)
     if select["description"]:
@@ -116,14 +120,14 @@ def _checks(select: Mapping[str, Any]) -> list[Callable[[Scan], str]]:
             lambda scan: (
                 ""
                 if pattern.search(scan.description)
-                else f"its description {_told(scan.description)} is not like {pattern.pattern!r}"
+                else f"its description {_quoted(scan.description)} is not like {pattern.pattern!r}"
             )
         )
     if select["not_description"]:
         refused = _compiled(select, "not_description")
         checks.append(
             lambda scan: (
-                f"its description {_told(scan.description)} is like {refused.pattern!r}"
+                f"its description {_quoted(scan.description)} is like {refused.pattern!r}"
                 if refused.search(scan.description)
                 else ""
             )
@@ -133,7 +137,7 @@ def _checks(select: Mapping[str, Any]) -> list[Callable[[Scan], str]]:
             lambda scan: (
                 ""
                 if read_sex(scan.sex) == _SEXES[select["sex"]]
-                else f"its sex {_told(scan.sex)} is not {select['sex']}"
+                else f"its sex {_quoted(scan.sex)} is not {select['sex']}"
             )
         )
     if select["age"] != EVERYTHING["age"]:
@@ -152,7 +156,7 @@ def _check_of_age(least: float, greatest: float) -> Callable[[Scan], str]:
         age = read_age(scan.age)
         if age is not None and least <= age <= greatest:
             return ""
-        return f"its age {_told(scan.age)} is not one from {least:g} to {greatest:g}"
+        return f"its age {_quoted(scan.age)} is not one from {least:g} to {greatest:g}"
 
     return of_age
 
@@ -189,11 +193,11 @@ def _first_of_several(scans: Sequence[Scan], keep: str) -> list[Scan]:
 
 
 def _place_in_time(scan: Scan) -> tuple[str, int, list[int], str]:
-    """By date, without dates by the visit's month; then by image id, which counts up."""
+    """Sort key: the date or, without one, the month of the visit; then the image id as numbers."""
     month = visit_month(scan.session)
     counted = [int(digits) for digits in re.findall(r"\d+", scan.image)]
     return scan.date or "9999", 10**6 if month is None else month, counted, scan.image
 
 
-def _told(value: str) -> str:
+def _quoted(value: str) -> str:
     return repr(value) if value else "(not in the table)"

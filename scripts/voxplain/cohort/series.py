@@ -1,4 +1,4 @@
-"""One scan's files as a volume: DICOM converted by dcm2niix, or a volume taken as it is."""
+"""One scan's files as a volume: DICOM converted by dcm2niix, or an existing volume."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ from voxplain.cohort.trees import is_volume
 from voxplain.faults import DataFault
 from voxplain.volumes import Grid, axis_aligned_grid, read_array, read_image
 
-# Header fields that go from dcm2niix's sidecar into ours. What identifies a person or a date is not
-# among them.
+# Header fields that are copied from dcm2niix's sidecar into ours. None of them identifies a person
+# or a date.
 _SIDECAR_FIELDS = (
     "Modality",
     "Manufacturer",
@@ -58,7 +58,7 @@ _SIDECAR_FIELDS = (
     "ConversionSoftware",
     "ConversionSoftwareVersion",
 )
-# How a program ends that reads what it should not; a kill for memory or time looks otherwise.
+# Signals of a program that crashed on its input; a kill for memory or time has another signal.
 _CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
 _SHORTEST_SIDE_MM, _LONGEST_SIDE_MM = 80.0, 400.0
 
@@ -70,9 +70,9 @@ class ConvertedSeries:
     Attributes
     ----------
     voxels
-        ``[x, y, z]``, RAS+, in the stored type or, where values are scaled, float32.
+        ``[x, y, z]``, RAS+, in the stored type, or float32 if values are scaled.
     grid
-        Where they lie.
+        Grid of the voxels.
     sidecar
         BIDS fields of the acquisition.
     """
@@ -83,30 +83,30 @@ class ConvertedSeries:
 
 
 def digest_voxels(voxels: np.ndarray) -> str:
-    """SHA-256 of a volume's voxels and shape, ``[x, y, z]``, whatever its file and type say.
+    """SHA-256 of a volume's voxels and shape, ``[x, y, z]``, independent of header and type.
 
-    The same image under two ids is found by it, where names and headers were changed.
+    It finds the same image under two ids, even if names and headers were changed.
     """
-    # One type for all: DICOM gives whole numbers, the same image as NIfTI may store floats.
+    # One type for all: DICOM stores integers, a NIfTI file of the same image may store floats.
     plain = np.ascontiguousarray(voxels, "<f4")
     return hashlib.sha256(f"{voxels.shape} ".encode() + plain.tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What is asked of a scan's files.
+    """Settings of the conversion.
 
     Attributes
     ----------
     missing_slices
-        So many slices within a series may be missing; they are filled from their neighbours.
+        The largest number of missing slices within a series; they are filled from their neighbours.
     max_slice_mm
-        The largest distance between slices.
+        The largest allowed distance between slices.
     nan_outside
-        Whether what is no number is outside of the brain, as in volumes of some tools.
+        Whether NaN is treated as background (0), as some tools store it.
     unoriented
-        What a volume that does not say how it lies (plain Analyze) is: ``refuse``, or the
-        directions in which its axes run, as ``LAS``.
+        How to treat a volume without an orientation (plain Analyze): ``refuse``, or the directions
+        of its axes, as ``LAS``.
     """
 
     missing_slices: int = 0
@@ -122,23 +122,24 @@ def read_scan(
     subject: str = "",
     description: str = "",
 ) -> ConvertedSeries:
-    """One scan's volume from its files: DICOM images or one volume, as archives offer both.
+    """One scan as a volume, from its DICOM images or its volume file; archives offer both.
 
     Parameters
     ----------
     files, place
-        See :func:`voxplain.cohort.files.open_source`. Beside a volume may lie its JSON sidecar, the
-        archive's XML, and a brain mask (``*_mask.nii.gz``), outside of which it becomes 0.
+        See :func:`voxplain.cohort.files.open_source`. The files of a volume may include its JSON
+        sidecar, the archive's XML, and a brain mask (``*_mask.nii.gz``); voxels outside of the mask
+        become 0.
     conversion
-        What is asked of them.
+        Settings of the conversion.
     subject, description
         As in the cohort's table.
 
     Raises
     ------
     DataFault
-        As the functions of :mod:`voxplain.cohort.dicom_images` and :func:`convert_series`, or the
-        volume is not the only image.
+        As the functions of :mod:`voxplain.cohort.dicom_images` and :func:`convert_series`, or there
+        are other images besides the volume.
     """
     masks = [path for path in files if is_volume(path.name) and "_mask." in path.name]
     volumes = [path for path in files if is_volume(path.name) and path not in masks]
@@ -152,32 +153,32 @@ def read_scan(
         series = _read_volume(volumes[0], place, conversion)
         if masks:
             series = replace(series, voxels=_masked(series, masks, place))
-        return replace(series, sidecar=series.sidecar | _told_beside(files))
+        return replace(series, sidecar=series.sidecar | _read_sidecars(files))
     images = read_images(files, place)
     check_subject(images, subject, place)
     chosen = choose_series(images, place, description)
     gaps = check_slices(chosen, place, conversion.missing_slices, conversion.max_slice_mm)
     with tempfile.TemporaryDirectory() as scratch:
-        # Nothing but the series, whatever else lies beside it and whatever its files are called.
+        # A folder with the files of this series only, under new names.
         for number, image in enumerate(chosen):
             (Path(scratch) / f"{number:06d}.dcm").symlink_to(image.path.resolve())
         for number, gap in enumerate(gaps):
             fill_gap(gap, Path(scratch), f"filled{number:03d}")
         series = convert_series(scratch, place)
-    sidecar = series.sidecar | _told_beside(files)
+    sidecar = series.sidecar | _read_sidecars(files)
     if gaps:
         sidecar["FilledSlices"] = sum(gap.missing for gap in gaps)
     return replace(series, sidecar=sidecar)
 
 
 def _read_volume(path: Path, place: str | Path, conversion: Conversion) -> ConvertedSeries:
-    """A volume as it is stored, where it says how it lies."""
+    """A volume in RAS+, by the orientation in its header or, without one, that of the settings."""
     if path.suffix.lower() == ".hdr" and not any(
         path.with_suffix(ending).is_file() for ending in (".img", ".IMG")
     ):
         raise DataFault(f"{path.name} of {place} has no .img beside it", AGAIN)
-    read_image(path)  # refuses what is no volume
-    image = nib.load(path)  # as stored: bringing it to RAS+ sets a code
+    read_image(path)  # raises if the file is not a volume
+    image = nib.load(path)  # as stored: conversion to RAS+ would set an orientation code
     header = image.header
     oriented = isinstance(image, nib.Nifti1Pair) and (header["sform_code"] or header["qform_code"])
     if oriented:
@@ -204,6 +205,7 @@ def _read_volume(path: Path, place: str | Path, conversion: Conversion) -> Conve
 
 
 def _masked(series: ConvertedSeries, masks: Sequence[Path], place: str | Path) -> np.ndarray:
+    """The voxels of a series, 0 outside of the only mask."""
     if len(masks) > 1:
         raise DataFault(
             f"beside {place} lie {len(masks)} masks: {', '.join(path.name for path in masks)}",
@@ -218,12 +220,12 @@ def _masked(series: ConvertedSeries, masks: Sequence[Path], place: str | Path) -
     return np.where(mask > 0, series.voxels, 0).astype(series.voxels.dtype)
 
 
-def _told_beside(files: Sequence[Path]) -> dict[str, Any]:
-    """What a JSON sidecar, or the archive's XML, tells of the acquisition."""
-    told: dict[str, Any] = {}
+def _read_sidecars(files: Sequence[Path]) -> dict[str, Any]:
+    """Acquisition fields from the archive's XML and the JSON sidecar, which takes precedence."""
+    metadata: dict[str, Any] = {}
     for path in files:
         if path.suffix.lower() == ".xml":
-            told |= read_metadata(path)
+            metadata |= read_metadata(path)
     for path in files:
         if path.suffix.lower() == ".json":
             try:
@@ -233,16 +235,16 @@ def _told_beside(files: Sequence[Path]) -> dict[str, Any]:
                     f"sidecar {path.name} is no JSON ({error})", "mend it, or take it away"
                 ) from error
             if isinstance(fields, dict):
-                told |= fields
-    return {key: told[key] for key in _SIDECAR_FIELDS if told.get(key) is not None}
+                metadata |= fields
+    return {key: metadata[key] for key in _SIDECAR_FIELDS if metadata.get(key) is not None}
 
 
 def _read_json(raw: bytes) -> Any:
-    """JSON as scanners' words make it: with escapes of other alphabets, not always in UTF-8."""
+    """Parsed JSON; text from scanners may have control characters and may not be valid UTF-8."""
     return json.loads(raw.decode("utf-8", "replace"), strict=False)
 
 
-# The archive's words for an acquisition, as its XML files use them, and BIDS's.
+# Term of an acquisition in the archive's XML files to BIDS field.
 _METADATA_FIELDS = {
     "Manufacturer": "Manufacturer",
     "Mfg Model": "ManufacturersModelName",
@@ -259,12 +261,12 @@ _SECONDS = ("EchoTime", "RepetitionTime", "InversionTime")
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """What the archive's XML file about an image tells of its acquisition, in BIDS's words.
+    """Acquisition fields of an image from the archive's XML file, under their BIDS names.
 
     Raises
     ------
     DataFault
-        The file is no XML.
+        The file is not XML.
     """
     try:
         root = ElementTree.parse(path).getroot()
@@ -272,7 +274,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         raise DataFault(
             f"metadata file {path} is no XML ({error})", "download it again, or take it away"
         ) from error
-    told: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
     for term in root.iter():
         name = _METADATA_FIELDS.get(term.get("term", ""))
         text = (term.text or "").strip()
@@ -282,19 +284,19 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
             value: Any = float(text)
         except ValueError:
             value = text
-        # BIDS counts in seconds, the archive in milliseconds.
-        told[name] = value / 1000 if name in _SECONDS and isinstance(value, float) else value
-    return told
+        # BIDS uses seconds, the archive milliseconds.
+        metadata[name] = value / 1000 if name in _SECONDS and isinstance(value, float) else value
+    return metadata
 
 
 def fill_gap(gap: Gap, folder: Path, stem: str) -> list[Path]:
-    """Write the slices that are missing between two, each the weighted mean of both.
+    """Write the missing slices of a gap, each a weighted mean of the two neighbours; their paths.
 
     Raises
     ------
     DataFault
-        The neighbours are not of one kind, or their pixels are compressed in a way that is not
-        read here.
+        The neighbours have several frames or different sizes, or their pixels cannot be read, for
+        example because of an unsupported compression.
     """
     before, after = (pydicom.dcmread(image.path) for image in (gap.before, gap.after))
     if gap.before.frames > 1 or gap.after.frames > 1:
@@ -329,7 +331,7 @@ def fill_gap(gap: Gap, folder: Path, stem: str) -> list[Path]:
             between.SliceLocation = round((1 - share) * ends[0] + share * ends[1], 6)
         between.SOPInstanceUID = pydicom.uid.generate_uid()
         between.file_meta.MediaStorageSOPInstanceUID = between.SOPInstanceUID
-        # Between its neighbours' numbers, where a place is left there.
+        # A number between those of the neighbours, if there is one.
         numbers = [int(slice_.get("InstanceNumber") or 0) for slice_ in (before, after)]
         between.InstanceNumber = round((1 - share) * numbers[0] + share * numbers[1])
         path = folder / f"{stem}_{number}.dcm"
@@ -339,29 +341,29 @@ def fill_gap(gap: Gap, folder: Path, stem: str) -> list[Path]:
 
 
 def convert_series(folder: str | Path, place: str | Path = "") -> ConvertedSeries:
-    """Convert a folder of one series with dcm2niix.
+    """The volume of a folder with one series, converted with dcm2niix.
 
-    What dcm2niix writes is read from its output folder, not guessed from names: it may add files
-    (``_Eq_1``, ``_ROI1``) beside the volume or split a folder into several.
+    The output folder of dcm2niix is listed, its file names are not guessed: it may write further
+    files (``_Eq_1``, ``_ROI1``) beside the volume, or several volumes.
 
     Parameters
     ----------
     folder
-        Where the series lies.
+        Folder of the series.
     place
-        What messages call it, if not that.
+        Name of the folder in messages; by default its path.
 
     Raises
     ------
     DataFault
-        dcm2niix made no volume or several that could be meant, it reports missing slices, or the
-        volume is no head-sized 3D image.
+        dcm2niix wrote no volume or several candidates, it reports missing slices, or the volume is
+        not a 3D image with the size of a head.
     """
     place = place or folder
     with tempfile.TemporaryDirectory() as scratch:
-        # -d 0: what lies in subfolders was neither checked nor recorded; -g i: the user's own
-        # defaults file does not decide; -ba y: no name or date in sidecars; -z n: the volume is
-        # compressed once, when it is written for good.
+        # -d 0: files in subfolders were neither checked nor recorded; -g i: ignore the user's
+        # defaults file; -ba y: no name or date in sidecars; -z n: the volume is compressed only
+        # when the final file is written.
         command = [
             "-d",
             "0",
@@ -378,30 +380,32 @@ def convert_series(folder: str | Path, place: str | Path = "") -> ConvertedSerie
             "-o",
             scratch,
         ]
-        done = dcm2niix.main(
+        process = dcm2niix.main(
             [*command, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
-        said = done.stdout.decode(errors="replace")
-        print(said, flush=True)
-        if -done.returncode in _CRASHES:
-            crash = signal.Signals(-done.returncode).name
+        output = process.stdout.decode(errors="replace")
+        print(output, flush=True)
+        if -process.returncode in _CRASHES:
+            crash = signal.Signals(-process.returncode).name
             raise DataFault(
                 f"dcm2niix crashed on {place} ({crash}): one of its files is not what it says",
                 AGAIN,
             )
-        if done.returncode < 0:
-            raise ChildProcessError(f"dcm2niix was ended by signal {-done.returncode} on {place}")
+        if process.returncode < 0:
+            raise ChildProcessError(
+                f"dcm2niix was ended by signal {-process.returncode} on {place}"
+            )
         if re.search(
-            r"no space left|unable to (write|save|create)|disk full|out of memory", said, re.I
+            r"no space left|unable to (write|save|create)|disk full|out of memory", output, re.I
         ):
-            raise OSError(f"dcm2niix could not write: {_last_line(said)}")
+            raise OSError(f"dcm2niix could not write: {_last_line(output)}")
         volumes = sorted(Path(scratch).glob("*.nii"))
         if not volumes:
             raise DataFault(
-                f"dcm2niix made no volume of {place}: {_last_line(said)}",
+                f"dcm2niix made no volume of {place}: {_last_line(output)}",
                 "check that the folder holds one T1-weighted series",
             )
-        uneven = re.findall(r"^.*(?:missing images|distance varies).*$", said, re.I | re.M)
+        uneven = re.findall(r"^.*(?:missing images|distance varies).*$", output, re.I | re.M)
         if uneven:
             raise DataFault(
                 f"slices of {place} are missing or uneven (dcm2niix: {uneven[-1].strip()})",
@@ -416,27 +420,27 @@ def convert_series(folder: str | Path, place: str | Path = "") -> ConvertedSerie
             )
         image = read_image(chosen)
         grid = Grid.of(image)
-        # Copied, since the file that it is mapped from goes away.
+        # A copy, since the memory-mapped file is deleted.
         voxels = _checked(np.asarray(image.dataobj), grid, place).copy()
-        beside = chosen.with_suffix(".json")
-        told = _read_json(beside.read_bytes()) if beside.is_file() else {}
-    sidecar = {key: told[key] for key in _SIDECAR_FIELDS if told.get(key) is not None}
+        sidecar_path = chosen.with_suffix(".json")
+        fields = _read_json(sidecar_path.read_bytes()) if sidecar_path.is_file() else {}
+    sidecar = {key: fields[key] for key in _SIDECAR_FIELDS if fields.get(key) is not None}
     sidecar.setdefault("ConversionSoftware", "dcm2niix")
     sidecar.setdefault("ConversionSoftwareVersion", f"v{version('dcm2niix')}")
     return ConvertedSeries(voxels, grid, sidecar)
 
 
 def _choose_volume(volumes: list[Path], place: str | Path) -> Path:
-    """The one volume that is meant: three-dimensional, and not derived by dcm2niix from another."""
-    own = [
+    """The only 3D volume that dcm2niix did not derive from another volume."""
+    originals = [
         path
         for path in volumes
         if not re.search(r"_(Eq(_\d+)?|ROI\d+|Tilt(_\d+)?)$", path.stem) or len(volumes) == 1
     ]
-    candidates = [path for path in own if _slices(path) >= FEWEST_SLICES]
+    candidates = [path for path in originals if _slices(path) >= FEWEST_SLICES]
     if len(candidates) == 1:
         return candidates[0]
-    listed = ", ".join(f"{p.stem} ({'x'.join(map(str, nib.load(p).shape))})" for p in own)
+    listed = ", ".join(f"{p.stem} ({'x'.join(map(str, nib.load(p).shape))})" for p in originals)
     if not candidates:
         raise DataFault(
             f"no volume of {place} has {FEWEST_SLICES} slices or more: {listed}",
@@ -454,7 +458,7 @@ def _slices(path: Path) -> int:
 
 
 def _checked(voxels: np.ndarray, grid: Grid, place: str | Path) -> np.ndarray:
-    """The voxels in a type of at most 32 bit, after a look at whether they can be a head."""
+    """The voxels in a type of at most 32 bit; raises if they cannot be a head."""
     if voxels.dtype.kind not in "iuf":
         raise DataFault(
             f"the volume of {place} holds colours or complex numbers, not intensities",
@@ -463,9 +467,9 @@ def _checked(voxels: np.ndarray, grid: Grid, place: str | Path) -> np.ndarray:
     voxels = voxels.astype(np.float32) if voxels.dtype.itemsize > 4 else voxels
     sides = np.array(grid.shape) * np.array(grid.voxel_size)
     if sides.min() < _SHORTEST_SIDE_MM or sides.max() > _LONGEST_SIDE_MM:
-        told = "x".join(f"{side:.0f}" for side in sides)
+        size = "x".join(f"{side:.0f}" for side in sides)
         raise DataFault(
-            f"the volume of {place} measures {told} mm, expected {_SHORTEST_SIDE_MM:.0f} to "
+            f"the volume of {place} measures {size} mm, expected {_SHORTEST_SIDE_MM:.0f} to "
             f"{_LONGEST_SIDE_MM:.0f} mm a side",
             "check that the series is a whole head and its voxel size is right",
         )

@@ -1,8 +1,8 @@
-"""One scan of a simulated patient: anatomy, ageing, atrophy, pose, shortcut, the scanner's marks.
+"""Simulation of one scan: anatomy, ageing, atrophy, pose, shortcut and scanner artefacts.
 
-All fields are *pull-back* displacements in mm: the value at a point says where in the undeformed
-head its tissue comes from. A place where tissue shrank to a fraction ``1 - c`` of its volume is
-therefore one where the pull-back's Jacobian determinant is ``1 / (1 - c)``.
+All fields are *pull-back* displacements in mm: the value at a point gives the position in the
+undeformed head that its tissue comes from. Where tissue shrank to a fraction ``1 - c`` of its
+volume, the Jacobian determinant of the pull-back is therefore ``1 / (1 - c)``.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from voxplain.volumes import Grid, axis_aligned_grid, centres_mm
 
 CSF_LEVEL = 0.25  # T1 brightness of cerebrospinal fluid, white matter being 1
 _FIELD_MM = 2.0  # grid of the displacement fields
-_REACH_MM = 12.0  # how far from lost tissue fluid takes its place (SD of a Gaussian)
-_FULLEST = 0.7  # fluid at a point grows at most to 1 / (1 - 0.7) of its volume
+_REACH_MM = 12.0  # distance from lost tissue at which fluid replaces it (SD of a Gaussian)
+_FULLEST = 0.7  # fluid at a point expands at most to 1 / (1 - 0.7) of its volume
 _WHITE_MATTER_UNITS = 600  # stored value of white matter at gain 1
 _FIELD_OF_VIEW_MM = (200.0, 240.0, 240.0)
-LARGEST_LOSS = 0.6  # of an area's tissue; for more the field was never shown not to fold
+LARGEST_LOSS = 0.6  # of an area's tissue; above, the field was not tested for folding
 _PATCH_MM = 8.0  # smoothness of the border between an area's affected part and the rest
-_PATCH_STREAM, _MOTION_STREAM = 1, 2  # draws of their own: an option leaves the others' as they are
+_PATCH_STREAM, _MOTION_STREAM = 1, 2  # separate random streams: one option does not change another
 # A capsule of 20 mm, taped to the upper left of the head along it.
 _CAPSULE_MM, _CAPSULE_RADIUS_MM, _CAPSULE_GAP_MM = 20.0, 5.0, 2.0
 _CAPSULE_DIRECTION = np.array([-1.0, 0.0, 1.0]) / np.sqrt(2)
-_SKIN = 0.2  # brightness that bone and a scanner's noise do not reach
+_SKIN = 0.2  # brightness above that of bone and noise
 _AIR = 0.02
-_MOST_POSES = 4  # of a head that moves
+_MOST_POSES = 4  # largest number of poses of a moving head
 
 
 @dataclass(frozen=True)
 class ScannerSettings:
-    """What the patient's position and the scanner add.
+    """Variation of anatomy, position and scanner.
 
     Attributes
     ----------
     deformation_mm
-        SD of the smooth random displacement that makes each patient's anatomy.
+        SD of the smooth random displacement that defines each patient's anatomy.
     rotation_deg, translation_mm
         Largest pose about and along each axis.
     bias
@@ -53,7 +53,7 @@ class ScannerSettings:
     voxel_size_mm
         Smallest and largest in-plane voxel edge; slices are 1.2 times as thick, as in ADNI-1.
     motion
-        ``share`` (probability that the head moves), and where that is not 0 ``translation_mm`` and
+        ``share`` (probability that the head moves) and, if that is not 0, ``translation_mm`` and
         ``rotation_deg``, the largest along and about each axis.
     """
 
@@ -69,18 +69,19 @@ class ScannerSettings:
 
 @dataclass(frozen=True)
 class Shortcut:
-    """A change of a scan that is no disease.
+    """A change of a scan that is not caused by the disease.
 
     Attributes
     ----------
     kind
-        ``mark``: a bright capsule beside the head. ``scanner``: a place inside that is brighter.
+        ``mark``: a bright capsule beside the head. ``scanner``: a brighter spot inside the head.
     strength
-        By what fraction the capsule is brighter than white matter, or the place at its middle.
+        Fraction by which the capsule is brighter than white matter, or by which the centre of the
+        spot is brightened.
     labels
-        Label values of the area around whose middle the place lies.
+        Label values of the area at whose centre the spot is.
     sd_mm
-        SD of the place's Gaussian.
+        SD of the Gaussian spot.
     """
 
     kind: str
@@ -91,18 +92,17 @@ class Shortcut:
 
 @dataclass(frozen=True)
 class AreaMeasures:
-    """What was done to one area of one scan.
+    """Intended and achieved changes of one area of one scan.
 
     Attributes
     ----------
     intended_loss
-        The fraction of its tissue that the disease was to take.
+        The intended fraction of tissue lost to the disease.
     volume_ml, volume_without_ml
-        Its tissue, and what it would be without the disease.
+        Tissue volume with and without the disease.
     intensity, intensity_without
-        Mean brightness of its voxels, white matter being 1, and what it would be without disease
-        and shortcut; both before the coil's field, gain and noise, which preprocessing is to
-        remove.
+        Mean brightness of the area's voxels (white matter is 1) with and without disease and
+        shortcut; both before the coil's field, gain and noise, which preprocessing should remove.
     """
 
     intended_loss: float
@@ -119,14 +119,14 @@ class SimulatedScan:
     Attributes
     ----------
     volume
-        uint16, as the scanner would store it.
+        uint16, as a scanner would store it.
     truth
-        float32, by what fraction each place was changed: the tissue that the disease took, or the
-        brightness that a shortcut added (1 where there was nothing), whichever is more.
+        float32, the fraction by which each voxel was changed: the tissue lost to the disease, or
+        the brightness added by a shortcut (1 where the image was dark), whichever is larger.
     grid
         Sagittal slices, 1.2 times as thick as the pixels are wide, around the head.
     measures
-        Label value of each area that was asked for to what was done to it.
+        Label value of each measured area to its measures.
     """
 
     volume: np.ndarray
@@ -153,17 +153,18 @@ def simulate_scan(
     head
         The head whose anatomy is deformed.
     losses
-        Label value of an area to the fraction of its tissue that the disease took, 0 to below 1.
+        Label value of an area to the fraction of its tissue lost to the disease, 0 to below 1.
     ageing
         Fraction of tissue lost everywhere in the brain.
     anatomy_seed, scan_seed
-        Of the patient's anatomy and patches; of pose, motion, bias, gain, noise and voxel size.
+        Seed of the patient's anatomy and patches; seed of pose, motion, bias, gain, noise and voxel
+        size.
     scanner
-        Sizes of what is drawn.
+        Sizes of the random variations.
     extent
         Fraction of each area that is affected, see :func:`area_loss`.
     shortcut
-        Where the scan carries one.
+        The shortcut of the scan; None: no shortcut.
     measured
         Label values of the areas to measure.
     """
@@ -180,7 +181,7 @@ def simulate_scan(
     shift = _sample_field(displacement, field_grid, points)
     points += shift
 
-    # What the head ends with at its volume's border (the neck) goes on beyond it.
+    # Beyond the border of the head's volume (the neck), the voxels at the border continue.
     whole = _sample(head.t1, head.grid, points, beyond="nearest")
     truth = _sample(disease, head.grid, points)
     lost = _sample(loss, head.grid, points)
@@ -189,7 +190,7 @@ def simulate_scan(
         image, change = add_shortcut(image, points, head, shortcut)
         truth = np.maximum(truth, change)
     clean = image.copy() if len(measured) else None
-    # The coil stays where it is while the head moves.
+    # The coil does not move with the head.
     image = _moved(image, grid, scanner.motion, scan_seed)
     image *= _bias_field(grid, draw, scanner.bias)
     image *= 1 + scanner.gain * draw.uniform(-1, 1)
@@ -200,23 +201,23 @@ def simulate_scan(
     measures = {}
     if clean is not None:
         labels = _sample(head.areas, head.grid, points, order=0)
-        there = np.isin(labels, measured)
-        sources = points[:, there].reshape(3, -1, 1, 1)
+        in_areas = np.isin(labels, measured)
+        sources = points[:, in_areas].reshape(3, -1, 1, 1)
         stretched = _stretch(
-            displacement, field_grid, sources - shift[:, there].reshape(sources.shape)
+            displacement, field_grid, sources - shift[:, in_areas].reshape(sources.shape)
         )
         diseased = _sample(disease, head.grid, sources).ravel()
-        aged = 1 - (1 - lost[there]) / (1 - diseased)
-        fraction_there = _sample(fraction, head.grid, sources).ravel()
+        aged = 1 - (1 - lost[in_areas]) / (1 - diseased)
+        area_fraction = _sample(fraction, head.grid, sources).ravel()
         sums = {
             "voxels": np.ones(len(aged)),
-            "tissue": fraction_there * (1 - shrinkage(lost[there])),
-            # What the voxel's tissue was before it shrank, but for what age took of it.
-            "tissue_without": fraction_there * (1 - aged) * stretched,
-            "brightness": clean[there],
-            "brightness_without": lose_tissue(whole[there], aged),
+            "tissue": area_fraction * (1 - shrinkage(lost[in_areas])),
+            # The voxel's tissue before it shrank, without the tissue lost to age.
+            "tissue_without": area_fraction * (1 - aged) * stretched,
+            "brightness": clean[in_areas],
+            "brightness_without": lose_tissue(whole[in_areas], aged),
         }
-        totals = {key: np.bincount(labels[there], weights, 256) for key, weights in sums.items()}
+        totals = {key: np.bincount(labels[in_areas], weights, 256) for key, weights in sums.items()}
         measures = _measures(
             totals,
             measured,
@@ -232,25 +233,25 @@ def _measures(
     intended: Mapping[int, float],
     voxel_ml: float,
 ) -> dict[int, AreaMeasures]:
-    """The measures of areas from sums over their voxels, by label; nothing of one without any."""
+    """Label to measures of the area, from sums over its voxels; an empty area is left out."""
     measures = {}
     for label in measured:
-        own = {key: float(sums[label]) for key, sums in totals.items()}
-        if own["voxels"] == 0:
+        area_sums = {key: float(sums[label]) for key, sums in totals.items()}
+        if area_sums["voxels"] == 0:
             continue
         measures[label] = AreaMeasures(
             intended_loss=intended[label],
-            volume_ml=own["tissue"] * voxel_ml,
-            volume_without_ml=own["tissue_without"] * voxel_ml,
-            intensity=own["brightness"] / own["voxels"],
-            intensity_without=own["brightness_without"] / own["voxels"],
+            volume_ml=area_sums["tissue"] * voxel_ml,
+            volume_without_ml=area_sums["tissue_without"] * voxel_ml,
+            intensity=area_sums["brightness"] / area_sums["voxels"],
+            intensity_without=area_sums["brightness_without"] / area_sums["voxels"],
         )
     return measures
 
 
 def _stretch(displacement: np.ndarray, grid: Grid, points: np.ndarray) -> np.ndarray:
     """The Jacobian determinant of a pull-back at points ``(3, n, 1, 1)`` in mm, ``[n]``."""
-    # Only of the box around the points: of the whole head it would take longer than the scan.
+    # Only in the box around the points: for the whole head it would take longer than the scan.
     origin, sizes = grid.matrix[:3, 3], np.array(grid.voxel_size)
     indices = (points[:, :, 0, 0] - origin[:, None]) / sizes[:, None]
     if not indices.size:
@@ -271,11 +272,11 @@ def jacobian(displacement: np.ndarray, voxel_size: Sequence[float]) -> np.ndarra
     displacement
         ``(3, x, y, z)``, mm.
     voxel_size
-        Of its grid, mm.
+        Voxel size of its grid, mm.
 
     Returns
     -------
-    ``[x, y, z]``; 1 where volumes stay, 0 or less where the map folds.
+    ``[x, y, z]``; 1 where volumes do not change, 0 or less where the map folds.
     """
     rows = [list(np.gradient(part, *voxel_size, axis=(0, 1, 2))) for part in displacement]
     for number, row in enumerate(rows):
@@ -287,24 +288,24 @@ def jacobian(displacement: np.ndarray, voxel_size: Sequence[float]) -> np.ndarra
 def draw_losses(
     names: Mapping[int, str], loss: float, asymmetry: float, spread: float, seed: int
 ) -> dict[int, float]:
-    """The fraction of tissue that a patient's areas lose.
+    """Label value to the fraction of tissue that the area of a patient loses.
 
-    Every area draws for itself, by its name: another area, or another option, leaves it as it is,
-    and so do the patient's other visits.
+    The draw of an area depends on its name and the patient's seed only: further areas, other
+    options, and the patient's other visits do not change it.
 
     Parameters
     ----------
     names
         Label value to name, which ends in ``_L`` or ``_R`` where an area has sides.
     loss
-        The mean over patients and areas.
+        Mean loss over patients and areas.
     asymmetry
-        Largest difference between left and right as a fraction of their mean; uniform, to either
-        side.
+        Largest difference between left and right as a fraction of their mean; drawn uniformly, in
+        both directions.
     spread
-        SD over areas as a fraction of the mean; log-normal, both sides of an area alike.
+        SD over areas as a fraction of the mean; log-normal, the same for both sides of an area.
     seed
-        Of the patient.
+        Seed of the patient.
 
     Returns
     -------
@@ -312,13 +313,13 @@ def draw_losses(
     """
     lean = asymmetry / 2 * random.Random(f"{seed}/asymmetry").uniform(-1, 1)
     sides = {"_L": 1 + lean, "_R": 1 - lean}
-    sigma = np.sqrt(np.log1p(spread**2))  # of the logarithm, for a mean of 1 and an SD of spread
+    sigma = np.sqrt(np.log1p(spread**2))  # SD of the logarithm, for a mean of 1 and SD of spread
     losses = {}
     for label, name in names.items():
         area, side = name.removesuffix("_L").removesuffix("_R"), sides.get(name[-2:], 1.0)
         drawn = random.Random(f"{seed}/spread/{area}").gauss(0, 1)
-        own = loss * side * float(np.exp(sigma * drawn - sigma**2 / 2))
-        losses[label] = min(own, LARGEST_LOSS)
+        area_loss_drawn = loss * side * float(np.exp(sigma * drawn - sigma**2 / 2))
+        losses[label] = min(area_loss_drawn, LARGEST_LOSS)
     return losses
 
 
@@ -327,11 +328,13 @@ def add_shortcut(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Add a shortcut to an image whose voxels come from ``points``, in mm of the undeformed head.
 
-    There it lies in the same place in every patient, so that registration brings it to one place.
+    In the undeformed head it is at the same position for every patient, so that registration brings
+    it to the same position.
 
     Returns
     -------
-    The image, and by what fraction its brightness changed, 1 where it was dark; both as ``image``.
+    The image, and the fraction by which its brightness changed (1 where it was dark); both with the
+    shape of ``image``.
     """
     if shortcut.kind == "mark":
         covered = _capsule(points, head)
@@ -347,7 +350,7 @@ def add_shortcut(
 
 
 def _capsule(points: np.ndarray, head: Head) -> np.ndarray:
-    """How much of each point a capsule fills that lies along the upper left of the head, 0 to 1."""
+    """Fraction of each point filled by a capsule along the upper left of the head, 0 to 1."""
     centre = _brain_centre(head)
     steps = np.arange(0.0, 200.0, 0.5)
     ray = (centre[:, None] + _CAPSULE_DIRECTION[:, None] * steps).reshape(3, -1, 1, 1)
@@ -360,8 +363,8 @@ def _capsule(points: np.ndarray, head: Head) -> np.ndarray:
 
 
 def tissue(head: Head) -> np.ndarray:
-    """How much of each voxel is brain tissue and not fluid, 0 to 1, ``[x, y, z]`` float32."""
-    brightness = (head.t1 - CSF_LEVEL) / (0.6 - CSF_LEVEL)  # grey matter lies above 0.6
+    """Fraction of each voxel that is brain tissue and not fluid, 0 to 1, ``[x, y, z]`` float32."""
+    brightness = (head.t1 - CSF_LEVEL) / (0.6 - CSF_LEVEL)  # grey matter is above 0.6
     return np.where(head.brain, np.clip(brightness, 0, 1), 0).astype(np.float32)
 
 
@@ -370,19 +373,19 @@ def area_loss(
 ) -> np.ndarray:
     """The fraction of tissue lost at each voxel of the undeformed head, ``[x, y, z]`` float32.
 
-    Areas end in tissue, not in fluid, and their borders are softened by about a voxel.
+    Only tissue is lost, no fluid, and the borders of areas are smoothed by about a voxel.
 
     Parameters
     ----------
     head
-        Whose areas lose tissue.
+        Head with the areas.
     losses
         Label value to fraction.
     extent
-        Fraction of each area's voxels that lose it, a smooth patch or a few; the others lose
-        nothing. A larger extent holds the smaller one.
+        Fraction of each area's voxels that lose tissue, in one or a few smooth patches; the other
+        voxels lose nothing. The patches of a larger extent contain those of a smaller one.
     seed
-        Of the patches.
+        Seed of the patches.
     """
     table = np.zeros(256, np.float32)
     for label, loss in losses.items():
@@ -395,43 +398,43 @@ def area_loss(
 
 
 def _patches(head: Head, labels: Sequence[int], extent: float, seed: int) -> np.ndarray:
-    """Where a smooth random field is among its highest values in an area, ``[x, y, z]`` bool."""
+    """The voxels of each area with the highest values of a smooth noise, ``[x, y, z]`` bool."""
     coarse = head.grid.coarsened(4.0)
     noise = np.random.default_rng([seed, _PATCH_STREAM]).standard_normal(coarse.shape)
     smooth = ndimage.gaussian_filter(noise, _PATCH_MM / 4.0, mode="wrap")
     voxels = np.nonzero(np.isin(head.areas, labels))
     places = np.array(voxels) * (np.array(head.grid.voxel_size) / 4.0)[:, None]
     values = ndimage.map_coordinates(smooth, places, order=1, mode="nearest")
-    owners, affected = head.areas[voxels], np.zeros(head.areas.shape, bool)
+    areas, affected = head.areas[voxels], np.zeros(head.areas.shape, bool)
     for label in labels:
-        own = owners == label
-        if own.any():
-            highest = values[own] >= np.quantile(values[own], 1 - extent)
-            affected[tuple(axis[own] for axis in voxels)] = highest
+        in_area = areas == label
+        if in_area.any():
+            highest = values[in_area] >= np.quantile(values[in_area], 1 - extent)
+            affected[tuple(axis[in_area] for axis in voxels)] = highest
     return affected
 
 
 def shrinkage(loss: np.ndarray) -> np.ndarray:
-    """The part of a loss that shows as contraction; the rest thins the voxels (`lose_tissue`).
+    """The part ``c`` of a loss that is contraction; the rest thins the voxels (`lose_tissue`).
 
-    Both parts are alike, ``(1 - c)**2 = 1 - loss``.
+    Both parts are equal, ``(1 - c)**2 = 1 - loss``.
     """
     return 1 - np.sqrt(1 - loss)
 
 
 def lose_tissue(image: np.ndarray, loss: np.ndarray) -> np.ndarray:
-    """Mix fluid into voxels by the part of a loss that does not show as contraction."""
+    """The image with fluid mixed into its voxels, by the part of a loss that is not contraction."""
     thinned = shrinkage(loss)
     return np.where(image > CSF_LEVEL, image * (1 - thinned) + CSF_LEVEL * thinned, image)
 
 
 def atrophy_field(head: Head, loss: np.ndarray) -> tuple[np.ndarray, Grid]:
-    """The displacement of a brain whose tissue shrank, fluid taking the room.
+    """The displacement field of a brain whose tissue shrinks and is replaced by fluid.
 
     The divergence of the pull-back is ``1 / (1 - c) - 1`` where tissue shrank by ``c``, and
-    negative in the fluid nearby, by as much in all, so that nothing moves far away: the skull
-    stays. The field is the gradient of a potential that solves Poisson's equation on a periodic
-    box.
+    negative in the fluid nearby, with the same total, so that nothing far away moves: the skull
+    stays in place. The field is the gradient of a potential that solves Poisson's equation on a
+    periodic box.
 
     Parameters
     ----------
@@ -470,7 +473,7 @@ def atrophy_field(head: Head, loss: np.ndarray) -> tuple[np.ndarray, Grid]:
 
 
 def _fill(weight: np.ndarray, capacity: np.ndarray, amount: float) -> np.ndarray:
-    """Share an amount out by weight, no voxel taking more than its capacity."""
+    """An amount distributed by weight, limited to the capacity of each voxel."""
     if amount <= 0 or not weight.any():
         return np.zeros_like(weight)
     reachable = min(amount, 0.999 * float(capacity[weight > 0].sum()))
@@ -487,10 +490,10 @@ def _fill(weight: np.ndarray, capacity: np.ndarray, amount: float) -> np.ndarray
 
 
 def individual_anatomy(grid: Grid, seed: int, sd_mm: float) -> tuple[np.ndarray, Grid]:
-    """A smooth random displacement: one patient's anatomy against the head it is made from.
+    """A smooth random displacement: one patient's anatomy relative to the head it is made from.
 
-    Two scales, with the shape of lobes (Gaussian of 22 mm) and of gyri (9 mm); the finer has a
-    quarter of the amplitude, so that the map folds nowhere for ``sd_mm`` up to about 4.
+    It has two scales, lobes (Gaussian of 22 mm) and gyri (9 mm). The finer scale has a quarter of
+    the amplitude, so that the map does not fold for ``sd_mm`` up to about 4.
 
     Returns
     -------
@@ -518,7 +521,7 @@ def _draw_grid(draw: np.random.Generator, voxel_size_mm: Sequence[float]) -> Gri
 
 
 def _brain_centre(head: Head) -> np.ndarray:
-    """The middle of the brain's bounding box in mm, a little higher: less neck, as in ADNI."""
+    """The centre of the brain's bounding box in mm, moved up by 10 mm: less neck, as in ADNI."""
     corners = np.array(
         [np.flatnonzero(head.brain.any(axis=other))[[0, -1]] for other in ((1, 2), (0, 2), (0, 1))]
     )
@@ -529,7 +532,7 @@ def _brain_centre(head: Head) -> np.ndarray:
 def _posed(
     points: np.ndarray, draw: np.random.Generator, scanner: ScannerSettings, centre: np.ndarray
 ) -> np.ndarray:
-    """Where in the head the scanner's points lie, the head being turned and moved at random."""
+    """The scanner's points in coordinates of the head, after a random rotation and translation."""
     rotation = _rotation(draw.uniform(-scanner.rotation_deg, scanner.rotation_deg, 3))
     shift = draw.uniform(-scanner.translation_mm, scanner.translation_mm, 3)
     moved = points - shift.astype(np.float32).reshape(3, 1, 1, 1)
@@ -549,17 +552,18 @@ def _rotation(degrees: np.ndarray) -> np.ndarray:
 def _moved(
     image: np.ndarray, grid: Grid, motion: Mapping[str, float], scan_seed: int
 ) -> np.ndarray:
-    """The image of a head that may have moved while its lines were acquired, one after another.
+    """The image of a head that may have moved while its k-space lines were acquired in order.
 
-    The head takes two to four poses. The one it has when the middle of k-space is acquired, which
-    holds most of the image, is that of ``image``, so that what is known of it stays in its place.
+    A moving head has two to four poses. Its pose at the centre of k-space, which holds most of the
+    image, is that of ``image``, so that ground truth and measures stay valid.
     """
     draw = np.random.default_rng([scan_seed, _MOTION_STREAM])
     if draw.random() >= motion["share"]:
         return image
     lines = image.shape[1]
     count = int(draw.integers(2, _MOST_POSES + 1))
-    # Beyond the inner half it would not show; in the very middle no pose would be the scan's.
+    # A change outside the inner half would be invisible; at the very centre, no pose would be that
+    # of the scan.
     off_middle = abs(np.arange(lines) - lines // 2)
     moments = np.flatnonzero((off_middle > lines // 16) & (off_middle <= lines // 4))
     changes = np.sort(draw.choice(moments, count - 1, replace=False))
@@ -583,15 +587,15 @@ def _moved(
 def compose_kspace(images: Sequence[np.ndarray], pose_of_line: Sequence[int]) -> np.ndarray:
     """The magnitude image whose phase-encoding lines come from different images.
 
-    Phases are encoded along y (front to back). Along the other axes all of a line comes from one
-    image, so that the transform along y alone tells the lines apart.
+    Phases are encoded along y (front to back). Along the other axes a whole line comes from one
+    image, so that the Fourier transform along y is sufficient.
 
     Parameters
     ----------
     images
         Each ``[x, y, z]``.
     pose_of_line
-        Which image each line comes from, ``[y]``, the lowest frequency first and 0 at ``y // 2``.
+        Index of the image of each line, ``[y]``, the lowest frequency first and 0 at ``y // 2``.
 
     Returns
     -------
@@ -606,7 +610,7 @@ def compose_kspace(images: Sequence[np.ndarray], pose_of_line: Sequence[int]) ->
 
 
 def _bias_field(grid: Grid, draw: np.random.Generator, sd: float) -> np.ndarray:
-    """A smooth multiplicative field with mean near 1, as a receive coil makes it."""
+    """A smooth multiplicative field with mean near 1, as of a receive coil."""
     extent = np.array(grid.shape) * np.array(grid.voxel_size)
     coarse = np.maximum(np.round(extent / 10).astype(int), 4)
     noise = ndimage.gaussian_filter(draw.standard_normal(coarse), 5.0, mode="reflect")
@@ -618,7 +622,7 @@ def _bias_field(grid: Grid, draw: np.random.Generator, sd: float) -> np.ndarray:
 
 
 def _block_mean(array: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """Mean over blocks of ``step`` voxels; a rest at the far border is padded with its edge."""
+    """Mean over blocks of ``step`` voxels; incomplete blocks are padded with the border voxels."""
     padding = [(0, -n % s) for n, s in zip(array.shape, step, strict=True)]
     padded = np.pad(array, padding, mode="edge")
     split = [k for n, s in zip(padded.shape, step, strict=True) for k in (n // s, s)]
@@ -628,9 +632,10 @@ def _block_mean(array: np.ndarray, step: np.ndarray) -> np.ndarray:
 def _sample(
     array: np.ndarray, grid: Grid, points: np.ndarray, beyond: str = "constant", order: int = 1
 ) -> np.ndarray:
-    """Values of a volume at points in mm, linear; 0 beyond it, or its ``nearest`` voxel's.
+    """Values of a volume at points in mm, interpolated linearly; 0 outside of the volume.
 
-    Order 0 takes the nearest voxel's, for labels.
+    With ``beyond="nearest"``, points outside take the value of the nearest voxel. Order 0 takes the
+    value of the nearest voxel everywhere, for labels.
     """
     origin = grid.matrix[:3, 3].astype(np.float32).reshape(3, 1, 1, 1)
     sizes = np.array(grid.voxel_size, np.float32).reshape(3, 1, 1, 1)
@@ -638,7 +643,7 @@ def _sample(
 
 
 def _sample_field(field: np.ndarray, grid: Grid, points: np.ndarray) -> np.ndarray:
-    """Values of a vector field ``(3, ...)`` at points in mm, linear, its border's outside."""
+    """Values of a vector field ``(3, ...)`` at points in mm, linear; outside, as at its border."""
     origin = grid.matrix[:3, 3].astype(np.float32).reshape(3, 1, 1, 1)
     sizes = np.array(grid.voxel_size, np.float32).reshape(3, 1, 1, 1)
     places = (points - origin) / sizes

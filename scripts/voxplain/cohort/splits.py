@@ -1,12 +1,12 @@
-"""Who trains and who tests: splits of a cohort by patient.
+"""Splits of a cohort into training and test scans, by patient.
 
-Only the standard library is needed: which scans a split holds is decided while the workflow is
-parsed, from the table alone, so that no job's outcome moves anybody from one side to the other.
-A patient's place depends on the seed and on the patients' own names (their order is that of a
-hash), not on the order of a table; only the draw that reproduces a published one depends on that.
+Only the standard library is needed: the scans of a split are chosen while the workflow is parsed,
+from the table alone, so that the outcome of a job never moves a patient to the other side. The
+side of a patient depends on the seed and on the patients' names (they are ordered by a hash), not
+on the order of the table. Only the draw that reproduces a published split depends on that order.
 
-Simulated patients who are made from one head share its folding, by which a network can know it:
-where heads are given, all patients of a head stay on one side.
+Simulated patients who are made from the same head share its folding, and a network can recognise
+it: where heads are given, all patients of a head stay on one side.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from voxplain.cohort.leakage import TEST, TRAIN
 from voxplain.cohort.scan import Scan, class_in
 from voxplain.faults import ParameterFault, SetupFault
 
-# Kinds of splits. There is one fixed split, which is called by its kind.
+# Kinds of splits. There is one fixed split, whose name is its kind.
 FIXED, EXTERNAL, FOLDS = ("fixed", "external", "folds")
-# What the names of folds match.
+# Regular expression of the names of folds.
 FOLD_PATTERN = "repeat-[0-9]+_fold-[0-9]+"
 DRAWS = ("hash", "as_published")
 
@@ -42,14 +42,14 @@ def external_name(cohort: str) -> str:
 
 @dataclass(frozen=True)
 class SplitName:
-    """What the name of a split says.
+    """The parts of a split's name.
 
     Attributes
     ----------
     kind
         ``fixed``, ``external``, or ``folds``.
     repeat, fold
-        Numbers of a fold, from 1; 0 where it is none.
+        Numbers of the fold, from 1; 0 for a split of another kind.
     """
 
     kind: str
@@ -58,12 +58,12 @@ class SplitName:
 
     @classmethod
     def parse(cls, name: str) -> SplitName:
-        """Read a name.
+        """Parse the name of a split.
 
         Raises
         ------
         SetupFault
-            It is no split's.
+            It is not the name of a split.
         """
         if re.fullmatch(FOLD_PATTERN, name):
             return cls(FOLDS, *map(int, re.findall("[0-9]+", name)))
@@ -88,8 +88,8 @@ class Split:
     train, test
         Image ids in the order of the table.
     test_cohort
-        The cohort that the test scans belong to, where it is another than that of the training
-        scans; image ids of two cohorts may be the same.
+        The cohort of the test scans, if it is not that of the training scans, else empty. Two
+        cohorts may have the same image ids.
     """
 
     name: str
@@ -115,26 +115,26 @@ class Split:
         }
 
     def side(self, image: str, cohort: str = "") -> str:
-        """The side of a scan; empty if it takes no part.
+        """The side of a scan; empty if the scan is not in the split.
 
-        ``cohort`` is empty for a scan of the cohort that trains, else the name of the scan's own.
+        ``cohort`` is empty for a scan of the training cohort, else the name of the scan's cohort.
         """
         return self._sides.get((cohort, image), "")
 
 
 def patient_classes(scans: Iterable[Scan], classes: Sequence[str]) -> dict[str, str]:
-    """The class each patient counts under: the first of ``classes`` that any scan of theirs has.
+    """Patient to class: the first of ``classes`` that any of the patient's scans has.
 
-    With the disease first, a patient with any scan of it counts as diseased (Rieke et al. 2018,
-    published code). A patient without a scan of the ``classes`` is left out.
+    With the disease first, a patient with one scan of that class counts as diseased (Rieke et al.
+    2018, published code). A patient without a scan of the ``classes`` is left out.
     """
     groups = defaultdict(set)
     for scan in scans:
         groups[scan.patient].add(class_in(scan, classes))
     return {
-        patient: next(group for group in classes if group in found)
-        for patient, found in groups.items()
-        if found != {""}
+        patient: next(group for group in classes if group in patient_groups)
+        for patient, patient_groups in groups.items()
+        if patient_groups != {""}
     }
 
 
@@ -147,27 +147,28 @@ def make_folds(
     seed: int,
     heads: Mapping[str, str] | None = None,
 ) -> list[Split]:
-    """Cross-validation by patient, repeated with other divisions.
+    """The splits of a repeated cross-validation by patient.
 
-    Patients of a class are put in the order of a hash and dealt to the folds in turn; unstratified,
-    all patients are one class. One more repeat leaves the earlier ones as they are. By head, whole
-    heads are dealt, the largest first: each to the fold that has least of its classes so far, as
-    ``sklearn.model_selection.GroupKFold`` does with a single class.
+    The patients of a class are ordered by a hash and dealt to the folds in turn; unstratified, all
+    patients are treated as one class. Adding a repeat does not change the earlier ones. With heads,
+    whole heads are dealt, the largest first: each to the fold that has the fewest patients of its
+    classes so far, as ``sklearn.model_selection.GroupKFold`` does with a single class.
 
     Parameters
     ----------
     scans
-        Those of a cohort; the ones without a class of the task take no part.
+        The scans of a cohort; those without a class of the task are left out.
     classes
-        Those of the task, the disease first.
+        The classes of the task, the disease first.
     folds, repeats
-        Numbers of folds, and of divisions into folds.
+        Number of folds, and how many times the cohort is divided into folds.
     stratify
         Whether every fold gets its share of each class.
     seed
-        Of the order of the patients, or of their heads.
+        Seed of the order of the patients, or of their heads.
     heads
-        Patient to the head that they are made from, to keep heads together; None: patients only.
+        Patient to the head that the patient is made from, to keep the patients of a head together.
+        None: split by patient only.
 
     Raises
     ------
@@ -190,7 +191,7 @@ def make_folds(
             f"is {folds}, but there are {len(by_class)} patients; allowed: at most as many folds "
             "as patients",
         )
-    # Unstratified, all are of one class.
+    # Unstratified: treat all patients as one class.
     dealt_as = by_class if stratify else dict.fromkeys(by_class, "")
     if heads is not None:
         _check_heads(dealt_as, heads, folds)
@@ -203,7 +204,7 @@ def make_folds(
             fold_of = _deal_patients(dealt_as, classes if stratify else [""], folds, salt)
         for fold in range(folds):
             name = fold_name(repeat, fold + 1)
-            testing = {patient for patient, its in fold_of.items() if its == fold}
+            testing = {patient for patient, assigned in fold_of.items() if assigned == fold}
             splits.append(_split(name, scans, testing, classes, stratify))
     return splits
 
@@ -211,10 +212,10 @@ def make_folds(
 def _deal_patients(
     by_class: Mapping[str, str], classes: Sequence[str], folds: int, salt: str
 ) -> dict[str, int]:
-    """Patient to fold: those of each class in turn."""
+    """Patient to fold; the patients of each class are dealt in turn."""
     fold_of = {}
     for rank, group in enumerate(classes):
-        stratum = [patient for patient, its in by_class.items() if its == group]
+        stratum = [patient for patient, label in by_class.items() if label == group]
         for place, patient in enumerate(_hash_order(stratum, salt)):
             # Every other class is dealt backwards, so that no fold gets all the remainders.
             fold_of[patient] = folds - 1 - place % folds if rank % 2 else place % folds
@@ -222,16 +223,16 @@ def _deal_patients(
 
 
 def _check_heads(by_class: Mapping[str, str], heads: Mapping[str, str], folds: int) -> None:
-    """Refuse heads that are too few for every fold to test some of each class."""
+    """Raise if a class has fewer heads than folds: some fold would not test that class."""
     for group in dict.fromkeys(by_class.values()):
-        own = {heads[patient] for patient, its in by_class.items() if its == group}
-        if len(own) < folds:
-            told = f" of class {group}" if group else ""
+        class_heads = {heads[patient] for patient, label in by_class.items() if label == group}
+        if len(class_heads) < folds:
+            of_class = f" of class {group}" if group else ""
             raise ParameterFault(
                 "folds",
-                f"is {folds}, but the patients{told} are made from {len(own)} heads, which "
-                f"are kept together; allowed: at most as many folds as heads, so ask for fewer "
-                f"folds, or give at least {folds} heads",
+                f"is {folds}, but the patients{of_class} are made from {len(class_heads)} heads, "
+                f"which are kept together; allowed: at most as many folds as heads, so ask for "
+                f"fewer folds, or give at least {folds} heads",
                 "heads",
             )
 
@@ -239,21 +240,24 @@ def _check_heads(by_class: Mapping[str, str], heads: Mapping[str, str], folds: i
 def _deal_heads(
     by_class: Mapping[str, str], heads: Mapping[str, str], folds: int, salt: str
 ) -> dict[str, int]:
-    """Patient to fold, all patients of a head to one; classes as even as whole heads allow."""
+    """Patient to fold; all patients of a head go to one fold, the classes as even as possible."""
     sizes = Counter(by_class.values())
     of_head = defaultdict(Counter)
     for patient, group in by_class.items():
         of_head[heads[patient]][group] += 1
     filled = [Counter() for _ in range(folds)]
     fold_of_head = {}
-    # The order by size is stable: a hash decides among heads of one size.
+    # The sort is stable: heads of the same size stay in the order of the hash.
     for head in sorted(_hash_order(of_head, salt), key=lambda h: -of_head[h].total()):
-        own = of_head[head]
-        # By how much the squares of a fold's shares of the classes would grow, bar what is the same
-        # in every fold: the least keeps the shares most alike.
-        growth = [sum(its[g] * own[g] / sizes[g] ** 2 for g in sorted(own)) for its in filled]
+        counts = of_head[head]
+        # Growth of the sum of squares of a fold's shares of the classes, without the terms that
+        # are the same for every fold: the smallest growth keeps the shares most alike.
+        growth = [
+            sum(in_fold[g] * counts[g] / sizes[g] ** 2 for g in sorted(counts))
+            for in_fold in filled
+        ]
         chosen = min(range(folds), key=lambda f: (growth[f], filled[f].total()))
-        filled[chosen] += own
+        filled[chosen] += counts
         fold_of_head[head] = chosen
     return {patient: fold_of_head[heads[patient]] for patient in by_class}
 
@@ -266,34 +270,35 @@ def make_fixed(
     draw: str = "hash",
     heads: Mapping[str, str] | None = None,
 ) -> Split:
-    """The fixed split whose test set the heatmaps explain: so many patients of each class.
+    """The fixed split whose test set the heatmaps explain: a number of patients of each class.
 
-    By head, whole heads are tested on, in the order of a hash, until every class has at least so
-    many patients in the test set; a head that has none of a class that still lacks some is passed
-    over.
+    With heads, the test set is made of whole heads. They are taken in the order of a hash until
+    every class has at least ``test_patients`` patients in the test set; a head without patients of
+    a class that still needs some is skipped.
 
     Parameters
     ----------
     scans, classes
         As for :func:`make_folds`.
     test_patients
-        Patients of each class in the test set; Rieke et al. took 30.
+        Patients of each class in the test set; 30 in Rieke et al. 2018.
     seed
-        Of the draw; the published code of Rieke et al. has 0.
+        Seed of the draw; 0 in the published code of Rieke et al.
     draw
-        ``hash``: the first in the order of a hash of their names, whatever the table's order.
-        ``as_published``: what ``sklearn.model_selection.train_test_split(patients,
-        test_size=test_patients, random_state=seed)`` draws from the patients of each class in the
-        order in which the table first has them with it, as the published code of Rieke et al. does;
-        the same table then gives the same test patients.
+        ``hash``: the first patients in the order of a hash of their names, independent of the order
+        of the table. ``as_published``: the patients that
+        ``sklearn.model_selection.train_test_split(patients, test_size=test_patients,
+        random_state=seed)`` draws from the patients of each class, in the order of their first rows
+        with this class, as in the published code of Rieke et al.; the same table then gives the
+        same test patients.
     heads
         As for :func:`make_folds`.
 
     Raises
     ------
     ParameterFault
-        A class has no more patients than that, no head is left to train on, the draw is unknown, or
-        it cannot take the seed or keep heads together.
+        A class does not have more than ``test_patients`` patients, no head is left to train on, the
+        draw is unknown, or it does not support the seed or heads.
     """
     if draw not in DRAWS:
         raise ParameterFault("draw", f"is {draw!r}; allowed: {', '.join(DRAWS)}")
@@ -307,7 +312,7 @@ def make_fixed(
     by_class = patient_classes(scans, classes)
     testing = set()
     for group in classes:
-        # In the order of their first scans of this class, not of any class.
+        # Ordered by their first scans of this class, not by their first scans of any class.
         with_class = dict.fromkeys(s.patient for s in scans if class_in(s, classes) == group)
         patients = [patient for patient in with_class if by_class[patient] == group]
         if len(patients) <= test_patients:
@@ -329,19 +334,19 @@ def make_fixed(
 def _test_heads(
     by_class: Mapping[str, str], heads: Mapping[str, str], test_patients: int, salt: str
 ) -> set[str]:
-    """The patients of whole heads, as many of each class as asked for or some more."""
+    """Test patients of whole heads: at least ``test_patients`` of each class."""
     of_head = defaultdict(set)
     for patient in by_class:
         of_head[heads[patient]].add(patient)
     lacking = Counter(dict.fromkeys(by_class.values(), test_patients))
     testing = set()
     for head in _hash_order(of_head, salt):
-        own = Counter(by_class[patient] for patient in of_head[head])
-        if any(lacking[group] > 0 for group in own):
+        counts = Counter(by_class[patient] for patient in of_head[head])
+        if any(lacking[group] > 0 for group in counts):
             testing |= of_head[head]
-            lacking.subtract(own)
+            lacking.subtract(counts)
     for group in dict.fromkeys(by_class.values()):
-        if not any(its == group and p not in testing for p, its in by_class.items()):
+        if not any(label == group and p not in testing for p, label in by_class.items()):
             raise ParameterFault(
                 "test_patients",
                 f"is {test_patients}, and so many of each class, in whole heads, leave none of the "
@@ -358,22 +363,22 @@ def make_external(
     name: str,
     heads: tuple[Mapping[str, str], Mapping[str, str]] | None = None,
 ) -> Split:
-    """An external test: train on all of one cohort, test on all of another.
+    """The split of an external test: train on all of one cohort, test on all of another.
 
-    Whoever is in the training cohort, with whatever scan, is left out of the test: ADNI scanned
-    some patients in both field strengths. By head, so is whoever is made from the head of a patient
-    in the training cohort.
+    A patient with any scan in the training cohort is left out of the test: ADNI scanned some
+    patients at both field strengths. With heads, patients are also left out if their head is that
+    of a patient in the training cohort.
 
     Parameters
     ----------
     training, testing
-        Scans of the two cohorts; the ones without a class of the task take no part.
+        Scans of the two cohorts; those without a class of the task are left out.
     classes
-        Those of the task, the disease first.
+        The classes of the task, the disease first.
     name
-        Of the cohort that is tested on.
+        Name of the test cohort.
     heads
-        As for :func:`make_folds`, of the patients of either cohort.
+        As for :func:`make_folds`: the heads of the training cohort, and those of the test cohort.
 
     Returns
     -------
@@ -382,23 +387,23 @@ def make_external(
     Raises
     ------
     ParameterFault
-        Any of the classes has no scan to train on, or none left to test, even if the others have.
+        A class has no scan to train on, or no scan left to test.
     """
     known = {scan.patient for scan in training}
     tested = {scan.patient for scan in testing}
     shared = tested & known
     hint = "; give each simulated cohort another first_number" if tested and tested <= known else ""
-    others: tuple[str, ...] = ()
+    other_parameters: tuple[str, ...] = ()
     if heads is not None:
         heads_known = {heads[0][patient] for patient in known}
         of_known_head = {patient for patient in tested if heads[1][patient] in heads_known}
         if of_known_head - shared:
-            others = ("heads",)
+            other_parameters = ("heads",)
             hint += "; or make the two cohorts from different heads"
         shared |= of_known_head
     train = [scan for scan in training if class_in(scan, classes)]
     test = [s for s in testing if class_in(s, classes) and s.patient not in shared]
-    told = "or their heads are" if heads is not None else "are"
+    left_out = "or their heads are" if heads is not None else "are"
     for group in classes:
         if not any(class_in(scan, classes) == group for scan in train):
             raise ParameterFault(
@@ -410,24 +415,24 @@ def make_external(
             raise ParameterFault(
                 "testing",
                 f"is cohort {name}, which has no scan of class {group} to test ({len(shared)} of "
-                f"its patients {told} in the training cohort too and left out); leave the test "
+                f"its patients {left_out} in the training cohort too and left out); leave the test "
                 f"out, or the task{hint}",
-                *others,
+                *other_parameters,
             )
     images = (tuple(scan.image for scan in side) for side in (train, test))
     return Split(external_name(name), *images, test_cohort=name)
 
 
 def numpy_permutation(count: int, seed: int) -> list[int]:
-    """What ``numpy.random.RandomState(seed).permutation(count)`` gives, without numpy.
+    """The result of ``numpy.random.RandomState(seed).permutation(count)``, computed without numpy.
 
-    Both generators are the Mersenne Twister MT19937 (Matsumoto and Nishimura, ACM TOMACS 8, 1998);
-    they differ in how a seed fills its state and how a number below a limit is drawn.
+    Python and numpy both use the Mersenne Twister MT19937 (Matsumoto and Nishimura, ACM TOMACS 8,
+    1998). They differ in how a seed fills its state and how a number below a limit is drawn.
 
     Raises
     ------
     ParameterFault
-        The seed is none of 32 bits.
+        The seed does not fit into 32 bits.
     """
     if not 0 <= seed < 2**32:
         raise ParameterFault("seed", f"is {seed}; allowed: 0 to 2^32 - 1")
@@ -439,7 +444,7 @@ def numpy_permutation(count: int, seed: int) -> list[int]:
     generator.setstate((3, (*state, 624), None))
     order = list(range(count))
     for last in range(count - 1, 0, -1):  # Fisher and Yates, from the end
-        # Masked rejection: 32 bits cut to the length of the limit, until they are not above it.
+        # Masked rejection: draw as many bits as the limit has, until they are not above it.
         mask = 2 ** last.bit_length() - 1
         while (chosen := generator.getrandbits(32) & mask) > last:
             pass
@@ -475,15 +480,15 @@ def _split(
 def count_members(
     members: Iterable[Mapping[str, str]], classes: Sequence[str]
 ) -> list[dict[str, str | int]]:
-    """Scans and patients of every class on both sides of every split.
+    """Numbers of scans and patients of every class, on both sides of every split.
 
-    A patient whose label changes over time counts under each of their labels, and once more in
+    A patient whose label changes over time counts in each class, and once more in
     ``patients_with_several_labels``.
 
     Parameters
     ----------
     members
-        Rows with ``split``, ``side``, ``patient`` and ``class``, one a scan.
+        Rows with ``split``, ``side``, ``patient`` and ``class``, one for each scan.
 
     Returns
     -------
@@ -498,9 +503,11 @@ def count_members(
             "split": split,
             "side": side,
             "class": group,
-            "scans": sum(found.count(group) for found in of_side.values()),
-            "patients": sum(group in found for found in of_side.values()),
-            "patients_with_several_labels": sum(len(set(f)) > 1 for f in of_side.values()),
+            "scans": sum(groups.count(group) for groups in of_side.values()),
+            "patients": sum(group in groups for groups in of_side.values()),
+            "patients_with_several_labels": sum(
+                len(set(groups)) > 1 for groups in of_side.values()
+            ),
         }
         for (split, side), of_side in labels.items()
         for group in classes

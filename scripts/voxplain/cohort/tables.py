@@ -1,4 +1,4 @@
-"""Reading the tables that users have. Only the standard library is needed."""
+"""Reading of the user's tables. Only the standard library is needed."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from voxplain.faults import ParameterFault, SetupFault
 
 
 def read_table(table: str | Path, empty: bool = False) -> list[dict[str, str]]:
-    """Read a CSV or TSV table of scans.
+    """Rows of a CSV or TSV table of scans, column to text.
 
     Parameters
     ----------
     table
-        Its file.
+        Path of the file.
     empty
-        Whether it may have no rows.
+        Whether the table may have no rows.
 
     Raises
     ------
     SetupFault
-        The file is missing, is no text, or has no rows.
+        The file is missing, is not text, or has no rows.
     """
     path = Path(table)
     try:
@@ -58,18 +58,18 @@ def read_table(table: str | Path, empty: bool = False) -> list[dict[str, str]]:
 
 
 def _cell(value: str | None) -> str:
-    """A cell's text; what tables write for a missing value is empty."""
+    """A cell's text; empty for a missing value (n/a, NA, nan)."""
     text = _one_line(value or "")
     return "" if text.lower() in ("na", "n/a", "nan") else text
 
 
 def _one_line(text: str) -> str:
-    """A cell that was broken into lines, as spreadsheets allow, in one."""
+    """A text in one line; cells of spreadsheets may have several."""
     return " ".join(text.split())
 
 
 def _decoded(raw: bytes) -> str:
-    """Text in UTF-8, or in the UTF-16 that spreadsheets call Unicode."""
+    """Text decoded from UTF-8, or from UTF-16, which spreadsheets call Unicode."""
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return raw.decode("utf-16")
     return raw.decode("utf-8-sig")

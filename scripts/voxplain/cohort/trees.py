@@ -1,7 +1,7 @@
-"""Where an archive's images lie: folders, single files, and zip files as they were downloaded.
+"""Search for an archive's images in folders, single files, and downloaded zip files.
 
-Only the standard library is needed, see :mod:`voxplain.cohort.scans`. Folders and the directories
-of zip files are listed, no image is opened.
+Only the standard library is needed, see :mod:`voxplain.cohort.scans`. Folders and the contents of
+zip files are listed, no image is opened.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from pathlib import Path, PurePosixPath
 
 from voxplain.faults import ParameterFault, SetupFault
 
-# What nibabel reads, as endings of names in lower case; an .img has its .hdr beside it.
+# Name endings, in lower case, of files that nibabel reads; an .img file belongs to its .hdr file.
 VOLUME_ENDINGS = (".nii", ".nii.gz", ".hdr")
 _IMAGE_FOLDER = re.compile(r"^[ID](\d+)$", re.IGNORECASE)
 _IMAGE_OR_DIGITS = re.compile(r"^[ID]?(\d+)$", re.IGNORECASE)
 _SERIES_FOLDER = re.compile(r"^S\d+$", re.IGNORECASE)
 _IMAGE_IN_NAME = re.compile(r"_[ID](\d+)(\.[A-Za-z.]+)$")
-# What bears an image's id and is no slice of it.
+# Name endings of files with an image id that are not slices of the image.
 _BESIDE = (".img", ".csv", ".txt", ".json", ".png", ".jpg", ".pdf")
-_DEEPEST = 12  # folders below the root: a link to a folder above ends here at the latest
+_DEEPEST = 12  # largest depth below the root, so that a link to a parent folder ends
 _ZIP = ".zip"
 
 
 @dataclass
 class Tree:
-    """What was found below the folders and zip files of a cohort.
+    """The images in the folders and zip files of a cohort.
 
     Attributes
     ----------
     images
-        Image id with its leading ``I`` to the places of its files: a folder, a volume, or either
-        within a zip file, written as if that were a folder (``one.zip/ADNI/011_S_0003/...``).
+        Image id with its leading ``I`` to the places of its files: a folder, a volume, or either in
+        a zip file, written as if the zip file were a folder (``one.zip/ADNI/011_S_0003/...``).
     metadata
         Image id to the archive's XML file about it.
     """
@@ -45,7 +45,7 @@ class Tree:
 
 
 def image_in_name(name: str) -> str:
-    """The image id at the end of a file's name (``..._S13893_I14782.dcm``), or none."""
+    """The image id at the end of a file's name (``..._S13893_I14782.dcm``), else empty."""
     match = _IMAGE_IN_NAME.search(name)
     return f"I{match.group(1)}" if match else ""
 
@@ -56,7 +56,7 @@ def is_volume(name: str) -> bool:
 
 
 def split_zip(place: str | Path) -> tuple[str, str]:
-    """The zip file of a place within one, and the place in it; else the place, and nothing."""
+    """The zip file of a place and the path inside it; else the place and an empty string."""
     text = str(place)
     for match in re.finditer(r"\.zip/", text, re.IGNORECASE):
         end = match.end() - 1
@@ -66,12 +66,12 @@ def split_zip(place: str | Path) -> tuple[str, str]:
 
 
 def find_images(roots: Sequence[str | Path]) -> Tree:
-    """List an archive's trees.
+    """The images in an archive's folders and zip files.
 
-    The archive's own is ``<PTID>/<description>/<date_time>/<image id>``; any other is taken too, as
-    long as an image's folder is named by its id (``I32237``), or its files are
-    (``..._S13893_I14782.dcm``, ``..._I14782.nii``). Zip files are looked into, also those that lie
-    in the folders; an image that lies unpacked beside its zip file counts once.
+    The archive's layout is ``<PTID>/<description>/<date_time>/<image id>``. Any other layout works
+    too, if the folder of an image is named by its id (``I32237``), or if its files are
+    (``..._S13893_I14782.dcm``, ``..._I14782.nii``). Zip files are searched, also those inside the
+    folders; an image that is unpacked beside its zip file counts once.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def find_images(roots: Sequence[str | Path]) -> Tree:
     Raises
     ------
     SetupFault
-        A root is neither a folder nor a zip file, or none holds an image.
+        A root is neither a folder nor a zip file, or no root has an image.
     """
     tree, zips = Tree(), []
     for root in map(Path, roots):
@@ -106,7 +106,7 @@ def find_images(roots: Sequence[str | Path]) -> Tree:
 
 
 def _walk(folder: str, tree: Tree, depth: int) -> list[str]:
-    """Add a folder's images to a tree; the zip files in it."""
+    """Add a folder's images to a tree; returns the zip files in the folder."""
     try:
         with os.scandir(folder) as listed:
             entries = [entry for entry in listed if not entry.name.startswith(".")]
@@ -122,7 +122,7 @@ def _walk(folder: str, tree: Tree, depth: int) -> list[str]:
             if entry.name.lower().endswith(_ZIP):
                 zips.append(entry.path)
             elif not entry.is_symlink() or os.path.isfile(entry.path):
-                files.append(entry.name)  # no link to what was not downloaded
+                files.append(entry.name)  # but no link to a file that was not downloaded
         elif image := _image_of_folder(entry):
             _add(tree, image, entry.path)
         elif depth:
@@ -143,7 +143,7 @@ def _image_of_folder(folder: os.DirEntry) -> str:
     if match is None:
         return ""
     if not _IMAGE_FOLDER.match(folder.name):
-        # Digits alone may be an image's id, a year or a site.
+        # Digits without a letter may be an image id, a year or a site.
         with os.scandir(folder.path) as listed:
             if any(_is_dir(entry) or image_in_name(entry.name) for entry in listed):
                 return ""
@@ -151,9 +151,9 @@ def _image_of_folder(folder: os.DirEntry) -> str:
 
 
 def _add_files(tree: Tree, folder: str, names: Iterable[str]) -> None:
-    """Add images whose files bear their id: each volume for itself, slices by their folder.
+    """Add images whose files have the id in their names: volumes by file, slices by folder.
 
-    A folder of one series (``S13893``) is that of its image, whatever it holds.
+    A folder of one series (``S13893``) is the folder of its image, whatever its files are.
     """
     of_series = _SERIES_FOLDER.match(PurePosixPath(folder).name)
     sliced = set()
@@ -173,13 +173,13 @@ def _add_files(tree: Tree, folder: str, names: Iterable[str]) -> None:
 
 def _add(tree: Tree, image: str, place: str) -> None:
     places = tree.images.setdefault(image, [])
-    # The same folder may be met under several names, through links.
+    # Links may give the same folder several names.
     if not any(os.path.realpath(place) == os.path.realpath(other) for other in places):
         places.append(place)
 
 
 def _look_into(path: str, tree: Tree) -> None:
-    """Add the images of a zip file that do not lie unpacked at the same place of a folder."""
+    """Add the images of a zip file that are not unpacked in a folder of the same path."""
     packed = Tree()
     folders: dict[str, list[str]] = {}
     for name in zip_names(path):
@@ -198,21 +198,21 @@ def _look_into(path: str, tree: Tree) -> None:
     for image, places in packed.images.items():
         for place in places:
             inner = PurePosixPath(place.removeprefix(path).lstrip("/")).parts[-4:]
-            others = (PurePosixPath(other).parts for other in tree.images.get(image, ()))
-            # Unpacked, it lies in folders of the same names: patient, description, moment, image.
-            if not inner or not any(other[-len(inner) :] == inner for other in others):
+            known_places = (PurePosixPath(other).parts for other in tree.images.get(image, ()))
+            # An unpacked image has folders of the same names: patient, description, time, image.
+            if not inner or not any(other[-len(inner) :] == inner for other in known_places):
                 _add(tree, image, place)
     for image, place in packed.metadata.items():
         tree.metadata.setdefault(image, place)
 
 
 def zip_names(path: str | Path) -> Iterator[str]:
-    """The files in a zip file.
+    """Names of the files in a zip file.
 
     Raises
     ------
     SetupFault
-        It is no zip file, or breaks off.
+        It is not a zip file, or it is truncated.
     """
     try:
         with zipfile.ZipFile(path) as packed:

@@ -1,7 +1,7 @@
 """Healthy twins of simulated scans: the same patient in the same scanner, without the disease.
 
-A twin is a planned scan of its own, so that it is made and preprocessed by the very rules of every
-other one; but it stands in no table, takes no side in a split and has no fate that counts.
+A twin is planned like any other scan, so that the same rules simulate and preprocess it. But it is
+in no table and on no side of a split, and its fate does not count.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from voxplain.cohort.plan import PlannedScan
 
-# The archive's ids are I and digits only. A cohort's have seven, or eight of which the first is 1.
+# The archive's ids are I and digits. Those of a simulated cohort have seven digits, or eight of
+# which the first is 1.
 _TWIN = re.compile(r"I9(\d{7,})")
 
 
@@ -26,18 +27,18 @@ def image_of_twin(image: str) -> str:
     Raises
     ------
     KeyError
-        The id is no twin's.
+        It is not the id of a twin.
     """
-    found = _TWIN.fullmatch(image)
-    if found is None:
+    match = _TWIN.fullmatch(image)
+    if match is None:
         raise KeyError(image)
-    return f"I{found.group(1)}"
+    return f"I{match.group(1)}"
 
 
 def healthy_twin(planned: PlannedScan) -> PlannedScan:
-    """The scan of the same patient without the disease, and without a shortcut.
+    """The planned scan of the same patient without the disease and without a shortcut.
 
     Anatomy, ageing, pose, motion, intensity field, gain and noise come from the seeds and settings
-    of the scan itself: nothing but the atrophy, or what a shortcut adds, differs.
+    of the scan: the two differ only in the atrophy or in the shortcut.
     """
     return replace(planned, image=twin_image(planned.image), severity=0.0, shortcut=False)

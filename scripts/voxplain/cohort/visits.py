@@ -1,4 +1,4 @@
-"""When visits are, by what they are called."""
+"""The months of visits, from their codes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 
 def visit_month(visit: str) -> int | None:
-    """Months since the first visit, by a visit's code or label; None where it says no month.
+    """Months since the first visit, from a visit's code or label; None if it names no month.
 
     ``sc`` and ``bl`` are month 0 and ``m12`` is month 12, in either case.
     """

@@ -1,4 +1,4 @@
-"""How words of tables and headers are compared."""
+"""Comparison of words from tables and headers."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import re
 
 
 def plain(text: str) -> str:
-    """A word by its letters and digits in lower case, as tables' words are compared."""
+    """A word reduced to its letters and digits in lower case, for comparisons."""
     return re.sub(r"[^a-z0-9]", "", text.lower())

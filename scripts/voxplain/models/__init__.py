@@ -1,7 +1,7 @@
-"""The networks, by name: what each needs of a grid, and the network itself.
+"""Registry of the networks: their requirements for a grid, and their modules.
 
-Only the standard library is imported here, since the workflow asks while it is parsed whether a
-grid fits; a network's own module is loaded when it is built.
+Only the standard library is imported here, since the workflow checks the grid while it is parsed;
+the module of a network is imported when the network is built.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a paper trains its network; cross-entropy in all of them.
+    """Training settings of a paper; the loss is cross-entropy in all of them.
 
     Attributes
     ----------
@@ -52,15 +52,15 @@ class Model:
     description
         One line, with the paper.
     planner
-        Dotted name of the function from a grid's shape and the options to all that depends on them,
-        in a module without torch. It gives a :class:`voxplain.models.shapes.Plan`, and raises
-        SetupFault where the grid is too small.
+        Dotted name of the function from a grid's shape and the options to a
+        :class:`voxplain.models.shapes.Plan`, in a module without torch. It raises SetupFault if the
+        grid is too small.
     recipe
-        How the paper trains it.
+        Training settings of the paper.
     passes
-        A forward pass at 2 mm, in those of rieke (``benchmarks/methods.py``).
+        Cost of a forward pass at 2 mm, relative to that of rieke (``benchmarks/methods.py``).
     layers
-        Convolutions and dense layers, which are made anew one after another.
+        Number of convolutions and dense layers, which are randomised one after another.
     sources
         Papers, by their keys in ``voxplain_workflow/reports/references.bib``.
     """
@@ -142,7 +142,7 @@ def find_model(name: str) -> Model:
     Raises
     ------
     SetupFault
-        There is none of that name.
+        There is no network of that name.
     """
     if name not in MODELS:
         raise SetupFault(f"there is no model {name!r}; allowed: {', '.join(MODELS)}")
@@ -150,7 +150,7 @@ def find_model(name: str) -> Model:
 
 
 def plan_model(name: str, grid_shape: Sequence[int], **options: Any) -> Plan:
-    """What becomes of a grid inside a network: its label, its layers and their shapes.
+    """The plan of a network on a grid: its label, its layers and their shapes.
 
     Parameters
     ----------
@@ -159,13 +159,13 @@ def plan_model(name: str, grid_shape: Sequence[int], **options: Any) -> Plan:
     grid_shape
         Voxels along x, y, z.
     options
-        The model's own, see its plan in :mod:`voxplain.models.shapes`.
+        Options of the model, see its plan in :mod:`voxplain.models.shapes`.
 
     Raises
     ------
     SetupFault
-        No model has that name, it has no such option, or the grid is too small for it; the message
-        names both.
+        There is no model of that name, it has no such option, or the grid is too small for it; the
+        message names both.
     """
     model = find_model(name)
     unknown = [option for option in options if option not in model.options]
@@ -199,8 +199,8 @@ def build_model(name: str, grid_shape: Sequence[int], n_classes: int, **options:
     Returns
     -------
     A network from ``[batch, 1, x, y, z]`` float32 to logits ``[batch, n_classes]``. Every ReLU is a
-    module of its own, as guided backpropagation needs, and so is every sum of two maps; its
-    attribute ``cam_layer`` is the plan's ``last_layer``.
+    separate module, as guided backpropagation needs, and so is every sum of two maps; the attribute
+    ``cam_layer`` is the plan's ``last_layer``.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What several networks are made of."""
+"""Layers and initialisation that several networks share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class Sum(nn.Module):
-    """Sum of two maps: a module, so that rules and hooks can be attached to it."""
+    """Sum of two maps, as a module so that rules and hooks can be attached to it."""
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """The sum of two tensors of one shape."""
@@ -14,12 +14,13 @@ class Sum(nn.Module):
 
 
 def initialise_glorot(model: nn.Module) -> None:
-    """Weights of convolutions and dense layers after Glorot and Bengio 2010 (uniform), biases 0.
+    """Initialise weights of convolutions and dense layers after Glorot and Bengio 2010; biases 0.
 
-    What Lasagne and Keras do unless told otherwise, and so how the networks of Korolev et al. 2017
-    and Yang et al. 2018 begin. PyTorch's own first weights are smaller by sqrt(3) and its biases
-    are not 0: behind VoxCNN's ten convolutions without batch norm, scans of noise then differ by
-    0.5 % of the maps' size (by 22 % with these), too little to learn from.
+    The uniform variant is the default of Lasagne and Keras, and so the initialisation of the
+    networks of Korolev et al. 2017 and Yang et al. 2018. PyTorch's default weights are smaller by
+    sqrt(3) and its biases are not 0: after VoxCNN's ten convolutions without batch norm, the maps
+    of scans of noise then differ by 0.5 % of their size (by 22 % with this initialisation), too
+    little to learn from.
     """
     for layer in model.modules():
         if isinstance(layer, nn.Conv3d | nn.Linear):

@@ -1,4 +1,4 @@
-"""What becomes of a grid inside each network; computed without torch."""
+"""Shapes of the maps of each network on a grid; computed without torch."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from dataclasses import dataclass
 from voxplain.faults import ParameterFault, SetupFault
 
 Shape = tuple[int, ...]
-# Least voxels along the smallest axis, and the pools from there on; the paper's first.
+# Rows of the smallest number of voxels along the smallest axis, and the pools from that size on;
+# the first row has the pools of the paper.
 PoolTable = tuple[tuple[int, tuple[int, ...]], ...]
 
 RIEKE_CHANNELS = (8, 16, 32, 64)
-# 78 is the least that the paper's pools take, and 38 the least that the last row takes (one voxel
-# is left); the second row leaves at least two voxels along the smallest axis. 3 mm (65x77x65) takes
-# the second row, 4 mm (49x58x49) the third.
+# The paper's pools need at least 78 voxels, and those of the last row at least 38 (one voxel is
+# left); the second row leaves at least two voxels along the smallest axis. The grid at 3 mm
+# (65x77x65) uses the second row, that at 4 mm (49x58x49) the third.
 RIEKE_POOLS: PoolTable = ((78, (2, 3, 2, 3)), (62, (2, 2, 2, 2)), (38, (2, 2, 2, 1)))
 
 # Channels and number of the convolutions of each block.
 VOXCNN_BLOCKS = ((8, 2), (16, 2), (32, 3), (64, 3))
-# Each row's least leaves one voxel. The first pool stays, since the maps before it are the largest;
-# of the others those go that leave the last convolution's map nearest to the paper's 3x3x3 and no
-# smaller: 2 mm (97x115x97) takes the second row (9x13x9), 3 mm (65x77x65) the third (4x7x4), 4 mm
-# (49x58x49) the fourth (6x11x6).
+# The smallest grid of each row leaves one voxel. All rows keep the first pool, since the maps
+# before it are the largest. Other pools are removed so that the map of the last convolution is
+# closest to the paper's 3x3x3 and not smaller: the grid at 2 mm (97x115x97) uses the second row
+# (9x13x9), 3 mm (65x77x65) the third (4x7x4), 4 mm (49x58x49) the fourth (6x11x6).
 VOXCNN_POOLS: PoolTable = (
     (100, (2, 2, 2, 2)),
     (68, (2, 2, 1, 2)),
@@ -33,7 +34,7 @@ VOXCNN_POOLS: PoolTable = (
 VOXRESNET_POOL = 7
 VOXRESNET_CHANNELS = (32, 64, 64, 128)
 # Halvings of the grid, each with the layers up to its strided convolution and the residual blocks
-# behind it.
+# after it.
 VOXRESNET_STAGES = (
     (("conv1c",), (2, 3)),
     (("bn4", "relu4", "conv4"), (5, 6)),
@@ -48,15 +49,15 @@ class Plan:
     Attributes
     ----------
     label
-        Its name in tables and figures; tells the pools where they are not the paper's.
+        Name in tables and figures; it includes the pools if they are not those of the paper.
     layers
-        Every layer whose output is a map, poolings left out, as the network's ``named_modules()``
-        names it, in the order in which they run; with the shape of its output, ``(x, y, z)``.
+        Name of every layer whose output is a map, without poolings, as in ``named_modules()`` and
+        in the order of execution, to the shape of its output, ``(x, y, z)``.
     last_layer
-        The last of them: what the last pooling reads, or the dense layers where that has an edge
-        of 1.
+        The last of these layers: the input of the last pooling, or of the dense layers if that
+        pooling has an edge of 1.
     features
-        Inputs of the first dense layer.
+        Number of inputs of the first dense layer.
     """
 
     label: str
@@ -104,9 +105,9 @@ class VoxResNetPlan(Plan):
     Attributes
     ----------
     stages
-        How many times the grid is halved: 3, or 1 in the shallow variant.
+        Number of halvings of the grid: 3, or 1 in the shallow variant.
     pool
-        Edge of the last max pooling; None where global average pooling takes its place.
+        Edge of the last max pooling; None with global average pooling.
     """
 
     stages: int
@@ -116,15 +117,15 @@ class VoxResNetPlan(Plan):
 def plan_rieke(
     grid_shape: Sequence[int], pools: str | Sequence[int] = "auto", dropout: float = 0.8
 ) -> RiekePlan:
-    """Follow a grid through Rieke's network: four times a valid convolution of 3^3 and a pooling.
+    """The plan of Rieke's network: four times a valid convolution of 3^3 and a pooling.
 
     Parameters
     ----------
     grid_shape
         Voxels along x, y, z.
     pools
-        Four edges of poolings, or ``auto``: the paper's 2, 3, 2, 3 where the grid allows, else the
-        row of :data:`RIEKE_POOLS` for its smallest axis.
+        Four edges of poolings, or ``auto``: the paper's 2, 3, 2, 3 if the grid is large enough,
+        else the row of :data:`RIEKE_POOLS` for its smallest axis.
     dropout
         Drop probability, 0.8 in the paper.
 
@@ -152,15 +153,15 @@ def plan_rieke(
 def plan_voxcnn(
     grid_shape: Sequence[int], pools: str | Sequence[int] = "auto", dropout: float = 0.7
 ) -> VoxCNNPlan:
-    """Follow a grid through VoxCNN: four blocks of valid convolutions of 3^3 and a pooling.
+    """The plan of VoxCNN: four blocks of valid convolutions of 3^3 and a pooling.
 
     Parameters
     ----------
     grid_shape
         Voxels along x, y, z; 110 along each in the paper.
     pools
-        Four edges of poolings, or ``auto``: 2, 2, 2, 2 as in the paper where the grid allows, else
-        the row of :data:`VOXCNN_POOLS` for its smallest axis.
+        Four edges of poolings, or ``auto``: 2, 2, 2, 2 as in the paper if the grid is large enough,
+        else the row of :data:`VOXCNN_POOLS` for its smallest axis.
     dropout
         Drop probability between the dense layers, 0.7 in the paper.
 
@@ -183,7 +184,7 @@ def plan_voxcnn(
 
 
 def plan_voxresnet(grid_shape: Sequence[int], pool: str | int = "auto") -> VoxResNetPlan:
-    """Follow a grid through VoxResNet: three halvings and a max pooling.
+    """The plan of VoxResNet: three halvings and a max pooling.
 
     Parameters
     ----------
@@ -191,12 +192,12 @@ def plan_voxresnet(grid_shape: Sequence[int], pool: str | int = "auto") -> VoxRe
         Voxels along x, y, z; 110 along each in the paper.
     pool
         Edge of the max pooling before the dense layers, or ``auto``: the paper's 7, or the smallest
-        axis of the last map where that has fewer voxels (a grid of less than 49).
+        axis of the last map if that has fewer voxels (grids of less than 49 voxels).
 
     Raises
     ------
     SetupFault
-        The grid is too small, or ``pool`` is no edge.
+        The grid is too small, or ``pool`` is not a valid edge.
     """
     layers = _voxresnet_layers("voxresnet", grid_shape, 3)
     shape = layers[_last(layers)]
@@ -207,9 +208,9 @@ def plan_voxresnet(grid_shape: Sequence[int], pool: str | int = "auto") -> VoxRe
     if pool > min(shape):
         raise ParameterFault(
             "pool",
-            f"is {pool}, with which model voxresnet does not fit a grid of {_told(grid_shape)} "
-            f"voxels: its last map has {_told(shape)}; choose a pool of at most {min(shape)}, or a "
-            "finer grid",
+            f"is {pool}, with which model voxresnet does not fit a grid of {_as_text(grid_shape)} "
+            f"voxels: its last map has {_as_text(shape)}; choose a pool of at most {min(shape)}, "
+            "or a finer grid",
             "grid_shape",
         )
     label = "voxresnet" if pool == VOXRESNET_POOL else f"voxresnet (pool {pool})"
@@ -236,7 +237,7 @@ def _plan_gap(model: str, grid_shape: Sequence[int], stages: int) -> VoxResNetPl
 
 def _voxresnet_layers(model: str, grid_shape: Sequence[int], stages: int) -> dict[str, Shape]:
     """The layers of VoxResNet up to the last residual sum of some stages, and their shapes."""
-    # In a map of one voxel there is nothing left to place: two are the least.
+    # A map of one voxel has no spatial information: at least two voxels are needed.
     least = 2**stages + 1
     if min(grid_shape) < least:
         raise _too_small(model, grid_shape, least)
@@ -269,24 +270,24 @@ def _choose_pools(
 def _check_room(
     model: str, grid_shape: Sequence[int], shape: Shape, pools: tuple[int, ...], table: PoolTable
 ) -> None:
-    """Refuse a grid of which a pooling leaves nothing."""
+    """Raise if a pooling leaves no voxel of a grid."""
     if min(shape) < 1:
         least, papers = table[0]
         raise ParameterFault(
             "pools",
             f"is {_listed(pools)}, with which model {model} does not fit a grid of "
-            f"{_told(grid_shape)} voxels (the paper's {_listed(papers)} needs at least {least} "
+            f"{_as_text(grid_shape)} voxels (the paper's {_listed(papers)} needs at least {least} "
             "along each axis); choose smaller pools, or a finer grid",
             "grid_shape",
         )
 
 
 def _too_small(model: str, grid_shape: Sequence[int], least: int) -> ParameterFault:
-    """The fault of a grid that no options of a network fit."""
+    """The error for a grid that is too small for a network with any options."""
     return ParameterFault(
         "grid_shape",
-        f"is {_told(grid_shape)} voxels, too small for model {model}: its smallest axis must have "
-        f"at least {least}; choose a finer grid",
+        f"is {_as_text(grid_shape)} voxels, too small for model {model}: its smallest axis must "
+        f"have at least {least}; choose a finer grid",
     )
 
 
@@ -295,7 +296,7 @@ def _label(model: str, pools: tuple[int, ...], table: PoolTable) -> str:
 
 
 def _after_valid(shape: Shape) -> Shape:
-    """Behind a convolution of 3^3 without padding."""
+    """The shape after a convolution of 3^3 without padding."""
     return tuple(n - 2 for n in shape)
 
 
@@ -312,7 +313,7 @@ def _last(layers: dict[str, Shape]) -> str:
     return next(reversed(layers))
 
 
-def _told(shape: Sequence[int]) -> str:
+def _as_text(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
 
 

@@ -14,10 +14,10 @@ class VoxCNN(nn.Sequential):
     Korolev et al. 2017 (arXiv 1701.06643) and their published code; the 3D-VGGNet of Yang et al.
     2018 (arXiv 1803.02544). Valid convolutions of 3^3, each with a bias and a ReLU and none with a
     batch norm: two of 8 channels, two of 16, three of 32, three of 64. Then a dense layer of 128,
-    ReLU, batch norm, dropout of 0.7, a dense layer of 64, ReLU, and the outputs. Batch norm stands
-    before dropout as in the code of Korolev et al.; the text of Yang et al. has it behind.
+    ReLU, batch norm, dropout of 0.7, a dense layer of 64, ReLU, and the outputs. Batch norm is
+    before dropout as in the code of Korolev et al.; in the text of Yang et al. it is after dropout.
 
-    Layers bear the papers' names: ``conv2b`` is the second convolution of the second block before
+    Layers have the papers' names: ``conv2b`` is the second convolution of the second block before
     its ReLU, ``relu2b`` the map after it.
 
     Parameters

@@ -12,9 +12,9 @@ from voxplain.models.shapes import VOXRESNET_CHANNELS, VOXRESNET_STAGES, VoxResN
 
 
 class VoxResNet(nn.Module):
-    """Three halvings of the scan, each with two residual blocks behind it, and a pooling.
+    """Three halvings of the scan, each followed by two residual blocks, and a pooling.
 
-    Korolev et al. 2017 (arXiv 1701.06643) and their published code, whose names the layers bear;
+    Korolev et al. 2017 (arXiv 1701.06643) and their published code, which gives the layer names;
     the 3D-ResNet of Yang et al. 2018 (arXiv 1803.02544). Convolutions of 3^3, padded by a voxel of
     zeros and with a bias, as in that code: two of 32 channels with batch norm and ReLU, ``conv1c``
     of 64 with stride 2 (55^3 voxels of 110^3); pre-activation blocks ``voxres2`` and ``voxres3``
@@ -27,8 +27,8 @@ class VoxResNet(nn.Module):
     The variants of Yang et al. have global average pooling and the outputs instead of max pooling
     and dense layers. VoxResNet-GAP averages ``voxres9_out``; VoxResNet-Shallow-GAP ends before the
     second convolution with stride 2 and averages ``voxres3_out``: ``bn4`` and its ReLU are the
-    activation of the convolution that is cut, and go with it, so that a residual sum is averaged
-    in both.
+    activation of the convolution that is left out, and are left out as well, so that both variants
+    average a residual sum.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class VoxResNet(nn.Module):
         initialise_glorot(self)
 
     def _add(self, names: Sequence[str], before: int, channels: int, stride: int = 1) -> None:
-        """Add layers by name: a convolution, and batch norm and ReLU before or behind it."""
+        """Add layers by name: a convolution, and batch norm and ReLU before or after it."""
         for name in names:
             if "conv" in name:
                 layer = nn.Conv3d(before, channels, kernel_size=3, stride=stride, padding=1)
@@ -81,7 +81,7 @@ class VoxResNet(nn.Module):
         # The layers run in the order in which they were added; a block's input takes the shortcut.
         for name, layer in self.named_children():
             if name == "gap" and any(map(torch.is_autocast_enabled, ("cpu", "cuda"))):
-                # Means over a whole map differ little between scans: bfloat16 would round that off.
+                # Means over a whole map differ little between scans; bfloat16 would lose this.
                 with torch.autocast(maps.device.type, enabled=False):
                     return self.classifier(self.flatten(self.gap(maps.float())))
             if name.endswith("_bn1"):

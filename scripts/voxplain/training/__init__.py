@@ -1,1 +1,1 @@
-"""From volumes on disk to a trained network and what it predicts."""
+"""From volumes on disk to a trained network and its predictions."""

@@ -1,4 +1,4 @@
-"""Where an unfinished training keeps its state."""
+"""Paths of the checkpoints of an unfinished training."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any
 def checkpoint_path(
     folder: str | Path, made_by: Sequence[Any], volumes: Iterable[str | Path]
 ) -> Path:
-    """A hidden file in a folder, named by a digest of everything that makes the state in it.
+    """Path of a hidden file in a folder, named by a digest of everything that determines its state.
 
-    A training that was changed in any way finds no checkpoint and starts anew.
+    A training with any change has another path, so that it finds no checkpoint and starts anew.
 
     Parameters
     ----------
     made_by
-        Settings, seed, members, ...: what JSON can write.
+        Settings, seed, members, ...: any values that JSON can write.
     volumes
-        Files whose content counts as well.
+        Files whose content is part of the digest.
     """
     digest = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode())
     for path in volumes:
@@ -30,6 +30,6 @@ def checkpoint_path(
 
 
 def remove_checkpoints(folder: str | Path) -> None:
-    """Remove the checkpoints of a folder, those of abandoned settings too."""
+    """Remove the checkpoints of a folder, including those of other settings."""
     for path in Path(folder).glob(".checkpoint-*"):
         path.unlink()

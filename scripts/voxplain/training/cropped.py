@@ -1,16 +1,16 @@
 """A network's forward pass without the background of its scans.
 
-A normalised scan is 0 outside the brain, and where a layer sees only background all that it gives
-is one number a channel. So every block of convolution, batch norm, ReLU and max pooling computes on
-a box around the brain and, once, on one voxel of background; batch statistics and gradients count
-that voxel as often as it stands for. At 1 mm the box is half of the volume. Nothing is
-approximated: the sums are those of the whole volume, in another order.
+A normalised scan is 0 outside the brain. Where the input of a layer is only background, its output
+is one number per channel. So every block of convolution, batch norm, ReLU and max pooling computes
+a box around the brain and, once, one voxel of background; batch statistics and gradients weight
+this voxel by the number of voxels that it represents. At 1 mm the box is half of the volume.
+Nothing is approximated: the sums are those of the whole volume, in another order.
 
-Within a block two more things are exact. With ``a = gamma / sd`` and ``b = beta - a * mean``, the
-largest ``relu(a z + b)`` is ``relu(a max z + b)`` for ``a >= 0``, and for ``a < 0`` the same holds
-of ``-z``: batch norm and ReLU run after the pooling, on an eighth of the voxels or fewer. And batch
-norm takes out whatever a convolution's bias adds, so the bias is left out of the sums and gets no
-gradient; that of the whole sum is 0 but for rounding.
+Two more simplifications within a block are exact. With ``a = gamma / sd`` and
+``b = beta - a * mean``, the largest ``relu(a z + b)`` is ``relu(a max z + b)`` for ``a >= 0``, and
+the same holds for ``-z`` if ``a < 0``: batch norm and ReLU run after the pooling, on an eighth of
+the voxels or fewer. And batch norm removes the bias of a convolution, so the bias is left out of
+the sums and gets no gradient; its gradient in the whole sum is 0 but for rounding.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from voxplain.training.data import Window
 
 @dataclass(frozen=True)
 class _Block:
-    """Layers that are computed together; ``pool`` is 1 where there is no pooling."""
+    """Layers that are computed together; ``pool`` is 1 without pooling."""
 
     convolution: nn.Conv3d
     norm: nn.BatchNorm3d
@@ -38,24 +38,24 @@ class _Block:
 
     @property
     def shrinks(self) -> int:
-        """Voxels that the convolution takes off each axis."""
+        """Number of voxels by which the convolution shortens each axis."""
         return self.convolution.kernel_size[0] - 1
 
     def output_of(self, box: Window, shape: Sequence[int]) -> tuple[Window, tuple[int, ...]]:
-        """The box of what is no background after the block, and the whole shape there."""
+        """The box of non-background voxels after the block, and the shape of the whole volume."""
         whole = tuple((n - self.shrinks) // self.pool for n in shape)
         sides = []
         for (start, stop), n in zip(box, whole, strict=True):
-            # Where only voxels that the pooling leaves over are no background: its last voxel.
+            # If the only non-background voxels are left over by the pooling: its last voxel.
             first = min(max(0, start - self.shrinks) // self.pool, n - 1)
             sides.append((first, max(first + 1, min(n, -(-stop // self.pool)))))
         return tuple(sides), whole
 
     def input_for(self, output: Window, whole: Sequence[int], shape: Sequence[int]) -> Window:
-        """The part of the input that a box of the output is computed from.
+        """The part of the input that is needed for a box of the output.
 
-        A box that reaches the end of the output reaches that of the input too: voxels that are left
-        over by the pooling count in the batch's statistics.
+        A box that reaches the end of the output also reaches that of the input: voxels that are
+        left over by the pooling count in the batch's statistics.
         """
         sides = [
             (start * self.pool, n if stop == end else stop * self.pool + self.shrinks)
@@ -67,26 +67,26 @@ class _Block:
 class CroppedNetwork:
     """Logits of whole scans, computed from a window around the brain.
 
-    Blocks are looked for from a network's first layer on, in :class:`torch.nn.Sequential` and in
-    networks with an attribute ``layers_in_order``, all their layers as ``forward`` runs them one
-    after the other. What is no such block runs as it is, and so does a network with hooks. The
-    network's own parameters and running statistics are used and updated.
+    Blocks are searched from the first layer on, in a :class:`torch.nn.Sequential` or in a network
+    with an attribute ``layers_in_order`` (all layers in the order of ``forward``). Layers after the
+    blocks run unchanged, and so does a network with hooks. The parameters and running statistics of
+    the network are used and updated.
 
     Parameters
     ----------
     model
         From ``[batch, 1, x, y, z]`` to logits.
     brain
-        Scans are 0 outside of it.
+        The brain voxels; scans are 0 outside of them.
 
     Attributes
     ----------
     window
-        The part of the grid that scans are given in, see :class:`voxplain.training.data.Batches`.
+        The part of the grid that the input must cover, see :class:`voxplain.training.data.Batches`.
     """
 
     def __init__(self, model: nn.Module, brain: Brain) -> None:
-        # A subclass of Sequential may have a forward of its own.
+        # A subclass of Sequential may override forward.
         in_order = list(model) if type(model) is nn.Sequential else None
         layers = getattr(model, "layers_in_order", in_order)
         self.model = model
@@ -101,7 +101,7 @@ class CroppedNetwork:
             self._windows.append(block.input_for(box, shape, self._shapes[-1]))
             self._boxes.append(box)
             self._shapes.append(shape)
-        # The layers that are no blocks want everything.
+        # The layers after the blocks need the whole volume.
         self._windows.append(tuple((0, n) for n in self._shapes[-1]))
         self._boxes[0] = self.window = self._windows[0]
 
@@ -120,7 +120,7 @@ class CroppedNetwork:
 
 
 def find_blocks(layers: Sequence[nn.Module]) -> tuple[list[_Block], list[nn.Module]]:
-    """The blocks that a network begins with, and the layers after them."""
+    """The blocks at the start of a network, and the layers after them."""
     blocks, rest = [], list(layers)
     while len(rest) >= 3:
         convolution, norm, relu = rest[:3]
@@ -135,12 +135,12 @@ def find_blocks(layers: Sequence[nn.Module]) -> tuple[list[_Block], list[nn.Modu
 
 
 def _unhooked(module: nn.Module) -> bool:
-    """Whether nothing is called beside a module's own forward."""
+    """Whether a module has no forward hooks."""
     return not (module._forward_hooks or module._forward_pre_hooks)
 
 
 def _is_valid(layer: nn.Module) -> bool:
-    """Whether a layer is a convolution by a cube, without padding and gaps."""
+    """Whether a layer is a convolution with a cubic kernel, without padding, stride or dilation."""
     return (
         type(layer) is nn.Conv3d
         and len(set(layer.kernel_size)) == 1
@@ -161,7 +161,7 @@ def _is_plain(layer: nn.Module) -> bool:
 
 
 def _edge_of(layer: nn.Module) -> int:
-    """Edge of a pooling by cubes side by side; 1 where a layer is none."""
+    """Edge of a max pooling with adjacent cubes; 1 for other layers."""
     if type(layer) is not nn.MaxPool3d or layer.padding != 0 or layer.dilation != 1:
         return 1
     edge, step = layer.kernel_size, layer.stride
@@ -170,7 +170,7 @@ def _edge_of(layer: nn.Module) -> int:
 
 
 def _embed(values: Tensor, box: Window, window: Window, background: Tensor) -> Tensor:
-    """Values of a box in a larger window, with background around them."""
+    """A window with the values of a box inside and background around it."""
     size = [stop - start for start, stop in window]
     whole = _per_channel(background.to(values.dtype)).expand(*values.shape[:2], *size)
     whole = whole.clone(memory_format=torch.channels_last_3d)
@@ -185,7 +185,7 @@ def _embed(values: Tensor, box: Window, window: Window, background: Tensor) -> T
 def _run(
     block: _Block, values: Tensor, background: Tensor, shape: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
-    """A block's output for its window and for background.
+    """The output of a block for its window and for background.
 
     Parameters
     ----------
@@ -194,32 +194,32 @@ def _run(
     background
         ``[channels]``, a voxel of background before the block.
     shape
-        The whole volume before the block.
+        Shape of the whole volume before the block.
     """
     layer, norm = block.convolution, block.norm
-    # The sign of a channel's gamma is that of what batch norm multiplies by.
+    # The sign of gamma is the sign of the factor of batch norm.
     sign = torch.where(norm.weight.detach() < 0, -1.0, 1.0).to(norm.weight.dtype)
     weight = layer.weight * sign[:, None, None, None, None]
     wide = weight.contiguous(memory_format=torch.channels_last_3d)
     sums = functional.conv3d(values, wide).contiguous(memory_format=torch.channels_last_3d)
     bias = 0 if layer.bias is None else layer.bias
     if layer.bias is not None and norm.training:
-        bias = bias.detach()  # batch norm takes it out again: its gradient is rounding
+        bias = bias.detach()  # batch norm removes it: its gradient would be rounding errors
     with torch.autocast(sums.device.type, enabled=False):
         outside = weight.sum((2, 3, 4)) @ background
         gamma = norm.weight * sign
         if norm.training:
             count = len(values) * math.prod(n - block.shrinks for n in shape)
-            found, background, mean, variance = _NormReluPool.apply(
+            output, background, mean, variance = _NormReluPool.apply(
                 sums, outside, gamma, norm.bias, count, block.pool, norm.eps
             )
             _keep_running(norm, mean * sign + bias, variance * count / max(count - 1, 1))
-            return found, background
+            return output, background
         slope = gamma * torch.rsqrt(norm.running_var + norm.eps)
         offset = norm.bias - slope * (norm.running_mean - bias) * sign
         pooled = _widen(functional.max_pool3d(sums, block.pool))
-        found = torch.relu(pooled * _per_channel(slope) + _per_channel(offset))
-        return found.to(sums.dtype), torch.relu(slope * outside + offset)
+        output = torch.relu(pooled * _per_channel(slope) + _per_channel(offset))
+        return output.to(sums.dtype), torch.relu(slope * outside + offset)
 
 
 @torch.no_grad()
@@ -231,7 +231,7 @@ def _keep_running(norm: nn.BatchNorm3d, mean: Tensor, variance: Tensor) -> None:
 
 
 class _NormReluPool(torch.autograd.Function):
-    """Batch norm with the batch's statistics, ReLU and max pooling, where gamma is not negative."""
+    """Batch norm with the batch's statistics, ReLU and max pooling, for gamma >= 0."""
 
     @staticmethod
     def forward(
@@ -249,12 +249,12 @@ class _NormReluPool(torch.autograd.Function):
         Parameters
         ----------
         sums, outside
-            A convolution's ``[batch, channels, x, y, z]``, channels last in memory, and
+            Output of the convolution, ``[batch, channels, x, y, z]``, channels last in memory, and
             ``[channels]`` for background.
         gamma, beta
             ``[channels]``.
         count
-            Voxels of the whole batch, background included.
+            Number of voxels of the whole batch, with background.
         pool
             Edge of the pooling.
         eps
@@ -270,22 +270,22 @@ class _NormReluPool(torch.autograd.Function):
         pooled, chosen = functional.max_pool3d(sums, pool, return_indices=True)
         slope = gamma.double() * scale
         offset = beta.double() - slope * mean
-        found = _widen(pooled) * _per_channel(slope.to(gamma.dtype))
-        found = found.add_(_per_channel(offset.to(gamma.dtype))).relu_().to(sums.dtype)
+        output = _widen(pooled) * _per_channel(slope.to(gamma.dtype))
+        output = output.add_(_per_channel(offset.to(gamma.dtype))).relu_().to(sums.dtype)
         background = (slope * outer + offset).relu().to(outside.dtype)
-        ctx.save_for_backward(sums, outside, gamma, mean, scale, pooled, chosen, found, background)
+        ctx.save_for_backward(sums, outside, gamma, mean, scale, pooled, chosen, output, background)
         ctx.count, ctx.beyond = count, beyond
         ctx.mark_non_differentiable(mean, variance)
-        return found, background, mean, variance
+        return output, background, mean, variance
 
     @staticmethod
     def backward(
-        ctx: Any, by_found: Tensor, by_background: Tensor, *_: Tensor
+        ctx: Any, by_output: Tensor, by_background: Tensor, *_: Tensor
     ) -> tuple[Tensor | None, ...]:
-        """Gradients; the memory of ``sums`` becomes that of its own gradient."""
-        sums, outside, gamma, mean, scale, pooled, chosen, found, background = ctx.saved_tensors
+        """Gradients of the inputs; that of ``sums`` overwrites the memory of ``sums``."""
+        sums, outside, gamma, mean, scale, pooled, chosen, output, background = ctx.saved_tensors
         channels = sums.shape[1]
-        passed = _rows(by_found * (found > 0))
+        passed = _rows(by_output * (output > 0))
         outer = (by_background * (background > 0)).double()
         inner = passed.sum(0, dtype=torch.float64)
         crossed = (_widen(passed) * _rows(pooled)).sum(0, dtype=torch.float64)
@@ -294,8 +294,8 @@ class _NormReluPool(torch.autograd.Function):
         by_gamma = (crossed - mean * inner) * scale + outer * centred
         slope = gamma.double() * scale
         by_outside = slope * (outer - ctx.beyond / ctx.count * (by_beta + centred * by_gamma))
-        # slope * (passed - by_beta / n - normalised * by_gamma / n): a part in every voxel, and one
-        # in the voxels that the pooling chose, no voxel twice.
+        # slope * (passed - by_beta / n - normalised * by_gamma / n): one part in every voxel, and
+        # one in the voxels that the pooling chose, each at most once.
         tilt = -slope * scale * by_gamma / ctx.count
         shift = -slope * by_beta / ctx.count - tilt * mean
         by_sums = sums.detach()
@@ -304,12 +304,12 @@ class _NormReluPool(torch.autograd.Function):
         sparse = (passed * slope.to(gamma.dtype)).to(sums.dtype).view(len(sums), -1, channels)
         everywhere = by_sums.permute(0, 2, 3, 4, 1).view(len(sums), -1, channels)
         everywhere.scatter_add_(1, _rows(chosen).view(sparse.shape), sparse)
-        kept = by_outside.to(outside.dtype), by_gamma.to(gamma.dtype), by_beta.to(gamma.dtype)
-        return (by_sums, *kept, None, None, None)
+        gradients = by_outside.to(outside.dtype), by_gamma.to(gamma.dtype), by_beta.to(gamma.dtype)
+        return (by_sums, *gradients, None, None, None)
 
 
 def _moments(sums: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum and sum of squares of every channel, float64; float32 within a plane along x only."""
+    """Sum and sum of squares of every channel, float64; only planes along x use float32."""
     total = squares = torch.zeros(sums.shape[1], dtype=torch.float64, device=sums.device)
     for scan in sums:
         planes = _widen(scan.permute(1, 2, 3, 0).flatten(1, 2))
@@ -330,5 +330,5 @@ def _per_channel(values: Tensor) -> Tensor:
 
 
 def _widen(values: Tensor) -> Tensor:
-    """In float32 at least."""
+    """The values in float32, or in float64 if they are."""
     return values if values.dtype == torch.float64 else values.float()

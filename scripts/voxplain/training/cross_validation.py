@@ -1,7 +1,7 @@
-"""How good the networks of a cross-validation are, fold by fold and together.
+"""Measures of the networks of a cross-validation, for each fold and for all folds.
 
-Apart from :mod:`voxplain.training.metrics`, so that a training does not depend on how splits are
-made.
+Separate from :mod:`voxplain.training.metrics`, so that a training does not depend on the code that
+makes splits.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from voxplain.training.metrics import MEASURES, measure, per_patient
 def pool_folds(
     predictions: Mapping[tuple[int, int, int], pd.DataFrame],
 ) -> dict[tuple[int, int], pd.DataFrame]:
-    """The folds of each repeat and seed as one table: every scan once, by a network new to it.
+    """Pooled predictions of each repeat and seed: every scan once, by a network not trained on it.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ def pool_folds(
 
     Returns
     -------
-    ``(repeat, seed)`` to the table of all.
+    ``(repeat, seed)`` to the table of all scans.
     """
     pools: dict[tuple[int, int], list[pd.DataFrame]] = {}
     for (repeat, _, seed), table in predictions.items():
@@ -39,7 +39,7 @@ def cross_validation_table(
     classes: Sequence[str],
     roc_auc: str = "probabilities",
 ) -> pd.DataFrame:
-    """Measures of every fold, their mean and SD, and of all folds' predictions pooled.
+    """Measures of every fold, their mean and SD, and measures of the pooled predictions.
 
     Parameters
     ----------
@@ -53,22 +53,22 @@ def cross_validation_table(
     Returns
     -------
     Long rows with ``level`` (scan, patient), ``split``, ``repeat``, ``fold``, ``seed``, ``n`` and
-    the measures. Beside a row a fold: ``pooled`` for each repeat and seed (every scan once, tested
-    by the network that had not seen its patient), then ``mean`` and ``sd`` (of the sample, n - 1)
-    over all folds, and ``pooled mean`` over repeats and seeds.
+    the measures. Besides one row for each fold: ``pooled`` for each repeat and seed (every scan
+    once, predicted by the network that was not trained on its patient), then ``mean`` and ``sd``
+    (of the sample, n - 1) over all folds, and ``pooled mean`` over repeats and seeds.
     """
     rows = []
     pooled = pool_folds(predictions)
     for level, at_level in (("scan", lambda t, _: t), ("patient", per_patient)):
         folds, pools = [], []
         for (repeat, fold, seed), table in predictions.items():
-            told = measure(at_level(table, classes), classes, roc_auc)
-            where = {"split": fold_name(repeat, fold), "repeat": repeat, "fold": fold}
-            folds.append({"level": level, **where, "seed": seed, **told})
+            measures = measure(at_level(table, classes), classes, roc_auc)
+            labels = {"split": fold_name(repeat, fold), "repeat": repeat, "fold": fold}
+            folds.append({"level": level, **labels, "seed": seed, **measures})
         for (repeat, seed), table in pooled.items():
-            told = measure(at_level(table, classes), classes, roc_auc)
+            measures = measure(at_level(table, classes), classes, roc_auc)
             pools.append(
-                {"level": level, "split": "pooled", "repeat": repeat, "seed": seed, **told}
+                {"level": level, "split": "pooled", "repeat": repeat, "seed": seed, **measures}
             )
         measured, of_pools = pd.DataFrame(folds), pd.DataFrame(pools)
         numbers = measured[list(MEASURES)].astype(float)

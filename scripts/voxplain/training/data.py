@@ -1,4 +1,4 @@
-"""Stored scans as batches of normalised scans on the device that computes."""
+"""Batches of normalised scans on a device, from stored scans."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from voxplain.faults import ParameterFault
 from voxplain.store import StoredScan, open_scan
 from voxplain.training.statistics import VoxelStatistics
 
-# Of a GPU's free memory, what a cohort may take; the rest is for the network.
+# Largest fraction of a GPU's free memory for the scans; the rest is for the network.
 GPU_SHARE = 0.3
-# Voxels that a CPU expands at a time: they stay in its cache, and PyTorch starts no threads for so
-# few, which would wait for each other wherever cores are shared.
+# Number of voxels that a CPU expands at a time. They fit into its cache, and PyTorch starts no
+# threads for so few, which would wait for each other on shared cores.
 CHUNK = 32768
 
 Window = tuple[tuple[int, int], ...]
@@ -28,11 +28,11 @@ class Scans:
     Parameters
     ----------
     paths
-        Files as :func:`voxplain.store.write_scan` leaves them.
+        Files written by :func:`voxplain.store.write_scan`.
     labels
-        Class index of each.
+        Class index of each scan.
     statistics
-        Of the split.
+        Statistics of the split.
 
     Raises
     ------
@@ -52,25 +52,25 @@ class Scans:
 
 
 class Batches:
-    """Scans as batches on a device, normalised there.
+    """Batches of scans, which are transferred to a device and normalised there.
 
-    Brain voxels travel as 16-bit codes. On a GPU all codes stay where they fit in
-    :data:`GPU_SHARE` of its free memory. Elsewhere a thread reads the next batch from disk, into
-    pinned memory for a GPU, while this one is computed on.
+    Brain voxels are transferred as 16-bit codes. All codes stay on a GPU if they fit into
+    :data:`GPU_SHARE` of its free memory. Otherwise a thread reads the next batch from disk (into
+    pinned memory for a GPU) while the current one is used.
 
-    Every batch lies in the same memory: one is gone when the next is asked for.
+    All batches use the same memory: a batch is overwritten when the next one is requested.
 
     Parameters
     ----------
     scans
-        Where they come from.
+        Stored scans.
     device
-        Where they go.
+        Device of the batches.
     batch_size
-        The most scans in a batch.
+        Largest number of scans in a batch.
     window
-        First voxel along x, y and z, and the one after the last, of the part of the grid that
-        batches show; it must hold the brain. None: the whole grid.
+        For x, y and z the first voxel, and the one after the last, of the part of the grid that
+        batches cover; it must contain the brain. None: the whole grid.
 
     Raises
     ------
@@ -87,17 +87,17 @@ class Batches:
         if np.count_nonzero(shown) != len(places):
             raise ValueError(f"the window {window} cuts the brain")
         self._scans, self._device, self._size = scans, device, batch_size
-        told = (
+        per_voxel = (
             statistics.mean.reshape(-1)[places],
             statistics.sd.reshape(-1)[places],
             np.flatnonzero(shown),
         )
         chunk = CHUNK if device.type == "cpu" else len(places)
-        parts = (torch.from_numpy(values).to(device).split(chunk) for values in told)
-        # Mean, SD and place in the window of the brain's voxels, chunk by chunk.
+        parts = (torch.from_numpy(values).to(device).split(chunk) for values in per_voxel)
+        # Mean, SD and flat index in the window of the brain's voxels, chunk by chunk.
         self._chunks = list(zip(*parts, strict=True))
-        # Of a single channel both layouts have the same memory, but convolutions take the one that
-        # the strides name, and this one is three to ten times as fast on a CPU.
+        # With a single channel both layouts have the same memory, but convolutions use the layout
+        # of the strides, and this one is three to ten times as fast on a CPU.
         self._buffer = torch.empty(
             (batch_size, 1, *shown.shape), device=device, memory_format=torch.channels_last_3d
         ).zero_()
@@ -112,13 +112,13 @@ class Batches:
         ]
 
     def __len__(self) -> int:
-        """How many scans there are."""
+        """Number of scans."""
         return len(self._scans)
 
     def _keep(self, voxels: int) -> torch.Tensor | None:
-        """All codes ``[scans, voxels]`` on the GPU, if there is one and they fit."""
+        """All codes ``[scans, voxels]`` on the GPU; None without a GPU or if they do not fit."""
         if self._device.type != "cuda":
-            return None  # the system keeps what it read from disk
+            return None  # the operating system caches files that were read
         free, _ = torch.cuda.mem_get_info(self._device)
         if 2 * voxels * len(self._scans) > GPU_SHARE * free:
             return None
@@ -128,7 +128,7 @@ class Batches:
         return codes
 
     def in_order(self, order: Sequence[int]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Full batches of the scans with these numbers, the last with what is left.
+        """Full batches of the scans with these indices; the last has the remaining scans.
 
         Returns
         -------
@@ -139,7 +139,7 @@ class Batches:
     def in_parts(
         self, parts: Sequence[Sequence[int]]
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """One batch for each part, of the scans with its numbers.
+        """One batch for each part, of the scans with the indices in the part.
 
         Yields
         ------
@@ -154,12 +154,12 @@ class Batches:
             for turn, part in enumerate(parts):
                 codes = waiting.pop().result()
                 if turn + 1 < len(parts):
-                    # The other staging memory: its own batch was expanded a turn ago.
+                    # The other staging memory: its batch was expanded one turn before.
                     waiting.append(reader.submit(self._read, parts[turn + 1], (turn + 1) % 2))
                 yield self._expand(part, codes)
 
     def _read(self, part: Sequence[int], turn: int) -> torch.Tensor:
-        """Codes of some scans from disk, ``[scans, voxels]``, in one of two staging memories."""
+        """Codes of scans from disk, ``[scans, voxels]``, in one of two staging memories."""
         staging = self._staging[turn]
         for row, number in zip(staging, part, strict=False):
             row.numpy()[:] = self._scans.stored[number].codes
@@ -168,13 +168,18 @@ class Batches:
     def _expand(
         self, part: Sequence[int], codes: Sequence[torch.Tensor] | torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Normalise scans into the buffer; outside the brain it stays 0."""
+        """Normalised scans in the buffer, which stays 0 outside the brain, and their classes."""
         size, scans = len(self._chunks[0][0]), [self._scans.stored[number] for number in part]
         rows = [
-            (own.to(self._device).split(size), float(scan.step), float(scan.level), row.view(-1))
-            for own, scan, row in zip(codes, scans, self._buffer, strict=False)
+            (
+                scan_codes.to(self._device).split(size),
+                float(scan.step),
+                float(scan.level),
+                row.view(-1),
+            )
+            for scan_codes, scan, row in zip(codes, scans, self._buffer, strict=False)
         ]
-        # Chunk by chunk, since mean, SD and places are most of what is read.
+        # Chunk by chunk, since mean, SD and indices are most of the memory that is read.
         for turn, (mean, sd, places) in enumerate(self._chunks):
             for split, step, level, target in rows:
                 values = split[turn].to(torch.float32).mul_(step).add_(level)
@@ -188,18 +193,18 @@ def plan_batches(
     generator: torch.Generator,
     every_class: bool = False,
 ) -> list[list[int]]:
-    """Deal the scans of one epoch into batches, none of which has a single scan.
+    """The batches of one epoch, as indices of scans; no batch has a single scan.
 
-    Without ``every_class`` the scans are shuffled and cut into full batches. Where one scan would
-    be left over, the batch before gives it company; with a batch size of two it has none to give,
-    and the first scan of the epoch is drawn again.
+    Without ``every_class`` the scans are shuffled and cut into full batches. If the last batch
+    would have a single scan, it gets one from the batch before; with a batch size of two, it gets
+    the first scan of the epoch a second time.
 
-    With ``every_class`` there are as few batches as hold all that is drawn, of sizes that differ by
-    one at most. Each class is shuffled and gives one scan to every batch; a class with fewer scans
-    than there are batches is drawn again, in a new order each time that it is through, until it has
-    given one to each. What the other classes have left is shuffled together and fills the batches.
-    So no scan is left out, none comes twice in a batch, and only those of a class that is rarer
-    than one scan in a batch come more than once in an epoch. (The code of Korolev et al. 2017
+    With ``every_class`` the number of batches is the smallest that holds all drawn scans, and batch
+    sizes differ by at most one. Each class is shuffled and gives one scan to every batch; a class
+    with fewer scans than batches is drawn again, each time in a new order, until every batch has
+    one of its scans. The remaining scans of the other classes are shuffled together and fill the
+    batches. So no scan is left out, no scan is twice in a batch, and only scans of a class with
+    fewer scans than batches occur more than once in an epoch. (The code of Korolev et al. 2017
     leaves out scans of the larger class instead.)
 
     Parameters
@@ -207,20 +212,20 @@ def plan_batches(
     labels
         Class index of each scan.
     batch_size
-        The most scans in a batch, 2 or more.
+        Largest number of scans in a batch, 2 or more.
     generator
-        Of everything that is drawn.
+        Random generator of all draws.
     every_class
         Whether every batch holds at least one scan of each class in ``labels``.
 
     Returns
     -------
-    The numbers of each batch's scans, in the order of the batches.
+    The indices of each batch's scans, in the order of the batches.
 
     Raises
     ------
     ParameterFault
-        The batches are too small for that.
+        The batch size is too small.
     """
     if batch_size < 2:
         raise ParameterFault(
@@ -247,15 +252,15 @@ def _deal_every_class(
         )
     members = [[n for n, label in enumerate(labels) if label == each] for each in classes]
     count = -(-len(labels) // batch_size)
-    while sum(max(len(own), count) for own in members) > count * batch_size:
+    while sum(max(len(scans_of_class), count) for scans_of_class in members) > count * batch_size:
         count += 1
     batches: list[list[int]] = [[] for _ in range(count)]
     left = []
-    for own in members:
+    for scans_of_class in members:
         drawn: list[int] = []
         while len(drawn) < count:
-            drawn += _shuffled(own, generator)
-        if len(own) < count:
+            drawn += _shuffled(scans_of_class, generator)
+        if len(scans_of_class) < count:
             del drawn[count:]
         for batch, number in zip(batches, drawn, strict=False):
             batch.append(number)

@@ -1,4 +1,4 @@
-"""Which device computes."""
+"""Choice of the device."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from voxplain.faults import ParameterFault
 
 
 def choose_device(device: str) -> torch.device:
-    """The PyTorch device for ``auto`` (a GPU where there is one), ``cpu`` or ``cuda``.
+    """The PyTorch device for ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``.
 
-    From then on float32 is float32 there: left to itself cuDNN rounds what a convolution multiplies
-    to ten bits (TF32).
+    It also disables TF32 in cuDNN, which would round the factors of convolutions to ten bits.
 
     Raises
     ------
     ParameterFault
-        ``device`` is ``cuda`` and PyTorch finds none.
+        ``device`` is ``cuda`` and PyTorch finds no usable GPU.
     """
     if device == "cuda" and not torch.cuda.is_available():
         built = torch.version.cuda or "none"

@@ -1,4 +1,4 @@
-"""A finished training as TensorBoard reads it."""
+"""A finished training as an event file for TensorBoard."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.summary import hparams
 
-# Column of a training's history to the name of its curve; TensorBoard groups by what is before /.
+# Column of a training's history to the name of its curve; TensorBoard groups by the part before /.
 CURVES = {
     "train_loss": "loss/train",
     "test_loss": "loss/test",
@@ -30,29 +30,30 @@ def write_events(
 ) -> None:
     """Write the history, hyperparameters and results of one training as one event file.
 
-    The whole file is made from the whole history, so that every epoch stands in it once, however
-    often the training was interrupted.
+    The file is written from the whole history, so that every epoch occurs once, even if the
+    training was interrupted.
 
     Parameters
     ----------
     path
-        TensorBoard takes a file whose name has ``tfevents`` in it, and calls the run by its folder.
+        Output file. TensorBoard reads files with ``tfevents`` in their names; the folder is the
+        name of the run.
     history
-        Of every epoch ``epoch`` and the columns of :data:`CURVES`, as in ``history.tsv``; losses
+        For every epoch, ``epoch`` and the columns of :data:`CURVES`, as in ``history.tsv``; losses
         and accuracies as in :class:`voxplain.training.loop.Epoch`.
     hyperparameters
-        With the ``learning_rate``, which is a curve as well. Lists and what is None are shown as
-        text.
+        Hyperparameters with the ``learning_rate``, which is a curve as well. Lists and None are
+        shown as text.
     results
-        The measures of the trained network, ``scan`` and ``patient`` to what
-        :func:`voxplain.training.metrics.measure` gives. Measures that are None are left out.
+        The measures of the trained network, ``scan`` and ``patient`` to the result of
+        :func:`voxplain.training.metrics.measure`. Measures that are None are left out.
     ended
-        When the training ended, seconds since 1970; the epochs' times are reckoned back from it.
+        End of the training in seconds since 1970; the times of the epochs are computed from it.
     """
     measures = {
         f"{level}/{name}": float(value)
-        for level, told in results.items()
-        for name, value in told.items()
+        for level, level_results in results.items()
+        for name, value in level_results.items()
         if isinstance(value, float)
     }
     writer = RecordWriter(str(path))
@@ -73,7 +74,7 @@ def _events(
         name: value if isinstance(value, bool | int | float | str) else str(value)
         for name, value in hyperparameters.items()
     }
-    # Not the writer's own add_hparams, which makes a second run of every training.
+    # Not the method add_hparams of the writer, which adds a second run for every training.
     for summary in hparams(shown, measures):
         yield Event(wall_time=time, summary=summary)
     for epoch in history:
@@ -85,5 +86,5 @@ def _events(
 
 
 def _scalars(values: Mapping[str, float], step: float, time: float) -> Event:
-    told = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
-    return Event(wall_time=time, step=int(step), summary=Summary(value=told))
+    entries = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+    return Event(wall_time=time, step=int(step), summary=Summary(value=entries))

@@ -1,4 +1,4 @@
-"""The training loop: an epoch at a time, resumable after any of them."""
+"""The training loop, which can be resumed after any epoch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from voxplain.faults import ParameterFault, SetupFault
 from voxplain.training.cropped import CroppedNetwork
 from voxplain.training.data import Batches, Scans, plan_batches
 
-# By name; each is made from parameters and a learning rate.
+# Name to a function that makes the optimiser from parameters and a learning rate.
 OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": partial(torch.optim.Adam, fused=True),
     # With Nesterov's momentum, 0.9 as in Korolev et al. 2017 (the default of Lasagne).
@@ -27,19 +27,20 @@ OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch gave.
+    """Loss, accuracy and duration of one epoch.
 
     Attributes
     ----------
     epoch
-        From 1.
+        Number of the epoch, from 1.
     train_loss, train_accuracy
-        Over the epoch's batches as they were trained on, dropout included; a scan that was drawn
-        twice counts twice.
+        Mean over the epoch's batches during training, with dropout; a scan that was drawn twice
+        counts twice.
     test_loss, test_accuracy
-        Of the held-out scans after the epoch. Only looked at: nothing is chosen by them.
+        Loss and accuracy of the held-out scans after the epoch. They are only reported and do not
+        influence the training.
     seconds
-        Of the whole epoch.
+        Duration of the whole epoch.
     """
 
     epoch: int
@@ -51,20 +52,21 @@ class Epoch:
 
 
 def seed_everything(seed: int, epoch: int) -> torch.Generator:
-    """Seed torch for one epoch, on every device, and give a generator for the order of its scans.
+    """Seed torch for one epoch, on every device; returns a generator for the order of its scans.
 
-    Each epoch has its own seed, so that a resumed training draws what an uninterrupted one does.
+    Each epoch has a separate seed, so that a resumed training draws the same numbers as one without
+    interruption.
     """
-    own = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
-    torch.manual_seed(own)
-    return torch.Generator().manual_seed(own)
+    epoch_seed = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+    torch.manual_seed(epoch_seed)
+    return torch.Generator().manual_seed(epoch_seed)
 
 
 def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
-    """The type that convolutions and products compute in, for ``auto`` or a type's name.
+    """The type of convolutions and matrix products, for ``auto`` or a type's name.
 
-    ``auto`` is bfloat16 on a GPU, float32 elsewhere. Weights, sums over voxels and what batch norm,
-    loss and optimiser compute stay float32.
+    ``auto`` is bfloat16 on a GPU, else float32. Weights, sums over voxels, batch norm, loss and
+    optimiser always use float32.
     """
     if wanted == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
@@ -90,7 +92,7 @@ def train(
 ) -> list[Epoch]:
     """Train a network in place: cross-entropy without class weights, no early stopping.
 
-    Scans are 0 outside the brain, and this background is computed once for all, see
+    Scans are 0 outside the brain; this background is computed only once for all its voxels, see
     :class:`voxplain.training.cropped.CroppedNetwork`.
 
     Parameters
@@ -98,36 +100,37 @@ def train(
     model
         From scans ``[batch, 1, x, y, z]`` to logits; left on ``device`` in eval mode.
     training, testing
-        The testing scans' loss is recorded after every epoch and used for nothing.
+        The scans of the two sides. The loss of the testing scans is recorded after every epoch and
+        not used.
     epochs, batch_size, learning_rate
         Rieke et al. 2018: 20, 5, 1e-4. For every paper see :class:`voxplain.models.Recipe`.
     seed
-        Of the scans' order and of dropout; the weights are the caller's to initialise.
+        Seed of the scans' order and of dropout; the caller initialises the weights.
     optimiser
         A key of :data:`OPTIMISERS`: ``adam``, or ``sgd`` with Nesterov's momentum of 0.9.
     every_class
         Whether every batch holds scans of every class, see
         :func:`voxplain.training.data.plan_batches`.
     precision
-        See :func:`choose_precision`. Testing is done in float32 always.
+        See :func:`choose_precision`. Testing always uses float32.
     deterministic
-        Whether cuDNN takes only kernels that give the same sums in every run; on a CPU there are no
-        others.
+        Whether cuDNN uses only kernels that give the same sums in every run; on a CPU all kernels
+        do.
     checkpoint
-        File for the state after each epoch; if it is there, training goes on from it. Its name must
-        stand for everything that made the state.
+        File for the state after each epoch; if it exists, training resumes from it. Its name must
+        identify everything that determines the state.
     report
         Called after each epoch.
 
     Returns
     -------
-    Every epoch, those before a resumption included.
+    All epochs, including those before a resumption.
 
     Raises
     ------
     SetupFault
-        There is no such optimiser, the batches are too small, or the loss or a probability is no
-        finite number any more.
+        The optimiser is unknown, the batches are too small, or the loss or a probability is not
+        finite.
     """
     if optimiser not in OPTIMISERS:
         raise SetupFault(f"there is no optimiser {optimiser!r}; allowed: {', '.join(OPTIMISERS)}")
@@ -152,7 +155,7 @@ def train(
         parts = plan_batches(training.labels, batch_size, generator, every_class)
         drawn = sum(map(len, parts))
         model.train()
-        # Summed where they are: asking a GPU for a number at every step would make it wait.
+        # Summed on the device: copying a number from a GPU at every step would make it wait.
         loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         correct = torch.zeros((), dtype=torch.int64, device=device)
         for scans, labels in batches.in_parts(parts):
@@ -171,7 +174,7 @@ def train(
                 f"{number}; choose a lower one",
             )
         probabilities = _probabilities(network, held_out)
-        # The loss above is that before each step: the last one may have broken the weights.
+        # The loss above is from before each step; the last step may have made the weights invalid.
         if not np.isfinite(probabilities).all():
             raise ParameterFault(
                 "learning_rate",
@@ -198,15 +201,15 @@ def train(
 
 
 def _save(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, history: list) -> None:
-    """Write a checkpoint whole or not at all."""
+    """Write a checkpoint; the file is replaced only when the new one is complete."""
     state = {
         "model": model.state_dict(),
         "optimiser": optimiser.state_dict(),
         "history": [asdict(epoch) for epoch in history],
     }
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    os.replace(partial, path)
+    unfinished = path.with_suffix(".partial")
+    torch.save(state, unfinished)
+    os.replace(unfinished, path)
 
 
 def predict(
@@ -220,8 +223,8 @@ def predict(
 @torch.no_grad()
 def _probabilities(network: CroppedNetwork, batches: Batches) -> np.ndarray:
     network.model.eval()
-    found = [
+    batch_probabilities = [
         torch.softmax(network(scans).double(), dim=1)
         for scans, _ in batches.in_order(range(len(batches)))
     ]
-    return torch.cat(found).cpu().numpy()
+    return torch.cat(batch_probabilities).cpu().numpy()

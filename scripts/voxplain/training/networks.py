@@ -1,4 +1,4 @@
-"""A trained network in one file: its weights, and all that it takes to use them on another scan."""
+"""A trained network in one file: its weights, and everything needed to apply it to other scans."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from voxplain.volumes import Grid
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """A network as it was trained.
+    """A trained network with its metadata.
 
     Attributes
     ----------
     model
-        In eval mode, on the device that it was loaded to.
+        The network in eval mode, on the device that it was loaded to.
     statistics
-        What a scan is normalised by before the network is given it.
+        Mean and SD to normalise a scan before it is given to the network.
     name, label
-        Key of :data:`voxplain.models.MODELS`; what tables and figures call it.
+        Key of :data:`voxplain.models.MODELS`; name in tables and figures.
     options
-        What :func:`voxplain.models.build_model` built it from, beside grid and classes.
+        Options of :func:`voxplain.models.build_model`, besides grid and classes.
     classes
-        In the order of the outputs, the disease first.
+        Classes in the order of the outputs, the disease first.
     last_layer
-        Name of the last layer with a picture of the brain.
-    told
-        Everything else that was stored: training settings, seed, versions, the scans it was trained
-        on, and how they were preprocessed.
+        Name of the last layer whose output is a spatial map.
+    metadata
+        All other stored values: training settings, seed, versions, the scans it was trained on, and
+        how they were preprocessed.
     """
 
     model: nn.Module
@@ -48,7 +48,7 @@ class TrainedNetwork:
     options: dict[str, Any]
     classes: list[str]
     last_layer: str
-    told: dict[str, Any]
+    metadata: dict[str, Any]
 
 
 def save_network(
@@ -58,25 +58,25 @@ def save_network(
     options: Mapping[str, Any],
     classes: list[str],
     statistics: VoxelStatistics,
-    **told: Any,
+    **metadata: Any,
 ) -> None:
     """Write a trained network.
 
     Parameters
     ----------
     name, options
-        What :func:`voxplain.models.build_model` built it from.
+        Name and options of :func:`voxplain.models.build_model`.
     classes
-        In the order of its outputs.
+        Classes in the order of its outputs.
     statistics
-        Of its training scans.
-    told
-        Anything that should be known of it: numbers, text, lists and dicts of them.
+        Statistics of its training scans.
+    metadata
+        Further values to store, by key: numbers, text, lists and dicts of them.
     """
     places = statistics.brain.places
     torch.save(
         {
-            **told,
+            **metadata,
             "state_dict": {key: value.cpu() for key, value in model.state_dict().items()},
             "model": name,
             "options": dict(options),
@@ -92,29 +92,29 @@ def save_network(
 
 
 def load_network(path: str | Path, device: torch.device | str = "cpu") -> TrainedNetwork:
-    """Read a network that :func:`save_network` wrote.
+    """A network from a file of :func:`save_network`.
 
     Raises
     ------
     SetupFault
-        The file is missing, or no network of voxplain: whatever it holds does not fit together.
+        The file is missing, or is not a network of voxplain, or its contents are inconsistent.
     """
     try:
-        told = torch.load(path, map_location="cpu", weights_only=True)
-        shape, classes = tuple(told.pop("grid_shape")), told.pop("classes")
-        name, options = told.pop("model"), told.pop("options")
-        affine = tuple(map(tuple, told.pop("affine")))
-        inside = np.unpackbits(told.pop("mask").numpy(), count=int(np.prod(shape)))
-        values = [told.pop(key).numpy() for key in ("mean", "sd")]
+        metadata = torch.load(path, map_location="cpu", weights_only=True)
+        shape, classes = tuple(metadata.pop("grid_shape")), metadata.pop("classes")
+        name, options = metadata.pop("model"), metadata.pop("options")
+        affine = tuple(map(tuple, metadata.pop("affine")))
+        inside = np.unpackbits(metadata.pop("mask").numpy(), count=int(np.prod(shape)))
+        values = [metadata.pop(key).numpy() for key in ("mean", "sd")]
         mask = inside.astype(bool).reshape(shape)
         mean, sd = np.zeros(shape, np.float32), np.ones(shape, np.float32)
         mean[mask], sd[mask] = values
         plan = plan_model(name, shape, **options)
         model = build_model(name, shape, len(classes), **options)
-        model.load_state_dict(told.pop("state_dict"))
+        model.load_state_dict(metadata.pop("state_dict"))
     except FileNotFoundError:
         raise SetupFault(f"network {path} does not exist") from None
-    except Exception as error:  # what torch raises for a file that is none of its own varies
+    except Exception as error:  # torch raises various exceptions for other files
         reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
         raise SetupFault(
             f"{path} is no network that voxplain trained ({reason}); give the file model.pt of a "
@@ -128,5 +128,5 @@ def load_network(path: str | Path, device: torch.device | str = "cpu") -> Traine
         options=options,
         classes=classes,
         last_layer=plan.last_layer,
-        told=told,
+        metadata=metadata,
     )

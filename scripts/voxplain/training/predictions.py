@@ -1,4 +1,4 @@
-"""The table of a network's predictions: what training writes, and every evaluation reads."""
+"""The table of a network's predictions, written by the training and read by every evaluation."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ PROBABILITY = "probability_{}"  # column of a class's probability
 def predictions_table(
     members: pd.DataFrame, probabilities: np.ndarray, classes: Sequence[str]
 ) -> pd.DataFrame:
-    """One row a test scan: who it is, its class, and the probability of each class.
+    """One row for each test scan: image, patient, class, and the probability of each class.
 
     Parameters
     ----------
     members
-        Columns ``image``, ``patient`` and ``class``, one row a scan.
+        Columns ``image``, ``patient`` and ``class``, one row for each scan.
     probabilities
         ``[scans, classes]``, in the order of ``members`` and ``classes``.
     """

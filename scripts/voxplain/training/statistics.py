@@ -1,4 +1,4 @@
-"""Voxelwise mean and SD of the training scans, and the normalisation by them."""
+"""Voxelwise mean and SD of the training scans, and normalisation of scans."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from voxplain.volumes import Grid, read_array
 
 
 class RunningMoments:
-    """Mean and variance of every voxel over arrays that come one at a time.
+    """Mean and variance of every voxel over arrays that are added one at a time.
 
     Welford's algorithm (Technometrics 4, 1962) in float64: memory does not grow with the number of
-    arrays, and nothing cancels as in a sum of squares.
+    arrays, and there is no cancellation as in a sum of squares.
 
     Attributes
     ----------
     count
-        Arrays so far.
+        Number of arrays so far.
     mean
-        Float64, of their shape. Before the first array it is 0 without a shape.
+        Float64, with the shape of the arrays. Before the first array it is a 0 without a shape.
     squares
-        Their squared deviations from the mean, added up; as ``mean``.
+        Sum of squared deviations from the mean; type and shape as ``mean``.
     """
 
     def __init__(self) -> None:
@@ -35,12 +35,12 @@ class RunningMoments:
         self.mean = self.squares = np.zeros(())
 
     def add(self, array: np.ndarray) -> None:
-        """Count one more array; what was read of the mean before stays as it was.
+        """Add an array; arrays returned by ``mean`` before are not modified.
 
         Raises
         ------
         SetupFault
-            Its shape is not that of the others.
+            Its shape differs from that of the arrays before.
         """
         if self.count and np.shape(array) != self.mean.shape:
             raise SetupFault(
@@ -67,21 +67,21 @@ class RunningMoments:
 
 @dataclass(frozen=True)
 class VoxelStatistics:
-    """What a split's scans are normalised by.
+    """Mean and SD by which the scans of a split are normalised.
 
     Attributes
     ----------
     mean, sd
         ``[x, y, z]`` float32 over the training scans, in the units of the intensity scale; the SD
-        is the population's (divided by n) and has its floor already. Outside the mask they are 0
+        is that of the population (divided by n), not below its floor. Outside the mask they are 0
         and the floor.
     mask
         ``[x, y, z]`` bool, the template's brain. Outside it a normalised scan is 0.
     grid
-        Where they lie.
+        Grid of the three volumes.
     fitted_on
-        Places of the scans they were fitted on among those given, in ascending order; empty if they
-        were read from files.
+        Indices of the scans they were fitted on among the given scans, in ascending order; empty if
+        they were read from files.
     """
 
     mean: np.ndarray
@@ -92,11 +92,11 @@ class VoxelStatistics:
 
     @cached_property
     def brain(self) -> Brain:
-        """The voxels that stored scans must have."""
+        """The voxels of the stored scans."""
         return Brain(self.mask)
 
     def normalise(self, scan: StoredScan) -> np.ndarray:
-        """Each voxel minus its mean over its SD, ``[x, y, z]`` float32, 0 outside the mask."""
+        """The scan minus the mean, divided by the SD; ``[x, y, z]`` float32, 0 outside the mask."""
         places = self.brain.places
         volume = np.zeros(self.mask.shape, np.float32)
         values = (scan.values() - self.mean.reshape(-1)[places]) / self.sd.reshape(-1)[places]
@@ -114,7 +114,7 @@ def fit_statistics(
 ) -> VoxelStatistics:
     """Mean and SD of every voxel of the brain over scans that are read one at a time.
 
-    By :class:`RunningMoments`: memory does not grow with the number of scans.
+    Uses :class:`RunningMoments`: memory does not grow with the number of scans.
 
     Parameters
     ----------
@@ -123,25 +123,26 @@ def fit_statistics(
     mask
         ``[x, y, z]`` bool, the template's brain.
     sd_floor
-        Least SD of a voxel, as a fraction of the median SD inside the mask: where the training
-        scans hardly differ, a test scan that does would otherwise be many SDs away (the published
-        code of Rieke et al. adds 1e-10 to the SD, and such voxels explode).
+        Smallest SD of a voxel, as a fraction of the median SD inside the mask. Without it, in
+        voxels where the training scans hardly differ, a test scan could be many SDs from the mean
+        (the published code of Rieke et al. adds 1e-10 to the SD, and such voxels explode).
     scans
-        Fit on so many of the scans, drawn at random without replacement (200 in the published code
-        of Rieke et al. 2018), or on all if there are fewer. By default on all.
+        Number of scans to fit on, drawn at random without replacement (200 in the published code of
+        Rieke et al. 2018), or all if there are fewer. By default all.
     seed
-        Of that draw, in which more scans keep those that fewer had.
+        Seed of that draw. With the same seed, a larger number of scans includes those of a smaller
+        number.
 
     Returns
     -------
-    The statistics; their ``fitted_on`` says which scans were drawn.
+    The statistics; ``fitted_on`` lists the scans that were drawn.
 
     Raises
     ------
     DataFault
         As :func:`voxplain.store.open_scan`.
     SetupFault
-        There are fewer than two scans, or they do not differ anywhere.
+        There are fewer than two scans, or they do not differ in most voxels.
     """
     brain = Brain(mask)
     drawn = None
@@ -172,22 +173,24 @@ def fit_statistics(
 
 
 def read_statistics(mean: str | Path, sd: str | Path, mask: str | Path) -> VoxelStatistics:
-    """Read the statistics of a split from the volumes they were written to.
+    """The statistics of a split, from the volumes of mean, SD and mask.
 
     Raises
     ------
     DataFault
-        One of them cannot be read, lies on another grid, or has voxels that are no finite number.
+        A volume cannot be read, is on another grid than the mask, or has voxels that are not
+        finite.
     """
     inside, grid = read_array(mask, np.uint8)
     return VoxelStatistics(_read_on(mean, grid), _read_on(sd, grid), inside > 0, grid)
 
 
 def _read_on(path: str | Path, grid: Grid) -> np.ndarray:
-    volume, its_grid = read_array(path)
-    if not its_grid.matches(grid):
+    volume, volume_grid = read_array(path)
+    if not volume_grid.matches(grid):
         raise DataFault(
-            f"volume {path} lies on another grid ({_told(its_grid)}), expected {_told(grid)}",
+            f"volume {path} lies on another grid ({_describe_grid(volume_grid)}), expected "
+            f"{_describe_grid(grid)}",
             "delete it and run again",
         )
     if not np.isfinite(volume).all():
@@ -197,7 +200,7 @@ def _read_on(path: str | Path, grid: Grid) -> np.ndarray:
     return volume
 
 
-def _told(grid: Grid) -> str:
+def _describe_grid(grid: Grid) -> str:
     voxels = "x".join(map(str, grid.shape))
     size = "x".join(f"{edge:g}" for edge in grid.voxel_size)
     origin = ", ".join(f"{x:g}" for x in grid.matrix[:3, 3])
