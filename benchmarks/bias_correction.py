@@ -1,8 +1,8 @@
-"""How much of a known bias field is left: ours against ANTs' N4 at its defaults, in one process.
+"""Remaining error of a known bias field: voxplain against ANTs' N4 with defaults, in one process.
 
-Heads are simulated with and without a coil's field (SD of its logarithm 0.15 and 0.45 over the
-whole image); the error is the SD over the brain of log(found / true). Prints one JSON line, with
-``ratios`` of error and of time (default / ours, so that more is better for us).
+Heads are simulated with and without the field of a coil (SD of its logarithm 0.15 and 0.45 over the
+whole image); the error is the SD over the brain of log(estimated / true). Prints one JSON line,
+with ``ratios`` of error and of time (default / ours, so that more is better for us).
 
     python benchmarks/bias_correction.py [--heads 2]
 """
@@ -37,37 +37,37 @@ VOXEL_MM = 1.2
 
 
 def scanner(bias: float, noise: float) -> ScannerSettings:
-    """A scanner whose only variable is its coil."""
+    """Settings of a scanner with a given bias field and noise."""
     return ScannerSettings(3.0, 8, 6, bias, noise, 0, (VOXEL_MM, VOXEL_MM))
 
 
 def measure(head: Head, seed: int, bias: float, folder: Path) -> dict[str, float]:
-    """Errors and seconds of both sides on one head."""
+    """Errors and times in seconds of both sides for one head."""
     only_brain = Head(head.brain.astype(np.float32), head.brain, head.areas, head.grid)
-    seen = simulate_scan(head, {}, 0.03, seed, seed, scanner(bias, 0.03))
+    scan = simulate_scan(head, {}, 0.03, seed, seed, scanner(bias, 0.03))
     plain = simulate_scan(head, {}, 0.03, seed, seed, scanner(0, 0)).volume.astype(float)
     biased = simulate_scan(head, {}, 0.03, seed, seed, scanner(bias, 0)).volume.astype(float)
     mask = simulate_scan(only_brain, {}, 0.03, seed, seed, scanner(0, 0)).volume > 300
     tissue = mask & (plain > 300) & (biased < 4095)
     true = np.log(biased[tissue] / plain[tissue])
 
-    write_array(folder / "head.nii", seen.volume, seen.grid)
-    write_array(folder / "mask.nii", mask, seen.grid, np.uint8)
+    write_array(folder / "head.nii", scan.volume, scan.grid)
+    write_array(folder / "mask.nii", mask, scan.grid, np.uint8)
     begun = time.perf_counter()
     ours = correct_bias(folder / "head.nii", folder / "mask.nii")
     between = time.perf_counter()
     theirs = ants.n4_bias_field_correction(
-        as_ants(seen.volume, seen.grid), mask=as_ants(mask, seen.grid), return_bias_field=True
+        as_ants(scan.volume, scan.grid), mask=as_ants(mask, scan.grid), return_bias_field=True
     ).numpy()
     ended = time.perf_counter()
 
     def error(field: np.ndarray) -> float:
-        found = np.log(field)
-        return float(np.std(found - found.mean() - (true - true.mean())))
+        log_field = np.log(field)
+        return float(np.std(log_field - log_field.mean() - (true - true.mean())))
 
     return {
         "true": float(true.std()),
-        "ours": error(seen.volume[tissue] / ours[tissue]),
+        "ours": error(scan.volume[tissue] / ours[tissue]),
         "default": error(theirs[tissue]),
         "seconds_ours": between - begun,
         "seconds_default": ended - between,

@@ -1,13 +1,13 @@
-"""What every rule costs at 1 mm: CPU seconds, peak memory, disk, read from a finished run.
+"""Cost of each rule at 1 mm, from a finished run: CPU seconds, peak memory and disk space.
 
     snakemake --cores 2 --configfile benchmarks/costs.yaml --directory FOLDER
     python benchmarks/costs.py FOLDER [--write]
 
-Prints a table for the docs (memory asked for against the measured peak) and one JSON line last.
+Prints a table for the docs (requested memory and measured peak) and one JSON line last.
 ``--write`` puts the costs into ``scripts/voxplain_workflow/running/costs.json``, which
 `snakemake estimate` reads. CPU seconds are medians of Snakemake's benchmark files. The peak is the
-largest that the jobs themselves report in their logs: Snakemake looks every half minute in the end
-and misses some.
+largest value that the jobs report in their logs, since Snakemake samples only every half minute and
+misses some peaks.
 """
 
 from __future__ import annotations
@@ -38,30 +38,30 @@ from voxplain_workflow.running.estimate import COSTS, INTERMEDIATE
 
 CONFIG = ROOT / "benchmarks/costs.yaml"
 PEAK = re.compile(r"peak memory (\d+) MB, of its largest child process (\d+) MB")
-# CPU seconds of Snakemake's start, once more for every job (in a group, twice).
+# CPU seconds of the start of Snakemake, which is repeated for each job (twice in a group).
 START_S = 1.5
-# CPU time of the other registrations as a multiple of syn_quick's, of one brain. That of syn is
-# assumed: one was stopped, unfinished, at eight times.
+# CPU time of other registrations of one brain, as a multiple of syn_quick. The value of syn is an
+# assumption: a registration was stopped, unfinished, at eight times.
 TRANSFORMS = {"syn_quick": 1.0, "syn_fast": 0.3, "syn": 15.0, "affine": 0.29}
-# Rules that only users' own heads need: as strip_skull, and a registration at 2 mm.
+# Rules that only heads of users need, with the costs of strip_skull and of a registration at 2 mm.
 OWN_HEADS = {"strip_head": ("strip_skull", 1), "register_head": ("register_to_template", 8)}
 
 
 def plan(folder: Path) -> tuple[dict[str, int], dict[str, list[Path]]]:
-    """The memory that every rule asks for, and the files that it left."""
+    """Requested memory of each rule, and its output files."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
     command += ["--cores", "2", "--configfile", str(CONFIG), "--directory", str(folder)]
-    said = subprocess.run(
+    output = subprocess.run(
         [*command, "-n", "--forceall"], capture_output=True, text=True, check=True
     ).stdout
     memory: dict[str, int] = {}
     files: dict[str, list[Path]] = {}
-    for job in re.split(r"\n(?=rule |localrule )", said):
+    for job in re.split(r"\n(?=rule |localrule )", output):
         name = re.match(r"(?:local)?rule (\w+):", job)
-        asked = re.search(r"mem_mb=(\d+)", job)
+        requested = re.search(r"mem_mb=(\d+)", job)
         outputs = re.search(r"^    output: (.*)$", job, re.M)
-        if name and asked and outputs:
-            memory[name[1]] = max(memory.get(name[1], 0), int(asked[1]))
+        if name and requested and outputs:
+            memory[name[1]] = max(memory.get(name[1], 0), int(requested[1]))
             files.setdefault(name[1], []).extend(folder / path for path in outputs[1].split(", "))
     return memory, files
 
@@ -74,9 +74,9 @@ def size_of(path: Path) -> int:
 
 
 def units_of(rule: str, folder: Path, jobs: int) -> float:
-    """What a rule's CPU time is counted by, summed over its jobs; see `count_work`."""
-    given = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
-    settings = complete_settings(given, read_schema(ROOT / "schemas/config.schema.yaml"))
+    """Units of work of a rule, summed over its jobs; see `count_work`."""
+    config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+    settings = complete_settings(config, read_schema(ROOT / "schemas/config.schema.yaml"))
     cohort = next(iter(settings["cohorts"]))
     members = sorted((folder / f"results/{cohort}").glob("*/splits/*_members.tsv"))
     sides = []
@@ -103,7 +103,7 @@ def units_of(rule: str, folder: Path, jobs: int) -> float:
 
 
 def measure(folder: Path) -> dict[str, Any]:
-    """The costs of every rule that ran."""
+    """Costs of each rule that ran."""
     memory, files = plan(folder)
     rules: dict[str, Any] = {}
     for rule, outputs in sorted(files.items()):
@@ -120,20 +120,20 @@ def measure(folder: Path) -> dict[str, Any]:
         units = units_of(rule, folder, len(rows))
         alike = units == len(rows)
         seconds = [float(row["cpu_time"]) for row in rows]
-        own = statistics.median(seconds) if alike else sum(seconds) / units
+        cpu_seconds = statistics.median(seconds) if alike else sum(seconds) / units
         left = len(rows)
         if rule == "explain_scans":
             left = len(list(folder.glob("results/*/*/*/fixed/seed-*/*/scans/*/*.nii.gz")))
         sizes = {path: size_of(path) for path in outputs}
         passing = sum(size for path, size in sizes.items() if INTERMEDIATE.search(path.name))
         rules[rule] = {
-            "cpu_s": round(own, 3),
+            "cpu_s": round(cpu_seconds, 3),
             "peak_mb": max(peaks),
             "asked_mb": memory[rule],
             "kept_mb": round((sum(sizes.values()) - passing) / left / 1e6, 3),
             "passing_mb": round(passing / left / 1e6, 3),
         }
-    for rule in ("change_areas", "randomise_layers"):  # counted by passes as well
+    for rule in ("change_areas", "randomise_layers"):  # also counted in passes
         rules[rule]["cpu_s"] = rules["explain_scans"]["cpu_s"]
     for rule, (like, faster) in OWN_HEADS.items():
         disk = {"kept_mb": rules["build_head"]["kept_mb"] / len(OWN_HEADS), "passing_mb": 0.0}
@@ -156,8 +156,8 @@ def main() -> None:
         if rule not in OWN_HEADS:
             print(f"| {rule} | " + " | ".join(f"{value:,}" for value in cost.values()) + " |")
     if options.write:
-        told = {"resolution_mm": 1, "start_s": START_S, "transforms": TRANSFORMS, "rules": rules}
-        COSTS.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        costs = {"resolution_mm": 1, "start_s": START_S, "transforms": TRANSFORMS, "rules": rules}
+        COSTS.write_text(json.dumps(costs, indent=2) + "\n", encoding="utf-8")
     share = {rule: round(cost["peak_mb"] / cost["asked_mb"], 2) for rule, cost in rules.items()}
     machine = {"machine": platform.machine(), "cores": os.cpu_count()}
     print(json.dumps({"name": "costs", "ratios": {"peak_to_asked": share}, **machine}))

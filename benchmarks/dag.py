@@ -1,10 +1,10 @@
-"""What it costs to plan a run: parse time, DAG time and memory, for trees like the archive's.
+"""Cost of planning a run: parse time, DAG time and memory, for file trees like the archive's.
 
-Makes trees of some 1,000 and 10,000 scans (folders, table, empty files), plans all of it by a dry
-run with the settings of Rieke et al. 2018, and compares with a bare Snakefile that plans jobs of
-the same shape and says nothing of the science. Both are planned again with every output in place,
-as after a completed run (with its provenance up to 1,000 scans). Times are medians over
-repetitions, beyond the time in which Snakemake plans a single job. Prints one JSON line last.
+Makes trees of about 1,000 and 10,000 scans (folders, table, empty files), plans a full run by a dry
+run with the settings of Rieke et al. 2018, and compares it with a bare Snakefile with jobs of the
+same shape and no other content. Both are planned again with all outputs in place, as after a
+completed run (with provenance up to 1,000 scans). Times are medians over repetitions, minus the
+time in which Snakemake plans a single job. Prints one JSON line last.
 
     python benchmarks/dag.py [--scans 1000 10000] [--repeat 3] [--folder FOLDER]
 """
@@ -28,12 +28,12 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-# To note down the provenance of 10,000 scans' files takes Snakemake an hour.
+# Snakemake takes an hour to record the provenance of the files of 10,000 scans.
 PROVENANCE_UP_TO = 1000
 SCANS_PER_PATIENT = 2.8  # 969 of 344 in the paper
 
-# Four rules a scan, six splits, twelve methods: what any such workflow needs, with the file names
-# of ours and nothing else in its rules.
+# Four rules for each scan, six splits, twelve methods: what any such workflow needs, with the file
+# names of voxplain and nothing else in its rules.
 BARE = """
 SCANS = [line.strip() for line in open("scans.txt")]
 SPLITS, METHODS = range(6), range(12)
@@ -90,17 +90,17 @@ class Planned:
         Wall time.
     peak_mb
         Peak resident memory.
-    said
-        Its output.
+    output
+        Standard output and standard error.
     """
 
     seconds: float
     peak_mb: float
-    said: str
+    output: str
 
 
 def call(folder: Path, snakefile: Path, *arguments: str) -> Planned:
-    """Call Snakemake in a folder and measure it."""
+    """Measurements and output of a call of Snakemake in a folder."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile)]
     command += ["--directory", str(folder), "--cores", "1", *arguments]
     begun = time.perf_counter()
@@ -109,20 +109,20 @@ def call(folder: Path, snakefile: Path, *arguments: str) -> Planned:
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - begun
         stream.seek(0)
-        said = stream.read()
+        output = stream.read()
     if os.waitstatus_to_exitcode(status) != 0:
-        raise SystemExit(f"{' '.join(command)} failed:\n{said[-3000:]}")
-    return Planned(seconds, usage.ru_maxrss * 1024 / 1e6, said)
+        raise SystemExit(f"{' '.join(command)} failed:\n{output[-3000:]}")
+    return Planned(seconds, usage.ru_maxrss * 1024 / 1e6, output)
 
 
 def median(folder: Path, snakefile: Path, *arguments: str, repeat: int) -> Planned:
-    """The repetition in the middle."""
+    """The repetition with the median time."""
     runs = [call(folder, snakefile, *arguments) for _ in range(repeat)]
     return sorted(runs, key=lambda run: run.seconds)[(repeat - 1) // 2]
 
 
 def scans_of_patients(scans: int) -> Iterator[tuple[int, int]]:
-    """Patient and visit of every scan."""
+    """Patient and visit of each scan."""
     patient, visit, due = 0, 0, SCANS_PER_PATIENT
     for number in range(scans):
         if number >= due:
@@ -132,7 +132,7 @@ def scans_of_patients(scans: int) -> Iterator[tuple[int, int]]:
 
 
 def make_archive(folder: Path, scans: int) -> None:
-    """A download of the archive: its table, its folders, an empty file in each."""
+    """Make a download of the archive: a table, and folders with an empty file in each."""
     rows = []
     for number, (patient, visit) in enumerate(scans_of_patients(scans)):
         subject, image = f"{patient % 150 + 1:03d}_S_{patient:04d}", f"I{100000 + number}"
@@ -163,7 +163,7 @@ def make_archive(folder: Path, scans: int) -> None:
 
 
 def make_bare(folder: Path, scans: int) -> None:
-    """The bare workflow on as many scans."""
+    """Make the bare workflow for the same number of scans."""
     names = [f"{number:06d}" for number in range(scans)]
     for name in names:
         (folder / "ADNI" / name).mkdir(parents=True)
@@ -172,14 +172,14 @@ def make_bare(folder: Path, scans: int) -> None:
 
 
 def complete(folder: Path, snakefile: Path, provenance: bool, *arguments: str) -> None:
-    """Put an empty file where every job's output would be.
+    """Create an empty file for each output of the jobs.
 
-    With provenance, Snakemake notes down settings and inputs of the jobs as after a real run (their
-    own part of the work: some 0.3 s a scan).
+    With provenance, Snakemake records settings and inputs of the jobs as after a real run, which
+    takes about 0.3 s per scan.
     """
-    told = call(folder, snakefile, *arguments, "--summary").said
+    summary = call(folder, snakefile, *arguments, "--summary").output
     directories = re.compile(r"/chunk-\d+$")
-    for line in told[told.index("output_file\t") :].splitlines()[1:]:
+    for line in summary[summary.index("output_file\t") :].splitlines()[1:]:
         path = folder / line.split("\t")[0]
         place = path if directories.search(str(path)) else path.parent
         place.mkdir(parents=True, exist_ok=True)
@@ -190,7 +190,7 @@ def complete(folder: Path, snakefile: Path, provenance: bool, *arguments: str) -
 
 
 def measure(folder: Path, scans: int, repeat: int) -> dict[str, float | int | bool]:
-    """Both sides at one size, fresh and completed."""
+    """Measurements of both sides for one number of scans, before and after a completed run."""
     sides = {"ours": (ROOT / "Snakefile", []), "bare": (folder / "bare/Snakefile", [])}
     for name, make in (("ours", make_archive), ("bare", make_bare)):
         (folder / name).mkdir(parents=True)
@@ -200,18 +200,18 @@ def measure(folder: Path, scans: int, repeat: int) -> dict[str, float | int | bo
     single = folder / "single/Snakefile"
     single.write_text(SINGLE, encoding="utf-8")
     start = median(folder / "single", single, "-n", repeat=repeat).seconds
-    found: dict[str, float | int | bool] = {"start_s": round(start, 2)}
-    found["completed_with_provenance"] = scans <= PROVENANCE_UP_TO
+    figures: dict[str, float | int | bool] = {"start_s": round(start, 2)}
+    figures["completed_with_provenance"] = scans <= PROVENANCE_UP_TO
     for name, (snakefile, arguments) in sides.items():
         place = folder / name
         parse = median(place, snakefile, "--list-target-rules", *arguments, repeat=repeat)
         fresh = median(place, snakefile, "-n", "--quiet", "rules", *arguments, repeat=repeat)
-        jobs = re.findall(r"^total\s+(\d+)", fresh.said, re.M)
+        jobs = re.findall(r"^total\s+(\d+)", fresh.output, re.M)
         complete(place, snakefile, scans <= PROVENANCE_UP_TO, *arguments)
         done = median(place, snakefile, "-n", *arguments, repeat=repeat)
-        if "Nothing to be done" not in done.said:
-            raise SystemExit(f"{name}: the completed run has jobs left:\n{done.said[-2000:]}")
-        found |= {
+        if "Nothing to be done" not in done.output:
+            raise SystemExit(f"{name}: the completed run has jobs left:\n{done.output[-2000:]}")
+        figures |= {
             f"{name}_jobs": int(jobs[-1]),
             f"{name}_parse_s": round(max(parse.seconds - start, 0), 2),
             f"{name}_fresh_s": round(fresh.seconds - start, 2),
@@ -219,8 +219,8 @@ def measure(folder: Path, scans: int, repeat: int) -> dict[str, float | int | bo
             f"{name}_completed_s": round(done.seconds - start, 2),
             f"{name}_completed_mb": round(done.peak_mb),
         }
-        print(json.dumps({"scans": scans, "side": name, **found}), file=sys.stderr, flush=True)
-    return found
+        print(json.dumps({"scans": scans, "side": name, **figures}), file=sys.stderr, flush=True)
+    return figures
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -233,15 +233,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sizes, ratios = {}, {}
     with tempfile.TemporaryDirectory() as scratch:
         for scans in options.scans:
-            found = measure((options.folder or Path(scratch)) / str(scans), scans, options.repeat)
-            sizes[str(scans)] = found
+            figures = measure((options.folder or Path(scratch)) / str(scans), scans, options.repeat)
+            sizes[str(scans)] = figures
             for what in ("fresh_s", "fresh_mb", "completed_s", "completed_mb"):
-                ours, bare = found[f"ours_{what}"], found[f"bare_{what}"]
+                ours, bare = figures[f"ours_{what}"], figures[f"bare_{what}"]
                 ratios[f"bare_to_ours_{what.replace('_s', '_time')}_{scans}"] = round(
                     bare / ours, 3
                 )
-    told = {"snakemake": version("snakemake"), "cores": os.cpu_count(), "repeat": options.repeat}
-    print(json.dumps({"name": "dag", "ratios": ratios, "sizes": sizes, **told}))
+    setup = {"snakemake": version("snakemake"), "cores": os.cpu_count(), "repeat": options.repeat}
+    print(json.dumps({"name": "dag", "ratios": ratios, "sizes": sizes, **setup}))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""What each method costs: time in forward passes and peak memory, per model, for one scan.
+"""Cost of each method for one scan: time in forward passes and peak memory, for each model.
 
     python benchmarks/methods.py                       # 2 mm, every model and method
     python benchmarks/methods.py --resolution 1 --models voxresnet --methods sensitivity grad_cam
     python benchmarks/methods.py --device cuda
 
-Each method runs in a process of its own: forward passes of the network, then the method. The ratio
-of the method's time to the median forward pass is what docs/methods.md prints: of CPU time, all
-threads added up, which other work on the machine hardly changes; with CUDA of time on the clock.
-The network has random weights (as many multiplications as a trained one), the scan is noise in the
-template's brain. Prints a table and, as the last line, JSON with ``name``, ``ratios`` (passes by
-``model.method``) and the sizes.
+Each method runs in a separate process: forward passes of the network, then the method. The ratio of
+the method's time to the median forward pass is shown in docs/methods.md. It uses CPU time summed
+over threads, which hardly depends on other work on the machine; with CUDA it uses wall time. The
+network has random weights (with as many multiplications as a trained network), and the scan is
+noise in the template's brain. Prints a table and, as the last line, JSON with ``name``, ``ratios``
+(passes by ``model.method``) and the sizes.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from voxplain.atlas import read_aal
 from voxplain.models import MODELS, build_model
 from voxplain.relevance import METHODS, explain
 
-# Timed, after a first one that is not.
+# Timed forward passes, after a first one for warming up.
 FORWARDS = 3
-# A call that takes less is repeated.
+# A shorter call is repeated.
 SHORT_S = 60
 
 
 def options_of(method: str, mask: np.ndarray, labels: np.ndarray, resolution: int) -> dict:
-    """What the workflow asks a method for by default."""
-    # The defaults of the configuration, in voxels of the grid where they are in mm.
+    """Default options of a method in the workflow."""
+    # Defaults of the configuration; lengths in mm become voxels.
     options = {"mask": mask} if "mask" in METHODS[method].options else {}
     if method == "occlusion":
         options |= {"size": round(40 / resolution), "stride": round(12 / resolution)}
@@ -74,7 +74,7 @@ def measure(method: str, name: str, resolution: int, device: str) -> dict[str, f
     del batch
     options = options_of(method, mask, labels, resolution)
     calls = []
-    # The first call imports and compiles; where that counts there is time for a second.
+    # The first call also imports and compiles. If it is short, a second call is timed.
     while not calls or (len(calls) == 1 and calls[0] < SHORT_S):
         began = now()
         explain(method, model, scan, 0, **options)
@@ -89,7 +89,7 @@ def measure(method: str, name: str, resolution: int, device: str) -> dict[str, f
 
 
 def main() -> None:
-    """Measure the models and methods that are asked for."""
+    """Measure the requested models and methods."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--resolution", type=int, default=2, choices=[1, 2, 3, 4])
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
@@ -97,31 +97,31 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--one", action="store_true", help="one model and method, here")
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    if asked.one:
-        told = measure(asked.methods[0], asked.models[0], asked.resolution, asked.device)
-        print(json.dumps(told))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.one:
+        costs = measure(options.methods[0], options.models[0], options.resolution, options.device)
+        print(json.dumps(costs))
         return
-    # The summary only combines the others' maps.
-    methods = asked.methods or [method for method in METHODS if method != "summary"]
+    # The summary only combines maps of other methods.
+    methods = options.methods or [method for method in METHODS if method != "summary"]
     ratios, peaks = {}, {}
     print(f"{'model':<24}{'method':<24}{'forward s':>10}{'seconds':>10}{'passes':>10}{'MB':>8}")
-    for name in asked.models:
+    for name in options.models:
         for method in methods:
             if METHODS[method].models and name not in METHODS[method].models:
                 continue
             command = [sys.executable, __file__, "--one", "--models", name, "--methods", method]
-            command += ["--resolution", str(asked.resolution), "--device", asked.device]
-            command += ["--threads", str(asked.threads)]
+            command += ["--resolution", str(options.resolution), "--device", options.device]
+            command += ["--threads", str(options.threads)]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-            told = json.loads(done.stdout.splitlines()[-1])
-            passes = told["seconds"] / told["forward_s"]
+            costs = json.loads(done.stdout.splitlines()[-1])
+            passes = costs["seconds"] / costs["forward_s"]
             ratios[f"{name}.{method}"] = round(passes, 2)
-            peaks[f"{name}.{method}"] = round(told["peak_mb"])
+            peaks[f"{name}.{method}"] = round(costs["peak_mb"])
             print(
-                f"{name:<24}{method:<24}{told['forward_s']:>10.3f}{told['seconds']:>10.2f}"
-                f"{passes:>10.1f}{told['peak_mb']:>8.0f}",
+                f"{name:<24}{method:<24}{costs['forward_s']:>10.3f}{costs['seconds']:>10.2f}"
+                f"{passes:>10.1f}{costs['peak_mb']:>8.0f}",
                 flush=True,
             )
     print(
@@ -130,9 +130,9 @@ def main() -> None:
                 "name": "methods",
                 "ratios": ratios,
                 "peak_mb": peaks,
-                "resolution_mm": asked.resolution,
-                "device": asked.device,
-                "threads": asked.threads,
+                "resolution_mm": options.resolution,
+                "device": options.device,
+                "threads": options.threads,
                 "torch": torch.__version__,
             }
         )

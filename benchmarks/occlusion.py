@@ -1,12 +1,13 @@
-"""What recomputing only what an occlusion changes gives over full forward passes.
+"""Speed of recomputing only what an occlusion changes, compared with full forward passes.
 
     python benchmarks/occlusion.py [--cases rieke_40 ...] [--device cpu] [--full-map]
 
-Both sides in one process, on the same network and scan: captum's FeatureAblation (which its
-Occlusion is made of) and MONAI's OcclusionSensitivity, each timed on a sample of places for several
-batch sizes, and voxplain's engine for several memory budgets, on as many places as a second or more
-takes. Medians of the repeats; the best of each side's sweep counts. A ratio is the faster library's
-time for a place over ours. Setting up is not in it (ours: two forward passes a scan, stated).
+Both sides run in one process, on the same network and scan: captum's FeatureAblation (the base of
+its Occlusion) and MONAI's OcclusionSensitivity, each timed on a sample of places for several batch
+sizes, and voxplain's engine for several memory budgets, on enough places for a second or more.
+Times are medians of the repeats; the best setting of each side counts. A ratio is the time per
+place of the faster library divided by ours. It excludes the setup (ours: two forward passes a scan,
+which are reported).
 
 Prints tables for the docs, and one JSON line last.
 """
@@ -53,14 +54,14 @@ MEMORY_MB = (16, 64, 128, 256)
 
 @dataclass
 class Case:
-    """A network, a scan, and where it is occluded.
+    """A network, a scan, and the regions to occlude.
 
     Attributes
     ----------
     cube
         Edge in voxels; None for areas.
     stride
-        Of the cubes' places.
+        Distance between cubes in voxels.
     """
 
     model: nn.Module
@@ -71,7 +72,7 @@ class Case:
 
 
 class Counting(nn.Module):
-    """A network that counts the scans it is given."""
+    """A network that counts its input scans."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -99,7 +100,7 @@ def voxcnn() -> nn.Module:
 
 
 class Residual(nn.Module):
-    """BN, ReLU, convolution, twice, and what came in."""
+    """Two times batch norm, ReLU and convolution, plus the input."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -149,7 +150,7 @@ def voxresnet() -> nn.Module:
 
 
 def with_statistics(model: nn.Module) -> nn.Module:
-    """Batch norms as a trained network has them: no two channels alike."""
+    """The network with random statistics in its batch norms, as after training."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm3d | nn.BatchNorm1d):
             nn.init.normal_(module.running_mean, std=0.1)
@@ -170,7 +171,7 @@ def brain(resolution: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fitted(edge: int) -> tuple[np.ndarray, np.ndarray]:
-    """The same on a cube of voxels that just holds the brain."""
+    """A normalised scan and the mask of the brain, on a cube of voxels that just fits the brain."""
     _, mask, grid = make_template("packaged", 1)
     filled = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
     low, high = (np.array([f[end] for f in filled]) for end in (0, -1))
@@ -190,7 +191,7 @@ def as_batch(scan: np.ndarray, device: torch.device) -> Tensor:
 
 
 def every_voxel(mask: np.ndarray, period: int, count: int) -> Regions:
-    """Cubes of 7 at brain voxels: a stretch, in the order that the engine takes all of them in."""
+    """Cubes of 7 voxels at brain voxels: a consecutive part of the order used by the engine."""
     centres = np.argwhere(mask)
     cubes = Regions.cubes(centres, 7, mask.shape)
     order = np.lexsort((cubes.start % period).T[::-1])
@@ -227,19 +228,19 @@ CASES = ("rieke_40", "rieke_7", "rieke_7_2mm", "rieke_areas", "voxcnn_7", "voxre
 
 
 def timed(work: Callable[[], int], repeats: int, device: torch.device) -> float:
-    """Median seconds for each of the places that the work says it did."""
-    found = []
+    """Median seconds per place; ``work`` returns the number of places that it did."""
+    seconds = []
     for _ in range(repeats):
         begun = time.perf_counter()
         count = work()
         if device.type == "cuda":
             torch.cuda.synchronize()
-        found.append((time.perf_counter() - begun) / count)
-    return statistics.median(found)
+        seconds.append((time.perf_counter() - begun) / count)
+    return statistics.median(seconds)
 
 
 def peak_mb(work: Callable[[], int], device: torch.device) -> float:
-    """How far memory rises above what is taken before."""
+    """Peak memory in MB during the work, minus the memory in use before it."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -258,7 +259,7 @@ def _status(key: str) -> int:
 
 
 def by_captum(case: Case, batch_size: int) -> Callable[[], int]:
-    """FeatureAblation of a sample of the places."""
+    """Function that runs FeatureAblation on a sample of the places."""
     chosen = np.linspace(0, len(case.regions) - 1, SAMPLE).astype(int)
     features = np.zeros(case.scan.shape[2:], np.int64)
     for number, region in enumerate(chosen, start=1):
@@ -278,7 +279,7 @@ def by_captum(case: Case, batch_size: int) -> Callable[[], int]:
 
 
 def by_monai(case: Case, batch_size: int) -> Callable[[], int]:
-    """OcclusionSensitivity around one place."""
+    """Function that runs OcclusionSensitivity around one place."""
     shape, stride = case.scan.shape[2:], case.stride
     steps = (stride, stride, 0)  # two places along x and along y
     box = [edge for n, step in zip(shape, steps, strict=True) for edge in (n // 2, n // 2 + step)]
@@ -302,19 +303,19 @@ def by_monai(case: Case, batch_size: int) -> Callable[[], int]:
 def differences(case: Case, network: IncrementalNetwork) -> float:
     """Largest difference of a probability from full forward passes, on the sample."""
     chosen = np.linspace(0, len(case.regions) - 1, SAMPLE).astype(int)
-    found = torch.softmax(network.logits_of(case.regions[chosen], 128).double(), dim=1)
+    probabilities = torch.softmax(network.logits_of(case.regions[chosen], 128).double(), dim=1)
     worst = 0.0
     for row, number in enumerate(chosen):
         occluded = case.scan.clone()
         part = occluded[(0, 0, *case.regions[[number]].boxes()[0])]
         part[torch.from_numpy(case.regions.inside(number)).to(part.device)] = 0
         full = torch.softmax(case.model(occluded).double(), dim=1)[0]
-        worst = max(worst, float((full - found[row]).abs().max()))
+        worst = max(worst, float((full - probabilities[row]).abs().max()))
     return worst
 
 
 def throughput(device: torch.device) -> float:
-    """Multiply-adds a second of a large convolution: what the machine can do."""
+    """Multiply-adds a second of a large convolution, as the speed of the machine."""
     maps = torch.randn(2, 64, 40, 40, 40, device=device)
     conv = nn.Conv3d(64, 64, 3, padding=1).to(device)
 
@@ -327,7 +328,7 @@ def throughput(device: torch.device) -> float:
 
 
 def measure(name: str, device: torch.device, repeats: int) -> dict[str, float]:
-    """Both sides of a case."""
+    """Measurements of both sides for a case."""
     case = make_case(name, device)
     sweep: dict[str, float] = {}
     libraries = {"captum": by_captum} | ({"monai": by_monai} if case.cube else {})
@@ -339,9 +340,9 @@ def measure(name: str, device: torch.device, repeats: int) -> dict[str, float]:
     theirs_mb = peak_mb(libraries[library](case, int(size)), device)
 
     regions = case.regions
-    if (regions.stop - regions.start).max() >= 12:  # as the method does before it asks the engine
+    if (regions.stop - regions.start).max() >= 12:  # as the method does before it calls the engine
         regions, _ = regions.trimmed((case.scan[0, 0] != 0).cpu().numpy()).unique()
-    ours, told = sweep_engine(case, regions, repeats, device)
+    ours, engine = sweep_engine(case, regions, repeats, device)
     quickest = next(mb for mb in MEMORY_MB if ours[mb] <= 1.05 * min(ours.values()))
 
     def whole() -> int:
@@ -362,17 +363,17 @@ def measure(name: str, device: torch.device, repeats: int) -> dict[str, float]:
         "ours_mb": quickest,
         "places": len(case.regions),
         "peak_mb": {"theirs": round(theirs_mb), "ours": round(ours_mb)},
-        "used": told["multiply_adds"]["needed"] / ours[quickest],
-        **told,
+        "used": engine["multiply_adds"]["needed"] / ours[quickest],
+        **engine,
     }
 
 
 def sweep_engine(
     case: Case, regions: Regions, repeats: int, device: torch.device
 ) -> tuple[dict[int, float], dict[str, Any]]:
-    """Seconds for a place by memory budget, and what else there is to tell of the engine.
+    """Seconds per place by memory budget, and other measurements of the engine.
 
-    ``regions`` are those of the case that differ, cut to where the scan is not 0.
+    ``regions`` are the distinct regions of the case, trimmed to where the scan is not 0.
     """
     begun = time.perf_counter()
     network = IncrementalNetwork(case.model, case.scan)
@@ -382,10 +383,10 @@ def sweep_engine(
         network.logits_of(regions, memory)
         return len(case.regions)
 
-    found = {mb: timed(functools.partial(within, mb), repeats, device) for mb in MEMORY_MB}
+    seconds = {mb: timed(functools.partial(within, mb), repeats, device) for mb in MEMORY_MB}
     needed = float(network.multiply_adds(regions).sum() / len(case.regions))
     in_full = network.multiply_adds_in_full()
-    return found, {
+    return seconds, {
         "start_s": start_s,
         "largest_difference": differences(case, network),
         "multiply_adds": {"in_full": in_full, "needed": needed, "ratio": in_full / needed},
@@ -393,7 +394,7 @@ def sweep_engine(
 
 
 def full_map(device: torch.device, resolution: int) -> float:
-    """Seconds for a map of every brain voxel of one scan, all included."""
+    """Total seconds for a map of all brain voxels of one scan."""
     from voxplain.relevance import explain
 
     scan, mask = brain(resolution)
@@ -414,15 +415,16 @@ def main() -> None:
     parser.add_argument("--full-map", type=int, nargs="*", default=[], metavar="MM")
     options = parser.parse_args()
     device = torch.device(options.device)
-    found = {name: measure(name, device, options.repeats) for name in options.cases}
+    results = {name: measure(name, device, options.repeats) for name in options.cases}
     peak = throughput(device)
     print("\n| case | theirs, ms | ours, ms | ratio | of multiply-adds | of this machine's speed |")
     print("|---|---|---|---|---|---|")
-    for name, told in found.items():
-        share = told["used"] / peak
+    for name, result in results.items():
+        share = result["used"] / peak
         print(
-            f"| {name} | {told['theirs_ms']:,.0f} ({told['theirs']}) | {told['ours_ms']:.3f} | "
-            f"{told['ratio']:,.0f} | {told['multiply_adds']['ratio']:,.0f} | {share:.0%} |"
+            f"| {name} | {result['theirs_ms']:,.0f} ({result['theirs']}) | "
+            f"{result['ours_ms']:.3f} | "
+            f"{result['ratio']:,.0f} | {result['multiply_adds']['ratio']:,.0f} | {share:.0%} |"
         )
     maps = {f"{mm} mm": round(full_map(device, mm), 1) for mm in options.full_map}
     machine = {"cores": os.cpu_count(), "threads": torch.get_num_threads()}
@@ -431,8 +433,8 @@ def main() -> None:
         json.dumps(
             {
                 "name": "occlusion",
-                "ratios": {name: round(told["ratio"], 1) for name, told in found.items()},
-                "cases": found,
+                "ratios": {name: round(result["ratio"], 1) for name, result in results.items()},
+                "cases": results,
                 "full_map_s": maps,
                 "multiply_adds_per_s": peak,
                 "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",

@@ -1,27 +1,27 @@
-"""What our rules add to the libraries they call; threads; how well each registration does.
+"""Overhead of our rules over the libraries they call; threads; quality of each registration.
 
     python benchmarks/preprocess.py overhead [--resolution 2] [--repeat 3] [--head HEAD]
     python benchmarks/preprocess.py threads [--resolution 2] [--repeat 3] [--head HEAD]
     python benchmarks/preprocess.py transforms [--resolution 2] [--head HEAD ...]
                                                [--transform syn_quick syn_fast] [--seed 42]
 
-``overhead``: the scripts of strip_skull and register_to_template, whole, as a rule runs them (from
-files to files, with all checks), against the bare library call on the same input, which is in
-memory already and stays there. Both sides run in one process and in turn, so neither pays for
-imports; what a job of Snakemake pays for these and for its own start is measured beside.
-``threads``: the two scripts with one and two threads, each run in a process of its own.
-``transforms``: how well a registration lays a brain onto the template, and in how many CPU seconds.
+``overhead``: the complete scripts of strip_skull and register_to_template, as a rule runs them
+(from files to files, with all checks), against the bare library call with input and output in
+memory. Both sides run in one process in alternation, so neither includes imports. The time for
+imports and for the start of a Snakemake job is measured separately.
+``threads``: the two scripts with one and two threads, each run in a separate process.
+``transforms``: quality of the registration of a brain to the template, and its CPU seconds.
 
-HEAD is a T1-weighted head as NIfTI; without one a head is simulated. Skull by BET where FSL is,
-else deepbet. Prints one JSON line last; ratios are ours / bare, one thread / two threads, and the
-first transform / each.
+HEAD is a T1-weighted head as NIfTI; without it a head is simulated. The skull is removed by BET if
+FSL is installed, else by deepbet. Prints one JSON line last; ratios are ours / bare, one thread /
+two threads, and the first transform / each.
 """
 
 from __future__ import annotations
 
 import os
 
-# Torch takes its threads from the first when it is imported, ITK from the second.
+# Torch reads the first for its number of threads when it is imported, ITK the second.
 for variable in ("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"):
     os.environ.setdefault(variable, "1")
 
@@ -53,9 +53,9 @@ from voxplain.volumes import Grid, read_array, read_image, resample, smooth_for,
 SKULL = {
     "bet": {"fractional_intensity": 0.5, "robust_centre": False},
     "deepbet": {"threshold": 0.5, "dilate": 0},
-    "ladder": [],  # its gate is no part of the bare call; benchmarks/skull_removal.py times it
+    "ladder": [],  # not part of the bare call; its gate is timed in benchmarks/skull_removal.py
 }
-# What each script imports, and what only its library call does.
+# Imports of each script, and those of its library call.
 IMPORTS = {
     "strip_skull": "import numpy, voxplain.anatomy.ladder, voxplain.volumes, deepbet.bet, ants",
     "register_to_template": "import numpy, voxplain.anatomy.register, voxplain.volumes, ants",
@@ -71,11 +71,11 @@ rule idle:
     script:
         "idle.py"
 """
-DEEP_MM = 20  # in the brain, where fluid is that of the ventricles
+DEEP_MM = 20  # distance from the surface; fluid below it is in the ventricles
 
 
 class Files(list):
-    """Paths by place and by name, as Snakemake gives them to a script."""
+    """Paths by position and by name, as Snakemake passes them to a script."""
 
     def __init__(self, **named: Path) -> None:
         super().__init__(map(str, named.values()))
@@ -83,14 +83,14 @@ class Files(list):
 
 
 def cost() -> dict[str, float]:
-    """Wall and CPU seconds until now, of this process and the children that ended."""
+    """Wall and CPU seconds until now, of this process and its finished children."""
     spent = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     cpu = sum(used.ru_utime + used.ru_stime for used in spent)
     return {"wall_s": time.perf_counter(), "cpu_s": cpu}
 
 
 def timed(work: Callable[[], Any]) -> tuple[dict[str, float], Any]:
-    """What a piece of work takes, and what it returns."""
+    """Cost of a piece of work, and its return value."""
     before = cost()
     result = work()
     after = cost()
@@ -98,7 +98,7 @@ def timed(work: Callable[[], Any]) -> tuple[dict[str, float], Any]:
 
 
 def median(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The median of every measure, rounded to milliseconds."""
+    """Median of each measure, rounded to milliseconds."""
     return {key: round(statistics.median(run[key] for run in runs), 3) for key in runs[0]}
 
 
@@ -106,16 +106,16 @@ def median(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 class Scan:
-    """One head's files in a folder, and the scripts that make them.
+    """Files of one head in a folder, and the scripts that make them.
 
     Attributes
     ----------
     folder
-        Of all files; the template lies in it for the resolution asked for.
+        Folder of all files, including the template at the resolution.
     resolution
         Voxel size of the template in mm.
     transform, seed
-        Of the registration.
+        Method and seed of the registration.
     """
 
     def __init__(self, folder: Path, resolution: int, transform: str, seed: int) -> None:
@@ -123,11 +123,11 @@ class Scan:
         self.transform, self.seed = transform, seed
 
     def path(self, name: str) -> Path:
-        """A file of the scan."""
+        """Path of a file of the scan."""
         return self.folder / name
 
     def prepare(self, head: Path | None) -> None:
-        """Make all that the two rules read: head, template, mask, corrected brain."""
+        """Make all inputs of the two rules: head, template, mask, corrected brain."""
         if head is None:
             from voxplain.cohort.heads import build_packaged_head
             from voxplain.cohort.simulate import ScannerSettings, simulate_scan
@@ -141,8 +141,8 @@ class Scan:
             kind = stored if stored.kind in "iu" else np.float32
             write_array(self.path("head.nii.gz"), read_array(head, kind)[0], Grid.of(image), kind)
         voxels = self.path("head.nii.gz").read_bytes()
-        told = {"VoxelDataSha256": hashlib.sha256(voxels).hexdigest()}
-        self.path("head.json").write_text(json.dumps(told), encoding="utf-8")
+        sidecar = {"VoxelDataSha256": hashlib.sha256(voxels).hexdigest()}
+        self.path("head.json").write_text(json.dumps(sidecar), encoding="utf-8")
         self._run("choose_skull_tool", Files(), Files(tools=self.path("tools.json")), wanted="auto")
         self._run(
             "make_template",
@@ -168,7 +168,7 @@ class Scan:
         )
 
     def strip(self, threads: int = 1) -> None:
-        """The script of strip_skull."""
+        """Run the script of strip_skull."""
         self._run(
             "strip_skull",
             Files(
@@ -182,7 +182,7 @@ class Scan:
         )
 
     def register(self, threads: int = 1) -> None:
-        """The script of register_to_template."""
+        """Run the script of register_to_template."""
         self._run(
             "register_to_template",
             Files(
@@ -210,7 +210,7 @@ class Scan:
     def _run(
         self, rule: str, inputs: Files, outputs: Files, threads: int = 1, **params: Any
     ) -> None:
-        """Run a rule's script in this process, as Snakemake would in one of its own."""
+        """Run the script of a rule in this process, as Snakemake does in a separate process."""
         log = self.path(f"{rule}.log")
         snakemake = SimpleNamespace(
             input=inputs,
@@ -219,7 +219,7 @@ class Scan:
             threads=threads,
             params=SimpleNamespace(**params),
         )
-        kept = [os.dup(stream) for stream in (1, 2)]  # a job sends both to its log
+        streams = [os.dup(stream) for stream in (1, 2)]  # a job redirects both to its log
         try:
             runpy.run_path(str(ROOT / f"scripts/{rule}.py"), {"snakemake": snakemake})
         except SystemExit:
@@ -227,7 +227,7 @@ class Scan:
         finally:
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()
-            for number, stream in zip(kept, (1, 2), strict=True):
+            for number, stream in zip(streams, (1, 2), strict=True):
                 os.dup2(number, stream)
                 os.close(number)
         if any(not Path(path).stat().st_size for path in outputs):
@@ -238,7 +238,7 @@ class Scan:
 
 
 def bare_strip(scan: Scan, tool: str) -> np.ndarray:
-    """The mask ``[x, y, z]`` by the library's own call."""
+    """Mask ``[x, y, z]`` from the bare library call."""
     head, options = scan.path("head.nii.gz"), SKULL[tool]
     if tool == "bet":
         from fsl.wrappers import bet
@@ -255,9 +255,9 @@ def bare_strip(scan: Scan, tool: str) -> np.ndarray:
 
 
 def bare_registration(scan: Scan) -> Callable[[], np.ndarray]:
-    """The library's calls on images that are ready: one registration, brain and mask carried along.
+    """Function with the bare library calls: a registration, then resampling of brain and mask.
 
-    The images are those that our own rule hands to ANTs, so that both sides do the same work.
+    The images are those that our rule passes to ANTs, so both sides do the same work.
     """
     import ants
 
@@ -265,24 +265,24 @@ def bare_registration(scan: Scan) -> Callable[[], np.ndarray]:
     from voxplain.anatomy.register import TRANSFORMS
 
     template, grid = read_array(scan.path("template.nii.gz"))
-    brain, own = read_array(scan.path("brain.nii.gz"))
+    brain, brain_grid = read_array(scan.path("brain.nii.gz"))
     mask, _ = read_array(scan.path("mask.nii.gz"))
-    working = own.coarsened(max(*grid.voxel_size, *own.voxel_size))
+    working = brain_grid.coarsened(max(*grid.voxel_size, *brain_grid.voxel_size))
     fixed = as_ants(template, grid)
-    moving = as_ants(resample(smooth_for(brain, own, working), own, working), working)
-    carried = [as_ants(smooth_for(array, own, grid), own) for array in (brain, mask)]
+    moving = as_ants(resample(smooth_for(brain, brain_grid, working), brain_grid, working), working)
+    carried = [as_ants(smooth_for(array, brain_grid, grid), brain_grid) for array in (brain, mask)]
 
     def work() -> np.ndarray:
         ants.config.set_ants_deterministic(on=False, seed_value=scan.seed)
         with tempfile.TemporaryDirectory() as scratch:
-            found = ants.registration(
+            result = ants.registration(
                 fixed,
                 moving,
                 type_of_transform=TRANSFORMS[scan.transform],
                 outprefix=f"{scratch}/",
             )
             brain, mask = (
-                ants.apply_transforms(fixed, image, found["fwdtransforms"]) for image in carried
+                ants.apply_transforms(fixed, image, result["fwdtransforms"]) for image in carried
             )
         return np.where(mask.numpy() > 0.5, brain.numpy(), 0)
 
@@ -293,7 +293,7 @@ def bare_registration(scan: Scan) -> Callable[[], np.ndarray]:
 
 
 def measure_overhead(scan: Scan, repeat: int) -> dict[str, Any]:
-    """Both rules against their bare calls, in turn."""
+    """Costs of both rules and of their bare calls, in alternation."""
     tool = json.loads(scan.path("tools.json").read_text("utf-8"))["SkullStrippingTool"]
     sides = {
         "strip_skull": (scan.strip, lambda: bare_strip(scan, tool), "mask.nii.gz"),
@@ -304,11 +304,11 @@ def measure_overhead(scan: Scan, repeat: int) -> dict[str, Any]:
         runs: dict[str, list] = {"ours": [], "bare": []}
         for _ in range(repeat):
             runs["ours"].append(timed(ours)[0])
-            took, expected = timed(bare)
-            runs["bare"].append(took)
-        found, _ = read_array(scan.path(result))
-        figures[rule] = {side: median(taken) for side, taken in runs.items()}
-        largest[rule] = float(np.abs(found - expected).max())
+            spent, expected = timed(bare)
+            runs["bare"].append(spent)
+        result_voxels, _ = read_array(scan.path(result))
+        figures[rule] = {side: median(spent) for side, spent in runs.items()}
+        largest[rule] = float(np.abs(result_voxels - expected).max())
         for key in ("wall_s", "cpu_s"):
             ratio = figures[rule]["ours"][key] / figures[rule]["bare"][key]
             ratios[f"{rule}_{key[:-2]}"] = round(ratio, 3)
@@ -318,7 +318,7 @@ def measure_overhead(scan: Scan, repeat: int) -> dict[str, Any]:
 
 
 def timed_imports(statement: str) -> dict[str, float]:
-    """A fresh interpreter's start with some imports."""
+    """Cost of starting a new interpreter with some imports."""
     place = {**os.environ, "PYTHONPATH": str(ROOT / "scripts")}
     return timed(lambda: subprocess.run([sys.executable, "-c", statement], env=place, check=True))[
         0
@@ -326,7 +326,7 @@ def timed_imports(statement: str) -> dict[str, float]:
 
 
 def measure_job_start(folder: Path) -> dict[str, float]:
-    """What one more job costs where jobs do nothing: Snakemake's start in the job's own process."""
+    """Cost of an additional job that does nothing: the start of Snakemake in its process."""
     (folder / "Snakefile").write_text(IDLE, encoding="utf-8")
     (folder / "idle.py").write_text("open(snakemake.output[0], 'w').close()\n", encoding="utf-8")
     few, many = (
@@ -346,7 +346,7 @@ def measure_job_start(folder: Path) -> dict[str, float]:
 
 
 def measure_threads(scan: Scan, repeat: int) -> dict[str, Any]:
-    """Both scripts with one and with two threads, each run in a process of its own."""
+    """Costs of both scripts with one and two threads, each run in a separate process."""
     ratios, figures, same = {}, {}, {}
     for rule, result in (("strip", "mask"), ("register", "registered")):
         digests: dict[int, set[str]] = {1: set(), 2: set()}
@@ -360,10 +360,10 @@ def measure_threads(scan: Scan, repeat: int) -> dict[str, Any]:
                     "OMP_NUM_THREADS": str(threads),
                     "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": str(threads),
                 }
-                said = subprocess.run(
+                output = subprocess.run(
                     command, env={**os.environ, **number}, check=True, stdout=subprocess.PIPE
                 ).stdout
-                runs[threads].append(json.loads(said))
+                runs[threads].append(json.loads(output))
                 voxels, _ = read_array(scan.path(f"{result}.nii.gz"))
                 digests[threads].add(hashlib.sha256(voxels.tobytes()).hexdigest())
         figures[rule] = {f"threads_{n}": median(taken) for n, taken in runs.items()}
@@ -378,23 +378,23 @@ def measure_threads(scan: Scan, repeat: int) -> dict[str, Any]:
 
 
 def measure_transforms(scan: Scan, transforms: Sequence[str]) -> dict[str, dict[str, float]]:
-    """How each transform lays one brain onto the template."""
-    found = {}
+    """Quality and cost of each transform for one brain."""
+    figures = {}
     for scan.transform in transforms:
-        took, _ = timed(scan.register)
+        taken, _ = timed(scan.register)
         megabytes = scan.path("transform.h5").stat().st_size / 1e6
-        measures = {"cpu_s": took["cpu_s"], "transform_mb": megabytes, **measure_overlay(scan)}
-        found[scan.transform] = {name: round(value, 4) for name, value in measures.items()}
-    return found
+        measures = {"cpu_s": taken["cpu_s"], "transform_mb": megabytes, **measure_overlay(scan)}
+        figures[scan.transform] = {name: round(value, 4) for name, value in measures.items()}
+    return figures
 
 
 def measure_overlay(scan: Scan) -> dict[str, float]:
-    """The registered brain against the template, and how evenly the transform deforms.
+    """Agreement of the registered brain with the template, and smoothness of the transform.
 
-    Dice coefficients of the masks, of the three tissues (each brain's own, by k-means of its
-    intensities), and of the fluid deep in the brain, which is that of the ventricles; Pearson's
-    correlation inside the template; of the Jacobian determinant inside the template its smallest
-    value, the share of voxels that are folded (0 or less), and the SD of its logarithm.
+    Dice coefficients of the masks, of the three tissues (by k-means of the intensities of each
+    brain), and of the fluid deep in the brain, which lies in the ventricles; Pearson's correlation
+    inside the template; and for the Jacobian determinant inside the template its smallest value,
+    the share of folded voxels (0 or less), and the SD of its logarithm.
     """
     from voxplain.anatomy.quality import correlation, dice
 
@@ -419,7 +419,7 @@ def measure_overlay(scan: Scan) -> dict[str, float]:
 
 
 def find_tissues(brain: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """1 fluid, 2 grey, 3 white matter, 0 outside the mask: k-means of the intensities (Lloyd)."""
+    """Labels by k-means of intensities (Lloyd): 1 fluid, 2 grey, 3 white matter, 0 outside."""
     values = brain[mask]
     counts, edges = np.histogram(values, 512, range=np.percentile(values, [0.5, 99.5]))
     levels = (edges[1:] + edges[:-1]) / 2
@@ -439,15 +439,15 @@ def find_jacobian(scan: Scan, template: np.ndarray, grid: Grid) -> np.ndarray:
 
     from voxplain.anatomy.itk import as_ants
 
-    brain, own = read_array(scan.path("brain.nii.gz"))
+    brain, brain_grid = read_array(scan.path("brain.nii.gz"))
     with tempfile.TemporaryDirectory() as scratch:
         field = ants.apply_transforms(
             as_ants(template, grid),
-            as_ants(brain, own),
+            as_ants(brain, brain_grid),
             [str(scan.path("transform.h5"))],
             compose=f"{scratch}/",
         )
-        # Displacements in mm along ITK's axes, of which the first two run against ours.
+        # Displacements in mm along the axes of ITK; its first two are opposite to ours.
         displaced = ants.image_read(field).numpy() * (-1, -1, 1)
     derivative = np.empty((*grid.shape, 3, 3), np.float32)
     for axis in range(3):
@@ -461,21 +461,21 @@ def find_jacobian(scan: Scan, template: np.ndarray, grid: Grid) -> np.ndarray:
 
 
 def run_one(options: argparse.Namespace) -> None:
-    """One script in this process; its cost, as one line."""
+    """Run one script in this process and print its cost as one line."""
     scan = Scan(options.folder, options.resolution, options.transform[0], options.seed)
     script = {"strip": scan.strip, "register": scan.register}[options.rule]
     print(json.dumps(timed(lambda: script(options.threads))[0]))
 
 
 def read_versions() -> dict[str, str]:
-    """Versions of what was measured, where it is installed."""
-    found = {"python": platform.python_version()}
+    """Versions of the measured packages that are installed."""
+    versions = {"python": platform.python_version()}
     for package in ("antspyx", "deepbet", "torch", "fslpy", "snakemake"):
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def main() -> None:
@@ -496,7 +496,7 @@ def main() -> None:
         return
     if options.what == "overhead" and options.transform[0] == "syn_fast":
         parser.error("syn_fast prepares its images itself: no bare call does the same work")
-    told: dict[str, Any] = {"name": "preprocess", "what": options.what}
+    report: dict[str, Any] = {"name": "preprocess", "what": options.what}
     scans: dict[str, Any] = {}
     shapes: dict[str, Any] = {}
     for head in options.head:
@@ -511,11 +511,11 @@ def main() -> None:
                 "threads": lambda scan=scan: measure_threads(scan, options.repeat),
                 "transforms": lambda scan=scan: measure_transforms(scan, options.transform),
             }[options.what]()
-            told["tool"] = json.loads(scan.path("tools.json").read_text("utf-8"))
+            report["tool"] = json.loads(scan.path("tools.json").read_text("utf-8"))
         print(json.dumps({name: scans[name]}), file=sys.stderr, flush=True)
     if options.what == "transforms":
         first = options.transform[0]
-        told["ratios"] = {
+        report["ratios"] = {
             transform: round(
                 statistics.median(
                     s[first]["cpu_s"] / s[transform]["cpu_s"] for s in scans.values()
@@ -524,8 +524,8 @@ def main() -> None:
             )
             for transform in options.transform
         }
-        told["figures"] = scans
-        told["largest_difference"] = {
+        report["figures"] = scans
+        report["largest_difference"] = {
             transform: {
                 measure: round(
                     max(abs(s[transform][measure] - s[first][measure]) for s in scans.values()), 4
@@ -535,8 +535,8 @@ def main() -> None:
             for transform in options.transform
         }
     else:
-        told |= scans[name]
-    told |= {
+        report |= scans[name]
+    report |= {
         "heads": shapes,
         "resolution_mm": options.resolution,
         "transform": options.transform,
@@ -544,7 +544,7 @@ def main() -> None:
         "cores": os.cpu_count(),
         "versions": read_versions(),
     }
-    print(json.dumps(told))
+    print(json.dumps(report))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What it gives to bring a brain to the template's voxel size before ANTs registers it.
+"""Effect of resampling a brain to the template's voxel size before the registration by ANTs.
 
-Both sides register the same simulated brains by the same method and carry them to the template in
-the same way; they differ in the voxel size of the moving image. Prints one JSON line, with
+Both sides register the same simulated brains by the same method and resample them to the template
+in the same way. They differ in the voxel size of the moving image. Prints one JSON line, with
 ``ratios`` of the error (1 - Dice with the template's brain; full / ours) and of time.
 
     python benchmarks/registration_grid.py [--resolution 4] [--heads 2]
@@ -40,7 +40,7 @@ METHOD = "syn_quick"
 
 
 def measure(head: Head, seed: int, resolution: int, folder: Path) -> dict[str, float]:
-    """Overlap, similarity and seconds of both sides on one brain."""
+    """Overlap, similarity and time in seconds of both sides for one brain."""
     template, template_mask, grid = make_template("packaged", resolution)
     only_brain = Head(head.brain.astype(np.float32), head.brain, head.areas, head.grid)
     scan = simulate_scan(head, {}, 0.03, seed, seed, SCANNER)
@@ -56,7 +56,7 @@ def measure(head: Head, seed: int, resolution: int, folder: Path) -> dict[str, f
     between = time.perf_counter()
     ants.config.set_ants_deterministic(on=False, seed_value=42)
     fixed = as_ants(template, grid)
-    found = ants.registration(
+    result = ants.registration(
         fixed,
         as_ants(brain, scan.grid),
         type_of_transform=TRANSFORMS[METHOD],
@@ -64,7 +64,7 @@ def measure(head: Head, seed: int, resolution: int, folder: Path) -> dict[str, f
     )
     full_brain, full_mask = (
         ants.apply_transforms(
-            fixed, as_ants(smooth_for(array, scan.grid, grid), scan.grid), found["fwdtransforms"]
+            fixed, as_ants(smooth_for(array, scan.grid, grid), scan.grid), result["fwdtransforms"]
         ).numpy()
         for array in (brain, mask.astype(np.float32))
     )
@@ -84,11 +84,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--resolution", type=int, default=4, help="voxel size in mm, 2 to 4")
     parser.add_argument("--heads", type=int, default=2, help="simulated brains")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     packaged = build_packaged_head()
     with tempfile.TemporaryDirectory() as scratch:
         runs = [
-            measure(packaged, 10 + n, asked.resolution, Path(scratch)) for n in range(asked.heads)
+            measure(packaged, 10 + n, options.resolution, Path(scratch))
+            for n in range(options.heads)
         ]
     median = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
     error = (1 - median["overlap_full"]) / (1 - median["overlap_ours"])
@@ -101,8 +102,8 @@ def main() -> None:
                     "seconds": round(median["seconds_full"] / median["seconds_ours"], 2),
                 },
                 "figures": {key: round(value, 4) for key, value in median.items()},
-                "resolution_mm": asked.resolution,
-                "heads": asked.heads,
+                "resolution_mm": options.resolution,
+                "heads": options.heads,
                 "method": METHOD,
                 "antspyx": version("antspyx"),
             }

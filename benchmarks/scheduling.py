@@ -1,10 +1,9 @@
-"""What Snakemake's scheduler takes from the jobs, under its default rate limit and without it.
+"""CPU time of Snakemake's scheduler, with its default rate limit and without the limit.
 
-Runs one workflow of jobs that only sleep, a second each, with Snakemake's default
-``--max-jobs-per-timespan`` and with that limit lifted as voxplain lifts it
-(`voxplain_workflow.running.scheduling`).
-CPU time is that of Snakemake and of the jobs' shells. Medians over repetitions, the two sides in
-turn. Prints one JSON line last.
+Runs a workflow of jobs that only sleep for a second, with Snakemake's default
+``--max-jobs-per-timespan`` and with that limit removed as in voxplain
+(`voxplain_workflow.running.scheduling`). CPU time includes Snakemake and the shells of the jobs.
+Results are medians over repetitions, with the two sides in alternation. Prints one JSON line last.
 
     python benchmarks/scheduling.py [--jobs 500] [--cores 8] [--repeat 3]
 """
@@ -43,7 +42,7 @@ rule sleep:
 
 
 def measure(jobs: int, cores: int, lifted: bool) -> float:
-    """Run the workflow in a folder of its own; the CPU time of it all in seconds."""
+    """Total CPU time in seconds of the workflow in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         text = SNAKEFILE.format(scripts=str(SCRIPTS), lifted=lifted, jobs=jobs)
         (Path(folder) / "Snakefile").write_text(text)
@@ -64,18 +63,18 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=500)
     parser.add_argument("--cores", type=int, default=8)
     parser.add_argument("--repeat", type=int, default=3)
-    told = parser.parse_args()
+    options = parser.parse_args()
     taken = {"default limit": [], "lifted": []}
-    for _ in tqdm(range(told.repeat), unit="pair"):
+    for _ in tqdm(range(options.repeat), unit="pair"):
         for lifted, seconds in zip((False, True), taken.values(), strict=True):
-            seconds.append(measure(told.jobs, told.cores, lifted))
+            seconds.append(measure(options.jobs, options.cores, lifted))
     medians = {name: statistics.median(seconds) for name, seconds in taken.items()}
     for name, seconds in medians.items():
-        print(f"{name}: {seconds:.1f} s of CPU for {told.jobs} jobs on {told.cores} cores")
+        print(f"{name}: {seconds:.1f} s of CPU for {options.jobs} jobs on {options.cores} cores")
     ratio = medians["default limit"] / medians["lifted"]
     print(f"ratio: {ratio:.1f}")
-    told = {**vars(told), "snakemake": version("snakemake"), "cpu_s": medians, "ratio": ratio}
-    print(json.dumps(told))
+    record = {**vars(options), "snakemake": version("snakemake"), "cpu_s": medians, "ratio": ratio}
+    print(json.dumps(record))
 
 
 if __name__ == "__main__":

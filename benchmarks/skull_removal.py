@@ -1,10 +1,10 @@
-"""Every rung of every skull tool that runs here, on heads of your own: what the gate sees of them.
+"""Measures of the gate for all rungs of the available skull tools, on heads of your own.
 
-For each head and rung: the volume of the mask, the gate's measures, whether it is passed, the Dice
-coefficient with a reference mask (of ``--masks``, by the head's file name; without it deepbet's own
-of the head as it came), and the seconds of rung and gate. A rung is tried whether or not the one
-before it held. Prints a table, and one JSON line with ``ratios``: time of all rungs over that of
-the ladder as it climbs.
+For each head and rung: the volume of the mask, the measures of the gate, missed thresholds, the
+Dice coefficient with a reference mask (from ``--masks``, by the file name of the head; without it
+the mask of deepbet's first rung), and the time of rung and gate in seconds. All rungs are tried,
+even if an earlier one passed. Prints a table, and one JSON line with ``ratios``: the time of all
+rungs divided by that of the ladder, which stops at the first rung that passes.
 
     python benchmarks/skull_removal.py HEAD.nii.gz ... [--masks FOLDER] [--tools bet deepbet]
 """
@@ -38,27 +38,27 @@ from voxplain_workflow.planning.settings import complete_settings, read_schema
 
 
 def try_rungs(path: Path, tool_name: str, settings: dict, reference: np.ndarray | None) -> list:
-    """Rows of one head and tool; the first mask of deepbet is the reference where there is none."""
+    """Rows of one head and tool, and the reference: by default the first mask of deepbet."""
     image, template = read_image(path), read_gates_template()
     rows, begun = [], time.perf_counter()
     for head in prepare_rungs(image, find_tool(tool_name), settings):
         row = {"head": path.name.split(".")[0], "tool": tool_name, "rung": head.rung}
         try:
             part = head.find()
-            found = time.perf_counter()
+            between = time.perf_counter()
             quality = measure_rung(head.image, part, template)
         except DataFault as fault:
             rows.append({**row, "missed": fault.reason})
         else:
-            seconds = {"rung_s": round(found - begun, 1)}
-            seconds["gate_s"] = round(time.perf_counter() - found, 1)
+            seconds = {"rung_s": round(between - begun, 1)}
+            seconds["gate_s"] = round(time.perf_counter() - between, 1)
             mask = head.place(part)
             if reference is None and tool_name == "deepbet":
                 reference = mask
             missed = [text for text, _ in find_missed(quality, settings["gate"])]
             score = "n/a" if reference is None else round(dice(mask, reference), 3)
-            told = {"dice": score, "missed": "; ".join(missed)}
-            rows.append({**row, **quality.as_dict(), **told, **seconds})
+            outcome = {"dice": score, "missed": "; ".join(missed)}
+            rows.append({**row, **quality.as_dict(), **outcome, **seconds})
         begun = time.perf_counter()
     return rows, reference
 
@@ -89,8 +89,8 @@ def main() -> None:
         for tool in tools:
             rows, reference = try_rungs(path, tool, settings, reference)
             for row in rows:
-                told = [str(row.get(key, "n/a")) for key in columns]
-                print("\t".join(told), flush=True)
+                cells = [str(row.get(key, "n/a")) for key in columns]
+                print("\t".join(cells), flush=True)
             held = [bool(row["missed"]) for row in rows]
             climbed = rows[: held.index(False) + 1] if False in held else rows
             all_seconds += sum(row.get("rung_s", 0) + row.get("gate_s", 0) for row in rows)

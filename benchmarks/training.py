@@ -2,18 +2,18 @@
 
     python benchmarks/training.py [--device cuda] [--resolution 1] [--scans 10] [--steps 3]
 
-Data: samples a second that reach the network's input. The plain side is a DataLoader over .nii.gz,
-float32, normalised in numpy, with as many workers as there are cores or none, whichever is faster;
-ours reads brain voxels in 16 bits, memory-mapped, and expands them on the device. Both read files
-that the system still holds in memory.
+Data: samples a second at the input of the network. The plain side is a DataLoader over .nii.gz,
+float32, normalised in numpy, with one worker per core or without workers, whichever is faster. Ours
+reads brain voxels in 16 bits, memory-mapped, and expands them on the device. Both read files that
+are in the file cache of the system.
 
-Compute: one step of the network of Rieke et al. 2018 at batch size 5 (Adam, dropout): the plain
-side is the model on whole float32 volumes, ours what `train` does. The sides take turns; times are
-medians after one step for warming up. On a GPU ours computes in bfloat16.
+Compute: one step of the network of Rieke et al. 2018 at batch size 5 (Adam, dropout). The plain
+side runs the model on whole float32 volumes, ours does the same as `train`. The sides alternate;
+times are medians after one step for warming up. On a GPU ours computes in bfloat16.
 
-Prints one JSON line last: ratios, both sides, the largest differences, peak memory, and how long
-the paper's cross-validation (5 folds of 775 scans, 20 epochs) takes at these steps beside the bound
-that memory and arithmetic of an NVIDIA H200 set.
+Prints one JSON line last: ratios, both sides, the largest differences, peak memory, the time of the
+cross-validation of the paper (5 folds of 775 scans, 20 epochs) at these step times, and the lower
+bound by memory and arithmetic of an NVIDIA H200.
 """
 
 from __future__ import annotations
@@ -59,22 +59,22 @@ H200_BYTES, H200_OPERATIONS = 4.8e12, 790e12
 
 
 class PlainScans(Dataset):
-    """Volumes as most people read them."""
+    """Dataset that reads and normalises whole volumes, the common way."""
 
-    def __init__(self, paths: list[Path], told: VoxelStatistics) -> None:
-        self.paths, self.told = paths, told
+    def __init__(self, paths: list[Path], fitted: VoxelStatistics) -> None:
+        self.paths, self.fitted = paths, fitted
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, number: int) -> torch.Tensor:
         volume, _ = read_array(self.paths[number])
-        normalised = np.where(self.told.mask, (volume - self.told.mean) / self.told.sd, 0)
+        normalised = np.where(self.fitted.mask, (volume - self.fitted.mean) / self.fitted.sd, 0)
         return torch.from_numpy(normalised.astype(np.float32))[None]
 
 
 def make_scans(count: int, resolution: float, folder: Path) -> tuple[list[Path], VoxelStatistics]:
-    """Brains that differ from the template by smooth noise, as .nii.gz and as we store them."""
+    """Brains with smooth noise added to the template, as .nii.gz and in our own format."""
     volume, mask, grid = make_template("packaged", resolution)
     volume = volume / np.percentile(volume[mask], 98)
     paths = [folder / f"scan{number}" for number in range(count)]
@@ -87,7 +87,7 @@ def make_scans(count: int, resolution: float, folder: Path) -> tuple[list[Path],
 
 
 def seconds(work: Callable[[], Any], device: torch.device) -> float:
-    """How long a piece of work takes, on the device too."""
+    """Seconds of a piece of work, including its work on the device."""
     began = time.perf_counter()
     work()
     if device.type == "cuda":
@@ -96,22 +96,22 @@ def seconds(work: Callable[[], Any], device: torch.device) -> float:
 
 
 def exhaust(batches: Iterator[Any]) -> None:
-    """Take all batches."""
+    """Iterate over all batches."""
     for _ in batches:
         pass
 
 
 def measure_data(
-    paths: list[Path], told: VoxelStatistics, device: torch.device, turns: int
+    paths: list[Path], fitted: VoxelStatistics, device: torch.device, turns: int
 ) -> dict[str, Any]:
     """Samples a second of both sides."""
-    plain = PlainScans([path.with_suffix(".nii.gz") for path in paths], told)
+    plain = PlainScans([path.with_suffix(".nii.gz") for path in paths], fitted)
     loaders = {
         f"plain, {workers} workers": DataLoader(plain, batch_size=BATCH, num_workers=workers)
         for workers in (0, os.cpu_count() or 1)
     }
-    scans = Scans([path.with_suffix(".npy") for path in paths], [0] * len(paths), told)
-    network = CroppedNetwork(build_model("rieke", told.grid.shape, 2), told.brain)
+    scans = Scans([path.with_suffix(".npy") for path in paths], [0] * len(paths), fitted)
+    network = CroppedNetwork(build_model("rieke", fitted.grid.shape, 2), fitted.brain)
     batches = Batches(scans, device, BATCH, network.window)
     sides = {
         name: lambda loader=loader: exhaust(batch.to(device) for batch in loader)
@@ -126,7 +126,7 @@ def measure_data(
                 times[name].append(taken)
     rates = {name: len(paths) / statistics.median(taken) for name, taken in times.items()}
     whole = Batches(scans, device, BATCH).in_order(range(len(paths)))
-    # Batch by batch: ours lie in the same memory.
+    # Compare batch by batch: our batches reuse the same memory.
     difference = max(
         (ours - exact.to(device)).abs().max().item()
         for (ours, _), exact in zip(whole, DataLoader(plain, batch_size=BATCH), strict=True)
@@ -135,21 +135,21 @@ def measure_data(
 
 
 def measure_steps(
-    paths: list[Path], told: VoxelStatistics, device: torch.device, steps: int
+    paths: list[Path], fitted: VoxelStatistics, device: torch.device, steps: int
 ) -> dict[str, Any]:
-    """Seconds a step of both sides, of testing a batch, their losses, and memory."""
-    shape = told.grid.shape
+    """Seconds of a step of both sides and of testing a batch, differences of losses, memory."""
+    shape = fitted.grid.shape
     torch.manual_seed(0)
     model = build_model("rieke", shape, 2).to(device)
     other = copy.deepcopy(model)
-    network = CroppedNetwork(other, told.brain)
-    scans = Scans([path.with_suffix(".npy") for path in paths[:BATCH]], [0, 1, 0, 1, 1], told)
+    network = CroppedNetwork(other, fitted.brain)
+    scans = Scans([path.with_suffix(".npy") for path in paths[:BATCH]], [0, 1, 0, 1, 1], fitted)
     cropped, labels = next(Batches(scans, device, BATCH, network.window).in_order(range(BATCH)))
     whole, _ = next(Batches(scans, device, BATCH).in_order(range(BATCH)))
     whole = whole.contiguous().clone(memory_format=torch.contiguous_format)
     kind = choose_precision("auto", device)
     plain_adam = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
-    own_adam = torch.optim.Adam(other.parameters(), lr=LEARNING_RATE, fused=True)
+    our_adam = torch.optim.Adam(other.parameters(), lr=LEARNING_RATE, fused=True)
     losses: dict[str, list[float]] = {"plain": [], "ours": []}
 
     def plain_step() -> None:
@@ -159,13 +159,13 @@ def measure_steps(
         plain_adam.step()
         losses["plain"].append(loss.item())
 
-    def own_step() -> None:
-        own_adam.zero_grad(set_to_none=True)
+    def our_step() -> None:
+        our_adam.zero_grad(set_to_none=True)
         with torch.autocast(device.type, kind, enabled=kind != torch.float32):
             logits = network(cropped)
         loss = nn.functional.cross_entropy(logits.float(), labels)
         loss.backward()
-        own_adam.step()
+        our_adam.step()
         losses["ours"].append(loss.item())
 
     @torch.no_grad()
@@ -177,8 +177,8 @@ def measure_steps(
     times: dict[str, list[float]] = {"ours": [], "plain": [], "test": []}
     peaks = {}
     for turn in range(steps + 1):
-        for name, work in (("ours", own_step), ("plain", plain_step)):
-            torch.manual_seed(turn)  # the same units drop out
+        for name, work in (("ours", our_step), ("plain", plain_step)):
+            torch.manual_seed(turn)  # same dropout on both sides
             taken = seconds(work, device)
             peaks.setdefault(name, peak_mb(device))
             if turn:
@@ -202,7 +202,7 @@ def measure_steps(
 
 
 def peak_mb(device: torch.device) -> float:
-    """Most memory so far: of the GPU, or of this process. (Ours runs first.)"""
+    """Peak memory in MB so far, of the GPU or of this process. (Ours runs first.)"""
     if device.type == "cuda":
         most = torch.cuda.max_memory_allocated(device) / 1e6
         torch.cuda.reset_peak_memory_stats(device)
@@ -211,10 +211,10 @@ def peak_mb(device: torch.device) -> float:
 
 
 def bound_of(network: CroppedNetwork, shape: tuple[int, ...]) -> dict[str, float]:
-    """Bytes and operations of a step in bfloat16, a scan, and what an H200 needs at least.
+    """Bytes and operations of a step per scan in bfloat16, and the lower bound of time on an H200.
 
-    Bytes are counted as if every operation read and wrote the GPU's memory once and nothing stayed
-    in its caches; weights and the dense layers (below one per cent) are left out.
+    Bytes are counted as if each operation read and wrote the memory of the GPU once, without any
+    cache. Weights and the dense layers (below one per cent) are left out.
     """
     moved = operations = 0
     for number, (block, window) in enumerate(zip(network._blocks, network._windows, strict=False)):
@@ -229,7 +229,7 @@ def bound_of(network: CroppedNetwork, shape: tuple[int, ...]) -> dict[str, float
         moved += (2 + 4 + 2 * 4) * sums  # moments: widened, then read for sums and for squares
         moved += 2 * sums + (2 + 8) * pooled  # pooling, with its choice
         moved += 4 * 2 * sums  # the gradient of batch norm, in place: times, plus
-        moved += 60 * pooled  # some ten operations on what was pooled
+        moved += 60 * pooled  # about ten operations on pooled maps
     least = max(moved / H200_BYTES, operations / H200_OPERATIONS)
     return {
         "bytes_per_scan": moved,
@@ -248,27 +248,27 @@ def main() -> None:
     parser.add_argument("--only", choices=["data", "steps"], help="one half of it")
     options = parser.parse_args()
     device = choose_device(options.device)
-    told: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
         count = max(BATCH, options.scans)
         paths, fitted = make_scans(count, options.resolution, Path(scratch))
         if options.only != "steps":
-            told["data"] = measure_data(paths, fitted, device, options.steps)
+            results["data"] = measure_data(paths, fitted, device, options.steps)
         if options.only != "data":
-            told["compute"] = measure_steps(paths, fitted, device, options.steps)
+            results["compute"] = measure_steps(paths, fitted, device, options.steps)
     ratios = {}
-    if "data" in told:
-        rates = dict(told["data"]["samples_per_s"])
+    if "data" in results:
+        rates = dict(results["data"]["samples_per_s"])
         ratios["samples_per_second"] = rates.pop("ours") / max(rates.values())
-    if "compute" in told:
-        step = told["compute"]["step_s"]
+    if "compute" in results:
+        step = results["compute"]["step_s"]
         ratios["step"] = step["plain"] / step["ours"]
     print(
         json.dumps(
             {
                 "name": "training",
                 "ratios": {name: round(ratio, 2) for name, ratio in ratios.items()},
-                **told,
+                **results,
                 "grid": fitted.grid.shape,
                 "brain_voxels": len(fitted.brain.places),
                 "batch_size": BATCH,

@@ -1,11 +1,11 @@
-"""Brings what lies outside docs/ into the site, makes links between the two fit, sets formulas.
+"""Adds files from outside docs/ to the site, adapts links to them, and renders formulas.
 
 In the repository a page links to `../config/README.md`, and the README to `docs/data.md`. In the
-site all of them stand below one root, so that `../` and `docs/` fall away. A link to a file that is
-no page (a configuration) leads to a copy of the file.
+site all pages have the same root, so `../` and `docs/` are removed. A link to a file that is not a
+page (a configuration) leads to a copy of the file.
 
-A fenced block of `math`, which the repository's pages show as a formula, becomes MathML, which
-browsers set themselves: nothing is loaded from a network to read it.
+A fenced block of `math`, which the repository's pages show as a formula, becomes MathML. Browsers
+render it themselves, so nothing is loaded from a network.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ PAGES = {
 COPIES = ["config.yaml", "LICENSE", "CITATION.cff", "Containerfile"]
 # A link's target, in brackets or as the source of a picture.
 _LINK = re.compile(r"(\]\(|src=\")(?!https?:|#|mailto:)([^)\"#]*)")
-# Brackets grow with what they hold in a font for mathematics only; systems bring one of these.
+# Brackets grow with their content only in a font for mathematics; systems have one of these.
 _MATH_FONTS = "'STIX Two Math', 'Cambria Math', 'Latin Modern Math', 'DejaVu Math TeX Gyre', math"
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Let formulas be set."""
+    """Configure the rendering of formulas."""
     fence = {"name": "math", "class": "math", "format": set_formula}
     config.mdx_configs.setdefault("pymdownx.superfences", {})["custom_fences"] = [fence]
     return config
@@ -47,8 +47,8 @@ def set_formula(source: str, *_: Any, **__: Any) -> str:
     Raises
     ------
     SuperFencesException
-        It cannot be set, or a command in it is not known and would be shown as its name. (Any other
-        exception the extension keeps to itself.)
+        The formula cannot be rendered, or it has an unknown command, which would be shown as its
+        name. (The extension suppresses any other exception.)
     """
     try:
         formula = convert(source, display="block")
@@ -57,7 +57,7 @@ def set_formula(source: str, *_: Any, **__: Any) -> str:
     if "\\" in formula:
         raise SuperFencesException(f"a formula has a command that is not known: {source}")
     formula = formula.replace("<math ", f'<math style="font-family: {_MATH_FONTS}" ', 1)
-    # A long one scrolls by itself where the window is narrow.
+    # A long formula scrolls in a narrow window.
     return f'<div style="padding: 0.5em 0; overflow: auto hidden">{formula}</div>'
 
 
@@ -71,12 +71,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Let the links of a notebook, which is converted elsewhere, lead to pages as well.
+    """Adapt the links of a notebook, which another plugin converts, to the pages of the site.
 
     Raises
     ------
     PluginError
-        There is no such page.
+        A linked page does not exist.
     """
     if not page.file.src_uri.endswith(".ipynb"):
         return html
@@ -91,7 +91,7 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Let links lead where their targets are in the site."""
+    """Adapt links to the places of their targets in the site."""
     here = page.file.src_uri
 
     def lead(match: re.Match) -> str:

@@ -1,4 +1,4 @@
-"""Docstrings name things by Sphinx's roles, which Markdown does not know: leave their names."""
+"""Replaces the Sphinx roles in docstrings, which Markdown does not know, by names as code."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _ROLE = re.compile(r":(?:class|data|func|meth|mod):`~?(?:[\w.]*\.)?(\w+)`")
 
 
 class PlainRoles(griffe.Extension):
-    """Turns a role with a dotted name into the name as code."""
+    """Replaces a role with a dotted name by the name as code."""
 
     def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
-        """Change an object's docstring."""
+        """Change the docstring of an object."""
         if obj.docstring:
             obj.docstring.value = _ROLE.sub(r"`\1`", obj.docstring.value)

@@ -1,4 +1,4 @@
-"""Write config/README.md from the configuration's schema; with --check only say if it is so."""
+"""Write config/README.md from the schema of the configuration; --check only compares."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ is not allowed stops the run with a line that says which.
 
 
 def rows(schema: Mapping[str, Any], root: Mapping[str, Any], path: str = "") -> Iterator[str]:
-    """Table rows of a schema's keys, nested ones after the one that holds them."""
+    """Table rows of the keys of a schema, nested keys after their parent."""
     for key, described in schema.get("properties", {}).items():
         yield from _row(f"{path}{key}", described, root)
-    others = schema.get("additionalProperties")
-    if isinstance(others, Mapping) and path:
-        yield from _row(f"{path}`*name*`".replace("`", ""), others, root, named=False)
+    additional = schema.get("additionalProperties")
+    if isinstance(additional, Mapping) and path:
+        yield from _row(f"{path}`*name*`".replace("`", ""), additional, root, named=False)
 
 
 def _row(

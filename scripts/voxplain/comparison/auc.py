@@ -1,4 +1,4 @@
-"""How sure a ROC curve and its area are: bootstrap by patient over several networks' tests."""
+"""Uncertainty of a ROC curve and its area: bootstrap over the test patients of networks."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ def draw_aucs(
     roc_auc: str = "probabilities",
     draws: int = DRAWS,
 ) -> np.ndarray:
-    """The mean ROC AUC of some networks, had other patients been tested.
+    """Bootstrap draws of the mean ROC AUC of networks, over their test patients.
 
-    Patients of each class are drawn with replacement (Efron and Tibshirani 1993), as many as there
-    are, and count as often as drawn wherever they were tested: in all repeats of a cross-validation
-    and by the networks of all seeds, so that several predictions of one patient are not taken for
-    several patients. Each network is measured on its own test scans and the networks' ROC AUCs are
-    averaged. Pooling the folds' predictions before would be biased low where there is nothing to
-    learn: whoever is left out lowers the share of their class in the training set, so that networks
-    of different folds lean away from the classes that they are tested on (Parker, Guenter and Bedo
-    2007). Patients are not drawn fold by fold: of a handful in each, that would lose much of the
-    spread.
+    Patients of each class are drawn with replacement (Efron and Tibshirani 1993), as many as the
+    class has. A patient who is drawn twice counts twice in every test: in all repeats of a
+    cross-validation and for the networks of all seeds. So several predictions of one patient do not
+    count as several patients. The ROC AUC is computed for each network on its test scans, then
+    averaged over networks. Pooling the predictions of the folds first would be biased low if there
+    is nothing to learn: a patient who is left out lowers the share of their class in the training
+    set, so networks of different folds lean away from the classes that they are tested on (Parker,
+    Guenter and Bedo 2007). Patients are not drawn within folds: with a handful of patients in each
+    fold, much of the spread would be lost.
 
-    The networks stay as they are. That folds learn from each other's patients, and would all learn
-    something else from another cohort, is not in these draws: of a cross-validation an interval
-    from them is somewhat too narrow.
+    The networks are not trained again. Folds share training patients, and all of them would learn
+    something else from another cohort. The draws do not contain this variation, so an interval for
+    a cross-validation is somewhat too narrow.
 
     Parameters
     ----------
@@ -43,13 +43,13 @@ def draw_aucs(
     classes, roc_auc
         See :func:`voxplain.training.metrics.measure`.
     draws
-        How often patients are drawn. The same draws are made of the same patients, so that two
-        models on the same splits can be compared draw by draw.
+        Number of draws. The same patients give the same draws, so two models on the same splits can
+        be compared draw by draw.
 
     Returns
     -------
-    ``[draws]``; nan where no network can be measured. A network whose test scans lack a class in a
-    draw does not count in it.
+    ``[draws]``; nan if no network can be measured. A network whose test scans lack a class in a
+    draw is left out of that draw.
     """
     total, counted = np.zeros(draws), np.zeros(draws)
     for table, of_rows in _draw_patients(tables, classes, draws):
@@ -67,28 +67,31 @@ def draw_rocs(
     at: np.ndarray,
     draws: int = DRAWS,
 ) -> np.ndarray:
-    """The mean ROC curve of some tests, had other patients been tested, as :func:`draw_aucs`.
+    """Bootstrap draws of the mean ROC curve of networks; patients as in :func:`draw_aucs`.
 
     Parameters
     ----------
     group
-        The class whose probability is looked at, against all others.
+        The class whose probability is used, against all other classes.
     at
-        Where on 1 - specificity, 0 to 1.
+        Values of 1 - specificity, 0 to 1.
 
     Returns
     -------
-    Sensitivity ``[draws, len(at)]``; nan where no test can be measured.
+    Sensitivity ``[draws, len(at)]``; nan if no test can be measured.
     """
     total, counted = np.zeros((draws, len(at))), np.zeros((draws, 1))
     for table, weights in _draw_patients(tables, classes, draws):
         scores = table[PROBABILITY.format(group)].to_numpy(float)
         order = np.argsort(-scores, kind="stable")
-        own = (table["class"] == group).to_numpy()[order]
-        # Scans of one probability are found together: the curve goes straight through them.
+        in_group = (table["class"] == group).to_numpy()[order]
+        # Scans with equal probability share one threshold: the curve is straight between.
         ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)
-        found = [np.cumsum(weights[:, order] * is_its, axis=1)[:, ends] for is_its in (own, ~own)]
-        for draw, (right, wrong) in enumerate(zip(*found, strict=True)):
+        counts = [
+            np.cumsum(weights[:, order] * is_member, axis=1)[:, ends]
+            for is_member in (in_group, ~in_group)
+        ]
+        for draw, (right, wrong) in enumerate(zip(*counts, strict=True)):
             if right[-1] and wrong[-1]:
                 ups, along = np.append(0, right / right[-1]), np.append(0, wrong / wrong[-1])
                 total[draw] += np.interp(at, along, ups)
@@ -100,35 +103,35 @@ def draw_rocs(
 def _draw_patients(
     tables: Sequence[pd.DataFrame], classes: Sequence[str], draws: int
 ) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
-    """Each table with how often its rows count in each draw, ``[draws, rows]``."""
-    everybody = pd.concat([table[["patient", "class"]] for table in tables])
+    """Each table, and how often each of its rows counts in each draw, ``[draws, rows]``."""
+    patients = pd.concat([table[["patient", "class"]] for table in tables])
     rank = {group: place for place, group in enumerate(classes)}
-    # A patient with scans of several classes counts under the first, as in the splits.
-    of_patients = everybody["class"].map(rank).groupby(everybody["patient"], sort=True).min()
+    # A patient with scans of several classes belongs to the first class, as in the splits.
+    of_patients = patients["class"].map(rank).groupby(patients["patient"], sort=True).min()
     weights = np.zeros((draws, len(of_patients)))
     generator = np.random.default_rng(SEED)
     for place in range(len(classes)):
-        (own,) = np.nonzero(of_patients.to_numpy() == place)
-        if len(own):
-            share = np.full(len(own), 1 / len(own))
-            weights[:, own] = generator.multinomial(len(own), share, size=draws)
+        (members,) = np.nonzero(of_patients.to_numpy() == place)
+        if len(members):
+            share = np.full(len(members), 1 / len(members))
+            weights[:, members] = generator.multinomial(len(members), share, size=draws)
     for table in tables:
         yield table, weights[:, of_patients.index.get_indexer(table["patient"])]
 
 
 def interval(aucs: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """The percentile interval of bootstrapped values; nan where there are none."""
-    told = aucs[np.isfinite(aucs)]
-    if not len(told):
+    """Percentile interval of bootstrapped values; nan if there is no finite value."""
+    finite = aucs[np.isfinite(aucs)]
+    if not len(finite):
         return np.nan, np.nan
-    low, high = np.quantile(told, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
 def too_few(tables: Sequence[pd.DataFrame], classes: Sequence[str]) -> bool:
-    """Whether a class has fewer than two patients, of whom nothing can be drawn."""
-    everybody = pd.concat([table[["patient", "class"]] for table in tables])
-    counts = everybody.groupby("class")["patient"].nunique()
+    """Whether a class has fewer than two patients, too few for a bootstrap."""
+    patients = pd.concat([table[["patient", "class"]] for table in tables])
+    counts = patients.groupby("class")["patient"].nunique()
     return any(counts.get(group, 0) < 2 for group in classes)
 
 
@@ -138,14 +141,14 @@ def _weighted_aucs(
     """ROC AUC of one table for each row of ``weights`` ``[draws, rows of the table]``."""
     areas = []
     for group in classes[:1] if len(classes) == 2 else classes:
-        own = (table["class"] == group).to_numpy()
+        in_group = (table["class"] == group).to_numpy()
         if roc_auc == "hard_labels":
             scores = (table["predicted"] == group).to_numpy(float)
         else:
             scores = table[PROBABILITY.format(group)].to_numpy(float)
-        apart = scores[own][:, None] - scores[~own][None]
+        apart = scores[in_group][:, None] - scores[~in_group][None]
         right = (apart > 0) + 0.5 * (apart == 0)
-        one, other = weights[:, own], weights[:, ~own]
+        one, other = weights[:, in_group], weights[:, ~in_group]
         pairs = one.sum(1) * other.sum(1)
         with np.errstate(invalid="ignore"):
             areas.append(((one @ right) * other).sum(1) / np.where(pairs > 0, pairs, np.nan))

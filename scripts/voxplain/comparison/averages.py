@@ -14,7 +14,7 @@ from voxplain.volumes import Grid, read_array
 
 
 def find_maps(folders: Iterable[str | Path]) -> list[dict[str, Any]]:
-    """The heatmaps in some folders: what stands in the sidecar of each, and its ``path``."""
+    """Contents of the sidecar of each heatmap in some folders, with its ``path``."""
     return [
         {
             **json.loads(sidecar.read_text(encoding="utf-8")),
@@ -36,19 +36,19 @@ def average_maps(paths: Iterable[str | Path], grid: Grid) -> tuple[np.ndarray, i
     Returns
     -------
     mean
-        ``[x, y, z]`` float64, 0 where there is no heatmap at all.
+        ``[x, y, z]`` float64; 0 everywhere if there is no heatmap.
     count
-        How many there were.
+        Number of heatmaps.
 
     Raises
     ------
     SetupFault
-        One lies on another grid, or has voxels below 0 or that are no number.
+        A heatmap lies on another grid, or has voxels that are negative or not finite.
     """
     total, count = np.zeros(grid.shape), 0
     for path in paths:
-        heatmap, its_grid = read_array(path)
-        if not its_grid.matches(grid):
+        heatmap, map_grid = read_array(path)
+        if not map_grid.matches(grid):
             raise SetupFault(
                 f"heatmap {path} does not lie on this run's grid; delete it and run again"
             )

@@ -1,7 +1,7 @@
-"""How well classes are told apart without a network: logistic regression on a few numbers a scan.
+"""Baselines without a network: logistic regression on a few numbers per scan.
 
-A network that does no better than age and sex may have learned these; one that does no better than
-the mean intensity of brain areas has not earned its heatmaps.
+A network that does no better than age and sex may have learned age and sex. For a network that does
+no better than the mean intensity of brain areas, heatmaps add little.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from voxplain.training.predictions import predictions_table
 
 
 def make_classifier(numbers: Sequence[str], categories: Sequence[str]) -> Pipeline:
-    """Logistic regression on columns of mean 0 and SD 1, gaps filled before.
+    """Pipeline that fills missing values, scales to mean 0 and SD 1, and fits the regression.
 
-    The penalty is scikit-learn's (L2, C = 1) and nothing is tuned, so that there is no choice to
-    leak through; classes are not weighted, as in the networks' training. A column without any value
-    is 0.
+    The penalty is scikit-learn's default (L2, C = 1). Nothing is tuned, so tuning cannot leak test
+    data. Classes are not weighted, as in the training of the networks. A column without any value
+    becomes 0.
 
     Parameters
     ----------
     numbers
-        Columns whose gaps take the median of those that it is fitted on.
+        Columns whose missing values are replaced by the median of the training scans.
     categories
-        Columns whose gaps take their most frequent value.
+        Columns whose missing values are replaced by their most frequent value.
     """
     filled = ColumnTransformer(
         [
@@ -60,32 +60,32 @@ def predict_split(
     classes: Sequence[str],
     categories: Sequence[str] = (),
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Fit a baseline on the training scans of a split, and on nothing else, and test it.
+    """Fit a baseline on the training scans of a split only, and test it on the test scans.
 
     Parameters
     ----------
     members
         Columns ``image``, ``patient``, ``class``, ``side`` and ``cohort``, one row a scan.
     features
-        Indexed by cohort and image; nan where a value is missing.
+        Indexed by cohort and image; nan for a missing value.
     classes
         The disease first.
     categories
-        Columns of ``features`` that are no quantities.
+        Columns of ``features`` that are categories, not quantities.
 
     Returns
     -------
     predictions
-        See :func:`voxplain.training.metrics.predictions_table`, of the test scans, with
-        ``imputed``: how many of a scan's values were missing.
+        Predictions of the test scans, see :func:`voxplain.training.metrics.predictions_table`,
+        with ``imputed``: the number of missing values of a scan.
     coefficients
-        What was fitted: ``class`` (of two classes the first alone), ``feature``, ``mean`` and
-        ``sd`` of the training scans, and the ``coefficient``, a change of the log odds for one SD.
+        The fitted model: ``class`` (of two classes only the first), ``feature``, ``mean`` and
+        ``sd`` of the training scans, and the ``coefficient``, the change of the log odds per SD.
 
     Raises
     ------
     SetupFault
-        A scan is not among the features.
+        A scan has no row in the features.
     """
     keys = pd.MultiIndex.from_frame(members[["cohort", "image"]])
     unknown = keys.difference(features.index)
@@ -96,18 +96,18 @@ def predict_split(
     numbers = [name for name in features if name not in categories]
     model = make_classifier(numbers, categories)
     model.fit(values[training], members["class"][training])
-    found = list(model.classes_)
+    fitted_classes = list(model.classes_)
     probabilities = np.zeros((testing.sum(), len(classes)))
-    in_order = [classes.index(group) for group in found]
+    in_order = [classes.index(group) for group in fitted_classes]
     probabilities[:, in_order] = model.predict_proba(values[testing])
     table = predictions_table(members[testing], probabilities, classes)
     table["imputed"] = values[testing].isna().sum(axis=1).to_numpy()
     scale, fitted = model["scale"], model["classify"].coef_
-    if len(found) == 2:
-        # The only row is for the second class that scikit-learn knows.
-        told = {classes[0]: fitted[0] if found[1] == classes[0] else -fitted[0]}
+    if len(fitted_classes) == 2:
+        # scikit-learn gives one row of coefficients, that of its second class.
+        coefficients_of = {classes[0]: fitted[0] if fitted_classes[1] == classes[0] else -fitted[0]}
     else:
-        told = dict(zip(found, fitted, strict=True))
+        coefficients_of = dict(zip(fitted_classes, fitted, strict=True))
     columns = [*numbers, *categories]
     coefficients = [
         pd.DataFrame(
@@ -116,10 +116,10 @@ def predict_split(
                 "feature": columns,
                 "mean": scale.mean_,
                 "sd": np.sqrt(scale.var_),
-                "coefficient": told[group],
+                "coefficient": coefficients_of[group],
             }
         )
         for group in classes
-        if group in told
+        if group in coefficients_of
     ]
     return table, pd.concat(coefficients, ignore_index=True)

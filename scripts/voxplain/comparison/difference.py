@@ -1,4 +1,4 @@
-"""Where two groups of scans differ, voxel by voxel and without a network."""
+"""Voxelwise difference between two groups of scans, without a network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def welch_t(
     n_b: int,
     floor: float = 0.0,
 ) -> np.ndarray:
-    """Welch's t of two groups of scans in every voxel (Biometrika 34, 1947).
+    """Welch's t of two groups of scans for each voxel (Biometrika 34, 1947).
 
     Parameters
     ----------
@@ -24,16 +24,16 @@ def welch_t(
         Mean and unbiased variance of the groups' voxels, of one shape, from
         :class:`voxplain.training.statistics.RunningMoments`.
     n_a, n_b
-        How many scans, at least 2 each.
+        Number of scans in each group, at least 2.
     floor
-        Least standard error of a voxel, as a fraction of the median of those above 0. Of a few
-        scans some voxels hardly differ by chance, and without a floor their t tops all others
-        (Tusher, Tibshirani and Chu 2001 add a constant for the same reason).
+        Smallest standard error of a voxel, as a fraction of the median of those above 0. With few
+        scans, some voxels have almost no variance by chance; without a floor their t would exceed
+        all other values (Tusher, Tibshirani and Chu 2001 add a constant for the same reason).
 
     Returns
     -------
-    Float64, above 0 where group a is; 0 where both variances are 0 (as outside the brain). It has
-    a sign, which a heatmap has not.
+    Float64, above 0 where the mean of group a is larger; 0 where both variances are 0 (as outside
+    the brain). Unlike a heatmap it has a sign.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""How far two methods' average heatmaps lie apart."""
+"""Distances between the average heatmaps of methods."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def normalise(heatmap: np.ndarray) -> np.ndarray | None:
-    """A heatmap divided by its sum, float64; None where the sum is 0."""
+    """A heatmap divided by its sum, float64; None if the sum is 0."""
     total = heatmap.sum(dtype=np.float64)
     return heatmap / total if total > 0 else None
 
@@ -22,11 +22,11 @@ def distance(first: np.ndarray, second: np.ndarray) -> float | None:
     Parameters
     ----------
     first, second
-        Average maps of one shape, none below 0.
+        Average maps of the same shape, no value below 0.
 
     Returns
     -------
-    Between 0 and sqrt(2); None where a map is 0 everywhere and has no distance to anything.
+    Between 0 and sqrt(2); None if a map is 0 everywhere, since its distance is undefined.
     """
     one, other = normalise(first), normalise(second)
     if one is None or other is None:
@@ -35,7 +35,7 @@ def distance(first: np.ndarray, second: np.ndarray) -> float | None:
 
 
 def distance_rows(maps: Mapping[str, Mapping[str, np.ndarray]]) -> list[dict[str, object]]:
-    """Distances between every two methods, for each class.
+    """Rows with the distance between every two methods, for each class.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def distance_rows(maps: Mapping[str, Mapping[str, np.ndarray]]) -> list[dict[str
     Returns
     -------
     Rows with ``class``, ``method_a``, ``method_b`` and ``distance``: the whole matrix in long form,
-    symmetric, its diagonal 0. ``distance`` is None where a map is 0 everywhere.
+    symmetric, with 0 on the diagonal. ``distance`` is None if a map is 0 everywhere.
     """
     rows = []
     for group, of_methods in maps.items():

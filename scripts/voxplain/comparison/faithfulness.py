@@ -1,4 +1,4 @@
-"""How well heatmaps follow their network: the order in which areas go; maps compared by rank."""
+"""Faithfulness of heatmaps: order of areas for deletion and insertion, and rank correlation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scipy import ndimage, stats
 from voxplain.faults import SetupFault
 
 DIRECTIONS = ("deletion", "insertion")
-# What curves of random orders are called in place of a method.
+# Name of random orders in the column of methods.
 RANDOM = "random"
 # Columns of a table of curves, one row a point.
 CURVES = (
@@ -19,10 +19,10 @@ CURVES = (
 
 
 def areas_of_brain(labels: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The areas that are changed: those of an atlas, and what of the brain is nearest to each.
+    """Label volume of the areas to delete: atlas areas, and the rest of the brain divided.
 
-    Half of the brain, its white matter most of all, lies in no area of AAL. As one area it would be
-    half of every curve; so it is divided by the area that is nearest.
+    Half of the brain, mostly white matter, lies outside all areas of AAL. As one area it would
+    make up half of every curve. It is therefore divided by the nearest atlas area.
 
     Parameters
     ----------
@@ -33,8 +33,9 @@ def areas_of_brain(labels: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    ``[x, y, z]`` int64: 0 outside the brain, 1 to the number of areas that have a voxel in it: in
-    the order of their labels, then what lies around them, in the same order.
+    ``[x, y, z]`` int64: 0 outside the brain, then 1 to the number of areas with a voxel in it.
+    First come the atlas areas in the order of their labels, then the surroundings of each, in the
+    same order.
 
     Raises
     ------
@@ -58,7 +59,9 @@ def areas_of_brain(labels: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def mean_relevance(heatmap: np.ndarray, areas: np.ndarray) -> np.ndarray:
-    """Mean relevance per voxel of each area: by it, not by the sum, since sums favour large areas.
+    """Mean relevance per voxel of each area.
+
+    The mean is used since a sum favours large areas.
 
     Parameters
     ----------
@@ -69,12 +72,12 @@ def mean_relevance(heatmap: np.ndarray, areas: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    ``[areas]`` float64, that of area 1 first.
+    ``[areas]`` float64, area 1 first.
 
     Raises
     ------
     SetupFault
-        The shapes differ, or a voxel of an area is no number.
+        The shapes differ, or a voxel of an area is NaN or infinite.
     """
     if heatmap.shape != areas.shape:
         raise SetupFault(f"a heatmap of shape {heatmap.shape} and areas of {areas.shape}")
@@ -82,22 +85,22 @@ def mean_relevance(heatmap: np.ndarray, areas: np.ndarray) -> np.ndarray:
     values = heatmap[inside].astype(np.float64)
     if not np.isfinite(values).all():
         raise SetupFault("the heatmap has voxels that are no number")
-    found = areas[inside]
-    return np.bincount(found, values)[1:] / np.bincount(found)[1:]
+    area_of_voxel = areas[inside]
+    return np.bincount(area_of_voxel, values)[1:] / np.bincount(area_of_voxel)[1:]
 
 
 def order_areas(relevance: np.ndarray, seed: int, image: str, draw: int = 1) -> np.ndarray:
-    """The areas in descending order of relevance; those of one value in a random one.
+    """Areas in descending order of relevance, areas with equal values in random order.
 
-    So a map that is 0 everywhere gains nothing from how an atlas numbers its areas: its order is
-    the random order of this draw.
+    A map that is 0 everywhere therefore does not depend on how the atlas numbers its areas: it
+    gets the random order of this draw.
 
     Parameters
     ----------
     relevance
-        ``[areas]``; all of one value for a random order.
+        ``[areas]``; all values equal for a random order.
     seed, image, draw
-        What the random order is drawn by: the same for all methods, another for each scan and draw.
+        Seeds of the random order: the same order for all methods, another for each scan and draw.
 
     Returns
     -------
@@ -108,10 +111,10 @@ def order_areas(relevance: np.ndarray, seed: int, image: str, draw: int = 1) -> 
 
 
 def steps_of(areas: np.ndarray, order: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Areas one after another in at most so many steps, each of a like part of the brain.
+    """Step at which each voxel is changed, with steps of about equal volume.
 
-    A step ends with the first area by which the next multiple of 1 / ``steps`` of the brain's
-    voxels is reached, so that large areas make steps of their own.
+    A step ends with the area that reaches the next multiple of 1 / ``steps`` of the brain's voxels.
+    A large area therefore makes up a whole step.
 
     Parameters
     ----------
@@ -120,18 +123,18 @@ def steps_of(areas: np.ndarray, order: np.ndarray, steps: int) -> tuple[np.ndarr
     order
         From :func:`order_areas`.
     steps
-        At most, at least 1.
+        Largest number of steps, 1 or more.
 
     Returns
     -------
     step_of_voxel
         ``[x, y, z]`` int64: the step by which a voxel is changed, from 1; 0 outside the brain.
     fraction
-        ``[steps made + 1]`` of the brain's voxels that are changed after each step, from 0 to 1.
+        ``[steps made + 1]``, share of the brain's voxels changed after each step, from 0 to 1.
     """
     voxels = np.bincount(areas[areas > 0], minlength=len(order) + 1)[order]
     reached = voxels.cumsum()
-    # In whole numbers: the step of the multiple of 1 / steps that lies at or above its end.
+    # Integer arithmetic: the step is the multiple of 1 / steps at or above the area's end.
     before = (reached - voxels) * steps // reached[-1]
     _, number = np.unique(before, return_inverse=True)
     step_of_area = np.zeros(len(order) + 1, np.int64)
@@ -141,9 +144,9 @@ def steps_of(areas: np.ndarray, order: np.ndarray, steps: int) -> tuple[np.ndarr
 
 
 def rank_correlation(heatmap: np.ndarray, other: np.ndarray, mask: np.ndarray) -> float:
-    """Spearman's rank correlation of two heatmaps inside the brain, of their absolute values.
+    """Spearman's rank correlation of the absolute values of two heatmaps inside the brain.
 
-    As Adebayo et al. 2018 compare maps; voxels of one value share their mean rank.
+    As in Adebayo et al. 2018. Voxels with equal values share their mean rank.
 
     Parameters
     ----------
@@ -154,7 +157,7 @@ def rank_correlation(heatmap: np.ndarray, other: np.ndarray, mask: np.ndarray) -
 
     Returns
     -------
-    Between -1 and 1; nan where one of them has one value only in the mask, which ranks nothing.
+    Between -1 and 1; nan if a heatmap is constant in the mask and therefore has no ranks.
 
     Raises
     ------
@@ -165,7 +168,7 @@ def rank_correlation(heatmap: np.ndarray, other: np.ndarray, mask: np.ndarray) -
         raise SetupFault(
             f"heatmaps of shapes {heatmap.shape} and {other.shape} and a mask of {mask.shape}"
         )
-    one, two = (np.abs(found[mask]).astype(np.float64) for found in (heatmap, other))
+    one, two = (np.abs(values[mask]).astype(np.float64) for values in (heatmap, other))
     if not np.ptp(one) or not np.ptp(two):
         return np.nan
     return float(stats.spearmanr(one, two).statistic)

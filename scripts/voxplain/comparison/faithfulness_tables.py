@@ -1,4 +1,4 @@
-"""Tables of how well heatmaps follow their network: areas under curves, means over patients."""
+"""Tables of faithfulness: areas under deletion and insertion curves, and means over patients."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ def area_under(fraction: Sequence[float], probability: Sequence[float]) -> float
 
 
 def score_curves(curves: pd.DataFrame) -> pd.DataFrame:
-    """The areas under each scan's curves, beside those of random orders.
+    """Areas under the curves of each scan, with the mean of random orders beside them.
 
     ``deletion`` and ``insertion`` are the areas under the two curves (Petsiuk, Das and Saenko 2018,
-    RISE, section 4.2), ``faithfulness`` is insertion minus deletion: where areas that speak for the
-    target come first, its probability falls soon when they go and rises soon when they come.
-    ``gain`` is the faithfulness minus that of random orders of the same scan.
+    RISE, section 4.2). ``faithfulness`` is insertion minus deletion: if the areas that support the
+    target come first, its probability falls early when they are deleted and rises early when they
+    are inserted. ``gain`` is the faithfulness minus that of random orders of the same scan.
 
     Parameters
     ----------
     curves
-        With the columns of :data:`voxplain.comparison.faithfulness.CURVES`, those of random orders
-        among them.
+        Table with the columns of :data:`voxplain.comparison.faithfulness.CURVES`, random orders
+        included.
 
     Returns
     -------
     One row a method, draw, scan and measure: ``method``, ``draw``, ``image``, ``patient``,
     ``class``, ``measure``, ``value`` and ``chance``, the mean over that scan's random orders.
-    Random orders are among the methods.
+    Random orders are listed as a method.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def summarise_scores(scores: pd.DataFrame, methods: Sequence[str]) -> pd.DataFra
     Parameters
     ----------
     methods
-        In the order of the rows; random orders, which are chance, not among them.
+        In the order of the rows, without random orders, which are chance.
 
     Returns
     -------
@@ -91,10 +91,12 @@ def summarise_scores(scores: pd.DataFrame, methods: Sequence[str]) -> pd.DataFra
     orders), ``chance_sd`` (over the orders' means; nan for one order), ``scans``, ``patients``.
     """
     by = ["method", "class"]
-    own = scores[scores["method"] != RANDOM]
-    for key, order in (("class", list(own["class"].unique())), ("method", list(methods))):
-        own = own.sort_values(key, key=lambda names, o=order: names.map(o.index), kind="stable")
-    table = summarise(own, by).drop(columns="times_chance")
+    of_methods = scores[scores["method"] != RANDOM]
+    for key, order in (("class", list(of_methods["class"].unique())), ("method", list(methods))):
+        of_methods = of_methods.sort_values(
+            key, key=lambda names, o=order: names.map(o.index), kind="stable"
+        )
+    table = summarise(of_methods, by).drop(columns="times_chance")
     drawn = scores[scores["method"] == RANDOM]
     of_patients = drawn.groupby(["class", "measure", "draw", "patient"])["value"].mean()
     of_draws = of_patients.groupby(["class", "measure", "draw"]).mean()
@@ -106,42 +108,42 @@ def summarise_scores(scores: pd.DataFrame, methods: Sequence[str]) -> pd.DataFra
 
 
 def unmoved_classes(table: pd.DataFrame, least: float = 0.01) -> dict[str, float]:
-    """Classes whose scans' probability hardly moves, in whatever order areas are changed.
+    """Classes in which the probability hardly changes, whatever the order of the areas.
 
-    The heatmaps of such scans rank differences that are next to nothing, by whatever method.
+    For such scans the heatmaps of all methods rank differences that are close to zero.
 
     Parameters
     ----------
     table
         From :func:`summarise_scores`.
     least
-        How far apart areas under curves of deletion and insertion, of methods and at random, must
-        lie at least for the probability to be said to move.
+        Smallest range of the areas under the deletion and insertion curves, of methods and of
+        random orders, from which on the probability counts as changed.
 
     Returns
     -------
     Class to the mean probability, in the table's order.
     """
-    found = {}
+    unmoved = {}
     for group, rows in table[table["measure"].isin(DIRECTIONS)].groupby("class", sort=False):
         areas = rows[["mean", "chance"]].to_numpy(np.float64)
         if np.isfinite(areas).any() and np.nanmax(areas) - np.nanmin(areas) < least:
-            found[group] = float(np.nanmean(areas))
-    return found
+            unmoved[group] = float(np.nanmean(areas))
+    return unmoved
 
 
 def mean_curves(curves: pd.DataFrame, points: int = 101) -> pd.DataFrame:
-    """Curves of a table as means over patients, at even fractions of the brain.
+    """Mean curves over patients, at evenly spaced fractions of the brain.
 
-    Between its own points a curve is straight, as the trapezoid rule takes it. Each patient counts
-    once, and draws of random orders are told apart.
+    Between its points a curve is interpolated linearly, as in the trapezoid rule. Each patient
+    counts once. Draws of random orders stay separate.
 
     Parameters
     ----------
     curves
         With the columns of :data:`voxplain.comparison.faithfulness.CURVES`.
     points
-        How many fractions.
+        Number of fractions.
 
     Returns
     -------
@@ -163,7 +165,7 @@ def mean_curves(curves: pd.DataFrame, points: int = 101) -> pd.DataFrame:
 
 
 def summarise_correlations(table: pd.DataFrame) -> pd.DataFrame:
-    """Rank correlations while layers are made anew, as means over patients.
+    """Mean rank correlations over patients, for each step of the layer randomisation.
 
     Parameters
     ----------
@@ -176,12 +178,14 @@ def summarise_correlations(table: pd.DataFrame) -> pd.DataFrame:
     -------
     One row a method and step: ``method``, ``step``, ``layer``, ``mean``, ``low``, ``high`` (see
     :func:`voxplain.comparison.localisation.bootstrap_mean`), ``scans``, ``patients``. Scans without
-    a correlation are left out; where none is left, the numbers are nan and the counts 0.
+    a correlation are left out. If no scan is left, the means are nan and the counts 0.
     """
     rows = []
     for key, group in table.groupby(["method", "step", "layer"], sort=False):
         valid = group[group["rank_correlation"].notna()]
-        found = bootstrap_mean(valid["rank_correlation"].astype(float), valid["patient"])
-        rows.append([*key, *found, len(valid), valid["patient"].nunique()])
+        mean_and_interval = bootstrap_mean(
+            valid["rank_correlation"].astype(float), valid["patient"]
+        )
+        rows.append([*key, *mean_and_interval, len(valid), valid["patient"].nunique()])
     columns = ["method", "step", "layer", "mean", "low", "high", "scans", "patients"]
     return pd.DataFrame(rows, columns=columns)

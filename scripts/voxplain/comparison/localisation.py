@@ -1,4 +1,4 @@
-"""How well a heatmap finds a region that is known: simulated atrophy, or an area of the anatomy."""
+"""Scores of how well a heatmap finds a known region: simulated atrophy, or an anatomical area."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _SIGMAS_IN_FWHM = np.sqrt(8 * np.log(2))
 
 
 def score(heatmap: np.ndarray, region: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    """How well one heatmap finds a region, by the measures of :data:`MEASURES`.
+    """Scores of one heatmap for a region, one for each of :data:`MEASURES`.
 
     Parameters
     ----------
     heatmap
-        ``[x, y, z]``, none below 0.
+        ``[x, y, z]``, no value below 0.
     region
         ``[x, y, z]`` bool, where the relevance should lie.
     mask
@@ -30,56 +30,56 @@ def score(heatmap: np.ndarray, region: np.ndarray, mask: np.ndarray) -> dict[str
 
     Returns
     -------
-    Each between 0 and 1, 1 being best; a map of one value above 0 has :func:`chance` in all of
-    them.
+    Each score is between 0 and 1, where 1 is best. A constant map above 0 has the value of
+    :func:`chance` in all of them.
 
     ``average_precision``
-        Of the voxels' values as a ranking: the precisions at all thresholds, weighted by the gain
-        of recall (as scikit-learn's; voxels of one value share a threshold). The area under the
-        curve of Yang et al. 2018, figure 3.
+        Precision at all thresholds, weighted by the gain in recall (as in scikit-learn; voxels with
+        equal values share a threshold). It is the area under the curve in figure 3 of Yang et al.
+        2018.
     ``mass``
-        The share of the relevance that lies in the region (relevance mass accuracy, Arras, Osman
-        and Samek 2022).
+        Share of the relevance that lies in the region (relevance mass accuracy, Arras, Osman and
+        Samek 2022).
     ``rank``
-        Of the K highest voxels, K being the region's size, the share that lies in the region
+        Share of the K highest voxels that lie in the region, with K the size of the region
         (relevance rank accuracy, same paper).
     ``pointing``
         1 if the highest voxel lies in the region, else 0 (pointing game, Zhang et al. 2018).
 
-    Where voxels of one value compete for the last places of ``rank`` or for ``pointing``, it is
-    the expectation over all orders of them. All are nan where there is nothing to find or to rank:
-    the region has no voxel in the mask or all of them, or the heatmap is 0 everywhere in it.
+    If voxels with equal values compete for the last places of ``rank`` or for ``pointing``, the
+    score is the expectation over all their orders. All scores are nan if they are undefined: the
+    region has no voxel in the mask or all of them, or the heatmap is 0 everywhere in the mask.
 
     Raises
     ------
     SetupFault
         The shapes differ, region or mask is not bool, or the heatmap has voxels inside the mask
-        that are below 0 or no number.
+        that are negative or not finite.
     """
-    values, found = _inside(heatmap, region, mask)
-    if not _answerable(values, found):
+    values, in_region = _inside(heatmap, region, mask)
+    if not _is_defined(values, in_region):
         return dict.fromkeys(MEASURES, np.nan)
     ordered = np.sort(values)
-    size = len(found)
-    hits, reached = _steps(ordered, found)
-    relevance = found.sum(dtype=np.float64)
-    # Of two parts, so that rounding never gives a share above 1.
+    size = len(in_region)
+    hits, reached = _steps(ordered, in_region)
+    relevance = in_region.sum(dtype=np.float64)
+    # Sum of two parts, so that rounding never gives a share above 1.
     beyond = values[~region[mask]].sum(dtype=np.float64)
     return {
         "average_precision": float(np.diff(hits, prepend=0) @ (hits / reached) / size),
         "mass": float(relevance / (relevance + beyond)),
-        "rank": _share_of_highest(ordered, found, size),
-        "pointing": _share_of_highest(ordered, found, 1),
+        "rank": _share_of_highest(ordered, in_region, size),
+        "pointing": _share_of_highest(ordered, in_region, 1),
     }
 
 
 def chance(region: np.ndarray, mask: np.ndarray) -> float:
-    """What a map that knows nothing has in each of :data:`MEASURES`: the region's share of voxels.
+    """Chance level of each of :data:`MEASURES`: the share of the mask's voxels in the region.
 
-    It is what a map of one value has, and the expectation over all orders of any map's voxels;
-    only the average precision of untied values is expected slightly above it, by up to
-    ``(1 + 1/2 + ... + 1/n) / n`` with n voxels in the mask (Bestgen 2015): 8e-6 of 1.9 million,
-    which matters for regions of less than some hundred voxels.
+    A constant map has this score, and it is the expected score of a map in random order. Only the
+    average precision of a map without equal values is expected slightly above it, by up to
+    ``(1 + 1/2 + ... + 1/n) / n`` with n voxels in the mask (Bestgen 2015): 8e-6 for 1.9 million
+    voxels, which matters for regions of less than some hundred voxels.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def chance(region: np.ndarray, mask: np.ndarray) -> float:
 
     Returns
     -------
-    Between 0 and 1; nan where the region has no voxel in the mask.
+    Between 0 and 1; nan if the region has no voxel in the mask.
 
     Raises
     ------
@@ -103,26 +103,26 @@ def chance(region: np.ndarray, mask: np.ndarray) -> float:
 def precision_recall(
     heatmap: np.ndarray, region: np.ndarray, mask: np.ndarray, points: int = 101
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Precision of one heatmap at even recalls, so that curves of scans can be averaged.
+    """Precision of one heatmap at evenly spaced recalls, so that curves of scans can be averaged.
 
-    The precision is the plain one of a threshold, neither interpolated nor the best at this recall
-    or a higher one: that of the fewest voxels above a threshold whose recall is as wanted or more.
-    At recall 0 these are the voxels of the highest value, and their precision is the ``pointing``
-    of :func:`score`.
+    The precision is that of a threshold, neither interpolated nor the best at this or a higher
+    recall: it belongs to the smallest set of voxels above a threshold that reaches the recall. At
+    recall 0 the set consists of the voxels with the highest value, and the precision is the
+    ``pointing`` of :func:`score`.
 
     Parameters
     ----------
     heatmap, region, mask
         See :func:`score`.
     points
-        How many recalls, at least 2.
+        Number of recalls, at least 2.
 
     Returns
     -------
     recall
         ``[points]`` evenly from 0 to 1.
     precision
-        ``[points]``, at each of them; nan where :func:`score` is nan.
+        ``[points]``, at each recall; nan if :func:`score` is nan.
 
     Raises
     ------
@@ -131,24 +131,24 @@ def precision_recall(
     """
     if points < 2:
         raise SetupFault(f"a curve needs at least 2 points, not {points}")
-    values, found = _inside(heatmap, region, mask)
+    values, in_region = _inside(heatmap, region, mask)
     recall = np.linspace(0, 1, points)
-    if not _answerable(values, found):
+    if not _is_defined(values, in_region):
         return recall, np.full(points, np.nan)
     ordered = np.sort(values)
-    hits, reached = _steps(ordered, found)
-    # In whole voxels, rounded up: as fractions, a recall of 0.07 is above 7 voxels of 100.
-    wanted = -(-np.arange(points) * len(found) // (points - 1))
+    hits, reached = _steps(ordered, in_region)
+    # Whole voxels, rounded up: in floating point a recall of 0.07 is above 7 voxels of 100.
+    wanted = -(-np.arange(points) * len(in_region) // (points - 1))
     precision = (hits / reached)[np.searchsorted(hits, wanted)]
-    precision[0] = _share_of_highest(ordered, found, 1)
+    precision[0] = _share_of_highest(ordered, in_region, 1)
     return recall, precision
 
 
 def speak(heatmap: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """A heatmap; for one that is 0 everywhere in the mask, a map of one value.
+    """The heatmap, or a constant map if the heatmap is 0 everywhere in the mask.
 
-    It knows nothing, as little as a map of one value, and has :func:`chance`: so a method that is
-    often silent is not judged by the scans alone on which it spoke.
+    A map of zeros carries no information, as a constant map, which scores at :func:`chance`. With
+    the replacement, a method that often gives zeros is not judged by its other scans only.
     """
     return heatmap if heatmap[mask].any() else mask.astype(np.float64)
 
@@ -159,14 +159,16 @@ def smooth_to(
     smoothing_mm: Sequence[float],
     voxel_size: Sequence[float],
 ) -> dict[float, np.ndarray]:
-    """A heatmap at several resolutions: width in mm to what :func:`smooth_inside` gives."""
+    """A heatmap at several resolutions: width in mm to the map from :func:`smooth_inside`."""
     return {width: smooth_inside(heatmap, mask, width, voxel_size) for width in smoothing_mm}
 
 
 def score_regions(
     heatmaps: Mapping[float, np.ndarray], regions: Mapping[str, np.ndarray], mask: np.ndarray
 ) -> Iterator[dict[str, object]]:
-    """Every measure of one heatmap for several regions and resolutions; see also :func:`speak`.
+    """Rows with each measure of a heatmap for several regions and resolutions.
+
+    See also :func:`speak`.
 
     Parameters
     ----------
@@ -198,18 +200,18 @@ def smooth_inside(
 ) -> np.ndarray:
     """A heatmap smoothed by a Gaussian within the mask only.
 
-    Brings methods of blocks and methods of single voxels to one resolution before they are
-    compared. What lies outside neither comes in nor pulls down the border: every voxel is a
-    weighted mean of those inside the mask, and a map of one value stays as it is.
+    It brings methods that work on blocks and methods that work on voxels to one resolution before
+    they are compared. Voxels outside the mask do not contribute: each voxel is a weighted mean of
+    voxels inside the mask, and a constant map does not change.
 
     Parameters
     ----------
     heatmap
-        ``[x, y, z]``, none below 0.
+        ``[x, y, z]``, no value below 0.
     mask
         ``[x, y, z]`` bool.
     fwhm_mm
-        Full width of the Gaussian at half of its height, mm; 0 for none.
+        Full width of the Gaussian at half of its height, mm; 0 for no smoothing.
     voxel_size
         Edges of a voxel along x, y and z, mm.
 
@@ -221,7 +223,7 @@ def smooth_inside(
     ------
     SetupFault
         The shapes differ, the mask is not bool, the heatmap has voxels inside the mask that are
-        below 0 or no number, or a size is no length.
+        negative or not finite, the width is below 0, or a voxel edge is not above 0.
     """
     size = np.asarray(voxel_size, np.float64)
     if size.shape != (3,) or not (np.isfinite(size) & (size > 0)).all():
@@ -233,7 +235,7 @@ def smooth_inside(
     smooth[mask] = values
     if fwhm_mm == 0 or not len(values):
         return smooth
-    # Beyond the mask's box there are only noughts, as at the border of an array.
+    # Outside the mask's bounding box all values are 0, as beyond the border of an array.
     (box,) = ndimage.find_objects(mask.astype(np.uint8))
     sigma = fwhm_mm / size / _SIGMAS_IN_FWHM
     weight = ndimage.gaussian_filter(mask[box].astype(np.float64), sigma, mode="constant")
@@ -249,7 +251,7 @@ def bootstrap_mean(
     level: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float, float]:
-    """Mean over patients, and the percentile bootstrap interval of it.
+    """Mean over patients with its percentile bootstrap interval.
 
     Scans of one patient resemble each other: each patient counts once, as the mean of their scans,
     and whole patients are drawn (with replacement, Efron and Tibshirani 1993).
@@ -257,25 +259,26 @@ def bootstrap_mean(
     Parameters
     ----------
     values
-        One a scan; nan is left out.
+        One for each scan; nan is left out.
     patients
-        Whose scan it is.
+        The patient of each scan.
     draws
-        How often as many patients are drawn as there are.
+        Number of draws, each with as many patients as there are.
     level
-        Share of the draws' means that the interval holds.
+        Share of the drawn means inside the interval.
     seed
-        Of the draws. The same for two methods on the same patients, it draws the same.
+        Seed of the draws. Two methods with the same seed and patients get the same draws.
 
     Returns
     -------
-    Mean, and the interval's lower and upper end: these are nan with one patient, all three with
-    none.
+    Mean, lower and upper end of the interval. The ends are nan with one patient, all three are nan
+    without patients.
 
     Raises
     ------
     SetupFault
-        There are not as many values as patients, no draws, or the level is not between 0 and 1.
+        The numbers of values and patients differ, ``draws`` is below 1, or the level is not between
+        0 and 1.
     """
     if len(values) != len(patients):
         raise SetupFault(f"{len(values)} values of {len(patients)} scans' patients")
@@ -296,7 +299,7 @@ def bootstrap_mean(
 def summarise(
     scores: pd.DataFrame, by: Sequence[str], draws: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Measures of many scans as means over patients with their 95 % bootstrap intervals.
+    """Table of the mean of each measure over patients, with 95 % bootstrap intervals.
 
     Parameters
     ----------
@@ -304,16 +307,16 @@ def summarise(
         One row a scan and measure: the columns of ``by``, ``patient``, ``measure``, ``value`` (from
         :func:`score`) and ``chance`` (of that scan's region).
     by
-        Columns that are told apart, such as method and class.
+        Columns to group by, such as method and class.
     draws, seed
         See :func:`bootstrap_mean`.
 
     Returns
     -------
-    One row for each of ``by`` and ``measure``, in the order in which they come first: ``mean``,
-    ``low``, ``high``, ``chance`` (a mean over patients likewise), ``times_chance`` (mean over
-    chance), ``scans`` and ``patients``. Scans whose value is nan are left out of all of them;
-    where none is left, the numbers are nan and the counts 0.
+    One row for each of ``by`` and ``measure``, in order of first appearance: ``mean``, ``low``,
+    ``high``, ``chance`` (also a mean over patients), ``times_chance`` (mean divided by chance),
+    ``scans`` and ``patients``. Scans with a value of nan are left out. If no scan is left, the
+    means are nan and the counts 0.
 
     Raises
     ------
@@ -349,7 +352,7 @@ def summarise(
 def _inside(
     heatmap: np.ndarray, region: np.ndarray, mask: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The heatmap's values in the mask, and those of them in the region."""
+    """Values of the heatmap in the mask, and its values in the part of the region in the mask."""
     _check_masks(region, mask)
     if heatmap.shape != mask.shape:
         raise SetupFault(f"a heatmap of shape {heatmap.shape} and a mask of {mask.shape}")
@@ -367,32 +370,32 @@ def _check_masks(region: np.ndarray, mask: np.ndarray) -> None:
             raise SetupFault(f"the {name} is {array.dtype}, expected bool")
 
 
-def _answerable(values: np.ndarray, found: np.ndarray) -> bool:
-    return 0 < len(found) < len(values) and bool(values.any())
+def _is_defined(values: np.ndarray, in_region: np.ndarray) -> bool:
+    return 0 < len(in_region) < len(values) and bool(values.any())
 
 
-def _steps(ordered: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels at or above each value of the region, from the highest: of the region, and of all.
+def _steps(ordered: np.ndarray, in_region: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Counts of region voxels and of all voxels at or above each region value, highest first.
 
-    Thresholds between these values add no recall, and nothing that is counted here.
+    Other thresholds do not change the recall and are not needed.
     """
-    thresholds, counts = np.unique(found, return_counts=True)
+    thresholds, counts = np.unique(in_region, return_counts=True)
     reached = len(ordered) - np.searchsorted(ordered, thresholds)
     return counts[::-1].cumsum(), reached[::-1]
 
 
-def _share_of_highest(ordered: np.ndarray, found: np.ndarray, count: int) -> float:
-    """The share of the ``count`` highest voxels in the region, expected over orders of ties."""
+def _share_of_highest(ordered: np.ndarray, in_region: np.ndarray, count: int) -> float:
+    """Share of the ``count`` highest voxels that lie in the region, averaged over ties."""
     border = ordered[-count]
     first, last = np.searchsorted(ordered, border), np.searchsorted(ordered, border, "right")
     above, tied = len(ordered) - last, last - first
-    certain = np.count_nonzero(found > border)
-    likely = np.count_nonzero(found == border) * (count - above) / tied
+    certain = np.count_nonzero(in_region > border)
+    likely = np.count_nonzero(in_region == border) * (count - above) / tied
     return float((certain + likely) / count)
 
 
 def _patient_means(values: Sequence[float], patients: Sequence[object]) -> np.ndarray:
-    """Mean of each patient's values but nan, in the order of the patients' names."""
+    """Mean of each patient's values without nan, in the order of the patients' names."""
     column = pd.Series(np.asarray(values, np.float64))
     means = column.groupby(np.asarray(patients, object)).mean()
     return means.dropna().to_numpy()

@@ -1,6 +1,6 @@
-"""The summary of a run: every model on every task, as table 1 of Yang et al. 2018.
+"""Summary of a run: every model on every task, as in table 1 of Yang et al. 2018.
 
-Baselines without a network stand beside the networks.
+It also lists the baselines without a network.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ _KEYS = ("cohort", "tested_on", "task", "model", "kind", "level", "evaluation")
 
 @dataclass(frozen=True)
 class NetworkPredictions:
-    """What one trained network, or baseline, said of its test scans.
+    """Predictions of one trained network, or baseline, on its test scans.
 
     Attributes
     ----------
     cohort, tested_on
-        The cohort it was trained on, and the one its test scans are of; the same but in an external
-        test.
+        The cohort of the training scans and that of the test scans; they differ only in an
+        external test.
     task, classes
         Name of the task, and its classes, the disease first.
     model
         Label of the network, see :func:`voxplain.models.describe_model`, or of the baseline.
     split, seed
-        Name of the split, see :class:`voxplain.cohort.splits.Split`; seed of the training (0 of a
-        baseline, which has none).
+        Name of the split, see :class:`voxplain.cohort.splits.Split`; seed of the training (0 for
+        a baseline, which needs no seed).
     predictions
         See :func:`voxplain.training.metrics.predictions_table`.
     kind
@@ -61,17 +61,17 @@ class NetworkPredictions:
 
 
 @dataclass
-class _Tested:
-    """What networks that go into one row were tested on.
+class _TestResults:
+    """Test results of the networks that are summarised in one row.
 
     Attributes
     ----------
     classes
-        Those of the task.
+        Classes of the task.
     tables
         Predictions of each network.
     measured
-        Measures of each, and its repeat.
+        Measures of each network, with its repeat.
     """
 
     classes: Sequence[str]
@@ -80,65 +80,65 @@ class _Tested:
 
 
 class Summary:
-    """Networks and baselines side by side, with their differences.
+    """Summary of networks and baselines, and their differences.
 
     A network is a fold, repeat and seed of a cross-validation, or a seed of an external test or of
-    the fixed split. A measure that a fold cannot have, as it lacks a class, does not count in it.
+    the fixed split. If a fold lacks a class, the measures that need it leave this fold out.
 
     Parameters
     ----------
     networks
-        Read one at a time; of each only the predictions stay.
+        Read one at a time; only the predictions are stored.
     roc_auc
         See :func:`voxplain.training.metrics.measure`.
 
     Raises
     ------
     SetupFault
-        There is no network, or a split has a name that is no split's.
+        There is no network, or the name of a split is invalid.
     """
 
     def __init__(
         self, networks: Iterable[NetworkPredictions], roc_auc: str = "probabilities"
     ) -> None:
         self._roc_auc = roc_auc
-        self._tested: dict[tuple[str, ...], _Tested] = {}
+        self._tested: dict[tuple[str, ...], _TestResults] = {}
         for network in networks:
             split = SplitName.parse(network.split)
             for level in LEVELS:
                 table = network.predictions
                 if level == "patient":
                     table = _of_patients(table, network.classes)
-                told = measure(table, network.classes, roc_auc)
-                own = (network.cohort, network.tested_on, network.task, network.model)
-                key = (*own, network.kind, level, _EVALUATION_ON[split.kind])
-                tested = self._tested.setdefault(key, _Tested(network.classes))
+                all_measures = measure(table, network.classes, roc_auc)
+                identity = (network.cohort, network.tested_on, network.task, network.model)
+                key = (*identity, network.kind, level, _EVALUATION_ON[split.kind])
+                tested = self._tested.setdefault(key, _TestResults(network.classes))
                 tested.tables.append(table.copy())
-                measures = {name: told[name] for name in MEASURES}
+                measures = {name: all_measures[name] for name in MEASURES}
                 tested.measured.append({"repeat": split.repeat, **measures})
         if not self._tested:
             raise SetupFault("there is no trained network to summarise; ask for cross-validation")
         self._draws: dict[tuple[str, ...], np.ndarray] = {}
 
     def rows(self) -> pd.DataFrame:
-        """Mean and spread over networks of how good they are, per scan and per patient.
+        """Mean and SD over networks of each measure, per scan and per patient.
 
         Returns
         -------
         One row for each cohort, ``tested_on``, task, model, ``kind`` (network, baseline), ``level``
-        (scan, patient) and ``evaluation`` (:data:`EVALUATIONS`), in the order in which they first
-        come, networks before baselines. ``networks`` is their number, ``n`` that of different scans
-        or patients they were tested on, and ``imputed`` how many of these have values that a
-        baseline had to fill; then ``<measure>_mean`` and ``<measure>_sd`` (of the sample, n - 1)
-        of each of :data:`voxplain.training.metrics.MEASURES`; ``roc_auc_low`` and ``roc_auc_high``,
-        the 95 % interval of ``roc_auc_mean`` over other patients to test
-        (:func:`voxplain.comparison.auc.draw_aucs`); and ``roc_auc_sd_of_repeats``: the SD over the
-        repeats of a cross-validation of each repeat's mean, as Yang et al. state it over five
-        divisions into five folds. What needs two networks, repeats or patients of a class, and has
-        but one, is not a number.
+        (scan, patient) and ``evaluation`` (:data:`EVALUATIONS`), in order of first appearance,
+        networks before baselines. ``networks`` is the number of networks, ``n`` the number of
+        different test scans or patients, ``imputed`` the number of these with values that a
+        baseline had to fill. Then ``<measure>_mean`` and ``<measure>_sd`` (of the sample, n - 1)
+        for each of :data:`voxplain.training.metrics.MEASURES`; ``roc_auc_low`` and
+        ``roc_auc_high``, the 95 % interval of ``roc_auc_mean`` from a bootstrap over test patients
+        (:func:`voxplain.comparison.auc.draw_aucs`); and ``roc_auc_sd_of_repeats``, the SD over the
+        repeats of a cross-validation of the mean of each repeat, which Yang et al. report for five
+        divisions into five folds. A value that needs two networks, repeats or patients of a class
+        is nan if there is only one.
         """
         rows = []
-        for key, tested in sorted(self._tested.items(), key=lambda told: told[0][4] == BASELINE):
+        for key, tested in sorted(self._tested.items(), key=lambda item: item[0][4] == BASELINE):
             measured = pd.DataFrame(tested.measured).astype(dict.fromkeys(MEASURES, float))
             row = {**dict(zip(_KEYS, key, strict=True)), "networks": len(measured)}
             row |= _count(tested.tables, "image" if row["level"] == "scan" else "patient")
@@ -150,13 +150,13 @@ class Summary:
         return pd.DataFrame(rows)
 
     def differences(self) -> pd.DataFrame:
-        """ROC AUC of every network minus that of each baseline on the same splits.
+        """Table of the ROC AUC of each network minus that of each baseline on the same splits.
 
         Returns
         -------
         One row for each cohort, ``tested_on``, task, model, ``baseline``, level and evaluation:
-        ``roc_auc``, the difference of the means over networks and over the baseline's fits, with
-        ``low`` and ``high``, its 95 % interval: both are measured on the same drawn patients.
+        ``roc_auc``, the difference of the means over networks and over the fits of the baseline,
+        with ``low`` and ``high``, its 95 % interval. Both use the same drawn patients.
         """
         rows = []
         for key, tested in self._tested.items():
@@ -165,8 +165,8 @@ class Summary:
                 if kind != NETWORK or other != (*where, other[3], BASELINE, level, evaluation):
                     continue
                 means = [
-                    pd.DataFrame(told.measured)["roc_auc"].astype(float).mean()
-                    for told in (tested, baseline)
+                    pd.DataFrame(side.measured)["roc_auc"].astype(float).mean()
+                    for side in (tested, baseline)
                 ]
                 low, high = interval(self._aucs(key) - self._aucs(other))
                 row = dict(zip(_KEYS, key, strict=True)) | {"baseline": other[3]}
@@ -175,7 +175,7 @@ class Summary:
         return pd.DataFrame(rows, columns=columns)
 
     def _aucs(self, key: tuple[str, ...]) -> np.ndarray:
-        """The bootstrapped ROC AUCs of a row; nan where a class has a patient or none."""
+        """Bootstrapped ROC AUCs of a row; nan if a class has fewer than two patients."""
         if key not in self._draws:
             tested = self._tested[key]
             aucs = draw_aucs(tested.tables, tested.classes, self._roc_auc)
@@ -186,7 +186,7 @@ class Summary:
 
 
 def _of_patients(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
-    """One row a patient; imputed is who has a scan of which a value was."""
+    """Table with one row a patient; ``imputed`` is the largest value over the patient's scans."""
     patients = per_patient(table, classes)
     if "imputed" in table:
         patients["imputed"] = patients["patient"].map(table.groupby("patient")["imputed"].max())
@@ -194,8 +194,8 @@ def _of_patients(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
 
 
 def _count(tables: Sequence[pd.DataFrame], name: str) -> Mapping[str, float]:
-    """How many different scans or patients were tested, and of how many values were imputed."""
+    """Number of different test scans or patients, and how many of them have imputed values."""
     known = [name] + ["imputed"] * ("imputed" in tables[0])
-    everybody = pd.concat([table[known] for table in tables]).groupby(name).max()
-    imputed = (everybody["imputed"] > 0).sum() if "imputed" in everybody else np.nan
-    return {"n": len(everybody), "imputed": imputed}
+    rows = pd.concat([table[known] for table in tables]).groupby(name).max()
+    imputed = (rows["imputed"] > 0).sum() if "imputed" in rows else np.nan
+    return {"n": len(rows), "imputed": imputed}

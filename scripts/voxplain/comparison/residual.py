@@ -1,4 +1,4 @@
-"""What preprocessing leaves of a simulated atrophy: a scan against its healthy twin."""
+"""Simulated atrophy after preprocessing: difference between a scan and its healthy twin."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from voxplain.faults import SetupFault
 
 
 def residual(scan: np.ndarray, twin: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Where a preprocessed scan differs from its healthy twin, and by how much.
+    """Absolute difference between a preprocessed scan and its healthy twin.
 
-    A registration undoes part of a contraction and moves tissue that lost nothing, and both brains
-    were stripped, corrected and scaled for themselves: this is all that a network can see of the
-    disease, wherever it comes from.
+    Registration undoes part of a contraction and also moves tissue without loss. Both brains were
+    skull-stripped, bias-corrected and scaled separately. The difference contains all that a network
+    can see of the disease, whatever its origin.
 
     Parameters
     ----------
     scan, twin
-        ``[x, y, z]`` on the template's grid, each registered by itself, in units of the brain's own
-        intensity scale; 0 outside its brain.
+        ``[x, y, z]`` on the template's grid, registered separately, in units of each brain's
+        intensity scale; 0 outside the brain.
     mask
         ``[x, y, z]`` bool, the template's brain.
 
@@ -29,7 +29,7 @@ def residual(scan: np.ndarray, twin: np.ndarray, mask: np.ndarray) -> np.ndarray
     Raises
     ------
     SetupFault
-        The shapes differ, the mask is not bool, or a voxel inside it is no number.
+        The shapes differ, the mask is not bool, or a voxel inside it is NaN or infinite.
     """
     if not scan.shape == twin.shape == mask.shape:
         raise SetupFault(
@@ -37,7 +37,7 @@ def residual(scan: np.ndarray, twin: np.ndarray, mask: np.ndarray) -> np.ndarray
         )
     if mask.dtype != bool:
         raise SetupFault(f"the mask is {mask.dtype}, expected bool")
-    # In double precision: two nearly equal brains leave little of a float's digits.
+    # Double precision: the difference of nearly equal brains has few digits left in float32.
     difference = np.abs(scan[mask].astype(np.float64) - twin[mask])
     if not np.isfinite(difference).all():
         raise SetupFault("the scan or its twin has voxels in the mask that are no number")

@@ -1,8 +1,8 @@
-"""How far average heatmaps move when the network is only trained again.
+"""Change of average heatmaps when the network is only trained again.
 
-Two networks that differ in nothing but the seed of their training predict alike and explain
-differently. A distance between two methods tells of the methods as far as it exceeds what each
-moves by this alone.
+Two networks that differ only in the seed of their training predict alike but have different
+heatmaps. A distance between two methods is informative only if it exceeds this noise of each
+method.
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ Run = tuple[str, int]
 
 
 def pairs_of_runs(runs: Sequence[Run], over: str) -> list[tuple[Run, Run]]:
-    """Pairs of trained networks that differ in one thing.
+    """Pairs of trained networks that differ in the seed or in the fold only.
 
     Parameters
     ----------
     runs
         Name of the split and seed of each network.
     over
-        ``seeds``: networks of one split that differ in their seed. ``folds``: networks of one seed
-        that were trained on other folds of one division of the patients, and explain others.
+        ``seeds``: networks of the same split with different seeds. ``folds``: networks of the same
+        seed and the same division of the patients, trained on different folds; they also explain
+        different patients.
 
     Raises
     ------
     SetupFault
-        ``over`` is neither word.
+        ``over`` is neither ``seeds`` nor ``folds``.
     """
     if over not in OVER:
         raise SetupFault(f"networks are compared over {over!r}; allowed: {', '.join(OVER)}")
@@ -55,59 +56,64 @@ def spread_rows(
     runs: Sequence[Run],
     pairs: Sequence[tuple[Run, Run]],
 ) -> list[dict[str, object]]:
-    """Distances between every two methods over several networks, above their noise floor.
+    """Rows with the distance between every two methods over several networks, and its noise floor.
 
-    A method's own floor is the mean distance (:func:`voxplain.comparison.distance.distance`) of its
-    average maps of two networks. The floor of a pair of methods is the larger of their own: if both
-    methods showed the same but for independent noise, the mean square of their distance would be
-    the mean of their two floors' squares, never more than the larger. It is the more cautious of
-    the two: what passes it exceeds what either method moves by itself.
+    The floor of a method is the mean distance (:func:`voxplain.comparison.distance.distance`)
+    between its average maps of two networks. The floor of a pair of methods is the larger of their
+    two floors. If both methods showed the same map plus independent noise, the mean square of their
+    distance would be the mean of the squares of the two floors, which is at most the square of the
+    larger. The larger one is the more cautious choice: a distance above it exceeds the noise of
+    both methods.
 
     Parameters
     ----------
     read
-        Gives the average map of a method and network, none below 0, of one shape. Each is read
-        twice, so that no more maps are held than there are methods, or networks.
+        Function from method and network to the average map, no value below 0, all of the same
+        shape. Each map is read twice, so that memory holds at most one map for each method, or
+        one for each network.
     methods
-        Two or more, or one.
+        One or more.
     runs
         Split and seed of each network.
     pairs
-        Those that are compared with each other, see :func:`pairs_of_runs`.
+        Networks to compare with each other, see :func:`pairs_of_runs`.
 
     Returns
     -------
-    The whole matrix in long form, symmetric: ``method_a``, ``method_b``; ``n``, how many distances
-    there are (of maps that are not 0 everywhere); ``distance_mean``, ``distance_sd`` (n - 1),
-    ``distance_lowest`` and ``distance_highest``; ``floor``, ``times_floor`` (mean over floor) and
-    ``within_noise``, whether the mean is not above the floor; ``rank_correlation_mean`` and
-    ``rank_correlation_sd``, Spearman's, which knows no scale. Of two methods these are over
-    networks, both maps of one network; where ``method_a`` is ``method_b``, over pairs of networks,
-    the mean being the method's own floor, and ``within_noise`` is None. (A network is in several
-    pairs: that SD is no error of the mean.) What cannot be told is nan, or None.
+    The whole matrix in long form, symmetric: ``method_a``, ``method_b``; ``n``, the number of
+    distances (of maps that are not 0 everywhere); ``distance_mean``, ``distance_sd`` (n - 1),
+    ``distance_lowest`` and ``distance_highest``; ``floor``, ``times_floor`` (mean divided by floor)
+    and ``within_noise``, whether the mean is at most the floor; ``rank_correlation_mean`` and
+    ``rank_correlation_sd``, Spearman's, which does not depend on scale. For two methods the values
+    are over networks, both maps from the same network. If ``method_a`` is ``method_b``, they are
+    over pairs of networks, the mean is the floor of the method, and ``within_noise`` is None. (A
+    network is in several pairs, so this SD does not give a standard error.) Undefined values are
+    nan or None.
     """
-    found: dict[tuple[str, str], list[tuple[float, float]]] = {
+    comparisons: dict[tuple[str, str], list[tuple[float, float]]] = {
         pair: [] for pair in itertools.combinations_with_replacement(methods, 2)
     }
     for run in runs:
         maps = {method: _Map.of(read(method, run)) for method in methods}
         for a, b in itertools.combinations(methods, 2):
-            found[a, b].append(maps[a].against(maps[b]))
+            comparisons[a, b].append(maps[a].against(maps[b]))
     for method in methods:
         of_runs = {run: _Map.of(read(method, run)) for run in runs}
-        found[method, method] = [of_runs[one].against(of_runs[other]) for one, other in pairs]
-    measured = {pair: _describe(np.array(told).reshape(-1, 2)) for pair, told in found.items()}
+        comparisons[method, method] = [of_runs[one].against(of_runs[other]) for one, other in pairs]
+    measured = {
+        pair: _describe(np.array(values).reshape(-1, 2)) for pair, values in comparisons.items()
+    }
     rows = []
     for a, b in itertools.product(methods, repeat=2):
-        told = measured[(a, b) if (a, b) in measured else (b, a)]
+        summary = measured[(a, b) if (a, b) in measured else (b, a)]
         floors = [measured[method, method]["distance_mean"] for method in (a, b)]
-        floor, mean = float(np.max(floors)), told["distance_mean"]
+        floor, mean = float(np.max(floors)), summary["distance_mean"]
         known = a != b and np.isfinite([floor, mean]).all()
         rows.append(
             {
                 "method_a": a,
                 "method_b": b,
-                **told,
+                **summary,
                 "floor": floor,
                 "times_floor": mean / floor if known and floor > 0 else np.nan,
                 "within_noise": bool(mean <= floor) if known else None,
@@ -118,7 +124,7 @@ def spread_rows(
 
 @dataclass(frozen=True)
 class _Map:
-    """A map as its two comparisons need it; None where it is 0, or the same, everywhere."""
+    """A map prepared for both comparisons; ``share`` is None if it is 0, ``ranks`` if constant."""
 
     share: np.ndarray | None
     ranks: np.ndarray | None
@@ -131,7 +137,7 @@ class _Map:
         return cls(normalise(heatmap), (ranks / length).astype(np.float32) if length else None)
 
     def against(self, other: _Map) -> tuple[float, float]:
-        """Distance and rank correlation; nan where there is none."""
+        """Distance and rank correlation with another map; nan if undefined."""
         apart = alike = np.nan
         if self.share is not None and other.share is not None:
             apart = float(np.linalg.norm(self.share - other.share))
@@ -140,16 +146,16 @@ class _Map:
         return apart, alike
 
 
-def _describe(told: np.ndarray) -> dict[str, float]:
-    """What there is to say of ``[comparisons, 2]`` distances and rank correlations."""
-    distances, correlations = (column[np.isfinite(column)] for column in told.T)
-    none = not len(distances)
+def _describe(comparisons: np.ndarray) -> dict[str, float]:
+    """Summary of ``[comparisons, 2]`` distances and rank correlations."""
+    distances, correlations = (column[np.isfinite(column)] for column in comparisons.T)
+    empty = not len(distances)
     return {
         "n": len(distances),
-        "distance_mean": np.nan if none else float(distances.mean()),
+        "distance_mean": np.nan if empty else float(distances.mean()),
         "distance_sd": _sd(distances),
-        "distance_lowest": np.nan if none else float(distances.min()),
-        "distance_highest": np.nan if none else float(distances.max()),
+        "distance_lowest": np.nan if empty else float(distances.min()),
+        "distance_highest": np.nan if empty else float(distances.max()),
         "rank_correlation_mean": float(correlations.mean()) if len(correlations) else np.nan,
         "rank_correlation_sd": _sd(correlations),
     }

@@ -1,4 +1,4 @@
-"""Which method finds what is there, over all cohorts and networks of a run; and that in words."""
+"""Scores of all methods over all cohorts and networks of a run, and sentences about them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from voxplain.comparison.localisation import summarise
 from voxplain.comparison.models import CROSS_VALIDATION, NETWORK
 from voxplain.faults import SetupFault
 
-# Times chance from which a method is said to find the truth.
+# A method finds the truth if its score is at least this many times chance.
 ENOUGH = 2.0
 KEYS = ["cohort", "task", "model", "method"]
 
@@ -24,11 +24,11 @@ def scorecard(
     measure: str = "average_precision",
     draws: int = 1000,
 ) -> pd.DataFrame:
-    """One measure of every method on every network of every cohort, over all splits and seeds.
+    """Table of one measure for each method, network and cohort, over all splits and seeds.
 
-    A patient counts once, with the mean of their scans, splits and seeds; intervals are of a
-    bootstrap over patients (:func:`voxplain.comparison.localisation.summarise`), so that they hold
-    for these networks and not for others that could be trained.
+    A patient counts once, with the mean over their scans, splits and seeds. Intervals come from a
+    bootstrap over patients (:func:`voxplain.comparison.localisation.summarise`). They therefore
+    hold for these networks, not for networks that are trained again.
 
     Parameters
     ----------
@@ -36,13 +36,13 @@ def scorecard(
         One row a scan, split, seed and measure: ``cohort``, ``task``, ``model``, ``method``,
         ``patient``, ``region``, ``smoothing_mm``, ``measure``, ``value``, ``chance``.
     region, smoothing_mm, measure
-        Which of them.
+        The region, smoothing and measure to select.
 
     Returns
     -------
-    One row for each cohort, task, model and method in the order in which they come first: ``mean``,
+    One row for each cohort, task, model and method, in order of first appearance: ``mean``,
     ``low``, ``high``, ``chance``, ``times_chance``, ``times_low`` and ``times_high`` (the interval
-    over the mean chance), ``patients``. None where no scan has such a region.
+    divided by the mean chance), ``patients``. There is no row if no scan has the region.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def scorecard(
 
 
 def finds(row: Mapping[str, float], enough: float = ENOUGH) -> bool:
-    """Whether a method finds the truth: ``enough`` times chance, its interval above chance."""
+    """Whether a method finds the truth: ``enough`` times chance, and the interval above chance."""
     return row["times_chance"] >= enough and row["times_low"] > 1
 
 
@@ -77,7 +77,7 @@ def findings(
     baselines: Sequence[str] = (),
     enough: float = ENOUGH,
 ) -> Iterator[str]:
-    """What a run says, in a sentence for each cohort and network.
+    """Sentences with the main result, one for each cohort and network.
 
     Parameters
     ----------
@@ -85,42 +85,44 @@ def findings(
         See :func:`scorecard`.
     networks
         ``cohort``, ``task``, ``model``, ``kind``, ``evaluation``, ``roc_auc``, ``roc_auc_low`` and
-        ``roc_auc_high`` on patients that the network was not trained on; a row for each network,
-        and for each baseline that predicts without one (``kind``, see
+        ``roc_auc_high`` on patients that the network was not trained on. One row for each network
+        and for each baseline that predicts without a network (``kind``, see
         :data:`voxplain.comparison.models.KINDS`).
     effects
-        Cohort to what was simulated that can tell its classes apart: ``disease``, ``shortcut``,
-        both, or nothing; None for scans of real people.
+        Cohort to the simulated differences between its classes: ``disease``, ``shortcut``, both,
+        or an empty list; None for scans of real people.
     baselines
-        Those of the methods that explain no network.
+        The methods that do not explain a network.
     enough
-        Times chance from which a method is said to find the truth.
+        A method finds the truth if its score is at least this many times chance.
     """
     for network in networks[networks["kind"] == NETWORK].to_dict("records"):
-        own = card[(card[["cohort", "task", "model"]] == _of(network)).all(axis=1)]
-        methods = own[~own["method"].isin(baselines)].sort_values(
+        of_network = card[(card[["cohort", "task", "model"]] == _of(network)).all(axis=1)]
+        methods = of_network[~of_network["method"].isin(baselines)].sort_values(
             "times_chance", ascending=False, kind="stable"
         )
-        told = f"{network['cohort']}, {network['task']}, {network['model']}: ROC AUC "
-        told += (
+        sentence = f"{network['cohort']}, {network['task']}, {network['model']}: ROC AUC "
+        sentence += (
             f"{network['roc_auc']:.2f}{_between(network['roc_auc_low'], network['roc_auc_high'])}"
         )
-        told += _meaning(network, effects.get(network["cohort"]))
-        others = networks[(networks[KEYS[:2]] == _of(network)[:2]).all(axis=1)]
-        for row in others[others["kind"] != NETWORK].to_dict("records"):
-            told += f"; {row['model']} {row['roc_auc']:.2f}"
+        sentence += _meaning(network, effects.get(network["cohort"]))
+        of_task = networks[(networks[KEYS[:2]] == _of(network)[:2]).all(axis=1)]
+        for row in of_task[of_task["kind"] != NETWORK].to_dict("records"):
+            sentence += f"; {row['model']} {row['roc_auc']:.2f}"
         if len(methods):
-            found = [row for row in methods.to_dict("records") if finds(row, enough)]
-            told += f". {len(found)} of {len(methods)} methods find the truth at {enough:g} times "
-            told += "chance or better"
+            successful = [row for row in methods.to_dict("records") if finds(row, enough)]
+            sentence += (
+                f". {len(successful)} of {len(methods)} methods find the truth at {enough:g} times "
+            )
+            sentence += "chance or better"
             if methods["times_low"].isna().all():
-                told += " (of one patient there is no interval, without which none can)"
-            if found:
-                names = (f"{row['method']} ({row['times_chance']:.1f})" for row in found)
-                told += f": {', '.join(names)}"
-            for row in own[own["method"].isin(baselines)].to_dict("records"):
-                told += f"; {row['method']}, without a network: {row['times_chance']:.1f}"
-        yield f"{told}."
+                sentence += " (of one patient there is no interval, without which none can)"
+            if successful:
+                names = (f"{row['method']} ({row['times_chance']:.1f})" for row in successful)
+                sentence += f": {', '.join(names)}"
+            for row in of_network[of_network["method"].isin(baselines)].to_dict("records"):
+                sentence += f"; {row['method']}, without a network: {row['times_chance']:.1f}"
+        yield f"{sentence}."
 
 
 def _of(network: Mapping[str, object]) -> list[object]:
@@ -147,8 +149,8 @@ def _meaning(network: Mapping[str, Any], effects: Sequence[str] | None) -> str:
             )
         return ": above chance, though the labels mean nothing, so that something leaks"
     if effects == ["shortcut"]:
-        told = ", without any disease: the shortcut alone"
-        return f"{told}, which the network does not see" if low <= 0.5 else told
+        text = ", without any disease: the shortcut alone"
+        return f"{text}, which the network does not see" if low <= 0.5 else text
     nothing = ": the network tells nothing apart" if low <= 0.5 else ""
     return (
         f", with a shortcut beside the disease{nothing}"

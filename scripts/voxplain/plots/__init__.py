@@ -1,4 +1,4 @@
-"""The figures, one function each, which gives back a matplotlib figure; :func:`save` writes it.
+"""Functions that draw the figures; each returns a matplotlib figure, :func:`save` writes it.
 
 >>> from voxplain.plots import plot_distances, save
 >>> save(plot_distances(table, "AD against NC"), ["distances.png", "distances.pdf"])
@@ -7,9 +7,9 @@
 import importlib
 from typing import Any
 
-# Function to module. A module is imported with its first function, so that one figure needs no
-# other one's libraries. The workflow's scripts name the modules: what they import is what they
-# run again for.
+# Function to module. A module is imported when one of its functions is first used, so a figure does
+# not need the libraries of the other figures. The workflow's scripts import the modules directly: a
+# job runs again if a module that it imports changes.
 _MODULES = {
     "plot_area_distribution": "comparison",
     "plot_distances": "comparison",

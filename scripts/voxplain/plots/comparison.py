@@ -1,4 +1,4 @@
-"""Pictures of heatmaps compared: average maps, distances, relevance by area."""
+"""Figures that compare heatmaps: average maps, distances, relevance by area."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def plot_mean_maps(
     title: str,
     radiological: bool = False,
 ) -> Figure:
-    """Average heatmaps on slices of the template: a row for each method and class.
+    """Figure of average heatmaps on slices of the template: a row for each method and class.
 
-    Every map is divided by its sum, as for the distance table; a method's classes share one colour
-    scale, up to the 99.5th percentile of both inside the brain.
+    Each map is divided by its sum, as for the distance table. The classes of a method share one
+    colour scale, up to the 99.5th percentile of their values inside the brain.
 
     Parameters
     ----------
@@ -54,8 +54,10 @@ def plot_mean_maps(
         number = AXES.index(axis)
         index = round((mm - grid.matrix[number, 3]) / grid.voxel_size[number])
         slices.append((axis, min(max(index, 0), grid.shape[number] - 1)))
-    told = "average heatmaps, each divided by its sum; scale in 1e-4, the same for the classes of "
-    heading = [title, f"{told}a method"]
+    subtitle = (
+        "average heatmaps, each divided by its sum; scale in 1e-4, the same for the classes of "
+    )
+    heading = [title, f"{subtitle}a method"]
     table = SliceTable(names, slices, heading, template, mask, grid, radiological)
     scales = {
         method: top_of_scale([maps[group][method] for group in classes], mask) for method in methods
@@ -69,7 +71,7 @@ def plot_mean_maps(
 
 @in_print
 def plot_distances(distances: pd.DataFrame, title: str) -> Figure:
-    """The distance table as a matrix: every cell says the classes' distances in 1e-4.
+    """Figure of the distance table as a matrix; each cell lists the distances in 1e-4 by class.
 
     Parameters
     ----------
@@ -95,8 +97,8 @@ def plot_distances(distances: pd.DataFrame, title: str) -> Figure:
         ]
         for a in methods
     ]
-    told = np.ma.masked_invalid([of_class[group].to_numpy() for group in classes])
-    mean = told.mean(axis=0).filled(np.nan)
+    values = np.ma.masked_invalid([of_class[group].to_numpy() for group in classes])
+    mean = values.mean(axis=0).filled(np.nan)
     side = 1.2 + max(0.85, 0.45 * len(classes)) * len(methods)
     # At least as wide as the heading.
     size = (max(side + 0.8, 5.5), max(0.5 * side, 2.4))
@@ -126,11 +128,11 @@ def plot_distances(distances: pd.DataFrame, title: str) -> Figure:
 
 @in_print
 def plot_spread(spread: pd.DataFrame, title: str) -> Figure:
-    """The distance table with its spread over networks: a panel a class.
+    """Figure of the distance table with its spread over networks: a panel for each class.
 
-    A cell is mean ± SD in 1e-4, coloured by how many times the mean is the noise of retraining;
-    grey, hatched and marked ``~`` where it is within that noise. The diagonal is each method's own
-    floor.
+    A cell shows mean ± SD in 1e-4. Its colour is the mean divided by the noise of retraining. Cells
+    within that noise are grey, hatched and marked ``~``. The diagonal shows the floor of each
+    method.
 
     Parameters
     ----------
@@ -139,7 +141,7 @@ def plot_spread(spread: pd.DataFrame, title: str) -> Figure:
     """
     classes = list(dict.fromkeys(spread["class"]))
     methods = list(dict.fromkeys(spread["method_a"]))
-    # Of many methods one panel below the other, so that the text stays readable.
+    # With many methods the panels are stacked, so that the text stays readable.
     columns = len(classes) if len(methods) * len(classes) <= 6 else 1
     rows = len(classes) // columns
     side = 0.9 * len(methods)
@@ -161,13 +163,13 @@ def plot_spread(spread: pd.DataFrame, title: str) -> Figure:
     for place, group in zip(axes.flat, classes, strict=True):
         for row in spread[spread["class"] == group].to_dict("records"):
             column, line = place_of[row["method_b"]], place_of[row["method_a"]]
-            own, noisy = column == line, row["within_noise"] is True
-            above = not own and np.isfinite(row["times_floor"])
+            diagonal, noisy = column == line, row["within_noise"] is True
+            above = not diagonal and np.isfinite(row["times_floor"])
             face = colours(scale(max(row["times_floor"], 1))) if above else "white"
-            look = {"facecolor": face, "edgecolor": "0.8", "lw": 0.5}
+            style = {"facecolor": face, "edgecolor": "0.8", "lw": 0.5}
             if noisy:
-                look |= {"facecolor": "0.9", "edgecolor": "0.55", "hatch": "///"}
-            place.add_patch(Rectangle((column, line), 1, 1, **look))
+                style |= {"facecolor": "0.9", "edgecolor": "0.55", "hatch": "///"}
+            place.add_patch(Rectangle((column, line), 1, 1, **style))
             text = "n/a"
             if np.isfinite(row["distance_mean"]):
                 sd = "" if np.isnan(row["distance_sd"]) else f" ± {row['distance_sd'] * 1e4:.2f}"
@@ -179,7 +181,7 @@ def plot_spread(spread: pd.DataFrame, title: str) -> Figure:
                 ha="center",
                 va="center",
                 fontsize=7,
-                style="italic" if own else "normal",
+                style="italic" if diagonal else "normal",
                 color="white" if above and np.mean(face[:3]) < 0.5 else "black",
                 bbox={"facecolor": "0.9", "lw": 0, "pad": 1.5} if noisy else None,
             )
@@ -210,16 +212,16 @@ def plot_area_distribution(
     classes: Sequence[str],
     title: str,
 ) -> Figure:
-    """How relevance is distributed over areas, patient by patient: a panel for each method.
+    """Figure of the relevance of areas, one point a patient: a panel for each method.
 
     Parameters
     ----------
     shares
         Columns ``method``, ``class``, ``patient``, ``area``, ``share``; one row a patient and area.
     areas
-        Method to the areas to show, from the top.
+        Method to the areas to show, from top to bottom.
     classes
-        In the order to show them.
+        In the order to show.
     """
     methods = list(areas)
     palette = dict(zip(classes, sns.color_palette("colorblind", len(classes)), strict=True))
@@ -231,7 +233,7 @@ def plot_area_distribution(
     for place, method in zip(axes.flat, methods, strict=False):
         chosen = shares[(shares["method"] == method) & shares["area"].isin(list(areas[method]))]
         chosen = chosen.assign(percent=100 * chosen["share"].astype(float)).dropna(subset="percent")
-        look = {
+        arguments = {
             "data": chosen,
             "x": "percent",
             "y": "area",
@@ -242,9 +244,11 @@ def plot_area_distribution(
             "ax": place,
         }
         if len(chosen):
-            sns.boxplot(**look, fliersize=0, linewidth=0.6, boxprops={"alpha": 0.35}, legend=False)
+            sns.boxplot(
+                **arguments, fliersize=0, linewidth=0.6, boxprops={"alpha": 0.35}, legend=False
+            )
             with_legend = with_legend or place
-            sns.stripplot(**look, dodge=True, size=2.5, legend=place is with_legend)
+            sns.stripplot(**arguments, dodge=True, size=2.5, legend=place is with_legend)
         else:
             place.text(0.5, 0.5, "0 everywhere", ha="center", transform=place.transAxes)
             place.set(xticks=[], yticks=[])

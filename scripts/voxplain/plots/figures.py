@@ -1,4 +1,4 @@
-"""What all figures have in common: size and type for print, no display, bitmap and vector."""
+"""Shared code of the figures: size and fonts for print, no display, bitmap and vector files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 PAGE = 7.2
 DPI = 300
 
-# Points as printed; at least 5, as journals ask.
+# Points as printed; journals require at least 5.
 _TYPE = {
     "font.size": 8,
     "axes.labelsize": 8,
@@ -29,15 +29,15 @@ _TYPE = {
     "figure.titlesize": 9,
     "axes.linewidth": 0.6,
 }
-_FILES = {"pdf.fonttype": 42, "svg.fonttype": "none"}  # letters stay letters, which one can edit
-_LETTERS_PER_INCH, _LINE = 13, 0.15  # of a heading
+_FILES = {"pdf.fonttype": 42, "svg.fonttype": "none"}  # text stays text, so it can be edited
+_LETTERS_PER_INCH, _LINE = 13, 0.15  # of the heading; _LINE in inches
 _Arguments = ParamSpec("_Arguments")
 
 
 class Picture(Figure):
-    """A figure that belongs to no window: a notebook shows it once, a cluster's node draws it.
+    """A figure without a window: a notebook shows it once, and it works on a cluster node.
 
-    Everything of :class:`matplotlib.figure.Figure` is there, to change before it is saved.
+    It is a :class:`matplotlib.figure.Figure` and can be changed before it is saved.
     """
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
@@ -53,7 +53,7 @@ class Picture(Figure):
 def in_print(
     draw: Callable[_Arguments, Figure],
 ) -> Callable[_Arguments, Figure]:
-    """Make a function draw with type as in print, whatever the caller's own settings are."""
+    """Decorator for a drawing function: fonts as in print, whatever the caller's settings are."""
 
     @functools.wraps(draw)
     def drawn(*arguments: _Arguments.args, **named: _Arguments.kwargs) -> Figure:
@@ -64,9 +64,9 @@ def in_print(
 
 
 def head(figure: Figure, *lines: str) -> None:
-    """Write lines above a figure, broken to its width; it grows by all of them but the first.
+    """Write wrapped lines above a figure; each line after the first adds to its height.
 
-    For figures whose layout is constrained.
+    For figures with a constrained layout.
     """
     at_most = int(_LETTERS_PER_INCH * figure.get_figwidth())
     broken = [part for line in lines for part in textwrap.wrap(line, at_most)]
@@ -75,28 +75,28 @@ def head(figure: Figure, *lines: str) -> None:
 
 
 def legend_beside(figure: Figure, handles: Sequence[Artist]) -> None:
-    """Name lines to the right of a figure, which becomes as high as their names need."""
+    """Put a legend to the right of a figure, and make the figure high enough for it."""
     needed = 0.17 * len(handles) + 0.7
     figure.set_figheight(max(figure.get_figheight(), needed))
     figure.legend(handles=handles, frameon=False, loc="outside right center")
 
 
 def save(figure: Figure, paths: str | Path | Iterable[str | Path], dpi: float = DPI) -> None:
-    """Write a figure to one or several files, each of the kind that its suffix says.
+    """Write a figure to one or several files; the suffix gives the format.
 
-    A file of vectors (``.pdf``, ``.svg``) has letters that stay letters; slices of volumes are
-    bitmaps in it as well, at ``dpi``, since viewers would blur a bitmap of one pixel a voxel. It is
-    without the date, so that the same figure is the same file.
+    A vector file (``.pdf``, ``.svg``) keeps text as text. Slices of volumes are bitmaps in it as
+    well, at ``dpi``, since viewers would blur a bitmap of one pixel per voxel. It contains no date,
+    so the same figure gives the same file.
 
     Parameters
     ----------
     dpi
-        Of bitmaps, at the size the figure is printed in.
+        Resolution of bitmaps at the printed size of the figure.
 
     Raises
     ------
     ValueError
-        The suffix is of no kind that matplotlib writes.
+        Matplotlib does not write the format of the suffix.
     """
     dates = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
     for path in [paths] if isinstance(paths, str | Path) else paths:

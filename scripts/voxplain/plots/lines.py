@@ -1,4 +1,4 @@
-"""How lines of many methods are told apart."""
+"""Line styles for figures of many methods."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import seaborn as sns
 
 
-def line_looks(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Ten colours that most eyes tell apart, then the same ones broken."""
+def line_styles(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Method to its line style: ten colour-blind safe colours, then the same colours dashed."""
     palette = sns.color_palette("colorblind", 10)
     return {
         method: {"color": palette[number % 10], "ls": ("-", "--")[number // 10 % 2]}

@@ -1,4 +1,4 @@
-"""Pictures of heatmaps beside the truth: where tissue was lost, and how well methods find it."""
+"""Figures of heatmaps and the truth: lost tissue, and how well methods find it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from voxplain.comparison.distance import normalise
 from voxplain.plots.figures import Picture, head, in_print, legend_beside
-from voxplain.plots.lines import line_looks
+from voxplain.plots.lines import line_styles
 from voxplain.plots.overlay import AXES, SliceTable, bounds, top_of_scale
 from voxplain.volumes import Grid
 
@@ -25,7 +25,7 @@ MEASURES = {
 }
 _APART_MM = 10.0  # two slices of one plane
 _BORDER = "#4fc3f7"  # legible on grey and on a heatmap, and to colour-blind eyes
-_LEFT = "#ff8a3d"  # beside it, on the viridis of the residual
+_LEFT = "#ff8a3d"  # of the residual, legible on viridis
 _TRUTH, _RESIDUAL = "truth", "what is left"
 _GREY = "0.5"  # baselines
 _MARKERS = ("o", "s", "^", "D")
@@ -44,47 +44,47 @@ def plot_truth(
     residual_threshold: float | None = None,
     radiological: bool = False,
 ) -> Figure:
-    """One scan's truth and heatmaps on slices that cut the truth: a row for each method.
+    """Figure of the truth and heatmaps of a scan on slices through the truth, a row each method.
 
-    Every heatmap is divided by its sum and has a colour scale of its own, up to the 99.5th
-    percentile inside the brain; the truth has one from 0 to its maximum, the residual one of its
-    own values up to that percentile. The truth's border is drawn on all of them.
+    Each heatmap is divided by its sum and has a separate colour scale up to the 99.5th percentile
+    inside the brain. The scale of the truth ends at its maximum, that of the residual at its 99.5th
+    percentile. The border of the truth is drawn on all rows.
 
     Parameters
     ----------
     rows
-        Method to heatmap ``[x, y, z]``, none below 0.
+        Method to heatmap ``[x, y, z]``, no value below 0.
     truth
-        ``[x, y, z]``, the fraction that was changed, 0 to 1.
+        ``[x, y, z]``, the simulated loss as a fraction, 0 to 1.
     template, mask
         ``[x, y, z]`` on ``grid``, axes along those of space.
     threshold
-        The truth's border is around what lost more than this.
+        The border of the truth surrounds voxels with a larger loss.
     residual
-        ``[x, y, z]``, how much the scan still differs from its healthy twin, 0 or more; it has a
-        row below the truth. None where it was not measured.
+        ``[x, y, z]``, difference of the scan from its healthy twin, 0 or more, shown in a row below
+        the truth. None if it was not measured.
     residual_threshold
-        The residual's border, on its own row, is around what differs by more than this.
+        The border of the residual, on its row, surrounds voxels with a larger difference.
     radiological
         The subject's left is on the right of coronal and axial slices.
     """
     region = truth > threshold
-    left_over = None if residual is None else residual > residual_threshold
+    residual_region = None if residual is None else residual > residual_threshold
     slices = _slices_of(np.where(region, truth, 0) if region.any() else truth, mask, grid)
-    told = (
+    subtitle = (
         f"line: changed by more than {_percent(threshold)}; each heatmap divided by its "
         "sum, scales in 1e-4"
     )
     if residual is not None:
-        told += (
+        subtitle += (
             "; what is left: difference from the healthy twin, white matter near 1, orange line: "
             f"more than {residual_threshold:.3g}"
         )
     names = [_TRUTH, *([] if residual is None else [_RESIDUAL]), *rows]
-    table = SliceTable(names, slices, [title, told], template, mask, grid, radiological)
+    table = SliceTable(names, slices, [title, subtitle], template, mask, grid, radiological)
     layers = _layers(rows, truth, residual, mask)
     for number, (name, overlay, cmap, ends_at) in enumerate(layers):
-        borders = [(left_over, _LEFT)] if name == _RESIDUAL else []
+        borders = [(residual_region, _LEFT)] if name == _RESIDUAL else []
         places = table.draw_row(number, overlay, ends_at, cmap)
         for place, (axis, index) in zip(places, slices, strict=True):
             for volume, colour in [*borders, (region, _BORDER)]:
@@ -100,7 +100,7 @@ def _layers(
     residual: np.ndarray | None,
     mask: np.ndarray,
 ) -> Iterator[tuple[str, np.ndarray | None, str, str]]:
-    """Name, map from 0 to 1 (None where it is 0 everywhere), colours and the scale's end."""
+    """Name, map from 0 to 1 (None if it is 0 everywhere), colour map and end of the scale."""
     most = float(truth.max())
     yield _TRUTH, truth / most if most > 0 else None, "viridis", _percent(most)
     if residual is not None:
@@ -113,9 +113,9 @@ def _layers(
 
 
 def _slices_of(truth: np.ndarray, mask: np.ndarray, grid: Grid) -> list[tuple[str, int]]:
-    """For each axis the two slices with the most truth that lie 10 mm apart, in their order.
+    """For each axis the two slices with the most truth that are at least 10 mm apart, in order.
 
-    One where the truth is thinner than that; the middle of the brain where there is none.
+    One slice if the truth is thinner than that; the middle of the brain if there is no truth.
     """
     first, last = bounds(mask)
     slices = []
@@ -140,42 +140,45 @@ def _percent(fraction: float) -> str:
 
 @in_print
 def plot_localisation(table: pd.DataFrame, title: str, baselines: Sequence[str] = ()) -> Figure:
-    """How well methods find the truth: a panel for each region and measure, a line a method.
+    """Figure of localisation scores: a panel for each region and measure, a line for each method.
 
-    Methods stand in the order of their average precision in the first region, baselines in grey
-    below them.
+    Methods are ordered by their average precision in the first region; baselines follow in grey.
 
     Parameters
     ----------
     table
         Columns ``region``, ``smoothing_mm``, ``method``, ``measure``, ``mean``, ``low``, ``high``,
         ``chance``, ``times_chance``, ``scans``, ``patients``. A bar reaches from ``low`` to
-        ``high``, which may be NaN; a ``mean`` that is NaN is said to be n/a.
+        ``high``, which may be NaN; a ``mean`` of NaN is shown as n/a.
     baselines
-        Those of the methods that explain no network.
+        The methods that do not explain a network.
     """
     regions, smoothings = (list(table[key].unique()) for key in ("region", "smoothing_mm"))
-    found = set(table["measure"])
-    measures = [m for m in MEASURES if m in found] + sorted(found.difference(MEASURES))
+    present = set(table["measure"])
+    measures = [m for m in MEASURES if m in present] + sorted(present.difference(MEASURES))
     lines = _lines_of_methods(table, baselines)
     colours = sns.color_palette("colorblind", len(smoothings))
-    looks = dict(zip(smoothings, zip(colours, _MARKERS, strict=False), strict=False))
+    styles = dict(zip(smoothings, zip(colours, _MARKERS, strict=False), strict=False))
     width = max(0.4 + 0.065 * max(map(len, lines)) + 1.35 * len(measures), 5.2)
     panel = 0.19 * (1 + max(lines.values())) + 0.85
     figure = Picture(figsize=(width, panel * len(regions) + 0.6), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.08)
     parts = figure.subfigures(len(regions), 1, squeeze=False)[:, 0]
     for part, region in zip(parts, regions, strict=True):
-        own = table[table["region"] == region]
-        people = f"{own['scans'].max():.0f} scans of {own['patients'].max():.0f} patients"
+        of_region = table[table["region"] == region]
+        people = (
+            f"{of_region['scans'].max():.0f} scans of {of_region['patients'].max():.0f} patients"
+        )
         part.suptitle(f"{region}, {people}", fontsize=9, fontweight="bold", parse_math=False)
         axes = part.subplots(1, len(measures), squeeze=False)[0]
         for place, measure in zip(axes, measures, strict=True):
-            _draw_measure(place, own[own["measure"] == measure], lines, looks, baselines)
+            _draw_measure(
+                place, of_region[of_region["measure"] == measure], lines, styles, baselines
+            )
             place.set_title(MEASURES.get(measure, measure), fontsize=8)
             place.tick_params(labelleft=place is axes[0])
     figure.legend(
-        handles=_legend(looks, any(method in baselines for method in lines)),
+        handles=_legend(styles, any(method in baselines for method in lines)),
         frameon=False,
         fontsize=8,
         loc="outside lower center",
@@ -192,34 +195,34 @@ def plot_localisation(table: pd.DataFrame, title: str, baselines: Sequence[str] 
 
 @in_print
 def plot_precision_recall(curves: pd.DataFrame, chances: Mapping[str, float], title: str) -> Figure:
-    """Precision over recall of every method, a panel for each region; Yang et al. 2018, figure 3.
+    """Figure of precision over recall, a panel for each region, as Yang et al. 2018, figure 3.
 
     Parameters
     ----------
     curves
         Columns ``method``, ``region``, ``recall`` and ``precision`` (means over patients).
     chances
-        Region to the precision of a map that knows nothing.
+        Region to the precision at chance.
     """
     regions, methods = list(curves["region"].unique()), list(curves["method"].unique())
     columns = min(len(regions), 2) or 1
     rows = -(-max(len(regions), 1) // columns)
     figure = Picture(figsize=(2.8 * columns + 1.6, 2.3 * rows + 0.5), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True)
-    looks = line_looks(methods)
+    styles = line_styles(methods)
     for place in axes.flat[len(regions) :]:
         place.axis("off")
     for place, region in zip(axes.flat, regions, strict=False):
-        own = curves[curves["region"] == region].dropna(subset="precision")
-        for method, curve in own.groupby("method", sort=False):
-            place.plot(curve["recall"], curve["precision"], lw=1.2, **looks[method])
+        of_region = curves[curves["region"] == region].dropna(subset="precision")
+        for method, curve in of_region.groupby("method", sort=False):
+            place.plot(curve["recall"], curve["precision"], lw=1.2, **styles[method])
         if region in chances:
             place.axhline(chances[region], color="0.3", lw=0.9, ls=":")
         place.set(xlim=(0, 1), ylim=(0, None), xlabel="recall", ylabel="precision")
         place.set_title(region, fontsize=9)
         place.tick_params(labelsize=7)
         sns.despine(ax=place)
-    handles = [Line2D([], [], label=method, **look) for method, look in looks.items()]
+    handles = [Line2D([], [], label=method, **style) for method, style in styles.items()]
     handles.append(Line2D([], [], color="0.3", lw=0.9, ls=":", label="chance"))
     legend_beside(figure, handles)
     head(figure, title)
@@ -227,14 +230,14 @@ def plot_precision_recall(curves: pd.DataFrame, chances: Mapping[str, float], ti
 
 
 def _lines_of_methods(table: pd.DataFrame, baselines: Sequence[str]) -> dict[str, float]:
-    """Each method's line, counted from the top: the best first, baselines apart at the bottom."""
+    """Line number of each method from the top: the best first, baselines below a gap."""
     first = table[
         (table["region"] == table["region"].iloc[0])
         & (table["smoothing_mm"] == table["smoothing_mm"].iloc[0])
         & (table["measure"] == "average_precision")
     ]
-    told = first.set_index("method")["mean"].astype(float).reindex(table["method"].unique())
-    order = list(told.sort_values(ascending=False, kind="stable").index)  # n/a last
+    means = first.set_index("method")["mean"].astype(float).reindex(table["method"].unique())
+    order = list(means.sort_values(ascending=False, kind="stable").index)  # n/a last
     above = [method for method in order if method not in baselines]
     gap = 0.5 if above else 0.0
     below = [method for method in order if method in baselines]
@@ -247,28 +250,28 @@ def _draw_measure(
     place: Axes,
     table: pd.DataFrame,
     lines: Mapping[str, float],
-    looks: Mapping[float, tuple[tuple[float, ...], str]],
+    styles: Mapping[float, tuple[tuple[float, ...], str]],
     baselines: Sequence[str],
 ) -> None:
-    """The points and bars of one region and measure, and where chance lies."""
-    told = set(table.dropna(subset="mean")["method"])
+    """Draw the points and bars of one region and measure, and the chance level."""
+    with_mean = set(table.dropna(subset="mean")["method"])
     for method, line in lines.items():
-        if method not in told:
-            _say_nothing(place, line, _GREY)
+        if method not in with_mean:
+            _write_not_available(place, line, _GREY)
     chances = {}
-    for number, (smoothing, (colour, marker)) in enumerate(looks.items()):
-        own = table[table["smoothing_mm"] == smoothing]
-        aside = 0.44 * ((number + 0.5) / len(looks) - 0.5)
-        for row in own[own["method"].isin(told)].to_dict("records"):
+    for number, (smoothing, (colour, marker)) in enumerate(styles.items()):
+        of_smoothing = table[table["smoothing_mm"] == smoothing]
+        aside = 0.44 * ((number + 0.5) / len(styles) - 0.5)
+        for row in of_smoothing[of_smoothing["method"].isin(with_mean)].to_dict("records"):
             line = lines[row["method"]] + aside
             tint = _GREY if row["method"] in baselines else colour
             if np.isnan(row["mean"]):
-                _say_nothing(place, line, tint)
+                _write_not_available(place, line, tint)
                 continue
             place.plot([row["low"], row["high"]], [line, line], color=tint, lw=1.2)
             place.plot(row["mean"], line, marker=marker, color=tint, markersize=4)
-        if own["chance"].notna().any():
-            chances[colour] = float(own["chance"].median())
+        if of_smoothing["chance"].notna().any():
+            chances[colour] = float(of_smoothing["chance"].median())
     if len(chances) > 1 and np.isclose(min(chances.values()), max(chances.values()), rtol=1e-3):
         chances = dict([next(iter(chances.items()))])
     for colour, chance in chances.items():
@@ -291,7 +294,7 @@ def _draw_measure(
     sns.despine(ax=place)
 
 
-def _say_nothing(place: Axes, line: float, colour: str | tuple[float, ...]) -> None:
+def _write_not_available(place: Axes, line: float, colour: str | tuple[float, ...]) -> None:
     place.text(
         0.02,
         line,
@@ -304,7 +307,7 @@ def _say_nothing(place: Axes, line: float, colour: str | tuple[float, ...]) -> N
 
 
 def _legend(
-    looks: Mapping[float, tuple[tuple[float, ...], str]], with_baselines: bool
+    styles: Mapping[float, tuple[tuple[float, ...], str]], with_baselines: bool
 ) -> list[Line2D]:
     handles = [
         Line2D(
@@ -316,7 +319,7 @@ def _legend(
             lw=1.2,
             label=f"smoothed by {smoothing:g} mm" if smoothing else "not smoothed",
         )
-        for smoothing, (colour, marker) in looks.items()
+        for smoothing, (colour, marker) in styles.items()
     ]
     if with_baselines:
         handles.append(Line2D([], [], color=_GREY, lw=3, label="baseline"))

@@ -1,4 +1,4 @@
-"""Heatmaps laid over slices of the template: what the pictures of them have in common."""
+"""Shared code of figures with heatmaps on slices of the template."""
 
 from __future__ import annotations
 
@@ -20,41 +20,42 @@ _SHOWN_FROM = 0.05  # of a colour scale: below it the template shows through
 
 
 def top_of_scale(maps: Sequence[np.ndarray], mask: np.ndarray) -> float:
-    """Where the colour scale of some maps ends: the 99.5th percentile of them inside the brain.
+    """End of the colour scale of some maps: their 99.5th percentile inside the brain.
 
-    Of the maps divided by their sums. A scale that would end at 0 ends at the maps' maximum.
+    It applies to the maps divided by their sums. If the percentile is 0, the scale ends at the
+    maximum of the maps.
     """
     shown = [m[mask] for m in map(normalise, maps) if m is not None]
-    found = float(np.percentile(np.concatenate(shown), 99.5)) if shown else 0.0
-    return found or max((float(values.max()) for values in shown), default=1.0) or 1.0
+    top = float(np.percentile(np.concatenate(shown), 99.5)) if shown else 0.0
+    return top or max((float(values.max()) for values in shown), default=1.0) or 1.0
 
 
 def top_of_greys(template: np.ndarray, mask: np.ndarray) -> float:
-    """Where the template's greys end: dimmed, so that it never is as light as a heatmap's top."""
+    """End of the grey scale of the template, dimmed so that it stays darker than the heatmap."""
     return 1.6 * float(np.percentile(template[mask], 99.5))
 
 
 class SliceTable:
-    """Slices of the template, as wide as a page, with a row for each map that is laid over them.
+    """Figure of template slices, as wide as a page, with a row for each overlaid map.
 
-    One scale for all planes: a panel is as wide, and a row as high, as the brain is. In
-    neurological order the subject's left is on the left of coronal and axial slices, in
-    radiological order on the right, as if one looked at the subject from the front or the feet.
-    Sagittal slices have the front on the right in both.
+    All planes have the same scale: the brain sets the width of a panel and the height of a row. In
+    neurological order the subject's left is on the left of coronal and axial slices. In
+    radiological order it is on the right, as seen from the front or the feet of the subject.
+    Sagittal slices have the front on the right in both orders.
 
     Attributes
     ----------
     figure
-        What is drawn.
+        The matplotlib figure.
 
     Parameters
     ----------
     names
         Of the rows.
     slices
-        Axis (x, y or z) to place along it, in voxels, from the left.
+        Axis (x, y or z) and voxel index along it, from left to right.
     heading
-        Lines above, which are broken where they are longer than the page is wide.
+        Lines above the slices; lines wider than the page are wrapped.
     template, mask
         ``[x, y, z]`` on ``grid``, axes along those of space.
     """
@@ -117,37 +118,37 @@ class SliceTable:
     def draw_row(
         self, row: int, overlay: np.ndarray | None, ends_at: str, cmap: str = "inferno"
     ) -> list[Axes]:
-        """Draw a row: its name, the slices with a map over them, and the map's colour bar.
+        """Draw a row: name, slices with the overlaid map, and colour bar of the map.
 
         Parameters
         ----------
         row
             Counted from the top, from 0.
         overlay
-            ``[x, y, z]``, 1 at the top of its colour scale; None where there is nothing to show,
-            which the name is told to say.
+            ``[x, y, z]``, 1 at the top of its colour scale; None if the map is 0 everywhere, which
+            is then written below the name.
         ends_at
-            What stands at the top of the colour bar; 0 stands below.
+            Label at the top of the colour bar; the bottom label is 0.
 
         Returns
         -------
-        The slices, to draw on in voxels.
+        The axes of the slices, with voxels as units.
         """
         places, image = list(self._axes[row, :-1]), None
         for place, (axis, index) in zip(places, self._slices, strict=True):
             number = AXES.index(axis)
             across, up = (a for a in range(3) if a != number)
             sizes = self._grid.voxel_size
-            look = {
+            options = {
                 "origin": "lower",
                 "interpolation": "nearest",
                 "aspect": sizes[up] / sizes[across],
             }
             under = np.take(self._template, index, number).T
-            place.imshow(under, cmap="gray", vmin=0, vmax=self._greys, **look)
+            place.imshow(under, cmap="gray", vmin=0, vmax=self._greys, **options)
             if overlay is not None:
                 section = np.ma.masked_less(np.take(overlay, index, number).T, _SHOWN_FROM)
-                image = place.imshow(section, cmap=cmap, vmin=0, vmax=1, alpha=0.8, **look)
+                image = place.imshow(section, cmap=cmap, vmin=0, vmax=1, alpha=0.8, **options)
             place.set(
                 xlim=(self._first[across] - 0.5, self._last[across] - 0.5),
                 ylim=(self._first[up] - 0.5, self._last[up] - 0.5),
@@ -162,25 +163,25 @@ class SliceTable:
 
 
 def bounds(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The box around a mask: its first voxel along each axis, and the one after its last."""
+    """Bounding box of a mask: the first voxel along each axis, and the one after the last."""
     places = np.argwhere(mask)
     return places.min(axis=0), places.max(axis=0) + 1
 
 
 def draw_bar(bar: Axes, image: AxesImage | None, top: str) -> None:
-    """A row's colour bar from 0 to a number told; nothing where there is no overlay."""
+    """Draw the colour bar of a row from 0 to ``top``; leave it empty without an image."""
     if image is None:
         bar.set_axis_off()
         return
     drawn = bar.figure.colorbar(image, cax=bar, ticks=[0, 1])
     drawn.ax.set_yticklabels(["0", top], color="white", fontsize=6)
     for tick, side in zip(drawn.ax.get_yticklabels(), ("bottom", "top"), strict=True):
-        tick.set_verticalalignment(side)  # inside the bar, off the next row's
+        tick.set_verticalalignment(side)  # inside the bar, away from the next row's
     drawn.outline.set_visible(False)
 
 
 def name_row(first: Axes, name: str) -> None:
-    """What a row of slices shows, to the left of its first one."""
+    """Write the name of a row to the left of its first slice."""
     first.text(
         -0.08,
         0.5,

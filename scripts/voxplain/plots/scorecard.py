@@ -1,4 +1,4 @@
-"""Picture of the answer: which method finds what is there, by cohort and network."""
+"""Figure of the scorecard: how well each method finds the truth, by cohort and network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from voxplain.comparison.scorecard import ENOUGH, finds
 from voxplain.plots.figures import Picture, head, in_print
 
-# Times chance at which the colours end: four times below and sixteen above.
+# Range of the colour scale in times chance: from a quarter to sixteen times.
 _LEAST, _MOST = 1 / 4, 16.0
 _COLUMN = ["cohort", "task", "model"]
 
@@ -26,21 +26,21 @@ def plot_scorecard(
     baselines: Sequence[str] = (),
     enough: float = ENOUGH,
 ) -> Figure:
-    """How many times better than chance each method finds the truth: a row a method.
+    """Figure of the average precision in times chance: a row for each method.
 
-    A cell says the average precision over chance, and below it the interval; a frame is around
-    cells that are at least ``enough`` times chance with an interval above chance. Methods stand in
-    the order of their mean (of logarithms) over columns, baselines in grey below them.
+    A cell shows the average precision divided by chance, and below it the interval. A frame marks
+    cells with at least ``enough`` times chance and an interval above chance. Methods are ordered by
+    their mean (of logarithms) over columns; baselines follow in grey.
 
     Parameters
     ----------
     table
         See :func:`voxplain.comparison.scorecard.scorecard`; one row for each cell. A cell without a
-        row stays empty; a table without rows makes a picture that says so.
+        row stays empty; a table without rows gives a figure with a sentence.
     baselines
-        Those of the methods that explain no network.
+        The methods that do not explain a network.
     enough
-        See above.
+        Threshold of the frame, in times chance.
     """
     columns = list(table[_COLUMN].drop_duplicates().itertuples(index=False, name=None))
     cells = {(row["method"], *(row[k] for k in _COLUMN)): row for row in table.to_dict("records")}
@@ -90,9 +90,9 @@ def plot_scorecard(
 
 
 def _order(table: pd.DataFrame, baselines: Sequence[str]) -> list[str]:
-    """Methods from the best to the worst, baselines last; one that is never scored stays last."""
-    told = table.assign(height=np.log(np.clip(table["times_chance"].astype(float), 1e-3, None)))
-    means = told.groupby("method", sort=False)["height"].mean()
+    """Methods from best to worst, then baselines; methods without a score come last."""
+    heights = table.assign(height=np.log(np.clip(table["times_chance"].astype(float), 1e-3, None)))
+    means = heights.groupby("method", sort=False)["height"].mean()
     order = list(means.sort_values(ascending=False, kind="stable").index)
     return [m for m in order if m not in baselines] + [m for m in order if m in baselines]
 

@@ -1,4 +1,4 @@
-"""Picture of a simulated cohort: what was done to its areas, and how their volumes differ."""
+"""Figure of a simulated cohort: tissue loss of its areas, and volumes of areas by group."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _MOST_AREAS = 14
 def plot_simulation(
     measures: pd.DataFrame, table: pd.DataFrame, reference: str, title: str
 ) -> Figure:
-    """Achieved against intended loss, and the volumes of areas by group.
+    """Figure of the achieved against the intended loss, and of volumes of areas by group.
 
     Parameters
     ----------
     measures, reference
         See :func:`voxplain.cohort.effects.check_table`.
     table
-        What it gave.
+        The result of :func:`voxplain.cohort.effects.check_table`.
     """
     areas = table[table["part"] == "area"]
     groups = list(areas["group"].unique())
@@ -42,13 +42,13 @@ def plot_simulation(
         [0, most], *([0, most * ratio] for ratio in TOLERANCE), color="0.93", label="tolerance"
     )
     left.plot([0, most], [0, most], color="0.4", lw=0.9, ls="--", label="as intended")
-    for group, own in areas.groupby("group", sort=False):
+    for group, of_group in areas.groupby("group", sort=False):
         of_patients = people[people["group"] == group]
         left.scatter(
             *(100 * of_patients[key] for key in losses), s=6, alpha=0.4, color=colours[group]
         )
         left.plot(
-            *(100 * own[key] for key in losses),
+            *(100 * of_group[key] for key in losses),
             "o",
             ms=5,
             mec="white",
@@ -72,11 +72,11 @@ def plot_simulation(
 
 
 def _areas_that_differ_most(areas: pd.DataFrame) -> list[str]:
-    """At most so many areas as can be read, in the table's order."""
+    """Areas with the largest effect, at most ``_MOST_AREAS``, in the order of the table."""
     order = list(areas["name"].unique())
     largest = areas.groupby("name")["cohens_d"].apply(lambda d: d.abs().max()).fillna(0)
-    kept = set(largest.sort_values(ascending=False, kind="stable").index[:_MOST_AREAS])
-    return [area for area in order if area in kept]
+    shown = set(largest.sort_values(ascending=False, kind="stable").index[:_MOST_AREAS])
+    return [area for area in order if area in shown]
 
 
 def _draw_volumes(
@@ -88,14 +88,21 @@ def _draw_volumes(
 ) -> None:
     people = per_patient(measures)
     usual = people[people["group"] == reference].groupby("area")["volume_ml"].mean()
-    own = people[people["area"].isin(shown)]
-    own = own.assign(relative=100 * own["volume_ml"] / own["area"].map(usual))
-    look = {"x": "relative", "y": "area", "hue": "group", "order": shown, "data": own, "ax": axis}
+    of_areas = people[people["area"].isin(shown)]
+    of_areas = of_areas.assign(relative=100 * of_areas["volume_ml"] / of_areas["area"].map(usual))
+    arguments = {
+        "x": "relative",
+        "y": "area",
+        "hue": "group",
+        "order": shown,
+        "data": of_areas,
+        "ax": axis,
+    }
     sns.boxplot(
-        **look, palette=colours, fliersize=0, linewidth=0.7, fill=False, legend=False, gap=0.15
+        **arguments, palette=colours, fliersize=0, linewidth=0.7, fill=False, legend=False, gap=0.15
     )
     sns.stripplot(
-        **look, palette=colours, dodge=True, size=2.5, jitter=0.05, alpha=0.7, legend=False
+        **arguments, palette=colours, dodge=True, size=2.5, jitter=0.05, alpha=0.7, legend=False
     )
     axis.axvline(100, color="0.4", lw=0.8, ls="--", zorder=0)
     axis.set(xlabel=f"volume of tissue (% of the mean of {reference})", ylabel="")

@@ -1,4 +1,4 @@
-"""Volumes in slices, and the picture that says why there is none."""
+"""Figures of volumes in slices, and a figure of text for a missing picture."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def plot_outline(
     inner: np.ndarray | None = None,
     radiological: bool = False,
 ) -> Figure:
-    """A volume in slices of three planes with the outline of a mask drawn on it.
+    """Figure of a volume in slices of three planes, with the outline of a mask.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def plot_outline(
     title
         One line above.
     inner
-        ``[x, y, z]`` bool, outlined more finely in a second colour.
+        ``[x, y, z]`` bool, outlined by a thinner line in a second colour.
     radiological
         The subject's left is on the right of coronal and axial slices.
     """
@@ -46,8 +46,8 @@ def plot_outline(
     figure = Picture(figsize=(PAGE, 4.6), facecolor="black")
     axes = figure.subplots(3, 5)
     for axis, row in enumerate(axes):
-        others = tuple(a for a in range(3) if a != axis)
-        aspect = sizes[others[1]] / sizes[others[0]]
+        in_plane = tuple(a for a in range(3) if a != axis)
+        aspect = sizes[in_plane[1]] / sizes[in_plane[0]]
         for place, index in zip(row, _slices_through(outline, axis, len(row)), strict=True):
             section = np.take(volume, index, axis).T
             place.imshow(
@@ -72,9 +72,9 @@ def plot_outline(
 
 
 def _slices_through(mask: np.ndarray, axis: int, count: int) -> list[int]:
-    """Evenly spread slices through the middle 80 % of a mask along an axis."""
-    others = tuple(a for a in range(3) if a != axis)
-    filled = np.flatnonzero(mask.any(axis=others))
+    """Indices of evenly spaced slices through the middle 80 % of a mask along an axis."""
+    in_plane = tuple(a for a in range(3) if a != axis)
+    filled = np.flatnonzero(mask.any(axis=in_plane))
     first, last = (filled[0], filled[-1]) if filled.size else (0, mask.shape[axis] - 1)
     margin = 0.1 * (last - first)
     return [round(float(i)) for i in np.linspace(first + margin, last - margin, count)]
@@ -82,7 +82,7 @@ def _slices_through(mask: np.ndarray, axis: int, count: int) -> list[int]:
 
 @in_print
 def plot_text(*lines: str) -> Figure:
-    """A picture that says why there is none."""
+    """Figure with lines of text, for example the reason why a picture is missing."""
     figure = Picture(figsize=(PAGE, 1.8), facecolor="black")
     text = "\n".join(textwrap.fill(line, 110) for line in lines)
     figure.text(0.03, 0.5, text, color="white", va="center", parse_math=False)
@@ -90,12 +90,12 @@ def plot_text(*lines: str) -> Figure:
 
 
 def mark_sides(place: Axes, axis: str, radiological: bool) -> None:
-    """Turn a slice whose voxels run to the right and the front as asked, and letter its sides.
+    """Flip a RAS+ slice for radiological display if needed, and label its sides.
 
     Parameters
     ----------
     axis
-        The one it is cut across: x, y or z.
+        The axis perpendicular to the slice: x, y or z.
     """
     sides = "PA" if axis == "x" else "LR"
     if radiological and axis != "x":

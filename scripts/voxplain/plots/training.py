@@ -1,4 +1,4 @@
-"""Pictures of trainings: learning curves, ROC curves, confusion matrices, models side by side."""
+"""Figures of trainings: learning curves, ROC curves, confusion matrices, comparison of models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from voxplain.training.cross_validation import pool_folds
 from voxplain.training.metrics import measure, per_patient
 from voxplain.training.predictions import PROBABILITY
 
-# Okabe and Ito's colours, told apart by everybody; markers say the same without colour.
+# Colours of Okabe and Ito, safe for colour blindness; markers carry the same information.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _ALONG = np.linspace(0, 1, 101)
@@ -27,7 +27,7 @@ _TRAIN, _TEST = _COLOURS[:2]
 
 @in_print
 def plot_learning(histories: Mapping[str, pd.DataFrame], title: str) -> Figure:
-    """Loss and accuracy over the epochs, one thin line a training and their mean.
+    """Figure of loss and accuracy over the epochs: a thin line for each training, and the mean.
 
     Parameters
     ----------
@@ -43,8 +43,8 @@ def plot_learning(histories: Mapping[str, pd.DataFrame], title: str) -> Figure:
             for history in histories.values():
                 place.plot(history["epoch"], history[column], color=colour, alpha=0.25, lw=0.8)
             mean = pd.concat(list(histories.values())).groupby("epoch")[column].mean()
-            told = "training (dropout on)" if side == "train" else "held out"
-            place.plot(mean.index, mean, color=colour, lw=2, label=told)
+            label = "training (dropout on)" if side == "train" else "held out"
+            place.plot(mean.index, mean, color=colour, lw=2, label=label)
         place.set(xlabel="epoch", ylabel="cross-entropy" if what == "loss" else "accuracy")
         sns.despine(ax=place)
     axes[1].set_ylim(0, 1.02)
@@ -60,13 +60,14 @@ def plot_roc(
     classes: Sequence[str],
     title: str,
 ) -> Figure:
-    """ROC curves per scan and per patient, of all folds' predictions pooled.
+    """Figure of ROC curves per scan and per patient, with the predictions of all folds pooled.
 
-    The folds of each repeat and seed are one curve. Of two classes the curve is that of the first
-    one's probability, and every fold's own stands behind; of more, each class has a curve against
-    all others. Of several repeats or seeds their mean is the thick one. A band holds 95 % of the
-    curves, or of their means, that other patients would give, point by point
-    (:func:`voxplain.comparison.auc.draw_rocs`); there is none where a class has one patient.
+    The folds of each repeat and seed give one curve. With two classes the curve uses the
+    probability of the first class, and thin curves show the single folds. With more classes, each
+    class has a curve against all other classes. With several repeats or seeds, the thick curve is
+    their mean. A band contains, point by point, 95 % of the bootstrap curves over patients, or of
+    their means (:func:`voxplain.comparison.auc.draw_rocs`); it is left out if a class has only one
+    patient.
 
     Parameters
     ----------
@@ -104,9 +105,9 @@ def plot_roc(
                 low, high = np.nanquantile(drawn, [0.025, 0.975], axis=0)
                 place.fill_between(_ALONG, low, high, color=colour, alpha=0.15, lw=0)
                 banded = True
-            told = "pooled" if len(curves) == 1 else f"{group} against the rest"
+            label = "pooled" if len(curves) == 1 else f"{group} against the rest"
             areas = [area for *_, area in of_group]
-            place.plot([], [], color=colour, lw=2, label=f"{told}, AUC {_mean_and_sd(areas)}")
+            place.plot([], [], color=colour, lw=2, label=f"{label}, AUC {_mean_and_sd(areas)}")
         if len(curves) == 1:
             spread = _mean_and_sd([area for *_, area in behind])
             place.plot([], [], color="0.6", lw=0.8, label=f"folds, AUC {spread}")
@@ -134,7 +135,7 @@ def _has_roc(table: pd.DataFrame, group: str) -> bool:
 
 
 def _roc(table: pd.DataFrame, group: str) -> tuple[np.ndarray, np.ndarray, float]:
-    """1 - specificity, sensitivity, and the area, of a class's probability."""
+    """1 - specificity, sensitivity and area of the ROC curve of a class."""
     true, probability = table["class"] == group, table[PROBABILITY.format(group)]
     wrong, right, _ = roc_curve(true, probability)
     return wrong, right, roc_auc_score(true, probability)
@@ -157,10 +158,10 @@ def plot_confusion(
     classes: Sequence[str],
     title: str,
 ) -> Figure:
-    """Confusion matrices of pooled predictions, per scan and per patient.
+    """Figure of confusion matrices of pooled predictions, per scan and per patient.
 
-    The folds of each repeat and seed are one matrix, as in :func:`plot_roc`; shown is their
-    sum, in which everybody counts once a repeat and seed.
+    The folds of each repeat and seed give one matrix, as in :func:`plot_roc`. The figure shows
+    their sum, in which each scan or patient counts once for each repeat and seed.
 
     Parameters
     ----------
@@ -172,8 +173,10 @@ def plot_confusion(
     figure = Picture(figsize=(2 * side + 0.8, side), layout="constrained")
     axes = figure.subplots(1, 2)
     for place, level in zip(axes, ("scan", "patient"), strict=True):
-        told = [measure(t if level == "scan" else per_patient(t, classes), classes) for t in pools]
-        counts = np.sum([one["confusion"] for one in told], axis=0)
+        measured = [
+            measure(t if level == "scan" else per_patient(t, classes), classes) for t in pools
+        ]
+        counts = np.sum([one["confusion"] for one in measured], axis=0)
         shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
         text = [
             [f"{n}\n{share:.0%}" for n, share in zip(*row, strict=True)]
@@ -192,7 +195,7 @@ def plot_confusion(
             yticklabels=classes,
             ax=place,
         )
-        accuracy = _mean_and_sd([one["accuracy"] for one in told])
+        accuracy = _mean_and_sd([one["accuracy"] for one in measured])
         place.set(xlabel="predicted", ylabel="true", title=f"per {level}, accuracy {accuracy}")
     head(figure, f"{title}{_several(len(pools))}")
     return figure
@@ -200,15 +203,16 @@ def plot_confusion(
 
 @in_print
 def plot_models(summary: pd.DataFrame, title: str, level: str = "patient") -> Figure:
-    """ROC AUC of every model: a panel a task, cohorts and external tests by colour and marker.
+    """Figure of the ROC AUC of each model, a panel a task; colour and marker give the evaluation.
 
-    The fixed split, whose networks are for the heatmaps, shows only where nothing else was done.
+    The fixed split, whose networks serve for the heatmaps, is shown only if there is no other
+    evaluation.
 
     Parameters
     ----------
     summary
         See :meth:`voxplain.comparison.models.Summary.rows`. A point is the mean over networks, its
-        bar the 95 % interval over other patients to test; none where that is not a number.
+        bar the 95 % interval over test patients; no bar is drawn if the interval is nan.
     level
         ``scan`` or ``patient``.
     """
@@ -236,21 +240,25 @@ def plot_models(summary: pd.DataFrame, title: str, level: str = "patient") -> Fi
     )
     for place, task in zip(axes.flat, tasks, strict=False):
         for number, name in enumerate(series):
-            own = shown[(shown["task"] == task) & (shown["series"] == name)].set_index("model")
-            own = own.reindex(models)
+            of_series = shown[(shown["task"] == task) & (shown["series"] == name)].set_index(
+                "model"
+            )
+            of_series = of_series.reindex(models)
             aside = 0.7 * ((number + 0.5) / len(series) - 0.5)
             at = np.arange(len(models)) + aside
-            look = {"color": _COLOURS[number % len(_COLOURS)], "lw": 1}
-            place.vlines(at, own["roc_auc_low"], own["roc_auc_high"], **look)
+            style = {"color": _COLOURS[number % len(_COLOURS)], "lw": 1}
+            place.vlines(at, of_series["roc_auc_low"], of_series["roc_auc_high"], **style)
             marker = _MARKERS[(number + number // len(_COLOURS)) % len(_MARKERS)]
-            place.plot(at, own["roc_auc_mean"], marker, ms=4, color=look["color"], label=name)
+            place.plot(
+                at, of_series["roc_auc_mean"], marker, ms=4, color=style["color"], label=name
+            )
         place.axhline(0.5, color="0.6", lw=0.8, ls=":")
         place.set(title=task, xlim=(-0.5, len(models) - 0.5), ylim=(-0.03, 1.03))
         place.set_xticks(range(len(models)), names, rotation=35, ha="right")
         sns.despine(ax=place)
     for place in axes.flat[len(tasks) :]:
         place.set_axis_off()
-        # Above an empty panel the models' names have to stand where they are hidden otherwise.
+        # The panel above an empty one shows the names of the models, which are hidden otherwise.
         above = axes[-2, list(axes[-1]).index(place)]
         above.tick_params(labelbottom=True)
     for place in axes[:, 0]:
@@ -262,7 +270,7 @@ def plot_models(summary: pd.DataFrame, title: str, level: str = "patient") -> Fi
 
 
 def _series_name(row: Mapping[str, str]) -> str:
-    """Who trained and who tested, as the legend has it."""
+    """Label in the legend: cohort of the training, and cohort or kind of the test."""
     if row["evaluation"] == EXTERNAL_TEST:
         return f"{row['cohort']}, tested on {row['tested_on']}"
     return f"{row['cohort']}, {row['evaluation']}"

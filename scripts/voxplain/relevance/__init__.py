@@ -1,7 +1,8 @@
-"""Heatmaps: how much each voxel of a scan matters for what a network says of it.
+"""Heatmaps: the relevance of each voxel of a scan for the output of a network.
 
-``explain(method, model, scan, target)`` serves any PyTorch network of 3D scans, not only ours. Only
-the standard library is imported here; a method's own module is loaded when it is used.
+``explain(method, model, scan, target)`` works for any PyTorch network of 3D scans, not only for
+those of this package. This module imports the standard library only; the module of a method is
+imported when the method is used.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Method:
-    """A way to explain a network.
+    """A method that explains a network.
 
     Attributes
     ----------
@@ -32,17 +33,17 @@ class Method:
     explains
         ``probability`` or ``logit`` of the target class, or ``as its methods``.
     options
-        Name to what it means.
+        Name of each option to its meaning.
     models
-        Which of our models it applies to; empty: all.
+        The models of this package that it applies to; empty for all.
     sources
         Papers, by their keys in ``voxplain_workflow/reports/references.bib``.
     passes
         Forward passes through the network that a heatmap of one scan takes
-        (``benchmarks/methods.py``); None where regions that are occluded must be counted, or where
-        no network is asked.
+        (``benchmarks/methods.py``); None if the number depends on the occluded regions, or if the
+        method does not run a network itself.
     per
-        The option that ``passes`` are multiplied by, if there is one.
+        The option by which ``passes`` is multiplied; None for no option.
     """
 
     module: str
@@ -228,7 +229,7 @@ def find_method(name: str) -> Method:
     Raises
     ------
     SetupFault
-        There is none of that name.
+        There is no method of that name.
     """
     if name not in METHODS:
         raise SetupFault(f"there is no method {name!r}; allowed: {', '.join(METHODS)}")
@@ -247,9 +248,9 @@ def choose_target(
     classes
         In the order of the network's outputs.
     true
-        The scan's own class.
+        The class of the scan.
     probabilities
-        Of the classes, as the network gives them.
+        Probabilities of the classes, as the network gives them.
 
     Raises
     ------
@@ -287,22 +288,22 @@ def explain(
         From ``[batch, 1, x, y, z]`` to logits ``[batch, classes]``, in eval mode; the scan is taken
         to the device and type of its parameters.
     scan
-        ``[x, y, z]``, as the network is given it.
+        ``[x, y, z]``, as it is given to the network.
     target
-        Index of the class whose probability or logit is explained; which of the two, the method's
-        entry says.
+        Index of the class whose probability or logit is explained; ``explains`` of the method says
+        which of the two.
     options
-        The method's own, see :data:`METHODS`.
+        Options of the method, see :data:`METHODS`.
 
     Returns
     -------
-    ``[x, y, z]`` float32, none below 0.
+    ``[x, y, z]`` float32, no value below 0.
 
     Raises
     ------
     SetupFault
-        No method has that name, the network has no such class, or it is such that the method would
-        be silently wrong.
+        No method has that name, the network has no such class, or the method would give a wrong
+        result for the network without an error.
 
     Examples
     --------

@@ -1,9 +1,10 @@
-"""Methods that weight the feature maps of a layer: class activation maps and their relatives.
+"""Methods that weight the feature maps of a layer: class activation maps (CAM) and Grad-CAM.
 
-All explain the logit. A map is that of one layer, so it is coarse, and it is brought onto the
-scan's grid by where the layer's voxels look (:mod:`voxplain.relevance.placement`). Only what
-follows the layer is differentiated. The sums are by hand: captum differentiates the whole network
-for a Grad-CAM and enlarges its guided ones to the nearest voxel, and it has no Grad-CAM++.
+All explain the logit. A map belongs to one layer, so it is coarse. It is brought onto the grid of
+the scan by the receptive fields of the layer's voxels (:mod:`voxplain.relevance.placement`). Only
+the part of the network after the layer is differentiated. The methods do not use captum: it
+differentiates the whole network for a Grad-CAM, enlarges guided maps by the nearest voxel, and has
+no Grad-CAM++.
 """
 
 from __future__ import annotations
@@ -23,26 +24,27 @@ from voxplain.relevance.gradient import as_map, check_has_relus, guided_slope, r
 from voxplain.relevance.inputs import as_input, check_target, differentiating, logit
 from voxplain.relevance.placement import Field, Layer, bring_onto_grid, check_placement, follow
 
-# exp of a logit beyond it is near the ends of float32.
+# The exponential of a larger logit approaches the limits of float32.
 _LARGEST_EXPONENT = 60.0
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a layer says of a scan.
+class LayerActivations:
+    """Activations of a layer for one scan, and the gradient of the logit.
 
     Attributes
     ----------
     features
-        ``[channel, x', y', z']``, its output.
+        ``[channel, x', y', z']``, output of the layer.
     gradient
-        The logit's gradient by them.
+        Gradient of the logit with respect to ``features``, of the same shape.
     logit
-        Of the target.
+        Logit of the target.
     field
-        Where the voxels lie on the scan, None if it is not known.
+        Receptive fields of the voxels on the scan; None if unknown.
     guided
-        ``[1, 1, x, y, z]``, guided gradient of the logit by the scan, if asked for.
+        ``[1, 1, x, y, z]``, guided gradient of the logit with respect to the scan; None if it was
+        not requested.
     """
 
     features: Tensor
@@ -58,7 +60,7 @@ def cam(
     target: int,
     placement: str = "receptive_field",
 ) -> np.ndarray:
-    """|Sum of the feature maps by their weights for the target| of a network that averages them.
+    """Absolute value of the sum of feature maps times their weights for the target class.
 
     Zhou et al. 2016 (arXiv 1512.04150), equation 2; absolute value as in Yang et al. 2018.
 
@@ -78,7 +80,7 @@ def cam(
     Warns
     -----
     RuntimeWarning
-        The maps cannot be followed back to the scan, and are stretched over it.
+        The receptive fields are unknown, so the maps are stretched over the scan.
     """
     check_placement(placement)
     raw, field = raw_cam(model, scan, target)
@@ -92,16 +94,16 @@ def grad_cam(
     layer: str | None = None,
     placement: str = "receptive_field",
 ) -> np.ndarray:
-    """Feature maps weighted with the logit's mean gradient by each, where their sum is above 0.
+    """Positive part of the sum of feature maps, weighted by the mean gradient of the logit.
 
     Selvaraju et al. 2017 (arXiv 1610.02391), equations 1 and 2, the mean taken over all three axes.
 
     Parameters
     ----------
     layer
-        Name of the module whose output is read, as in ``dict(model.named_modules())``. Left out, it
-        is what the network's attribute ``cam_layer`` names, or if there is none, the last module
-        whose output is a feature map of more than one voxel and does not come out of a pooling.
+        Name of the module whose output is read, as in ``dict(model.named_modules())``. The default
+        is the network's attribute ``cam_layer``. Without that attribute it is the last module whose
+        output is a feature map of more than one voxel that does not come directly from a pooling.
     placement
         As :func:`cam`.
 
@@ -111,7 +113,7 @@ def grad_cam(
     ------
     SetupFault
         There is no such layer, it is called more than once, its map has one voxel (the heatmap
-        would be the same everywhere), or the logit does not depend on it.
+        would be constant), or the logit does not depend on it.
 
     Warns
     -----
@@ -119,8 +121,8 @@ def grad_cam(
         As :func:`cam`.
     """
     check_placement(placement)
-    seen = look(model, scan, target, layer)
-    return _positive(raw_grad_cam(seen), seen, scan.shape, placement)
+    activations = activations_of_layer(model, scan, target, layer)
+    return _positive(raw_grad_cam(activations), activations, scan.shape, placement)
 
 
 def grad_cam_pp(
@@ -130,16 +132,16 @@ def grad_cam_pp(
     layer: str | None = None,
     placement: str = "receptive_field",
 ) -> np.ndarray:
-    """Grad-CAM++: as Grad-CAM, but weights are sums of positive gradients, each by its own alpha.
+    """Grad-CAM++: as Grad-CAM, but the weights are sums of positive gradients times their alphas.
 
     Chattopadhay et al. 2018 (arXiv 1710.11063), equations 10, 11 and 19, for the exponential of the
-    logit. It is meant for layers behind a ReLU: with features below 0 alphas can be of any size.
+    logit. It is meant for layers after a ReLU: with features below 0, alphas can be of any size.
 
     Parameters, return value, faults and warnings as :func:`grad_cam`.
     """
     check_placement(placement)
-    seen = look(model, scan, target, layer)
-    return _positive(raw_grad_cam_pp(seen), seen, scan.shape, placement)
+    activations = activations_of_layer(model, scan, target, layer)
+    return _positive(raw_grad_cam_pp(activations), activations, scan.shape, placement)
 
 
 def guided_grad_cam(
@@ -157,8 +159,10 @@ def guided_grad_cam(
     :func:`voxplain.relevance.gradient.guided_backprop`.
     """
     check_placement(placement)
-    seen = look(model, scan, target, layer, guided=True)
-    return _positive(raw_grad_cam(seen), seen, scan.shape, placement) * as_map(seen.guided)
+    activations = activations_of_layer(model, scan, target, layer, guided=True)
+    return _positive(raw_grad_cam(activations), activations, scan.shape, placement) * as_map(
+        activations.guided
+    )
 
 
 def guided_grad_cam_pp(
@@ -175,12 +179,14 @@ def guided_grad_cam_pp(
     Parameters, return value, faults and warnings as :func:`guided_grad_cam`.
     """
     check_placement(placement)
-    seen = look(model, scan, target, layer, guided=True)
-    return _positive(raw_grad_cam_pp(seen), seen, scan.shape, placement) * as_map(seen.guided)
+    activations = activations_of_layer(model, scan, target, layer, guided=True)
+    return _positive(raw_grad_cam_pp(activations), activations, scan.shape, placement) * as_map(
+        activations.guided
+    )
 
 
-def _positive(raw: Tensor, seen: Seen, shape: Any, placement: str) -> np.ndarray:
-    return bring_onto_grid(raw.clamp(min=0), seen.field, shape, placement)
+def _positive(raw: Tensor, activations: LayerActivations, shape: Any, placement: str) -> np.ndarray:
+    return bring_onto_grid(raw.clamp(min=0), activations.field, shape, placement)
 
 
 # --- signed maps of the layer's own size ----------------------------------------------------------
@@ -190,7 +196,7 @@ def _positive(raw: Tensor, seen: Seen, shape: Any, placement: str) -> np.ndarray
 def raw_cam(
     model: nn.Module, scan: Tensor | np.ndarray, target: int
 ) -> tuple[Tensor, Field | None]:
-    """CAM with its sign, ``[x', y', z']`` float64, and where its voxels lie on the scan.
+    """CAM with its sign, ``[x', y', z']`` float64, and the receptive fields of its voxels.
 
     Raises
     ------
@@ -202,7 +208,7 @@ def raw_cam(
     denses: list[tuple[nn.Linear, Tensor, Tensor]] = []
     with ExitStack() as stack:
         stack.enter_context(torch.autocast(batch.device.type, enabled=False))
-        held = stack.enter_context(_held(model, layer))
+        outputs = stack.enter_context(_output_of(model, layer))
         for module in model.modules():
             if isinstance(module, nn.Linear):
                 handle = module.register_forward_hook(
@@ -215,7 +221,7 @@ def raw_cam(
     if not denses or not torch.equal(denses[-1][2], logits):
         raise SetupFault(f"{needs}; this one's logits are no nn.Linear's output. Choose grad_cam")
     dense, averages, _ = denses[-1]
-    features = held[0][0]
+    features = outputs[0][0]
     means = features.mean(dim=(1, 2, 3), dtype=torch.float64)
     if averages.shape != (1, len(means)) or not torch.allclose(
         averages[0].double(), means, rtol=0, atol=1e-3 * float(features.abs().mean())
@@ -227,30 +233,32 @@ def raw_cam(
     return _weighted(dense.weight[target].double(), features), layer.field
 
 
-def raw_grad_cam(seen: Seen) -> Tensor:
+def raw_grad_cam(activations: LayerActivations) -> Tensor:
     """Grad-CAM before its ReLU, ``[x', y', z']`` float64.
 
-    Of a network for :func:`raw_cam` it is that, divided by the number of the map's voxels.
+    For a network that :func:`raw_cam` accepts, it is the CAM divided by the voxels of the map.
     """
-    return _weighted(seen.gradient.mean(dim=(1, 2, 3), dtype=torch.float64), seen.features)
+    return _weighted(
+        activations.gradient.mean(dim=(1, 2, 3), dtype=torch.float64), activations.features
+    )
 
 
-def raw_grad_cam_pp(seen: Seen) -> Tensor:
+def raw_grad_cam_pp(activations: LayerActivations) -> Tensor:
     """Grad-CAM++ before its last ReLU, ``[x', y', z']`` float64.
 
-    The logit enters its exponential, a factor of the whole map, at most as 60 and at least as -60.
+    The exponential of the logit is a factor of the whole map; the logit is clipped to -60 to 60.
     """
     weights = []
-    for maps, slopes in zip(seen.features, seen.gradient, strict=True):
-        # One channel at a time: those of an early layer take gigabytes. The exponential is a factor
-        # of all its derivatives, and falls out of alpha.
+    for maps, slopes in zip(activations.features, activations.gradient, strict=True):
+        # One channel at a time: all channels of an early layer take gigabytes. The exponential is
+        # a factor of all its derivatives and cancels in alpha.
         slopes = slopes.double()
         second, third = slopes**2, slopes**3
         below = 2 * second + maps.sum(dtype=torch.float64) * third
         alphas = torch.where(below != 0, second / below, 0)
         weights.append((alphas * slopes.clamp(min=0)).sum())
-    factor = math.exp(max(-_LARGEST_EXPONENT, min(seen.logit, _LARGEST_EXPONENT)))
-    return factor * _weighted(torch.stack(weights), seen.features)
+    factor = math.exp(max(-_LARGEST_EXPONENT, min(activations.logit, _LARGEST_EXPONENT)))
+    return factor * _weighted(torch.stack(weights), activations.features)
 
 
 def _weighted(weights: Tensor, features: Tensor) -> Tensor:
@@ -263,21 +271,21 @@ def _weighted(weights: Tensor, features: Tensor) -> Tensor:
 # --- the layer ------------------------------------------------------------------------------------
 
 
-def look(
+def activations_of_layer(
     model: nn.Module,
     scan: Tensor | np.ndarray,
     target: int,
     layer: str | None = None,
     guided: bool = False,
-) -> Seen:
-    """Run a scan through a network and differentiate the logit by a layer's output.
+) -> LayerActivations:
+    """Activations of a layer for a scan, and the gradient of the logit with respect to them.
 
     Parameters
     ----------
     layer
         As :func:`grad_cam`.
     guided
-        Whether to find the guided gradient by the scan too, from the same forward pass.
+        Whether to compute the guided gradient by the scan too, from the same forward pass.
 
     Raises
     ------
@@ -291,43 +299,45 @@ def look(
     batch.requires_grad_(guided)
     with ExitStack() as stack:
         stack.enter_context(differentiating(model))
-        # Before the layer's own hook: the layer may be a ReLU.
+        # Before the hook of the layer itself: the layer may be a ReLU.
         relus = stack.enter_context(relus_called(model)) if guided else {}
-        held = stack.enter_context(_held(model, chosen))
+        outputs = stack.enter_context(_output_of(model, chosen))
         score = logit(model(batch.clone()), target)
         gradient = None
         if score.requires_grad:
             (gradient,) = torch.autograd.grad(
-                score, held[0], retain_graph=guided, allow_unused=True
+                score, outputs[0], retain_graph=guided, allow_unused=True
             )
         if gradient is None:
             raise SetupFault(
                 f"the logit does not depend on layer {chosen.name!r} through any gradient; "
                 "name another in `layer`"
             )
-        found = guided_slope(score, batch, relus) if guided else None
-    return Seen(held[0].detach()[0], gradient[0], float(score.detach()), chosen.field, found)
+        guided_gradient = guided_slope(score, batch, relus) if guided else None
+    return LayerActivations(
+        outputs[0].detach()[0], gradient[0], float(score.detach()), chosen.field, guided_gradient
+    )
 
 
 @contextmanager
-def _held(model: nn.Module, layer: Layer) -> Iterator[list[Tensor]]:
-    """The output of a layer's call within, from which on gradients are recorded."""
-    held: list[Tensor] = []
+def _output_of(model: nn.Module, layer: Layer) -> Iterator[list[Tensor]]:
+    """List that holds the output of the layer after a call; gradients are recorded from there."""
+    outputs: list[Tensor] = []
 
     def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
         recorded = output if output.requires_grad else output.detach().requires_grad_()
-        held.append(recorded)
-        return recorded.clone()  # which what follows may change in place
+        outputs.append(recorded)
+        return recorded.clone()  # later layers may change it in place
 
     handle = model.get_submodule(layer.name).register_forward_hook(hook)
     try:
-        yield held
+        yield outputs
     finally:
         handle.remove()
 
 
 def _choose(model: nn.Module, layers: list[Layer], name: str | None) -> Layer:
-    """The layer of a name, or without one that of the network's ``cam_layer``, or the last."""
+    """The layer of that name; without a name that of ``cam_layer``, else the last layer."""
     name = getattr(model, "cam_layer", None) if name is None else name
     if name is None:
         return _last([layer for layer in layers if not layer.pooled])
@@ -352,12 +362,12 @@ def _choose(model: nn.Module, layers: list[Layer], name: str | None) -> Layer:
 
 
 def _last(layers: list[Layer]) -> Layer:
-    """The module that makes the last map of more than one voxel."""
+    """The module whose output is the last map of more than one voxel."""
     maps = [layer for layer in layers if math.prod(layer.shape) > 1]
     if not maps:
         raise SetupFault("no module of the network gives a feature map of more than one voxel")
     names = [layer.name for layer in maps]
-    # Blocks and dropouts hand on the same map. A module that is called twice has no map of its own.
+    # Blocks and dropouts pass on the same map. A module that is called twice has no single map.
     same = [layer for layer in maps if layer.output is maps[-1].output]
     once = [layer for layer in same if names.count(layer.name) == 1]
     if not once:

@@ -1,4 +1,4 @@
-"""Several heatmaps of one scan as one score per voxel."""
+"""Combination of several heatmaps of one scan into one."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ NORMALISATIONS = ("sum", "max", "rank")
 def combine(
     maps: Sequence[np.ndarray], normalise: str = "sum", mask: np.ndarray | None = None
 ) -> np.ndarray:
-    """Mean of heatmaps, each normalised first, since methods have no common unit.
+    """Mean of heatmaps, each normalised first since methods have no common unit.
 
     Kennedy, Shi and Cha, "Studying the Interpretability of Brain MR Image Deep Learning Modelling",
-    combine methods into one score. A map that is 0 everywhere (in the mask) says nothing of where
-    and is left out; of nothing but such maps the score is 0.
+    combine methods into one score. A map that is 0 everywhere (in the mask) has no information
+    about location and is left out. If all maps are 0, the result is 0.
 
     Parameters
     ----------
     maps
-        At least one, each ``[x, y, z]``, none below 0.
+        At least one, each ``[x, y, z]``, no value below 0.
     normalise
-        What each map becomes: ``sum``, its share of its sum; ``max``, of its maximum; ``rank``, of
-        each voxel the share of the mask's voxels with a lower value, so that extreme values weigh
-        no more than others; voxels of one value share the mean of their places, and 0 stays 0.
+        ``sum`` divides a map by its sum, ``max`` by its maximum. ``rank`` replaces each voxel by
+        the share of the mask's voxels with a lower value, so extreme values do not dominate; voxels
+        with equal values share their mean rank, and 0 stays 0.
     mask
-        ``[x, y, z]`` bool: the voxels that count; the others are 0. All if left out.
+        ``[x, y, z]`` bool: the voxels that count; the result is 0 outside. Default: all voxels.
 
     Returns
     -------
-    ``[x, y, z]`` float32, none below 0.
+    ``[x, y, z]`` float32, no value below 0.
 
     Raises
     ------
     SetupFault
-        There is no map, no such normalisation, or a map or the mask is of another shape than the
-        first map; or a map has a value that is below 0 or no finite number.
+        There is no map or no such normalisation, a map or the mask differs in shape from the first
+        map, or a map has a value that is negative or not finite.
     """
     _check_normalisation(normalise)
     if not len(maps):
@@ -87,9 +87,9 @@ def _check_normalisation(normalise: str) -> None:
 
 
 def _normalised(values: np.ndarray, normalise: str) -> np.ndarray:
-    """A map that is not 0 everywhere, ``[voxels]``."""
+    """Normalised values ``[voxels]`` of a map that is not 0 everywhere."""
     if normalise == "sum":
-        # By the maximum first: the sum of large values could be beyond any number.
+        # By the maximum first: the sum of large values could overflow.
         values = values / values.max()
         return values / values.sum()
     if normalise == "max":
@@ -105,12 +105,12 @@ def summary(
     normalise: str = "sum",
     mask: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The maps of several methods, made by :func:`voxplain.relevance.explain`, combined.
+    """Combined heatmap of several methods, each from :func:`voxplain.relevance.explain`.
 
     Parameters
     ----------
     methods
-        Name of each method to its options; ``{}`` for none.
+        Name of each method to its options; ``{}`` for no options.
     normalise, mask
         As :func:`combine`.
 
@@ -119,8 +119,8 @@ def summary(
     Raises
     ------
     SetupFault
-        No method is named, one does not exist, or it is the summary itself; what
-        :func:`combine` refuses.
+        ``methods`` is empty, a method does not exist or is the summary itself, or :func:`combine`
+        raises it.
 
     Examples
     --------
@@ -142,7 +142,7 @@ def summary(
     if "summary" in methods:
         raise SetupFault("summary cannot be one of the methods that it combines; leave it out")
     _check_normalisation(normalise)
-    # Before hours of work: the network and scan must do, and every method exist.
+    # Check the network, the scan and all methods before hours of work.
     as_input(model, scan)
     for name in methods:
         find_method(name)

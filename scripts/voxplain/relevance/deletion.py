@@ -1,4 +1,4 @@
-"""What a network says of a scan while parts of it are taken away, or put back."""
+"""Output of a network while parts of a scan are deleted or inserted."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from voxplain.faults import SetupFault
 from voxplain.relevance.inputs import as_input
 
-# Voxels that are sent through the network at once, at least one scan. A CPU works on more of them
-# more slowly: at 4 mm a scan takes 8 ms in batches of two and 20 ms in batches of forty.
+# Voxels in one batch; a batch has at least one scan. Larger batches are slower on a CPU: at 4 mm a
+# scan takes 8 ms in batches of two and 20 ms in batches of forty.
 _VOXELS_A_BATCH = {"cpu": 300_000, "cuda": 35_000_000}
 
 
@@ -18,11 +18,11 @@ _VOXELS_A_BATCH = {"cpu": 300_000, "cuda": 35_000_000}
 def delete_and_insert(
     model: nn.Module, scan: Tensor | np.ndarray, target: int, step_of_voxel: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The target's probability after every step of a deletion and of an insertion.
+    """Probability of the target after each step of a deletion and of an insertion.
 
-    Petsiuk, Das and Saenko 2018 (RISE, arXiv 1806.07421), section 4.2, over any parts of the scan:
-    a deletion sets them to 0, the mean of the training scans, one step after another; an insertion
-    puts them back onto a scan that is 0 in all of them, in the same order.
+    Petsiuk, Das and Saenko 2018 (RISE, arXiv 1806.07421), section 4.2, for any parts of the scan.
+    A deletion sets the parts to 0, the mean of the training scans, step by step. An insertion
+    starts with 0 in all parts and restores them in the same order.
 
     Parameters
     ----------
@@ -33,20 +33,20 @@ def delete_and_insert(
     target
         Index of the class.
     step_of_voxel
-        ``[x, y, z]`` integers: the step by which a voxel is changed, from 1; 0 for voxels that
-        stay as they are.
+        ``[x, y, z]`` integers: the step at which a voxel is changed, from 1; 0 for voxels that do
+        not change.
 
     Returns
     -------
     deletion
-        ``[steps + 1]`` float64, the probability of the scan as it is first.
+        ``[steps + 1]`` float64, starting with the unchanged scan.
     insertion
-        ``[steps + 1]`` float64, that of the scan without any of it first.
+        ``[steps + 1]`` float64, starting with the scan without all parts.
 
     Raises
     ------
     SetupFault
-        The network has no such class, or :func:`voxplain.relevance.inputs.as_input` refuses it.
+        The network has no such class, or :func:`voxplain.relevance.inputs.as_input` raises it.
     ValueError
         The steps are not on the scan's grid.
     """
@@ -57,22 +57,22 @@ def delete_and_insert(
         )
     steps = torch.as_tensor(np.ascontiguousarray(step_of_voxel, np.int16)).to(whole.device)
     last = int(steps.max())
-    # The last scan of the deletion is the first of the insertion, and the other way round.
-    kept = [steps > at for at in range(last)]
-    kept += [(steps <= at) & (steps > 0) for at in range(last)]
+    # The last scan of the deletion is the first of the insertion, and vice versa.
+    masks = [steps > at for at in range(last)]
+    masks += [(steps <= at) & (steps > 0) for at in range(last)]
     untouched = steps == 0
     device = "cuda" if whole.device.type == "cuda" else "cpu"
     at_once = max(1, _VOXELS_A_BATCH[device] // whole.numel())
-    found = []
-    for first in range(0, len(kept), at_once):
-        batch = torch.stack([whole * (k | untouched) for k in kept[first : first + at_once]])
+    batches = []
+    for first in range(0, len(masks), at_once):
+        batch = torch.stack([whole * (mask | untouched) for mask in masks[first : first + at_once]])
         probabilities = torch.softmax(model(batch[:, None]).double(), dim=1)
         if not 0 <= target < probabilities.shape[1]:
             raise SetupFault(
                 f"the target is class {target}, and the network has "
                 f"{probabilities.shape[1]} classes"
             )
-        found.append(probabilities[:, target].cpu().numpy())
-    both = np.concatenate(found) if found else np.empty(0)
+        batches.append(probabilities[:, target].cpu().numpy())
+    both = np.concatenate(batches) if batches else np.empty(0)
     deletion, insertion = both[:last], both[last:]
     return np.append(deletion, insertion[:1]), np.append(insertion, deletion[:1])

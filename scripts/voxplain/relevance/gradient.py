@@ -1,4 +1,4 @@
-"""Methods that differentiate the probability by the voxels."""
+"""Methods that use the gradient of the probability with respect to the voxels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tqdm import tqdm
 from voxplain.faults import SetupFault
 from voxplain.relevance.inputs import as_input, differentiating, probability, shape_of
 
-# What torch calls the backward step of an activation that the guided rule does not know.
+# Backward step in torch to the activation, for activations without a guided rule.
 _OTHER_RECTIFIERS = {
     "LeakyReluBackward": "LeakyReLU",
     "PreluKernelBackward": "PReLU",
@@ -30,7 +30,8 @@ _OTHER_RECTIFIERS = {
     "HardtanhBackward": "ReLU6 or Hardtanh",
     "MaximumBackward": "maximum",
 }
-# Those that clip at bounds, and are ReLUs where one is 0, with what holds the bounds.
+# Backward steps that clip at bounds, with the attributes of the bounds. With a bound of 0 they are
+# ReLUs.
 _BOUNDS = {
     "ThresholdBackward": ("_saved_threshold",),
     "ClampBackward": ("_saved_min", "_saved_max"),
@@ -52,13 +53,13 @@ def sensitivity(model: nn.Module, scan: Tensor | np.ndarray, target: int) -> np.
 
 
 def slope(model: nn.Module, batch: Tensor, target: int) -> Tensor:
-    """Signed d p(target) / d voxel of a scan ``[1, 1, x, y, z]``, shaped as that.
+    """Signed d p(target) / d voxel of a scan, ``[1, 1, x, y, z]``.
 
-    To be called within :func:`voxplain.relevance.inputs.differentiating`.
+    Call it within :func:`voxplain.relevance.inputs.differentiating`.
     """
 
     def forward(scans: Tensor) -> Tensor:
-        # Of a copy: a network may write to its input.
+        # A copy, since a network may write to its input.
         return probability(model(scans.clone()), target)[None]
 
     return Saliency(forward).attribute(batch.detach().requires_grad_(), abs=False)
@@ -67,18 +68,19 @@ def slope(model: nn.Module, batch: Tensor, target: int) -> Tensor:
 def guided_backprop(model: nn.Module, scan: Tensor | np.ndarray, target: int) -> np.ndarray:
     """The gradient with its negative entries set to 0 at every ReLU of the backward pass.
 
-    Springenberg et al. 2015 (arXiv 1412.6806); absolute value as in Rieke et al. 2018. By hand, as
-    captum sets its rule on the tensor that enters a ReLU: where another layer reads that too, its
-    part of the gradient is clipped as well. Gates (sigmoid, tanh) keep their plain gradient.
+    Springenberg et al. 2015 (arXiv 1412.6806); absolute value as in Rieke et al. 2018. It does not
+    use captum, which applies its rule to the tensor that enters a ReLU: if another layer reads that
+    tensor too, its part of the gradient is clipped as well. Gates (sigmoid, tanh) keep their plain
+    gradient.
 
     Parameters and return value as :func:`voxplain.relevance.explain`.
 
     Raises
     ------
     SetupFault
-        The network has no ``nn.ReLU`` module, a ReLU that is none (``torch.relu``), another
-        rectifier such as LeakyReLU, for which the paper has no rule, or code that hides its ReLUs:
-        there the result would silently be the plain gradient.
+        The network has no ``nn.ReLU`` module, a ReLU that is not a module (``torch.relu``), another
+        rectifier such as LeakyReLU, for which the paper has no rule, or code that hides its ReLUs.
+        The result would be the plain gradient without a warning.
     """
     batch = as_input(model, scan).requires_grad_()
     check_has_relus(model)
@@ -88,12 +90,12 @@ def guided_backprop(model: nn.Module, scan: Tensor | np.ndarray, target: int) ->
 
 
 def check_has_relus(model: nn.Module) -> None:
-    """Refuse a network without any ``nn.ReLU``, before it runs.
+    """Check that a network has an ``nn.ReLU``, before it runs.
 
     Raises
     ------
     SetupFault
-        It has none.
+        It has no ``nn.ReLU``.
     """
     if not any(isinstance(module, nn.ReLU) for module in model.modules()):
         raise SetupFault(
@@ -104,12 +106,12 @@ def check_has_relus(model: nn.Module) -> None:
 
 @contextmanager
 def relus_called(model: nn.Module) -> Iterator[dict[Any, str]]:
-    """Backward steps of the ``nn.ReLU`` modules that are called within, with the modules' names.
+    """Backward step to module name, for the ``nn.ReLU`` modules called within the context.
 
     Raises
     ------
     SetupFault
-        A ReLU runs where no gradient is recorded, or in place on a part of a tensor.
+        A ReLU runs without recorded gradients, or in place on a part of a tensor.
     """
     steps: dict[Any, str] = {}
 
@@ -121,7 +123,7 @@ def relus_called(model: nn.Module) -> Iterator[dict[Any, str]]:
                     "(reentrant checkpointing or torch.no_grad); switch that off for explaining"
                 )
             if not output.requires_grad:
-                return  # nothing of the scan
+                return  # does not depend on the scan
             if _kind(output.grad_fn) != "ReluBackward":
                 raise SetupFault(
                     f"guided_backprop cannot act on the ReLU {name!r}: it works in place on a view "
@@ -131,7 +133,7 @@ def relus_called(model: nn.Module) -> Iterator[dict[Any, str]]:
 
         return hook
 
-    # First of all hooks: others may replace the output.
+    # Before all other hooks, which may replace the output.
     handles = [
         module.register_forward_hook(note(name), prepend=True)
         for name, module in model.named_modules()
@@ -145,12 +147,12 @@ def relus_called(model: nn.Module) -> Iterator[dict[Any, str]]:
 
 
 def guided_slope(score: Tensor, batch: Tensor, relus: dict[Any, str]) -> Tensor:
-    """Guided gradient of a score by the scan, shaped as the scan; it frees the score's graph.
+    """Guided gradient of a score by the scan, in the scan's shape; it frees the score's graph.
 
     Parameters
     ----------
     relus
-        From :func:`relus_called`, around the pass that gave the score.
+        From :func:`relus_called`, around the forward pass of the score.
 
     Raises
     ------
@@ -172,7 +174,7 @@ def _kind(step: Any) -> str:
 
 
 def _check_every_rectifier(score: Tensor, relus: dict[Any, str]) -> None:
-    """Refuse a graph with a rectifier that is not among the known ReLUs."""
+    """Raise SetupFault if the graph has a rectifier that is not one of the known ReLUs."""
     if score.grad_fn is None:
         raise SetupFault("the network's output does not depend on the scan through any gradient")
     seen, waiting = {score.grad_fn}, [score.grad_fn]
@@ -224,26 +226,26 @@ def smoothgrad(
 ) -> np.ndarray:
     """|Mean gradient of the probability| over noisy copies of the scan.
 
-    Smilkov et al. 2017 (arXiv 1706.03825), section 3.1. By hand: captum's NoiseTunnel draws from
-    torch's global generator.
+    Smilkov et al. 2017 (arXiv 1706.03825), section 3.1. It does not use captum, whose NoiseTunnel
+    draws from torch's global generator.
 
     Parameters
     ----------
     samples
-        Number of copies, one of which is in memory at a time.
+        Number of copies; one is in memory at a time.
     noise
-        SD of the Gaussian noise, as part of the scan's range (inside the mask).
+        SD of the Gaussian noise, as a fraction of the scan's range (inside the mask).
     seed
-        Of the noise; torch's global generator is left alone.
+        Seed of the noise; torch's global generator is not used.
     mask
-        ``[x, y, z]`` bool: voxels that get noise. All of them if left out.
+        ``[x, y, z]`` bool: voxels that get noise. Default: all voxels.
 
     The other parameters and the return value are as :func:`voxplain.relevance.explain`.
 
     Raises
     ------
     SetupFault
-        No sample is asked for, the noise is below 0, or the mask is empty.
+        ``samples`` is below 1, the noise is below 0, or the mask is empty.
     ValueError
         The mask is not on the scan's grid.
     """
@@ -275,7 +277,7 @@ def smoothgrad(
 def integrated_gradients(
     model: nn.Module, scan: Tensor | np.ndarray, target: int, steps: int = 50
 ) -> np.ndarray:
-    """|Voxel times its mean gradient of the probability| on the way from 0 to the scan.
+    """|Voxel times its mean gradient of the probability| along the line from 0 to the scan.
 
     Sundararajan et al. 2017 (arXiv 1703.01365), equation 1, with the baseline 0, the mean of the
     training scans.
@@ -283,23 +285,23 @@ def integrated_gradients(
     Parameters
     ----------
     steps
-        Points of the Gauss-Legendre quadrature, one of which is in memory at a time.
+        Points of the Gauss-Legendre quadrature; one is in memory at a time.
 
     The other parameters and the return value are as :func:`voxplain.relevance.explain`.
 
     Raises
     ------
     SetupFault
-        No step is asked for.
+        ``steps`` is below 1.
     """
     return as_map(signed_integrated_gradients(model, as_input(model, scan), target, steps))
 
 
 def signed_integrated_gradients(model: nn.Module, batch: Tensor, target: int, steps: int) -> Tensor:
-    """Integrated gradients with their signs, shaped as the scan ``[1, 1, x, y, z]``.
+    """Integrated gradients with their signs, ``[1, 1, x, y, z]``.
 
-    Their sum is p(scan) - p(0), but for the quadrature: at 50 steps to rounding for a smooth
-    network, and to some percent of it for one with ReLUs, where gradients jump on the way.
+    Their sum is p(scan) - p(0), up to the error of the quadrature. With 50 steps it is rounding
+    error for a smooth network, and some percent for a network with ReLUs, where gradients jump.
 
     Raises
     ------
@@ -308,7 +310,7 @@ def signed_integrated_gradients(model: nn.Module, batch: Tensor, target: int, st
     """
     if steps < 1:
         raise SetupFault(f"integrated_gradients takes at least 1 step, not {steps}")
-    # On [-1, 1], taken to [0, 1].
+    # Nodes on [-1, 1] are mapped to [0, 1].
     nodes, weights = np.polynomial.legendre.leggauss(steps)
     total = torch.zeros_like(batch)
     with differentiating(model):

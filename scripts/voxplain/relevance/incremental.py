@@ -1,13 +1,13 @@
-"""A network's answers to many occluded copies of one scan, by recomputing only what changes.
+"""Logits of many occluded copies of one scan, by recomputing only what changes.
 
-The activations of the whole scan are computed once and kept. An occlusion changes a box of every
-feature map, small where the occlusion is small; only the boxes are computed, layer by layer, for
-many occlusions at a time (:mod:`voxplain.relevance.layers`). Where a layer needs the whole map (a
-dense one) or is not known, the change is added to the kept map, and from there on the network
-computes in full, as it is.
+The activations of the whole scan are computed once and cached. An occlusion changes a box of each
+feature map; the box is small if the occlusion is small. Only the boxes are computed, layer by
+layer, for many occlusions at a time (:mod:`voxplain.relevance.layers`). If a layer needs the whole
+map (such as a dense layer) or is not known, the change is added to the cached map. From there on
+the network is computed in full, with its own code.
 
-The numbers are those of full forward passes but for rounding. Which layer follows which is read
-from the network by :mod:`torch.fx`, so it need not be one of ours.
+The results equal those of full forward passes up to rounding. The order of layers is read by
+:mod:`torch.fx`, so any network can be used, not only those of this package.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from voxplain.relevance.layers import (
+    ActivationCache,
     BatchNorm,
     Block,
     Convolution,
-    Kept,
     Layer,
     MaxPool,
     Mean,
@@ -42,16 +42,16 @@ from voxplain.relevance.layers import (
 from voxplain.relevance.regions import Regions
 from voxplain.relevance.tracing import drop_nothing, follow_in_place, layer_of
 
-# Regions whose boxes are worked out at once: those of a scan's every voxel would take gigabytes.
+# Regions whose boxes are computed at once: boxes for all voxels of a scan would take gigabytes.
 _REGIONS_AT_ONCE = 65536
-# Regions share a batch, whose boxes are all of one size, as long as that makes no more than this
-# much of the work they would be by themselves.
+# All boxes of a batch have the same size. Regions share a batch as long as the work is at most this
+# multiple of the work without sharing.
 _MOST_EXTRA_WORK = 1.25
 
 
 @dataclass(eq=False)
 class _InFull:
-    """What is computed from whole maps, as the network does."""
+    """A node that is computed from whole maps, as in the network itself."""
 
     node: fx.Node
     sources: list[fx.Node]
@@ -62,7 +62,7 @@ Boxes = dict[fx.Node, tuple[np.ndarray, np.ndarray]]
 
 
 class IncrementalNetwork:
-    """A network that knows a scan, and what it says of occluded copies of it.
+    """A network with the cached activations of one scan, for logits of its occluded copies.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ class IncrementalNetwork:
     Attributes
     ----------
     logits
-        ``[1, classes]`` of the whole scan.
+        ``[1, classes]``, logits of the whole scan.
     in_full
         Name of the first layer that is computed in full.
 
@@ -89,17 +89,17 @@ class IncrementalNetwork:
         self._model = model
         if model._forward_hooks or model._forward_pre_hooks:
             raise NotLocalError("it has hooks, which torch.fx does not see")
-        own = set(vars(model))
+        attributes = set(vars(model))
         try:
             graph = fx.Tracer().trace(model)
         except Exception as error:  # it runs the network's own code: anything may be raised
-            told = str(error).strip().splitlines()
+            lines = str(error).strip().splitlines()
             raise NotLocalError(
-                f"torch.fx cannot trace it: {told[0] if told else error!r}"
+                f"torch.fx cannot trace it: {lines[0] if lines else error!r}"
             ) from error
         finally:
-            # Tensors that forward makes by itself: torch.fx leaves them in the network.
-            self._constants = {name: vars(model)[name] for name in set(vars(model)) - own}
+            # torch.fx leaves tensors that forward creates as attributes of the network.
+            self._constants = {name: vars(model)[name] for name in set(vars(model)) - attributes}
             for name in self._constants:
                 delattr(model, name)
         drop_nothing(graph, model)
@@ -115,7 +115,7 @@ class IncrementalNetwork:
             raise NotLocalError(f"its first layer, {self.in_full}, is not known")
         self._run_whole(batch)
 
-    # --- which layer follows which
+    # --- order of the layers
 
     def _plan(self, graph: fx.Graph) -> None:
         for node in graph.nodes:
@@ -125,7 +125,7 @@ class IncrementalNetwork:
             maps = [source is self._input or source in self._layers for source in sources]
             layer = layer_of(node, self._model, sources) if maps and all(maps) else None
             if layer is None:
-                if any(maps) and self.in_full is None and not _asks_shape(node):
+                if any(maps) and self.in_full is None and not _reads_shape(node):
                     self.in_full = self._name(node)
                 self._rest.append(_InFull(node, sources))
             elif isinstance(layer, Mean):
@@ -135,9 +135,9 @@ class IncrementalNetwork:
                 self._merge(layer)
 
     def _merge(self, layer: Layer) -> None:
-        """Let a convolution do the batch norm behind it, a pooling the ReLU before it.
+        """Merge a batch norm into the convolution before it, and a ReLU into the pooling after it.
 
-        Only where nothing else reads what is between the two.
+        Only if nothing else reads the map between the two.
         """
         before = self._layers.get(layer.sources[0])
         if before is None or len(before.node.users) > 1:
@@ -161,26 +161,26 @@ class IncrementalNetwork:
 
     @property
     def convolutions_in_full(self) -> bool:
-        """Whether a layer in full stands before a convolution, which is where the work is."""
+        """Whether a convolution, the most expensive layer, is among the layers run in full."""
         modules = [step.node.target for step in self._rest if step.node.op == "call_module"]
         return any(isinstance(self._model.get_submodule(name), nn.Conv3d) for name in modules)
 
     # --- the whole scan
 
     def _run_whole(self, batch: Tensor) -> None:
-        """Run the scan through the network once and keep what the layers read of it."""
-        self._kept = Kept()
-        self._maps: dict[fx.Node, Tensor] = {}  # whole maps that the rest of the network reads
+        """Run the scan through the network once and cache what the layers read of it."""
+        self._cache = ActivationCache()
+        self._maps: dict[fx.Node, Tensor] = {}  # whole maps read by layers in full
         in_order = [*self._layers.values(), *self._means.values()]
-        read, asked = {self._output}, set()
+        read, shape_only = {self._output}, set()
         for step in self._rest:
-            (asked if _asks_shape(step.node) else read).update(step.sources)
-        # Maps whose changes must end at the map's borders.
+            (shape_only if _reads_shape(step.node) else read).update(step.sources)
+        # Maps whose changes must not extend beyond the borders of the map.
         self._bordered = {s for la in in_order if la.needs_borders for s in la.sources} | read
         recomputed = [layer.first for layer in in_order if isinstance(layer, Pointwise)]
         pending = Counter(source for layer in in_order for source in layer.sources)
         values: dict[fx.Node, Any] = {self._input: batch}
-        self._kept.add("scan", batch)
+        self._cache.add("scan", batch)
         self._shapes = {self._input: np.array(batch.shape[2:])}
         self._channels = {self._input: 1}
         for layer in in_order:
@@ -189,10 +189,10 @@ class IncrementalNetwork:
             self._shapes[layer.node] = layer.shape = np.array(output.shape[2:])
             self._channels[layer.node] = output.shape[1]
             if isinstance(layer, Convolution) and layer in recomputed:
-                layer.keep_input(self._kept, batch)
-            layer.keep(self._kept, inputs, output)
+                layer.keep_input(self._cache, batch)
+            layer.keep(self._cache, inputs, output)
             if layer.node in read:
-                # As the network's own code finds it: contiguous, and free to be written to.
+                # As the network's own code expects it: contiguous, and free to be written to.
                 self._maps[layer.node] = output.clone(memory_format=torch.contiguous_format)
             del inputs, output
             for source in layer.sources:
@@ -201,44 +201,44 @@ class IncrementalNetwork:
                     del values[source]
         if self._input in read:
             self._maps[self._input] = batch
-        # Where only its shape is asked for, a map need not be made: one number stands for all.
+        # If only the shape of a map is read, it is not computed: one number is expanded.
         self._shown = {
             node: batch.new_zeros(()).expand(1, self._channels[node], *self._shapes[node].tolist())
-            for node in asked - read
+            for node in shape_only - read
             if node in self._shapes
         }
         maps = {node: value.clone() for node, value in self._maps.items()}
-        found = self._run_rest({**self._shown, **maps})
+        results = self._run_rest({**self._shown, **maps})
         for step in self._rest:
-            value = found[step.node]
+            value = results[step.node]
             step.elements = value.numel() if isinstance(value, Tensor) else 0
-        self.logits = found[self._output]
+        self.logits = results[self._output]
 
     def _run_rest(self, values: dict[fx.Node, Any]) -> dict[fx.Node, Any]:
-        """Compute in full what does not go by parts, from the whole maps that it reads."""
-        found = dict(values)
+        """Values of the nodes that are computed in full, from the whole maps that they read."""
+        results = dict(values)
 
         def at(node: fx.Node) -> Any:
-            if node not in found and node.op == "placeholder":
-                return node.args[0] if node.args else None  # an argument of forward left out
-            return found[node]
+            if node not in results and node.op == "placeholder":
+                return node.args[0] if node.args else None  # default of an argument of forward
+            return results[node]
 
         for step in self._rest:
             node = step.node
             args, kwargs = fx.node.map_arg(node.args, at), fx.node.map_arg(node.kwargs, at)
             if node.op == "call_module":
-                found[node] = self._model.get_submodule(node.target)(*args, **kwargs)
+                results[node] = self._model.get_submodule(node.target)(*args, **kwargs)
             elif node.op == "call_function":
-                found[node] = node.target(*args, **kwargs)
+                results[node] = node.target(*args, **kwargs)
             elif node.op == "call_method":
-                found[node] = getattr(args[0], node.target)(*args[1:], **kwargs)
+                results[node] = getattr(args[0], node.target)(*args[1:], **kwargs)
             elif node.target in self._constants:
-                found[node] = self._constants[node.target]
+                results[node] = self._constants[node.target]
             else:
-                found[node] = operator.attrgetter(node.target)(self._model)
-        return found
+                results[node] = operator.attrgetter(node.target)(self._model)
+        return results
 
-    # --- occluded copies of it
+    # --- occluded copies
 
     def logits_of(
         self,
@@ -246,27 +246,28 @@ class IncrementalNetwork:
         memory_mb: float,
         progress: Callable[[int], Any] = lambda count: None,
     ) -> Tensor:
-        """What the network says when a region of the scan is 0, ``[regions, classes]``.
+        """Logits with each region of the scan set to 0, ``[regions, classes]``.
 
-        On a CPU torch has one thread meanwhile, and as many batches are at work as it had threads.
+        On a CPU torch uses one thread meanwhile, and as many batches run in parallel as it had
+        threads.
 
         Parameters
         ----------
         regions
-            On the scan's grid.
+            Regions on the scan's grid.
         memory_mb
-            What the boxes of all batches that are at work may take together; the numbers do not
-            depend on it but for rounding.
+            Memory for the boxes of all batches that run in parallel; the results depend on it only
+            by rounding.
         progress
-            Called with the number of regions done since it was called last.
+            Function that is called with the number of regions done since its last call.
         """
         device = self.logits.device
         if regions.labels is not None:
-            self._kept.add("labels", torch.from_numpy(regions.labels)[None, None].to(device))
-        # Many small layers: a thread for each batch does more than many threads for each layer.
+            self._cache.add("labels", torch.from_numpy(regions.labels)[None, None].to(device))
+        # Layers are small: one thread for each batch is faster than many threads for each layer.
         workers = torch.get_num_threads() if device.type == "cpu" else 1
-        found = self.logits.new_empty((len(regions), self.logits.shape[1]))
-        # Regions that start alike against all strides get boxes that lie alike in every layer.
+        all_logits = self.logits.new_empty((len(regions), self.logits.shape[1]))
+        # Regions with equal offsets to all strides get boxes with equal offsets in every layer.
         period = math.prod(
             int(layer.stride.max()) for layer in self._layers.values() if isinstance(layer, Window)
         )
@@ -282,15 +283,15 @@ class IncrementalNetwork:
 
             with _in_threads(workers) as mapped:
                 for members, logits in zip(batches, mapped(run, batches), strict=True):
-                    found[torch.from_numpy(numbers[members]).to(device)] = logits
+                    all_logits[torch.from_numpy(numbers[members]).to(device)] = logits
                     progress(len(members))
-        return found
+        return all_logits
 
     def multiply_adds(self, regions: Regions) -> np.ndarray:
-        """What the convolutions of each region take at the least, ``[regions]``.
+        """Smallest number of multiply-adds of the convolutions for each region, ``[regions]``.
 
-        Every changed voxel of a layer's input goes into each of its kernel's places, or every
-        changed voxel of its output sums over all of them: whichever is less.
+        It is the smaller of two counts: each changed input voxel times all kernel elements, or each
+        changed output voxel times all kernel elements.
         """
         boxes = self._boxes(regions)
         total = np.zeros(len(regions))
@@ -303,23 +304,23 @@ class IncrementalNetwork:
         return total
 
     def multiply_adds_in_full(self) -> int:
-        """What the convolutions of one full forward pass take, those of the rest left out."""
+        """Multiply-adds of the convolutions in a forward pass, without layers run in full."""
         layers = [layer for layer in self._layers.values() if isinstance(layer, Convolution)]
         return sum(int(layer.shape.prod()) * layer.weight.numel() for layer in layers)
 
     def _boxes(self, regions: Regions) -> Boxes:
-        """Where each region changes each map: starts and stops, ``[regions, 3]``."""
+        """Box that each region changes in each map: starts and stops, ``[regions, 3]``."""
         boxes = {self._input: (regions.start, regions.stop)}
         for node, layer in self._layers.items():
             boxes[node] = layer.grow([boxes[source] for source in layer.sources])
         return boxes
 
     def _batches(self, boxes: Boxes, budget: float, workers: int) -> Iterator[np.ndarray]:
-        """Regions that are computed together, by their numbers.
+        """Numbers of the regions in each batch.
 
-        All boxes of a batch get the size of the largest, so regions with boxes of like sizes belong
-        together; and those that lie alike against the windows of the layers, since they are placed
-        at a stroke.
+        All boxes of a batch get the size of the largest, so regions with boxes of similar sizes are
+        grouped. So are regions with the same offsets to the windows of the layers, since these are
+        placed in one operation.
         """
         sizes = np.stack([stop - start for start, stop in boxes.values()], axis=1)  # [n, maps, 3]
         offsets = [
@@ -328,7 +329,7 @@ class IncrementalNetwork:
             if isinstance(layer, Window)
         ]
         ways = np.stack(offsets or [boxes[self._input][0]], axis=1)
-        # One number for each combination: sorted far faster than rows.
+        # One number for each combination, since numbers are sorted much faster than rows.
         mixer = np.random.default_rng(0).integers(1 << 62, size=sizes[0].size)
         of_way = [(ways[:, :, axis] * mixer[: ways.shape[1]]).sum(axis=1) for axis in range(3)]
         of_size = (sizes.reshape(len(sizes), -1) * mixer).sum(axis=1)
@@ -341,7 +342,7 @@ class IncrementalNetwork:
             chosen = np.concatenate([members[number] for number in kinds])
             chosen = chosen[np.lexsort([way[chosen] for way in reversed(of_way)])]
             parts = -(-len(chosen) // max(1, int(budget // self._bytes(largest))))
-            if len(chosen) >= 8 * workers:  # enough for every thread to have some of them
+            if len(chosen) >= 8 * workers:  # enough for all threads
                 parts = -(-parts // workers) * workers
             yield from np.array_split(chosen, min(parts, len(chosen)))
 
@@ -362,7 +363,7 @@ class IncrementalNetwork:
         yield from cut(together, largest)
 
     def _work(self, sizes: np.ndarray) -> np.ndarray:
-        """Multiply-adds, about, for boxes of these sizes ``[n, maps, 3]``; ``[n]``."""
+        """Approximate multiply-adds ``[n]`` for boxes of these sizes ``[n, maps, 3]``."""
         voxels = sizes.prod(axis=2).astype(float)
         total = voxels[:, 0].copy()
         for number, (node, layer) in enumerate(self._layers.items(), start=1):
@@ -392,7 +393,7 @@ class IncrementalNetwork:
         """Logits of some regions ``[batch, classes]``."""
 
         def common(node: fx.Node) -> tuple[np.ndarray, np.ndarray]:
-            """The start of every region's box when all have the size of the largest; that size."""
+            """Starts of all boxes when each has the size of the largest, and that size."""
             start, stop = (edge[members] for edge in boxes[node])
             size = (stop - start).max(axis=0)
             return np.minimum(start, self._shapes[node] - size), size
@@ -404,7 +405,7 @@ class IncrementalNetwork:
         pending.update(s for layer in self._means.values() for s in layer.sources)
 
         def hand_on(node: fx.Node) -> None:
-            """What else reads a change: whole maps and means. Forget it where nothing does."""
+            """Add the change to its whole map if needed; drop it if no layer reads it."""
             if node in self._maps:
                 maps[node] = add_to_whole(self._maps[node], blocks[node])
             if not pending[node]:
@@ -413,10 +414,10 @@ class IncrementalNetwork:
         hand_on(self._input)
         for node, layer in self._layers.items():
             of_sources = [blocks[source] for source in layer.sources]
-            its_start, its_size = common(node)
-            block = layer.carry(of_sources, its_start, its_size, self._kept)
+            block_start, block_size = common(node)
+            block = layer.carry(of_sources, block_start, block_size, self._cache)
             if node in self._bordered and block.sticks_out(layer.shape):
-                block = Block(place(block, its_start, its_size), its_start)
+                block = Block(place(block, block_start, block_size), block_start)
             blocks[node] = block
             for source in layer.sources:
                 pending[source] -= 1
@@ -433,11 +434,11 @@ class IncrementalNetwork:
         return self._run_rest(maps)[self._output]
 
     def _change_of_scan(self, regions: Regions, start: np.ndarray, size: np.ndarray) -> Tensor:
-        """What setting the regions to 0 changes in the scan, on boxes of one size."""
-        change = self._kept.gather("scan", start, size).neg_()
+        """Change of the scan when the regions are set to 0, on boxes of one size."""
+        change = self._cache.gather("scan", start, size).neg_()
         if regions.labels is not None:
             values = torch.from_numpy(regions.values).to(change.device)
-            labels = self._kept.gather("labels", start, size)
+            labels = self._cache.gather("labels", start, size)
             change *= labels == values.view(-1, 1, 1, 1, 1)
         for axis in range(3):
             low = (regions.start - start)[:, axis]
@@ -453,7 +454,7 @@ class IncrementalNetwork:
 
 @contextmanager
 def _in_threads(workers: int) -> Iterator[Callable]:
-    """A ``map`` that works in so many threads, in each of which torch has one to itself."""
+    """A ``map`` in that many threads; torch uses a single thread in each."""
     if workers == 1:
         yield map
         return
@@ -467,8 +468,8 @@ def _in_threads(workers: int) -> Iterator[Callable]:
         torch.set_num_threads(before)
 
 
-def _asks_shape(node: fx.Node) -> bool:
-    """Whether a node reads a map's shape or type, none of its voxels."""
+def _reads_shape(node: fx.Node) -> bool:
+    """Whether a node reads only the shape or type of a map, not its voxels."""
     if node.target is getattr:
         return node.args[1] in ("shape", "ndim", "dtype", "device")
     return node.op == "call_method" and node.target in ("size", "dim")

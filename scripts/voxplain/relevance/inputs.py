@@ -1,4 +1,4 @@
-"""What every method does first: the scan where and as the network wants it."""
+"""Shared first steps of all methods: input tensor, target, and gradients with little memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def shape_of(scan: torch.Tensor | np.ndarray) -> tuple[int, int, int]:
     Raises
     ------
     ValueError
-        It has not three axes.
+        It does not have three axes.
     """
     if scan.ndim != 3:
         raise ValueError(f"a scan has three axes, this one has shape {tuple(scan.shape)}")
@@ -35,9 +35,9 @@ def as_input(model: nn.Module, scan: torch.Tensor | np.ndarray) -> torch.Tensor:
     ------
     SetupFault
         The network or a part of it is in training mode, where dropout and batch statistics change
-        what it says, or has batch norms that have no other statistics than the batch's.
+        its output, or it has batch norms without running statistics.
     ValueError
-        The scan has not three axes.
+        The scan does not have three axes.
     """
     if any(module.training for module in model.modules()):
         raise SetupFault("the network is in training mode; call model.eval() before explaining it")
@@ -54,7 +54,7 @@ def as_input(model: nn.Module, scan: torch.Tensor | np.ndarray) -> torch.Tensor:
 
 
 def logit(logits: Tensor, target: int) -> Tensor:
-    """The target's logit, a scalar.
+    """Logit of the target, a scalar.
 
     Parameters
     ----------
@@ -64,20 +64,20 @@ def logit(logits: Tensor, target: int) -> Tensor:
     Raises
     ------
     SetupFault
-        The network gives something else, or has no such class.
+        The logits have another shape, or there is no such class.
     """
     check_target(logits, target)
     return logits[0, target]
 
 
 def probability(logits: Tensor, target: int) -> Tensor:
-    """The target's softmax probability, a scalar; parameters and faults as :func:`logit`."""
+    """Softmax probability of the target, a scalar; parameters and faults as :func:`logit`."""
     check_target(logits, target)
     return torch.softmax(logits, dim=1)[0, target]
 
 
 def check_target(logits: Tensor, target: int) -> None:
-    """Refuse a class that the network does not have; parameters and faults as :func:`logit`."""
+    """Check that the network has the class; parameters and faults as :func:`logit`."""
     if logits.ndim != 2 or logits.shape[0] != 1:
         raise SetupFault(
             f"the network gives {list(logits.shape)} for one scan; expected logits [1, classes]"
@@ -91,21 +91,21 @@ def check_target(logits: Tensor, target: int) -> None:
 
 @contextmanager
 def differentiating(model: nn.Module) -> Iterator[None]:
-    """Within, gradients by the scan or by feature maps cost as little memory as they can.
+    """Context in which gradients by the scan or by feature maps take little memory.
 
-    No parameter asks for a gradient, and modules keep only what the gradient by their input takes:
-    batch norms in 3D, which have fixed numbers in eval mode, and convolutions nothing, ReLUs where
-    they are above 0. Of a network's first layers at 1 mm each map would take a gigabyte. Sums are
-    exact (no TF32, no autocast). Afterwards the network is as it was.
+    No parameter requires a gradient. Modules save only what the gradient by their input needs: 3D
+    batch norms, whose statistics are fixed in eval mode, and convolutions save nothing; ReLUs save
+    where their output is above 0. In the first layers of a network at 1 mm, each saved map would
+    take a gigabyte. Sums are exact (no TF32, no autocast). The network is restored afterwards.
     """
-    asking = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    # A subclass, or a module with a forward of its own, may do anything.
-    sparing = [m for m in model.modules() if type(m) in _SPARING and "forward" not in vars(m)]
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    # A subclass, or a module with a replaced forward, may compute anything.
+    replaced = [m for m in model.modules() if type(m) in _SPARING and "forward" not in vars(m)]
     device = next(model.parameters()).device.type
     try:
-        for parameter in asking:
+        for parameter in trainable:
             parameter.requires_grad_(False)
-        for module in sparing:
+        for module in replaced:
             module.forward = _SPARING[type(module)](module)
         with ExitStack() as stack:
             stack.enter_context(torch.enable_grad())
@@ -115,14 +115,14 @@ def differentiating(model: nn.Module) -> Iterator[None]:
             )
             yield
     finally:
-        for module in sparing:
+        for module in replaced:
             vars(module).pop("forward", None)
-        for parameter in asking:
+        for parameter in trainable:
             parameter.requires_grad_()
 
 
 def affine_of(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
-    """What a batch norm multiplies each channel by and adds to it in eval mode, float64."""
+    """Factor and shift of each channel of a batch norm in eval mode, float64."""
     factor = (norm.running_var.double() + norm.eps).rsqrt()
     if norm.weight is not None:
         factor = factor * norm.weight.detach().double()
@@ -131,7 +131,7 @@ def affine_of(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
 
 
 def _sparing_norm(norm: nn.BatchNorm3d) -> Callable[[Tensor], Tensor]:
-    """A batch norm as a product and a sum; its numbers in float64, rounded once."""
+    """A batch norm as a product and a sum; factors computed in float64, rounded once."""
     factor, shift = (
         number.to(norm.running_mean.dtype).view(-1, 1, 1, 1) for number in affine_of(norm)
     )
@@ -139,19 +139,19 @@ def _sparing_norm(norm: nn.BatchNorm3d) -> Callable[[Tensor], Tensor]:
 
 
 def _sparing_convolution(convolution: nn.Conv3d) -> Callable[[Tensor], Tensor]:
-    """A convolution that does not keep its input, which only the weights' gradient takes."""
+    """A convolution that does not save its input, which only the weights' gradient needs."""
 
     def forward(maps: Tensor) -> Tensor:
         place, like = maps.data_ptr(), (maps.shape, maps.dtype, maps.device)
 
-        def pack(kept: Tensor) -> Any:
-            return like if (kept.data_ptr(), kept.shape) == (place, like[0]) else kept
+        def pack(saved: Tensor) -> Any:
+            return like if (saved.data_ptr(), saved.shape) == (place, like[0]) else saved
 
-        def unpack(kept: Any) -> Tensor:
-            if isinstance(kept, Tensor):
-                return kept
-            # Memory that nobody writes to is not taken either, on a CPU.
-            shape, dtype, device = kept
+        def unpack(saved: Any) -> Tensor:
+            if isinstance(saved, Tensor):
+                return saved
+            # On a CPU, memory that is never written to is not allocated.
+            shape, dtype, device = saved
             return torch.empty(shape, dtype=dtype, device=device)
 
         with saved_tensors_hooks(pack, unpack):
@@ -161,11 +161,11 @@ def _sparing_convolution(convolution: nn.Conv3d) -> Callable[[Tensor], Tensor]:
 
 
 def _sparing_relu(relu: nn.ReLU) -> Callable[[Tensor], Tensor]:
-    """A ReLU that keeps where it is above 0, a quarter of what it gives."""
+    """A ReLU that saves where its output is above 0, a quarter of the memory of the output."""
 
     def forward(maps: Tensor) -> Tensor:
         dtype = maps.dtype
-        with saved_tensors_hooks(lambda kept: kept > 0, lambda kept: kept.to(dtype)):
+        with saved_tensors_hooks(lambda saved: saved > 0, lambda saved: saved.to(dtype)):
             return nn.ReLU.forward(relu, maps)
 
     return forward

@@ -1,11 +1,12 @@
-"""Layers that carry a local change of their input on to a local change of their output.
+"""Layers that compute the local change of their output from a local change of their input.
 
-A *change* is what an occlusion adds to the activations of the whole scan: 0 but for a box.
+A *change* is the difference between the activations of the occluded and of the whole scan: 0
+outside a box.
 
 - A linear layer maps the change of its input to that of its output, whatever the whole scan is.
-- Another layer is computed twice on the box, with the change and without it.
+- Any other layer is computed twice on the box, with the change and without it.
 
-:mod:`voxplain.relevance.tracing` finds them in a network.
+:mod:`voxplain.relevance.tracing` finds these layers in a network.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Block:
         ``[batch, channel, x, y, z]``: occluded minus whole; it is 0 outside the box.
     start
         ``[batch, 3]`` int64, first voxel of each box. A box may reach beyond the borders of its
-        map; what stands there means nothing.
+        map; the values there are meaningless.
     """
 
     change: Tensor
@@ -45,11 +46,11 @@ class Block:
 
 
 class NotLocalError(Exception):
-    """A network that cannot be recomputed in parts; says why."""
+    """A network cannot be recomputed in parts; the message gives the reason."""
 
 
-class Kept:
-    """Activations of the whole scan, and boxes cut out of them."""
+class ActivationCache:
+    """Cache of the activations of the whole scan, from which boxes are cut."""
 
     def __init__(self) -> None:
         self._maps: dict[Any, tuple[Tensor, np.ndarray]] = {}
@@ -62,28 +63,30 @@ class Kept:
         behind: Sequence[int] = (0, 0, 0),
         fill: float = 0.0,
     ) -> None:
-        """Keep a map ``[1, channel, x, y, z]`` with so much room around it, filled with a value."""
+        """Store a map ``[1, channel, x, y, z]`` with padding around it, filled with a value."""
         if any(before) or any(behind):
             value = functional.pad(value, pads(before, behind), value=fill)
         value = value.contiguous(memory_format=LAST)
         self._maps[key] = value[0].permute(1, 2, 3, 0), np.asarray(before)
 
     def gather(self, key: Any, start: np.ndarray, size: Sequence[int]) -> Tensor:
-        """Boxes ``[batch, channel, *size]`` of a kept map, channels last in memory.
+        """Boxes ``[batch, channel, *size]`` of a stored map, channels last in memory.
 
-        A row along z is one piece of memory, so boxes are looked up as rows of a table in which
-        rows overlap: several times as fast as one slice after the other.
+        A row along z is contiguous in memory. Boxes are therefore looked up as rows of a table with
+        overlapping rows, which is several times as fast as slicing one box after the other.
         """
-        kept, before = self._maps[key]
-        nx, ny, nz, channels = kept.shape
+        stored, before = self._maps[key]
+        nx, ny, nz, channels = stored.shape
         x, y, z = (int(edge) for edge in size)
-        table = kept.as_strided((nx * ny * nz - z + 1, z * channels), (channels, 1))
-        place = torch.from_numpy(start + before).to(kept.device)
-        rows = (place[:, 0, None] + torch.arange(x, device=kept.device)) * ny
-        rows = rows[:, :, None] + (place[:, 1, None] + torch.arange(y, device=kept.device))[:, None]
+        table = stored.as_strided((nx * ny * nz - z + 1, z * channels), (channels, 1))
+        place = torch.from_numpy(start + before).to(stored.device)
+        rows = (place[:, 0, None] + torch.arange(x, device=stored.device)) * ny
+        rows = (
+            rows[:, :, None] + (place[:, 1, None] + torch.arange(y, device=stored.device))[:, None]
+        )
         rows = rows * nz + place[:, 2, None, None]
-        found = table.index_select(0, rows.view(-1))
-        return found.view(len(start), x, y, z, channels).permute(0, 4, 1, 2, 3)
+        boxes = table.index_select(0, rows.view(-1))
+        return boxes.view(len(start), x, y, z, channels).permute(0, 4, 1, 2, 3)
 
 
 @dataclass(eq=False)
@@ -93,54 +96,56 @@ class Layer:
     Attributes
     ----------
     node
-        What it computes.
+        The node that it computes.
     sources
-        What it computes that from.
+        The nodes of its inputs.
     shape
-        Voxels of its output along x, y, z; known when it has computed a whole scan.
+        Voxels of its output along x, y, z; set after it has computed a whole scan.
     """
 
     node: fx.Node
     sources: list[fx.Node]
     shape: np.ndarray = field(init=False)
 
-    # Whether it takes all around a change for 0, beyond the map's borders too.
+    # Whether it assumes 0 around a change, also beyond the borders of the map.
     needs_borders = False
 
     def whole(self, *inputs: Tensor) -> Tensor:
-        """Its output for a whole scan ``[1, channel, x, y, z]``."""
+        """Output of the layer for a whole scan, ``[1, channel, x, y, z]``."""
         raise NotImplementedError
 
-    def keep(self, kept: Kept, inputs: list[Tensor], output: Tensor) -> None:
-        """Keep what :meth:`carry` reads of a whole scan."""
+    def keep(self, cache: ActivationCache, inputs: list[Tensor], output: Tensor) -> None:
+        """Store in the cache what :meth:`carry` reads of a whole scan."""
 
     def grow(self, boxes: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-        """Starts and stops ``[batch, 3]`` of what changes in the output, from its inputs' ones."""
+        """Starts and stops ``[batch, 3]`` of the changed output, from those of the inputs."""
         return boxes[0]
 
     def frame(self, size: np.ndarray) -> np.ndarray:
-        """Edges of the box of its input that a box of its output is computed from."""
+        """Size of the input box that is needed for an output box of this size."""
         return size
 
-    def carry(self, blocks: list[Block], start: np.ndarray, size: np.ndarray, kept: Kept) -> Block:
-        """Change of the output, from those of its inputs.
+    def carry(
+        self, blocks: list[Block], start: np.ndarray, size: np.ndarray, cache: ActivationCache
+    ) -> Block:
+        """Change of the output, from the changes of the inputs.
 
-        Of boxes with that start ``[batch, 3]`` and size, in which all that changes lies; or of
-        larger ones.
+        The result has boxes with that start ``[batch, 3]`` and size, which contain all changes, or
+        larger boxes.
         """
         raise NotImplementedError
 
 
 @dataclass(eq=False)
 class Window(Layer):
-    """A layer whose every output sees a window of the input.
+    """A layer in which each output voxel depends on a window of the input.
 
     Attributes
     ----------
     kernel, stride, dilation
         Along x, y, z.
     padding
-        Before the first voxel.
+        Padding before the first voxel.
     """
 
     kernel: np.ndarray
@@ -151,7 +156,7 @@ class Window(Layer):
     def grow(self, boxes: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
         start, stop = boxes[0]
         reach = self.dilation * (self.kernel - 1)
-        # A change that no window sees (behind the last stride) still has a box, of zeros.
+        # A change outside all windows (after the last stride) still gets a box of zeros.
         first = (-(-(start + self.padding - reach) // self.stride)).clip(0, self.shape - 1)
         behind = ((stop - 1 + self.padding) // self.stride + 1).clip(max=self.shape)
         return first, np.maximum(behind, first + 1)
@@ -160,7 +165,7 @@ class Window(Layer):
         return (size - 1) * self.stride + self.dilation * (self.kernel - 1) + 1
 
     def frame_start(self, start: np.ndarray) -> np.ndarray:
-        """First voxel of the input's box for boxes of the output that start there."""
+        """First voxel of the input box for output boxes with this start."""
         return start * self.stride - self.padding
 
 
@@ -171,7 +176,7 @@ class Convolution(Window):
     Attributes
     ----------
     padding_behind
-        Behind the last voxel.
+        Padding after the last voxel.
     """
 
     weight: Tensor
@@ -184,16 +189,18 @@ class Convolution(Window):
         scan, padding = inputs[0], self.padding.tolist()
         if (self.padding != self.padding_behind).any():
             scan, padding = functional.pad(scan, pads(self.padding, self.padding_behind)), 0
-        weight = self.weight.clone(memory_format=LAST)  # of one channel too: strides count
+        weight = self.weight.clone(memory_format=LAST)  # sets the strides of one channel too
         return self._convolve(scan, weight, self.bias, padding)
 
-    def carry(self, blocks: list[Block], start: np.ndarray, size: np.ndarray, kept: Kept) -> Block:
+    def carry(
+        self, blocks: list[Block], start: np.ndarray, size: np.ndarray, cache: ActivationCache
+    ) -> Block:
         change, frame = blocks[0].change, self.frame(size)
         offset = blocks[0].start - self.frame_start(start)
         before, behind = offset[0], frame - offset[0] - change.shape[2:]
         alike = (offset == offset[0]).all()
         if not alike and (self.stride == 1).all():
-            # All that the change reaches, beyond the map's borders too: the same for all.
+            # The full reach of the change, also beyond the borders: equal for all boxes.
             reach = self.dilation * (self.kernel - 1)
             reached = self._pad_and_convolve(change, reach, reach)
             return Block(reached, blocks[0].start + self.padding - reach)
@@ -205,14 +212,14 @@ class Convolution(Window):
             )
         return Block(self._pad_and_convolve(change, before, behind), start)
 
-    def keep_input(self, kept: Kept, scan: Tensor) -> None:
-        """Keep its input instead of its output, for :meth:`of_whole`."""
+    def keep_input(self, cache: ActivationCache, scan: Tensor) -> None:
+        """Store its input instead of its output, for :meth:`of_whole`."""
         behind = self.frame(self.shape) - self.padding - np.array(scan.shape[2:])
-        kept.add((self, "in"), scan, self.padding, behind.clip(min=0))
+        cache.add((self, "in"), scan, self.padding, behind.clip(min=0))
 
-    def of_whole(self, start: np.ndarray, size: np.ndarray, kept: Kept) -> Tensor:
-        """Its output for the whole scan on boxes ``[batch, channel, *size]``, computed again."""
-        values = kept.gather((self, "in"), self.frame_start(start), self.frame(size))
+    def of_whole(self, start: np.ndarray, size: np.ndarray, cache: ActivationCache) -> Tensor:
+        """Output for the whole scan on boxes ``[batch, channel, *size]``, recomputed."""
+        values = cache.gather((self, "in"), self.frame_start(start), self.frame(size))
         return self._convolve(values, self.weight.clone(memory_format=LAST), self.bias, 0)
 
     def _pad_and_convolve(self, change: Tensor, before: Any, behind: Any) -> Tensor:
@@ -220,8 +227,8 @@ class Convolution(Window):
             change = functional.pad(change, pads(before, behind))
             return self._convolve(change, self.weight.clone(memory_format=LAST), None, 0)
         if (np.asarray(before) == behind).all() and (np.asarray(before) >= 0).all():
-            # Zeros that the convolution adds by itself it need not multiply by. Not channels last:
-            # oneDNN's own order of memory is faster for small boxes.
+            # Padding inside the convolution saves multiplications by 0. Not channels last:
+            # oneDNN's own memory order is faster for small boxes.
             return self._convolve(change.contiguous(), self.weight, None, list(map(int, before)))
         change = functional.pad(change, pads(before, behind))
         return self._convolve(change.contiguous(), self.weight, None, 0)
@@ -231,7 +238,7 @@ class Convolution(Window):
         return functional.conv3d(scan, weight, bias, stride, padding, dilation, self.groups)
 
     def absorb(self, norm: BatchNorm) -> None:
-        """Do what a batch norm behind it does."""
+        """Merge the batch norm that follows into the weights and the bias."""
         self.weight = self.weight * norm.factor.view(-1, 1, 1, 1, 1)
         self.bias = norm.shift if self.bias is None else self.bias * norm.factor + norm.shift
 
@@ -243,8 +250,8 @@ class MaxPool(Window):
     Attributes
     ----------
     rectified
-        Whether it does the work of a ReLU in front of it, afterwards and so on fewer voxels: the
-        maximum of ReLUs is the ReLU of the maximum.
+        Whether it includes the ReLU before it. The ReLU is applied after the pooling, to fewer
+        voxels: the maximum of ReLUs is the ReLU of the maximum.
     """
 
     ceil_mode: bool
@@ -254,24 +261,26 @@ class MaxPool(Window):
         padding = self.padding.tolist()
         return self._pool(inputs[0], padding, self.ceil_mode)
 
-    def keep(self, kept: Kept, inputs: list[Tensor], output: Tensor) -> None:
+    def keep(self, cache: ActivationCache, inputs: list[Tensor], output: Tensor) -> None:
         edges = np.array(inputs[0].shape[2:])
         behind = self.frame(self.shape) - self.padding - edges
-        kept.add((self, "in"), inputs[0], self.padding, behind.clip(min=0), -torch.inf)
-        kept.add((self, "out"), output)
+        cache.add((self, "in"), inputs[0], self.padding, behind.clip(min=0), -torch.inf)
+        cache.add((self, "out"), output)
 
-    def carry(self, blocks: list[Block], start: np.ndarray, size: np.ndarray, kept: Kept) -> Block:
+    def carry(
+        self, blocks: list[Block], start: np.ndarray, size: np.ndarray, cache: ActivationCache
+    ) -> Block:
         frame_start = self.frame_start(start)
-        values = kept.gather((self, "in"), frame_start, self.frame(size))
+        values = cache.gather((self, "in"), frame_start, self.frame(size))
         add_at(values, blocks[0].change, blocks[0].start - frame_start)
-        pooled = self._pool(values, 0, False).sub_(kept.gather((self, "out"), start, size))
+        pooled = self._pool(values, 0, False).sub_(cache.gather((self, "out"), start, size))
         return Block(pooled, start)
 
     def _pool(self, values: Tensor, padding: Any, ceil_mode: bool) -> Tensor:
         kernel, stride = self.kernel.tolist(), self.stride.tolist()
         dilation = self.dilation.tolist()
-        found = functional.max_pool3d(values, kernel, stride, padding, dilation, ceil_mode)
-        return found.relu_() if self.rectified else found
+        pooled = functional.max_pool3d(values, kernel, stride, padding, dilation, ceil_mode)
+        return pooled.relu_() if self.rectified else pooled
 
 
 @dataclass(eq=False)
@@ -283,7 +292,9 @@ class AveragePool(Window):
     def whole(self, *inputs: Tensor) -> Tensor:
         return self._pool(inputs[0], self.padding.tolist())
 
-    def carry(self, blocks: list[Block], start: np.ndarray, size: np.ndarray, kept: Kept) -> Block:
+    def carry(
+        self, blocks: list[Block], start: np.ndarray, size: np.ndarray, cache: ActivationCache
+    ) -> Block:
         placed = place(blocks[0], self.frame_start(start), self.frame(size))
         return Block(self._pool(placed, 0), start)
 
@@ -293,17 +304,17 @@ class AveragePool(Window):
 
 @dataclass(eq=False)
 class Pointwise(Layer):
-    """A function of each voxel by itself.
+    """A function that acts on each voxel separately.
 
     Attributes
     ----------
     function
-        From a tensor to one of its shape.
+        From a tensor to a tensor of the same shape.
     is_relu
         Whether it is a ReLU.
     first
-        The convolution before it, where that reads the scan itself. Of one channel it is computed
-        again sooner than its many are kept: the largest maps of all.
+        The convolution before it, if that reads the scan itself. With one input channel it is
+        recomputed rather than cached, since its output maps are the largest of all.
     """
 
     function: Callable[[Tensor], Tensor]
@@ -313,15 +324,17 @@ class Pointwise(Layer):
     def whole(self, *inputs: Tensor) -> Tensor:
         return self.function(inputs[0])
 
-    def keep(self, kept: Kept, inputs: list[Tensor], output: Tensor) -> None:
+    def keep(self, cache: ActivationCache, inputs: list[Tensor], output: Tensor) -> None:
         if self.first is None:
-            kept.add((self, "in"), inputs[0])
+            cache.add((self, "in"), inputs[0])
 
-    def carry(self, blocks: list[Block], start: np.ndarray, size: np.ndarray, kept: Kept) -> Block:
+    def carry(
+        self, blocks: list[Block], start: np.ndarray, size: np.ndarray, cache: ActivationCache
+    ) -> Block:
         if self.first is None:
-            values = kept.gather((self, "in"), start, size)
+            values = cache.gather((self, "in"), start, size)
         else:
-            values = self.first.of_whole(start, size, kept)
+            values = self.first.of_whole(start, size, cache)
         before = self.function(values)
         add_at(values, blocks[0].change, blocks[0].start - start)
         return Block(self.function(values).sub_(before), start)
@@ -329,7 +342,7 @@ class Pointwise(Layer):
 
 @dataclass(eq=False)
 class BatchNorm(Layer):
-    """Multiplies and shifts each channel by numbers that training has fixed."""
+    """Batch norm in eval mode: a fixed factor and shift for each channel."""
 
     factor: Tensor
     shift: Tensor
@@ -337,13 +350,15 @@ class BatchNorm(Layer):
     def whole(self, *inputs: Tensor) -> Tensor:
         return inputs[0] * self.factor.view(1, -1, 1, 1, 1) + self.shift.view(1, -1, 1, 1, 1)
 
-    def carry(self, blocks: list[Block], start: np.ndarray, size: np.ndarray, kept: Kept) -> Block:
+    def carry(
+        self, blocks: list[Block], start: np.ndarray, size: np.ndarray, cache: ActivationCache
+    ) -> Block:
         return Block(blocks[0].change * self.factor.view(1, -1, 1, 1, 1), blocks[0].start)
 
 
 @dataclass(eq=False)
 class Join(Layer):
-    """Maps on one grid: summed with signs, or without signs one behind the other as channels."""
+    """Sum of maps on one grid, with signs; without signs their concatenation as channels."""
 
     signs: tuple[int, ...] | None
     channels: tuple[int, ...] = ()
@@ -361,7 +376,9 @@ class Join(Layer):
         starts, stops = zip(*boxes, strict=True)
         return np.minimum.reduce(starts), np.maximum.reduce(stops)
 
-    def carry(self, blocks: list[Block], start: np.ndarray, size: np.ndarray, kept: Kept) -> Block:
+    def carry(
+        self, blocks: list[Block], start: np.ndarray, size: np.ndarray, cache: ActivationCache
+    ) -> Block:
         if self.signs is not None:
             joined = place(blocks[0], start, size).clone()
             add_at(joined, blocks[1].change, blocks[1].start - start, self.signs[1])
@@ -371,7 +388,7 @@ class Join(Layer):
 
 @dataclass(eq=False)
 class Mean(Layer):
-    """Mean of each channel over the whole map; what follows has no map any more."""
+    """Mean of each channel over the whole map; later layers get no map."""
 
     keepdim: bool
     needs_borders = True
@@ -380,18 +397,18 @@ class Mean(Layer):
         return inputs[0].mean(dim=(2, 3, 4), keepdim=self.keepdim)
 
     def of_change(self, block: Block, voxels: int) -> Tensor:
-        """How much the mean over so many voxels changes."""
+        """Change of the mean over that many voxels."""
         return block.change.sum(dim=(2, 3, 4), keepdim=self.keepdim) / voxels
 
 
 def pads(before: Sequence[int], behind: Sequence[int]) -> list[int]:
-    """Room along x, y, z as ``functional.pad`` takes it: last axis first."""
+    """Padding along x, y, z in the order of ``functional.pad``: last axis first."""
     pairs = [(int(a), int(b)) for a, b in zip(before, behind, strict=True)]
     return [edge for pair in reversed(pairs) for edge in pair]
 
 
 def place(block: Block, start: np.ndarray, size: Sequence[int]) -> Tensor:
-    """The change on other boxes ``[batch, channel, *size]``: zeros where its own do not reach."""
+    """The change on other boxes ``[batch, channel, *size]``, with zeros outside its own boxes."""
     offset, edges = block.start - start, np.array(block.change.shape[2:])
     size = np.asarray(size)
     if (offset == offset[0]).all():
@@ -413,7 +430,7 @@ def add_to_whole(whole: Tensor, block: Block) -> Tensor:
     _, _, x, y, z = block.change.shape
     device = changed.device
     start = torch.from_numpy(block.start).to(device)
-    # Where each voxel of the boxes lies among those of its map: boxes lie all in different ways.
+    # Flat index in its map of each voxel of the boxes; each box has another offset.
     at = torch.arange(channels, device=device)[:, None] * nx + torch.arange(x, device=device)
     at = (at + start[:, 0, None, None])[..., None] * ny + torch.arange(y, device=device)
     at = (at + start[:, 1, None, None, None])[..., None] * nz + torch.arange(z, device=device)
@@ -423,17 +440,17 @@ def add_to_whole(whole: Tensor, block: Block) -> Tensor:
 
 
 def add_at(frame: Tensor, change: Tensor, offset: np.ndarray, sign: int = 1) -> None:
-    """Add changes to boxes, in place; what lies outside a box is left out.
+    """Add changes to boxes in place; parts outside a box are left out.
 
     Parameters
     ----------
     frame
         ``[batch, channel, *size]``.
     offset
-        ``[batch, 3]``, where in its box each change starts; may be negative.
+        ``[batch, 3]``, start of each change in its box; may be negative.
     """
     edges, size = np.array(change.shape[2:]), np.array(frame.shape[2:])
-    # Neighbours in a batch lie mostly in the same way: one addition for each run of them.
+    # Neighbours in a batch mostly have equal offsets: one addition for each run of them.
     turns = 1 + np.flatnonzero((offset[1:] != offset[:-1]).any(axis=1))
     for first, last in zip([0, *turns], [*turns, len(offset)], strict=True):
         way = offset[first]

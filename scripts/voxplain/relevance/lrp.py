@@ -1,10 +1,10 @@
-"""Layer-wise relevance propagation: the logit handed back, layer by layer, to the voxels.
+"""Layer-wise relevance propagation (LRP): the logit is propagated back to the voxels.
 
-captum 0.9 has no rules for 3D convolutions, and zennit needs torchvision, whose wheels work with
-the torch of the same build only; so the rules are written here. They are applied to the network's
-graph (:mod:`torch.fx`), so additions and poolings that are no modules have a rule too, and whatever
-has none is refused. One layer at a time is worked on, in slabs; of what the layers read, the
-earliest maps are forgotten where memory ends, and computed once more when their turn comes.
+captum 0.9 has no rules for 3D convolutions, and zennit needs torchvision, whose wheels work only
+with torch of the same build; so the rules are implemented here. They are applied to the graph of
+the network (:mod:`torch.fx`), so additions and poolings that are not modules have a rule too. A
+layer without a rule raises an error. Layers are processed one at a time, in slabs. If the maps that
+layers read exceed the memory limit, the earliest maps are dropped and recomputed when needed.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ from voxplain.faults import SetupFault
 from voxplain.relevance.inputs import affine_of, as_input, check_target
 from voxplain.relevance.tracing import drop_nothing, follow_in_place
 
-# Alpha and beta for convolutions; None for epsilon there as in the dense layers.
+# Alpha and beta for convolutions; None for the epsilon rule, as in dense layers.
 COMPOSITES = {
     "epsilon_plus": (1.0, 0.0),
     "epsilon_alpha2_beta1": (2.0, 1.0),
     "epsilon": None,
 }
 _EPSILON = 1e-6
-# What layers read, kept for the way back, and what a slab of one layer may take.
+# Memory for stored maps that layers read on the way back, and for a slab of one layer.
 _KEPT_BYTES = 2.5e9
 _SLAB_BYTES = 1.5e8
-# How far the logits of the graph may be from the network's own, of the largest, beside rounding.
+# Largest allowed difference between the logits of the graph and of the network, as a fraction of
+# the largest logit, in addition to rounding.
 _TRUSTED = 1e-3
 
 _RELUS = (torch.relu, torch.relu_, functional.relu, functional.relu_, "relu", "relu_")
@@ -52,12 +53,12 @@ Contributions = Callable[[list[Tensor], list[Tensor]], Tensor]
 
 
 def merge_batch_norms(model: nn.Module) -> nn.Module:
-    """A copy of a network with its batch norms in the layers beside them; its logits are the same.
+    """A copy of a network with batch norms merged into the adjacent layers; the logits are equal.
 
-    A batch norm behind a convolution or a dense layer that nothing else reads goes into that; one
-    before a dense layer that alone reads it, with nothing but dropout between, into this one. Any
-    other stays: at the head of a pre-activation block the sum before it is read by the identity
-    too, and a ReLU is behind it.
+    A batch norm after a convolution or a dense layer is merged into that layer if nothing else
+    reads its output. A batch norm before a dense layer is merged into the dense layer if nothing
+    else reads it and only dropout lies between. Other batch norms remain: at the start of a
+    pre-activation block, the identity reads the sum before it too, and a ReLU follows.
 
     Parameters
     ----------
@@ -120,10 +121,10 @@ def _trace(model: nn.Module) -> fx.Graph:
     try:
         graph = fx.Tracer().trace(model)
     except Exception as error:  # it runs the network's own code: anything may be raised
-        told = str(error).strip().splitlines()
+        lines = str(error).strip().splitlines()
         raise SetupFault(
             f"lrp must know which layer follows which, and torch.fx cannot trace the network: "
-            f"{told[0] if told else error!r}. Write its forward without conditions on tensors"
+            f"{lines[0] if lines else error!r}. Write its forward without conditions on tensors"
         ) from error
     drop_nothing(graph, model)
     follow_in_place(graph, model)
@@ -139,7 +140,7 @@ def _module_of(node: fx.Node, model: nn.Module) -> nn.Module | None:
 
 @dataclass(frozen=True)
 class _Rules:
-    """How layers share out relevance; alpha is None where epsilon stands for convolutions too."""
+    """Rules of relevance propagation; alpha is None if epsilon is used for convolutions too."""
 
     alpha: float | None
     beta: float
@@ -155,20 +156,21 @@ class _Rules:
         dense: bool,
         outputs: Tensor | None,
     ) -> tuple[Tensor, float]:
-        """Relevance of a linear layer's inputs, and what its bias takes.
+        """Relevance of the inputs of a linear layer, and the relevance absorbed by its bias.
 
         Parameters
         ----------
         linear
-            From some inputs and as many weights to the sum of their outputs without bias.
+            Function from inputs and as many weights to the sum of their outputs without bias.
         bias
-            In a shape that adds to the outputs.
+            In a shape that broadcasts to the outputs.
         relevance
-            Of the outputs.
+            Relevance of the outputs.
         dense
-            Of a dense layer.
+            Whether it is a dense layer.
         outputs
-            With the bias; None if none of them below 0 has relevance, so that it needs no asking.
+            Outputs with the bias; None if no output below 0 has relevance, so that the signs are
+            not needed.
         """
         bias = relevance.new_zeros([1] * relevance.ndim) if bias is None else bias
         if dense or self.alpha is None:
@@ -196,18 +198,18 @@ class _Rules:
         relevance: Tensor,
         outputs: Tensor | None,
     ) -> tuple[Tensor, float]:
-        """Contributions above and below 0 apart, Bach et al. 2015, equation 60.
+        """Contributions above and below 0 separately, Bach et al. 2015, equation 60.
 
-        Alpha goes to the contributions of the output's own sign, so that an output below 0, as
-        before a sum, hands its relevance to what made it so. Where nothing pulls the other way,
-        alpha is 1 and beta 0: nothing gets lost.
+        Alpha applies to the contributions with the sign of the output. So an output below 0, as
+        before a sum, passes its relevance to the contributions that made it negative. If there are
+        no contributions of the other sign, alpha is 1 and beta 0: no relevance is lost.
         """
         of_sign = {1: relevance}
         if outputs is not None:
             below = outputs < 0
             parts = {1: relevance.masked_fill(below, 0), -1: relevance.masked_fill(~below, 0)}
             of_sign = {sign: part for sign, part in parts.items() if any(_signs_of(part))}
-        # Inputs above and below 0; after a ReLU there are none below.
+        # Inputs above and below 0; after a ReLU no input is below 0.
         signs = [sign for sign, some in zip((-1, 1), _signs_of(inputs), strict=True) if some]
         if not of_sign or not signs:
             return torch.zeros_like(inputs), float(relevance.sum())
@@ -219,29 +221,29 @@ class _Rules:
                 weights = [_half(weight, sign * of_half) for of_half in signs]
                 pulls[sign] = linear(reads, weights), reads
             total[sign] = pulls[sign][0].detach() + _half(bias, sign)
-        found, taken = None, 0.0
+        input_relevance, taken = None, 0.0
         for sign in total:
             share = of_sign.get(sign, 0)
             if self.beta:
                 share = share * torch.where(total[-sign] == 0, 1, self.alpha)
                 share = share - self.beta * of_sign.get(-sign, 0)
-            # Where nothing has this sign, nothing gets a share, whatever the quotient.
+            # If no contribution has this sign, no input gets a share, whatever the quotient.
             share = share / total[sign].masked_fill(total[sign] == 0, 1)
             taken += float((share * _half(bias, sign)).sum()) if bias.any() else 0.0
             for slope, half in zip(torch.autograd.grad(*pulls[sign], share), halves, strict=True):
                 slope *= half
-                found = slope if found is None else found.add_(slope)
-        return found, taken
+                input_relevance = slope if input_relevance is None else input_relevance.add_(slope)
+        return input_relevance, taken
 
 
 def _signs_of(values: Tensor) -> tuple[bool, bool]:
-    """Whether some are below 0, and some above."""
+    """Whether some values are below 0, and whether some are above 0."""
     low, high = torch.aminmax(values)
     return bool(low < 0), bool(high > 0)
 
 
 def _half(values: Tensor, sign: int) -> Tensor:
-    """What is above 0, or below it."""
+    """Values above 0 for a positive sign, values below 0 otherwise; the rest is 0."""
     return values.detach().clamp(min=0) if sign > 0 else values.detach().clamp(max=0)
 
 
@@ -249,8 +251,8 @@ def _half(values: Tensor, sign: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Pass:
-    """A ReLU, or a change of shape: relevance goes through as it is.
+class _PassThrough:
+    """A ReLU, or a change of shape: relevance passes through unchanged.
 
     Attributes
     ----------
@@ -267,8 +269,8 @@ class _Pass:
 
 
 @dataclass(frozen=True)
-class _Winner:
-    """Max pooling: relevance goes to the voxel that was handed on."""
+class _MaxPool:
+    """Max pooling: relevance goes to the voxel with the maximum."""
 
     function: Callable[[Tensor], Tensor]
     reads = True
@@ -287,16 +289,16 @@ class _Winner:
 
 @dataclass(frozen=True)
 class _Linear:
-    """A layer whose outputs are linear in its inputs but for a bias.
+    """A layer whose outputs are linear in its inputs, plus a bias.
 
     Attributes
     ----------
     function
-        From some inputs and as many weights to the sum of their outputs without bias.
+        Function from inputs and as many weights to the sum of their outputs without bias.
     bias
-        In a shape that adds to the outputs.
+        In a shape that broadcasts to the outputs.
     dense
-        Whether the rule is that of dense layers.
+        Whether the rule of dense layers applies.
     """
 
     function: Contributions
@@ -312,16 +314,16 @@ class _Linear:
     def back(
         self, inputs: list[Tensor], relevance: Tensor, rules: _Rules, outputs: Tensor | None
     ) -> tuple[list[Tensor], float]:
-        """Relevance of each input, and what biases take."""
-        found, taken = rules.share(
+        """Relevance of each input, and the relevance absorbed by biases."""
+        input_relevance, taken = rules.share(
             self.function, inputs[0], self.weight, self.bias, relevance, self.dense, outputs
         )
-        return [found], taken
+        return [input_relevance], taken
 
 
 @dataclass(frozen=True)
 class _Convolution:
-    """A 3D convolution, in slabs along x.
+    """A 3D convolution, computed in slabs along x.
 
     Attributes
     ----------
@@ -347,7 +349,7 @@ class _Convolution:
     def back(
         self, inputs: list[Tensor], relevance: Tensor, rules: _Rules, outputs: Tensor | None
     ) -> tuple[list[Tensor], float]:
-        found, taken = torch.zeros_like(inputs[0]), 0.0
+        input_relevance, taken = torch.zeros_like(inputs[0]), 0.0
         weight = self.module.weight.detach()
         for read, written, function in self._slabs(inputs[0].shape):
             part, of_bias = rules.share(
@@ -359,9 +361,9 @@ class _Convolution:
                 False,
                 None if outputs is None else outputs[written],
             )
-            found[read] += part
+            input_relevance[read] += part
             taken += of_bias
-        return [found], taken
+        return [input_relevance], taken
 
     def _shape(self, shape: Sequence[int]) -> list[int]:
         of = self.module
@@ -377,7 +379,7 @@ class _Convolution:
         return self.module.dilation[axis] * (self.module.kernel_size[axis] - 1) + 1
 
     def _slabs(self, shape: Sequence[int]) -> Iterator[tuple[Planes, Planes, Callable]]:
-        """Parts of the inputs and the outputs, and the convolution from one to the other."""
+        """Slabs of the inputs and the outputs, and the convolution from one to the other."""
         of, outputs = self.module, self._shape(shape)
         planes = [
             channels * y * z * of.weight.element_size() for _, channels, _, y, z in (shape, outputs)
@@ -396,7 +398,7 @@ class _Convolution:
             def convolve(
                 parts: list[Tensor], weights: list[Tensor], padding: list[int] = padding
             ) -> Tensor:
-                if of.groups == 1:  # together they take half the time
+                if of.groups == 1:  # one call for all takes half the time
                     parts, weights = [torch.cat(parts, 1)], [torch.cat(weights, 1)]
                 if any(padding):
                     parts = [functional.pad(part, padding) for part in parts]
@@ -414,7 +416,7 @@ class _Elementwise:
     Attributes
     ----------
     factors
-        ``[inputs, channels]``; one channel stands for all.
+        ``[inputs, channels]``; a single channel applies to all.
     shift
         ``[channels]``.
     """
@@ -434,7 +436,7 @@ class _Elementwise:
         self, inputs: list[Tensor], relevance: Tensor, rules: _Rules, outputs: Tensor | None
     ) -> tuple[list[Tensor], float]:
         factors, shift = self._shaped(inputs[0].ndim)
-        found, taken = [torch.empty_like(each) for each in inputs], 0.0
+        input_relevances, taken = [torch.empty_like(each) for each in inputs], 0.0
         for planes in self._slabs(inputs[0]):
             part, of_shift = rules.share(
                 _each(lambda terms, weight: (terms * weight).sum(0)),
@@ -442,10 +444,10 @@ class _Elementwise:
                 factors, shift, relevance[planes], False,
                 None if outputs is None else outputs[planes],
             )  # fmt: skip
-            for each, of_input in zip(found, part, strict=True):
+            for each, of_input in zip(input_relevances, part, strict=True):
                 each[planes] = of_input
             taken += of_shift
-        return found, taken
+        return input_relevances, taken
 
     def _shaped(self, dimensions: int) -> tuple[Tensor, Tensor | None]:
         ones = [1] * (dimensions - 2)
@@ -457,20 +459,20 @@ class _Elementwise:
             yield ...
             return
         plane = values[:, :, 0].numel() * values.element_size() * len(self.factors)
-        thick = max(1, int(_SLAB_BYTES // 10 // plane))  # small ones stay in the cache
+        thick = max(1, int(_SLAB_BYTES // 10 // plane))  # small slabs fit into the cache
         for first in range(0, values.shape[2], thick):
             yield _planes(first, first + thick)
 
 
-_Layer = _Pass | _Winner | _Linear | _Convolution | _Elementwise
+_Layer = _PassThrough | _MaxPool | _Linear | _Convolution | _Elementwise
 
 
 def _each(function: Callable[..., Tensor]) -> Contributions:
-    """A function of an input and a weight, for several of them; the outputs are added."""
+    """Function of several inputs and weights: the sum of ``function`` over the pairs."""
 
     def of_all(parts: list[Tensor], weights: list[Tensor], *rest: Any) -> Tensor:
-        found = [function(part, w, *rest) for part, w in zip(parts, weights, strict=True)]
-        return functools.reduce(operator.add, found)
+        outputs = [function(part, w, *rest) for part, w in zip(parts, weights, strict=True)]
+        return functools.reduce(operator.add, outputs)
 
     return of_all
 
@@ -487,7 +489,7 @@ def _layer_of(node: fx.Node, model: nn.Module, like: Tensor, plain: dict[fx.Node
     like
         A tensor of the network's type and device.
     plain
-        Values of the nodes that are no maps, at the time when the layer is used.
+        Values of the nodes that are not maps, at the time when the layer is used.
 
     Raises
     ------
@@ -512,7 +514,7 @@ def _layer_of(node: fx.Node, model: nn.Module, like: Tensor, plain: dict[fx.Node
 
 
 def _layer_of_module(module: nn.Module, node: fx.Node, like: Tensor) -> _Layer | None:
-    # A subclass may do anything in its forward, and so may a hook.
+    # The forward of a subclass, or a hook, may compute anything.
     kind, hooked = type(module), module._forward_hooks or module._forward_pre_hooks
     if hooked or len(node.args) != 1 or node.kwargs:
         return None
@@ -530,11 +532,11 @@ def _layer_of_module(module: nn.Module, node: fx.Node, like: Tensor) -> _Layer |
         factor, shift = affine_of(module)
         return _Elementwise(factor.to(like.dtype)[None], shift.to(like.dtype))
     if kind is nn.ReLU:
-        return _Pass(torch.relu, clips=True)
+        return _PassThrough(torch.relu, clips=True)
     if kind in (nn.Flatten, nn.Unflatten):
-        return _Pass(module)
+        return _PassThrough(module)
     if kind is nn.MaxPool3d and not module.return_indices:
-        return _Winner(module)
+        return _MaxPool(module)
     if kind in (nn.AvgPool3d, nn.AdaptiveAvgPool3d):
         return _average(module, like)
     return None
@@ -546,7 +548,7 @@ def _layer_of_call(node: fx.Node, like: Tensor, plain: dict[fx.Node, Any]) -> _L
         two = len(args) == 2 and all(isinstance(arg, fx.Node) for arg in args) and not kwargs
         return _Elementwise(like.new_ones(2, 1)) if two else None
     if target in _RELUS:
-        return _Pass(torch.relu, clips=True)
+        return _PassThrough(torch.relu, clips=True)
 
     def call(values: Tensor) -> Tensor:
         rest = fx.node.map_arg(args[1:], plain.__getitem__)
@@ -555,9 +557,9 @@ def _layer_of_call(node: fx.Node, like: Tensor, plain: dict[fx.Node, Any]) -> _L
         return target(values, *rest, **kwargs)
 
     if target in _RESHAPES:
-        return _Pass(call)
+        return _PassThrough(call)
     if target is functional.max_pool3d and not kwargs.get("return_indices") and len(args) < 7:
-        return _Winner(call)
+        return _MaxPool(call)
     return _average(call, like) if target in _AVERAGES else None
 
 
@@ -568,8 +570,8 @@ def _average(function: Callable[[Tensor], Tensor], like: Tensor) -> _Linear:
 # --- the network
 
 
-class _Passage:
-    """A network's graph with one scan in it: forward, and back.
+class _Propagation:
+    """Forward pass of one scan through the graph of a network, and propagation of relevance back.
 
     Parameters
     ----------
@@ -578,7 +580,7 @@ class _Passage:
     batch
         ``[1, 1, x, y, z]`` on the device and of the type of the parameters.
     kept_bytes
-        What the maps that layers read may take until their turn comes on the way back.
+        Memory for maps that layers read, until they are used on the way back.
     """
 
     def __init__(self, model: nn.Module, batch: Tensor, kept_bytes: float) -> None:
@@ -597,7 +599,9 @@ class _Passage:
             if node.op in ("placeholder", "output"):
                 continue
             self._sources[node] = [a for a in node.args if isinstance(a, fx.Node) and a in maps]
-            if node.op == "get_attr" or (maps & set(node.all_input_nodes) and not _asks(node)):
+            if node.op == "get_attr" or (
+                maps & set(node.all_input_nodes) and not _reads_shape(node)
+            ):
                 maps.add(node)
                 self._layers[node] = _layer_of(node, model, batch, self._plain)
         if self._output not in self._layers:
@@ -605,34 +609,37 @@ class _Passage:
         self._kept_bytes = kept_bytes
         self._shapes = {self._input: batch.shape}
         self._kept = {self._input: batch}
-        # For each map, how many layers read its values that have not had their turn.
+        # For each map, the number of layers that still have to read its values.
         self._readers = Counter([self._output])
         for node in self._layers:
             self._readers.update(self._read_by(node))
         self.logits = self._value(self._output)
 
-    def _asks_sign(self, node: fx.Node) -> bool:
-        """Whether outputs below 0 can have relevance: not if nothing but ReLUs reads them."""
+    def _needs_sign(self, node: fx.Node) -> bool:
+        """Whether outputs below 0 can have relevance: not if only ReLUs read them."""
         layer, users = self._layers[node], [self._layers.get(user) for user in node.users]
-        if isinstance(layer, _Pass | _Winner) or (isinstance(layer, _Linear) and layer.dense):
+        if isinstance(layer, _PassThrough | _MaxPool) or (
+            isinstance(layer, _Linear) and layer.dense
+        ):
             return False
-        return not all(isinstance(user, _Pass) and user.clips for user in users)
+        return not all(isinstance(user, _PassThrough) and user.clips for user in users)
 
     def _read_by(self, node: fx.Node) -> list[fx.Node]:
-        """Maps whose values a node's rule reads; a convolution's own, as it costs most to ask."""
+        """Maps whose values the rule of a node reads: inputs, and the output of a convolution."""
         if not self._layers[node].reads:
             return []
-        own = isinstance(self._layers[node], _Convolution) and self._asks_sign(node)
-        return [*self._sources[node], node] if own else self._sources[node]
+        # The output of a convolution is stored, since it is the most expensive to recompute.
+        reads_output = isinstance(self._layers[node], _Convolution) and self._needs_sign(node)
+        return [*self._sources[node], node] if reads_output else self._sources[node]
 
     def _value(self, wanted: fx.Node) -> Tensor:
-        """A map, kept or computed once more."""
+        """A map, stored or recomputed."""
         if wanted not in self._kept:
             self._run(wanted)
         return self._kept[wanted]
 
     def _run(self, wanted: fx.Node) -> None:
-        """Forward from what is kept to a map."""
+        """Compute a map from the stored maps."""
         needed = {wanted}
         for node in reversed(list(self._sources)):
             if node in needed and node not in self._kept:
@@ -644,7 +651,7 @@ class _Passage:
         for node in todo:
             sources = self._sources[node]
             if node not in self._layers:
-                self._plain[node] = self._answer(node)
+                self._plain[node] = self._plain_value(node)
             else:
                 live[node] = self._forward(node, [live[source] for source in sources])
                 self._shapes[node] = live[node].shape
@@ -658,12 +665,12 @@ class _Passage:
     def _forward(self, node: fx.Node, inputs: list[Tensor]) -> Tensor:
         layer, source = self._layers[node], self._sources[node][0]
         fresh = isinstance(self._layers.get(source), _Linear | _Convolution | _Elementwise)
-        if isinstance(layer, _Pass) and layer.clips and fresh and len(source.users) == 1:
-            return inputs[0].relu_()  # nothing else reads it
+        if isinstance(layer, _PassThrough) and layer.clips and fresh and len(source.users) == 1:
+            return inputs[0].relu_()  # in place, since nothing else reads it
         return layer.forward(inputs)
 
-    def _answer(self, node: fx.Node) -> Any:
-        """What a node gives that is no map: a shape, or a number from shapes."""
+    def _plain_value(self, node: fx.Node) -> Any:
+        """Value of a node that is not a map: a shape, or a number from shapes."""
         if not self._sources[node]:
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), self._plain.__getitem__)
             if node.op == "call_method":
@@ -675,30 +682,34 @@ class _Passage:
         return shape[node.args[1]] if node.target == "size" and len(node.args) > 1 else shape
 
     def _keep(self, node: fx.Node, value: Tensor) -> None:
-        """Keep a map; where that is too much, forget the earliest, which are needed last."""
+        """Store a map; above the memory limit drop the earliest maps, which are needed last."""
         self._kept[node] = value
-        others = sorted(self._kept.keys() - {self._input, node}, key=self._place.get)
-        size = sum(self._kept[other].nbytes for other in [*others, node])
-        for other in others:
+        candidates = sorted(self._kept.keys() - {self._input, node}, key=self._place.get)
+        size = sum(self._kept[candidate].nbytes for candidate in [*candidates, node])
+        for candidate in candidates:
             if size <= self._kept_bytes:
                 break
-            size -= self._kept.pop(other).nbytes
+            size -= self._kept.pop(candidate).nbytes
 
     def back(self, target: int, rules: _Rules) -> tuple[Tensor, float]:
-        """Relevance of the voxels ``[1, 1, x, y, z]``, and what biases take of the logit."""
+        """Relevance of the voxels ``[1, 1, x, y, z]``, and the part absorbed by biases."""
         relevance = {self._output: torch.zeros_like(self.logits)}
         relevance[self._output][:, target] = self.logits[:, target]
         taken = 0.0
         for node in reversed(self._layers):
             if node not in relevance:
                 continue
-            layer, sources, own = self._layers[node], self._sources[node], relevance.pop(node)
+            layer, sources, output_relevance = (
+                self._layers[node],
+                self._sources[node],
+                relevance.pop(node),
+            )
             if layer.reads:
                 inputs, outputs = [self._value(source) for source in sources], None
-                if self._asks_sign(node):
+                if self._needs_sign(node):
                     outputs = self._kept.get(node)
                     outputs = layer.forward(inputs) if outputs is None else outputs
-                found, of_bias = layer.back(inputs, own, rules, outputs)
+                input_relevances, of_bias = layer.back(inputs, output_relevance, rules, outputs)
                 taken += of_bias
                 del inputs, outputs
                 for read in self._read_by(node):
@@ -706,14 +717,14 @@ class _Passage:
                     if not self._readers[read] and read is not self._input:
                         self._kept.pop(read, None)
             else:
-                found = [own.reshape(self._shapes[sources[0]])]
-            for source, part in zip(sources, found, strict=True):
+                input_relevances = [output_relevance.reshape(self._shapes[sources[0]])]
+            for source, part in zip(sources, input_relevances, strict=True):
                 relevance[source] = relevance[source] + part if source in relevance else part
         return relevance[self._input], taken
 
 
-def _asks(node: fx.Node) -> bool:
-    """Whether a node reads a map's shape only."""
+def _reads_shape(node: fx.Node) -> bool:
+    """Whether a node reads only the shape of a map."""
     if node.target is getattr:
         return node.args[1] in ("shape", "ndim")
     return node.op == "call_method" and node.target in ("size", "dim")
@@ -728,64 +739,69 @@ def _signed(
     epsilon: float = _EPSILON,
     kept_bytes: float = _KEPT_BYTES,
 ) -> tuple[Tensor, float]:
-    """Relevance of either sign ``[1, 1, x, y, z]``, and what biases take of the logit.
+    """Signed relevance ``[1, 1, x, y, z]``, and the part of the logit absorbed by biases.
 
-    The two add up to the logit, but for what ``epsilon`` takes and rounding.
+    The two add up to the logit, except for the part absorbed by ``epsilon`` and rounding.
     """
     if composite not in COMPOSITES:
         raise SetupFault(f"there is no composite {composite!r}; allowed: {', '.join(COMPOSITES)}")
     with torch.autocast(batch.device.type, enabled=False):
-        own = model(batch.clone())
-        check_target(own, target)
-        passage = _Passage(merge_batch_norms(model), batch, kept_bytes)
-        rounding = 1e3 * torch.finfo(own.dtype).eps
-        allowed = (_TRUSTED if own.dtype != torch.float64 else 0) + rounding
-        if not torch.allclose(passage.logits, own, rtol=0, atol=allowed * float(own.abs().max())):
+        logits = model(batch.clone())
+        check_target(logits, target)
+        propagation = _Propagation(merge_batch_norms(model), batch, kept_bytes)
+        rounding = 1e3 * torch.finfo(logits.dtype).eps
+        allowed = (_TRUSTED if logits.dtype != torch.float64 else 0) + rounding
+        if not torch.allclose(
+            propagation.logits, logits, rtol=0, atol=allowed * float(logits.abs().max())
+        ):
             raise SetupFault(
-                f"lrp reads the network as one whose logits are {passage.logits.tolist()}, and it "
-                f"says {own.tolist()}: it does something that torch.fx does not see. Write "
+                "lrp reads the network as one whose logits are "
+                f"{propagation.logits.tolist()}, and it says {logits.tolist()}: it does something "
+                "that torch.fx does not see. Write "
                 "it with plain modules, without hooks"
             )
         alpha, beta = COMPOSITES[composite] or (None, 0.0)
-        return passage.back(target, _Rules(alpha, beta, epsilon))
+        return propagation.back(target, _Rules(alpha, beta, epsilon))
 
 
 def lrp(
     model: nn.Module, scan: Tensor | np.ndarray, target: int, composite: str = "epsilon_plus"
 ) -> np.ndarray:
-    """Layer-wise relevance propagation of the target's logit; its positive part.
+    """Positive part of the layer-wise relevance propagation of the target's logit.
 
-    Bach et al. 2015 (doi 10.1371/journal.pone.0130140), with a composite of rules as Montavon et
-    al. 2019 and Kohlbrenner et al. 2020 advise, after the batch norms are merged
-    (:func:`merge_batch_norms`). Dense layers share out relevance by the epsilon rule. For
-    convolutions, averages, additions and the batch norms that remain, the alpha-beta rule counts
-    the contributions ``input * weight`` of the output's sign and of the other apart; so relevance
-    that is positive speaks for the class. Max pooling gives all to the voxel it hands on.
+    Bach et al. 2015 (doi 10.1371/journal.pone.0130140), with a composite of rules as recommended by
+    Montavon et al. 2019 and Kohlbrenner et al. 2020, after the batch norms are merged
+    (:func:`merge_batch_norms`). Dense layers use the epsilon rule. Convolutions, averages,
+    additions and the remaining batch norms use the alpha-beta rule, which separates the
+    contributions ``input * weight`` with the sign of the output from those with the other sign; so
+    positive relevance supports the class. Max pooling passes all relevance to the voxel with the
+    maximum.
 
-    The first layer has no other rule than the convolutions behind it: counted are contributions, so
-    a voxel below the mean of the training scans can carry relevance as one above it, and a voxel at
-    the mean, such as those outside the brain, carries none. The rule of squared weights and the
-    flat one would give it some; that for bounded inputs needs bounds, which z-scores have not.
+    The first layer has the same rule as the later convolutions. The rule uses contributions, so a
+    voxel below the mean of the training scans can have relevance like one above it. A voxel at the
+    mean, such as a voxel outside the brain, has none. The rule of squared weights and the flat rule
+    would give it relevance; the rule for bounded inputs needs bounds, which z-scores do not have.
 
-    Relevance sums to the logit but for what biases take (alpha-beta: those of the output's sign).
+    Relevance sums to the logit except for the part absorbed by biases (alpha-beta rule: biases with
+    the sign of the output).
 
     Parameters
     ----------
     composite
         ``epsilon_plus`` (alpha 1, beta 0), ``epsilon_alpha2_beta1``, or ``epsilon`` in all layers,
-        which for a network of ReLUs and max pools is gradient times input.
+        which equals gradient times input for a network of ReLUs and max pooling.
 
     The other parameters and the return value are as :func:`voxplain.relevance.explain`; the logit
-    is explained, and where relevance is below 0 the map is 0.
+    is explained, and the map is 0 where relevance is below 0.
 
     Raises
     ------
     SetupFault
-        A layer has no rule, the network cannot be traced or does not do what its graph says, or
-        there is no such composite or class.
+        A layer has no rule, the network cannot be traced or does not agree with its graph, or there
+        is no such composite or class.
     """
-    found, _ = _signed(model, as_input(model, scan), target, composite)
-    return found[0, 0].clamp(min=0).float().cpu().numpy()
+    relevance, _ = _signed(model, as_input(model, scan), target, composite)
+    return relevance[0, 0].clamp(min=0).float().cpu().numpy()
 
 
 def lrp_grad_cam_pp(
@@ -796,7 +812,7 @@ def lrp_grad_cam_pp(
     placement: str = "receptive_field",
     composite: str = "epsilon_plus",
 ) -> np.ndarray:
-    """The map of :func:`lrp` times that of Grad-CAM++, voxel by voxel.
+    """Voxelwise product of the maps of :func:`lrp` and Grad-CAM++.
 
     Kennedy, Shi and Cha, "Studying the Interpretability of Brain MR Image Deep Learning Modelling".
 

@@ -1,4 +1,4 @@
-"""Methods that set parts of a scan to 0, the training mean, and watch the probability."""
+"""Methods that set parts of a scan to 0, the training mean, and measure the probability."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from voxplain.relevance.regions import Regions
 
 SPREADS = ("nearest", "average")
 
-# Of the batches at work. A thread of a CPU gains nothing from more (`benchmarks/occlusion.py`).
+# Memory of the batches in work. More does not speed up a CPU thread (`benchmarks/occlusion.py`).
 _MEMORY_MB = {"cpu": 64, "cuda": 4000}
-# Voxels that are sent through the network at once where all is computed in full: one scan at 1 mm.
+# Voxels in one batch of full forward passes: one scan at 1 mm.
 _VOXELS_A_BATCH = 8_600_000
-# Edge in voxels from which on regions are cut to where the scan is not 0; smaller ones gain less
-# than the search takes.
+# Regions with at least this edge, in voxels, are trimmed to where the scan is not 0. For smaller
+# regions the search takes longer than it saves.
 _WORTH_TRIMMING = 12
-# How far the engine's logits may be from those of a full forward pass, as part of what a region
-# changes in them, beside rounding: what is wrong in a layer shows there, however small the change
-# of a probability near 0 or 1.
+# Largest allowed difference between the logits of the engine and of a full forward pass, as a
+# fraction of the change by a region, in addition to rounding. Logits show an error in a layer even
+# if the probability is near 0 or 1 and hardly changes.
 _TRUSTED = 0.01
 
 
@@ -41,11 +41,12 @@ def occlude(
     label: str = "occlusion",
     target: int | None = None,
 ) -> np.ndarray:
-    """How each class's probability falls when a region of the scan is set to 0.
+    """Drop of each class's probability when a region of the scan is set to 0.
 
-    Only what a region changes is recomputed (:mod:`voxplain.relevance.incremental`); one region and
-    the whole scan are computed in full as well, and if the two do not agree, or the network does
-    not go by parts, all are, with a warning. Always in the type of the network's parameters.
+    Only what a region changes is recomputed (:mod:`voxplain.relevance.incremental`). As a check,
+    one region and the whole scan are computed in full as well. If the results do not agree, or the
+    network cannot be recomputed in parts, all regions are computed in full, with a warning.
+    Computations use the data type of the network's parameters.
 
     Parameters
     ----------
@@ -54,24 +55,24 @@ def occlude(
     scan
         ``[x, y, z]``, normalised, so that 0 is the mean of the training scans.
     regions
-        What to set to 0, one at a time.
+        Regions to set to 0, one at a time.
     memory_mb
-        For batches of regions, beside the activations of the whole scan; the outcome does not
-        depend on it but for rounding. Full forward passes do not ask for it.
+        Memory for batches of regions, without the activations of the whole scan; the result depends
+        on it only by rounding. Full forward passes do not use it.
     label
-        Of the progress bar.
+        Label of the progress bar.
     target
-        Index of the class that is asked for, refused before the first region if the network has
-        none such; the drops are those of every class all the same.
+        Index of a class that the network must have, checked before the first region; the result
+        contains all classes nevertheless.
 
     Returns
     -------
-    ``[regions, classes]`` float64: the whole scan's probability minus the occluded one's.
+    ``[regions, classes]`` float64: probability of the whole scan minus that of the occluded scan.
 
     Raises
     ------
     SetupFault
-        There is no such class, or :func:`voxplain.relevance.inputs.as_input` refuses the network.
+        There is no such class, or :func:`voxplain.relevance.inputs.as_input` raises it.
     """
     batch = as_input(model, scan)
     if memory_mb is None:
@@ -81,7 +82,7 @@ def occlude(
     changing, numbers = regions.touching(filled), slice(None)
     tried = regions[changing]
     if len(tried) and (tried.stop - tried.start).max() >= _WORTH_TRIMMING:
-        # At the brain's surface several cubes hold the same part of it.
+        # At the surface of the brain several cubes contain the same part of it.
         tried, numbers = tried.trimmed(filled).unique()
     with (
         _exact_sums(),
@@ -104,8 +105,8 @@ def _probabilities(
     target: int | None,
 ) -> tuple[Tensor, Tensor]:
     """Probabilities of the whole scan ``[1, classes]`` and with each region at 0."""
-    # Before the engine keeps its activations, so that the two do not add up. Of a copy: a network
-    # may write to its input.
+    # Before the engine caches its activations, so that the memory of the two does not add up. A
+    # copy, since a network may write to its input.
     whole = model(batch.clone())
     if target is not None:
         check_target(whole, target)
@@ -129,26 +130,26 @@ def _softmax(logits: Tensor) -> Tensor:
 def _engine(
     model: nn.Module, batch: Tensor, whole: Tensor, regions: Regions, memory_mb: float
 ) -> IncrementalNetwork:
-    """The engine, if it says of the whole scan and of one region what the network says.
+    """The engine, if it agrees with the network for the whole scan and for one region.
 
     Raises
     ------
     NotLocalError
-        It does not, or it fails.
+        The logits differ, or the engine fails.
     """
-    # Of cubes in their order the first touches the scan's border only, which says little.
+    # The region in the middle: the first cube touches only the border of the scan.
     checked = regions[len(regions) // 2 :][:1]
     expected = _in_full(model, batch, checked, lambda count: None)
     try:
         network = IncrementalNetwork(model, batch)
-        found = network.logits_of(checked, memory_mb)
+        recomputed = network.logits_of(checked, memory_mb)
     except (NotLocalError, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # the network's own code, run in another way than it was written for
+    except Exception as error:  # the network's own code, run in an unusual way
         raise NotLocalError(f"it fails by parts ({type(error).__name__}: {error})") from error
     rounding = 100 * torch.finfo(whole.dtype).eps * (1 + float(whole.abs().max()))
     allowed = _TRUSTED * float((expected - whole).abs().max()) + rounding
-    for ours, theirs in ((network.logits, whole), (found, expected)):
+    for ours, theirs in ((network.logits, whole), (recomputed, expected)):
         if not torch.allclose(ours, theirs, rtol=0, atol=allowed):
             raise NotLocalError(
                 f"a check failed: logits {ours.tolist()} by parts, {theirs.tolist()} in full"
@@ -165,20 +166,20 @@ def _in_full(
 ) -> Tensor:
     """Logits with each region at 0 ``[regions, classes]``, by full forward passes."""
     together = max(1, _VOXELS_A_BATCH // batch.numel())
-    found = []
+    logits = []
     for first in range(0, len(regions), together):
         some = regions[first : first + together]
         occluded = batch.repeat(len(some), 1, 1, 1, 1)
         for number, box in enumerate(some.boxes()):
             part = occluded[(number, 0, *box)]
             part[torch.from_numpy(some.inside(number)).to(part.device)] = 0
-        found.append(model(occluded))
+        logits.append(model(occluded))
         progress(len(some))
-    return torch.cat(found)
+    return torch.cat(logits)
 
 
 def _exact_sums() -> Any:
-    """On a GPU float32 as float32, not TF32: the engine adds small changes to large sums."""
+    """Context without TF32 on a GPU, since the engine adds small changes to large sums."""
     return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
 
 
@@ -192,20 +193,20 @@ def occlusion(
     mask: np.ndarray | None = None,
     memory_mb: float | None = None,
 ) -> np.ndarray:
-    """Drop of the target's probability under a cube that slides over the scan, 0 where it rises.
+    """Drop of the target's probability when a cube around a voxel is 0; 0 where it rises.
 
-    Zeiler and Fergus 2014; Rieke et al. 2018: cubes of 40 mm every 12 mm, centred on points of a
-    grid that starts at the first voxel, cut at the borders.
+    Zeiler and Fergus 2014; Rieke et al. 2018: cubes of 40 mm every 12 mm, centred on the points of
+    a grid that starts at the first voxel, cut at the borders.
 
     Parameters
     ----------
     size, stride
-        Edge of the cube and distance of its places, in voxels.
+        Edge of the cube and distance between its positions, in voxels.
     spread
         ``nearest`` gives each voxel the drop of the cube whose centre is nearest (Rieke et al.);
-        ``average`` the mean over all cubes that cover it, and 0 where none does.
+        ``average`` the mean over all cubes that cover it, and 0 where no cube does.
     mask
-        ``[x, y, z]`` bool: where the scan is not 0 anyway. Cubes beside it are not tried.
+        ``[x, y, z]`` bool: voxels where the scan is not 0. Cubes outside it are skipped.
     memory_mb
         As :func:`occlude`.
 
@@ -222,8 +223,8 @@ def occlusion(
     cubes = Regions.cubes(centres, size, shape)
     tried = np.ones(len(cubes), bool) if mask is None else cubes.touching(mask)
     drops = np.zeros(len(cubes))
-    found = occlude(model, scan, cubes[tried], memory_mb, target=target)
-    drops[tried] = found[:, target].clip(min=0)
+    of_classes = occlude(model, scan, cubes[tried], memory_mb, target=target)
+    drops[tried] = of_classes[:, target].clip(min=0)
     if spread == "average":
         total, count = (_sum_of_boxes(cubes, each, shape) for each in (drops, np.ones(len(cubes))))
         covered = count > 0.5
@@ -239,7 +240,7 @@ def occlusion(
 def _sum_of_boxes(regions: Regions, amounts: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Sum over the boxes that cover a voxel, ``[x, y, z]`` float64.
 
-    Each box is written as steps at its eight corners, which sums along the axes turn into it.
+    Each box is written as steps at its eight corners; cumulative sums along the axes fill it.
     """
     steps = np.zeros(np.array(shape) + 1)
     for corner in itertools.product((0, 1), repeat=3):
@@ -266,10 +267,10 @@ def voxel_occlusion(
     size
         Edge of the cube in voxels.
     stride
-        Distance of the cubes along each axis, in voxels; where it is more than 1, a voxel takes the
-        change of the nearest.
+        Distance between cubes along each axis, in voxels; above 1, a voxel takes the change of the
+        nearest cube.
     mask
-        ``[x, y, z]`` bool: voxels to do it for, the others are 0. All of them if left out.
+        ``[x, y, z]`` bool: voxels to compute, the map is 0 elsewhere. Default: all voxels.
     memory_mb
         As :func:`occlude`.
 
@@ -283,7 +284,7 @@ def voxel_occlusion(
     voxels = np.argwhere(chosen)
     centres = voxels
     if stride > 1:
-        # The last place along an axis is clipped into the scan. Several voxels share a cube.
+        # The last position along an axis is clipped to the scan. Several voxels share a cube.
         nearest = (voxels + stride // 2) // stride * stride
         centres, number = np.unique(
             np.minimum(nearest, np.array(shape) - 1), axis=0, return_inverse=True
@@ -302,7 +303,7 @@ def area_occlusion(
     labels: np.ndarray,
     memory_mb: float | None = None,
 ) -> np.ndarray:
-    """Drop of the target's probability when an area is set to 0, written to its voxels.
+    """Drop of the target's probability when the area of a voxel is set to 0.
 
     Rieke et al. 2018, section 2.3, "brain area occlusion"; 0 where the probability rises and
     outside every area.

@@ -1,9 +1,9 @@
-"""Where on the scan the voxels of a feature map lie, and maps brought from there onto its grid.
+"""Receptive fields of the voxels of a feature map, and feature maps on the grid of the scan.
 
-A voxel of a feature map sees a box of the scan, its receptive field, and belongs to the centre of
-it. Valid convolutions and poolings move the centres inwards: of Rieke's network at 1 mm the first
-of twelve voxels sees the scan around voxel 26.5, and stretching the map over the scan would show it
-at 7.5.
+A voxel of a feature map depends on a box of the scan, its receptive field, and is placed at the
+centre of the box. Valid convolutions and poolings move the centres inwards: in the network of Rieke
+at 1 mm the receptive field of the first of twelve voxels is centred at voxel 26.5, while stretching
+the map over the scan would place it at 7.5.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ Numbers = tuple[float, float, float]
 class Field:
     """Receptive fields of a feature map's voxels, along x, y, z.
 
-    Voxel ``i`` sees the scan's voxels ``first + i * step`` to ``last + i * step``; those that lie
-    outside the scan are padding.
+    Voxel ``i`` depends on the voxels ``first + i * step`` to ``last + i * step`` of the scan;
+    voxels outside the scan are padding.
     """
 
     first: Numbers = (0, 0, 0)
@@ -42,13 +42,13 @@ class Field:
 
     @property
     def centre(self) -> Numbers:
-        """Centre of the first voxel's field, in voxels of the scan."""
+        """Centre of the receptive field of the first voxel, in voxels of the scan."""
         return tuple((a + b) / 2 for a, b in zip(self.first, self.last, strict=True))
 
 
 @dataclass(eq=False)
 class _Trace:
-    """What is known of a tensor that was computed from the scan."""
+    """Receptive field of a tensor that was computed from the scan, and whether it is pooled."""
 
     field: Field | None
     pooled: bool = False
@@ -65,11 +65,11 @@ class Layer:
     shape
         Voxels of its output along x, y, z.
     field
-        None where the output cannot be followed back to the scan.
+        Receptive fields of its output; None if unknown.
     output
-        One object for all modules that hand on the same map.
+        The same object for all modules that pass on the same map.
     pooled
-        Whether the map comes straight out of a pooling.
+        Whether the map comes directly from a pooling.
     """
 
     name: str
@@ -80,9 +80,9 @@ class Layer:
 
 
 def follow(model: nn.Module, batch: Tensor) -> list[Layer]:
-    """The feature maps that the modules of a network make of a scan, in the order of their calls.
+    """Calls of modules that give a feature map of a scan, in the order of the calls.
 
-    The network runs without numbers (on torch's meta device) where it can, else once in full.
+    The network runs without values (on torch's meta device) if possible, else once in full.
 
     Parameters
     ----------
@@ -97,19 +97,19 @@ def follow(model: nn.Module, batch: Tensor) -> list[Layer]:
 
     try:
         return _record(model, run_on_shapes, torch.empty_like(batch, device="meta"))
-    except Exception:  # the network's own code, which may read numbers or make tensors elsewhere
+    except Exception:  # the network's own code may read values or create tensors on another device
         return _record(model, model, batch.clone())
 
 
 def _record(model: nn.Module, run: Callable[[Tensor], Any], scan: Tensor) -> list[Layer]:
-    found: list[Layer] = []
+    layers: list[Layer] = []
 
     def note(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             if isinstance(output, Tensor) and output.ndim == 5 and output.shape[0] == 1:
                 trace = getattr(output, "_trace", None) or _Trace(None)
                 of = trace.field, trace, trace.pooled
-                found.append(Layer(name, tuple(output.shape[2:]), *of))
+                layers.append(Layer(name, tuple(output.shape[2:]), *of))
 
         return hook
 
@@ -123,7 +123,7 @@ def _record(model: nn.Module, run: Callable[[Tensor], Any], scan: Tensor) -> lis
     finally:
         for handle in handles:
             handle.remove()
-    return [layer for layer in found if layer.output is not scan._trace]
+    return [layer for layer in layers if layer.output is not scan._trace]
 
 
 _SAME_PLACES = (
@@ -153,11 +153,11 @@ _POOLS = (
 
 
 class _Follower(TorchDispatchMode):
-    """Notes at each operation where the voxels of its output lie.
+    """Mode that attaches to the output of each operation the receptive fields of its voxels.
 
-    Below modules and functions there are few operations, whatever a network calls, and torch says
-    itself which of them work on each voxel alone. A tensor that carries no note is none of the
-    scan's.
+    Whatever modules and functions a network calls, they use few basic operations, and torch marks
+    those that act on each voxel separately. A tensor without ``_trace`` does not depend on the
+    scan.
     """
 
     def __init__(self) -> None:
@@ -167,7 +167,7 @@ class _Follower(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
-        """Run an operation and note what it does to the places of voxels."""
+        """Run an operation and attach the receptive fields to its output."""
         inputs = [leaf for leaf in tree_leaves((args, kwargs)) if hasattr(leaf, "_trace")]
         # Read before it runs: in place, its input becomes its output.
         traces = [(value, value._trace, tuple(value.shape[2:])) for value in inputs]
@@ -176,7 +176,7 @@ class _Follower(TorchDispatchMode):
             return output
         name = func.overloadpacket.__name__
         pointwise = torch.Tag.pointwise in func.tags
-        # Writing into a part of another tensor leaves no note on the whole.
+        # Writing into a part of a tensor does not update the trace of the whole tensor.
         writes = func._schema.is_mutable and not pointwise and name not in _SAME_PLACES
         self._lost = self._lost or writes
         results = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
@@ -191,7 +191,7 @@ class _Follower(TorchDispatchMode):
 def _field_of(
     name: str, pointwise: bool, args: tuple, output: Tensor, traces: list[tuple]
 ) -> Field | None:
-    """Field of an operation's output, None where it is not known."""
+    """Field of the output of an operation; None if unknown."""
     shape = tuple(output.shape[2:])
     if pointwise or (name == "cat" and (args[1:] or (0,))[0] in (1, -4)):
         return _join(shape, traces)
@@ -207,7 +207,7 @@ def _field_of(
         given, defaults = args[1:5], ((), (0,), (1,))
         kernel, stride, padding, dilation = (*given, *defaults[len(given) - 1 :])
         if name == "avg_pool3d":
-            dilation = (1,)  # what stands there is something else
+            dilation = (1,)  # this argument has another meaning here
         return _slide(field, kernel, stride or kernel, padding, dilation)
     if name in ("_adaptive_avg_pool3d", "adaptive_max_pool3d"):
         edges = [n // m for n, m in zip(before, shape, strict=True)]
@@ -226,8 +226,8 @@ def _field_of(
 
 
 def _join(shape: tuple[int, ...], traces: list[tuple]) -> Field | None:
-    """Field of what reads several maps at the same voxel."""
-    # What has one voxel or none, such as a gate, says the same everywhere.
+    """Field of the output of an operation that reads several maps at the same voxel."""
+    # A tensor with at most one voxel, such as a gate, has the same effect everywhere.
     maps = [(of, trace) for value, trace, of in traces if value.ndim == 5 and math.prod(of) > 1]
     fields = [trace.field for _, trace in maps]
     alike = all(of == shape for of, _ in maps)
@@ -245,7 +245,7 @@ def _slide(
     padding: Sequence[int],
     dilation: Sequence[int],
 ) -> Field:
-    """Field behind a window that slides over a map."""
+    """Field of the output of a sliding window over a map."""
     first, last, step = [], [], []
     for axis in range(3):
         k, s, p, d = (
@@ -285,13 +285,13 @@ def bring_onto_grid(
     coarse
         ``[x', y', z']``.
     field
-        Of the map; None if it is not known.
+        Receptive fields of the map; None if unknown.
     shape
         Voxels of the scan along x, y, z.
     placement
-        ``receptive_field`` puts a voxel at the centre of what it sees, and gives voxels beyond the
-        outermost centres the value there; ``stretch`` stretches the map over the scan as published
-        codes do (torch's trilinear interpolation with ``align_corners=False``).
+        ``receptive_field`` puts a voxel at the centre of its receptive field; voxels beyond the
+        outermost centres get the value there. ``stretch`` stretches the map over the scan as in
+        published code (torch's trilinear interpolation with ``align_corners=False``).
 
     Returns
     -------
@@ -305,7 +305,7 @@ def bring_onto_grid(
     Warns
     -----
     RuntimeWarning
-        The field is not known, so that the map is stretched.
+        The field is unknown, so the map is stretched.
     """
     check_placement(placement)
     if placement == "receptive_field" and field is None:
@@ -318,21 +318,21 @@ def bring_onto_grid(
     if placement == "stretch" or field is None:
         wide = functional.interpolate(coarse[None, None].double(), tuple(shape), mode="trilinear")
         return wide[0, 0].float().cpu().numpy()
-    found = coarse.detach().double().cpu().numpy()
+    heatmap = coarse.detach().double().cpu().numpy()
     for axis, (edge, n) in enumerate(zip(shape, coarse.shape, strict=True)):
         where = (np.arange(edge) - field.centre[axis]) / field.step[axis]
         weights = np.stack([np.interp(where, np.arange(n), row) for row in np.eye(n)])
-        found = np.moveaxis(np.tensordot(found, weights, axes=(axis, 0)), -1, axis)
-    return found.astype(np.float32)
+        heatmap = np.moveaxis(np.tensordot(heatmap, weights, axes=(axis, 0)), -1, axis)
+    return heatmap.astype(np.float32)
 
 
 def check_placement(placement: str) -> None:
-    """Refuse what is none of :data:`PLACEMENTS`.
+    """Check that a placement is one of :data:`PLACEMENTS`.
 
     Raises
     ------
     SetupFault
-        It is none.
+        It is not.
     """
     if placement not in PLACEMENTS:
         raise SetupFault(f"there is no placement {placement!r}; allowed: {', '.join(PLACEMENTS)}")

@@ -1,4 +1,4 @@
-"""A network whose layers lose what they learned, one after another from the output on."""
+"""Cascading randomisation: layers lose their trained weights, starting at the output."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from voxplain.relevance.inputs import as_input
 
 
 def layers_of(model: nn.Module, scan: Tensor | np.ndarray) -> list[list[str]]:
-    """The layers that hold what a network learned, in the order in which they run on a scan.
+    """Layers with trained weights, in the order in which they run on a scan.
 
     Parameters
     ----------
@@ -25,14 +25,14 @@ def layers_of(model: nn.Module, scan: Tensor | np.ndarray) -> list[list[str]]:
 
     Returns
     -------
-    Names as ``named_modules()`` has them, norms together with the convolution or dense layer before
-    them (the one behind them where none is before): each a list, the layer first that gives it its
-    name.
+    Lists of names as in ``named_modules()``. Each list holds a convolution or dense layer first,
+    which gives it its name, then the norms after it. Norms before the first layer are added to that
+    layer.
 
     Raises
     ------
     SetupFault
-        A module holds parameters or statistics and is not called by the network as a module.
+        A module has parameters or statistics and is not called by the network as a module.
     """
     names = {module: name for name, module in model.named_modules()}
     called: list[nn.Module] = []
@@ -72,24 +72,24 @@ def layers_of(model: nn.Module, scan: Tensor | np.ndarray) -> list[list[str]]:
 def randomise_layers(
     model: nn.Module, untrained: nn.Module, scan: Tensor | np.ndarray
 ) -> Iterator[tuple[str, nn.Module]]:
-    """A copy of a network that forgets, layer by layer, from the output to the input.
+    """Copies of a network in which layers are randomised one by one, from output to input.
 
     The cascading randomisation of Adebayo et al. 2018 (arXiv 1810.03292), section 3: a heatmap that
-    stays the same meanwhile does not show what the network learned.
+    does not change meanwhile does not show what the network learned.
 
     Parameters
     ----------
     model
-        Trained, in eval mode; it is left as it is.
+        The trained network, in eval mode; it is not changed.
     untrained
-        Of the same architecture, with its first weights and statistics.
+        A network of the same architecture with its initial weights and statistics.
     scan
         ``[x, y, z]``, see :func:`layers_of`.
 
     Yields
     ------
-    The name of the layer that was made anew last, and the network, in which all layers behind it
-    are new as well. It is one network that goes on changing: use it before the next.
+    Name of the layer that was randomised last, and the network, in which all later layers are
+    randomised as well. The same network is changed in each step: use it before the next step.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def randomise_layers(
 
 
 def _state_of(module: nn.Module) -> dict[str, Tensor]:
-    """A module's own parameters and buffers, without those of the modules in it."""
+    """Parameters and buffers of a module, without those of its submodules."""
     return {
         **dict(module.named_parameters(recurse=False)),
         **dict(module.named_buffers(recurse=False)),

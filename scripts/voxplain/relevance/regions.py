@@ -1,4 +1,4 @@
-"""Which parts of a scan are occluded: boxes, or segments of any shape in their boxes."""
+"""Regions of a scan to occlude: boxes, or segments of any shape in their boxes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from scipy import ndimage
 
 @dataclass(frozen=True)
 class Regions:
-    """Parts of a scan, each occluded by itself.
+    """Regions of a scan, each occluded separately.
 
     Attributes
     ----------
     start, stop
-        ``[regions, 3]`` int64, first voxel of each one's box and the voxel behind its last; every
-        box lies in the scan and holds at least one voxel.
+        ``[regions, 3]`` int64, first voxel of the box of each region, and the voxel after the last;
+        each box lies in the scan and has at least one voxel.
     labels, values
         For regions that do not fill their boxes: ``[x, y, z]`` int32 on the scan's grid, and
         ``[regions]`` the label of each. None for boxes.
@@ -32,7 +32,7 @@ class Regions:
         return len(self.start)
 
     def __getitem__(self, chosen: np.ndarray | slice) -> Regions:
-        """Some of the regions, by their numbers, a slice, or a bool each."""
+        """A selection of the regions, by numbers, a slice, or a bool for each region."""
         values = None if self.values is None else self.values[chosen]
         return Regions(self.start[chosen], self.stop[chosen], self.labels, values)
 
@@ -40,7 +40,7 @@ class Regions:
     def cubes(cls, centres: np.ndarray, size: int, shape: Sequence[int]) -> Regions:
         """Cubes of ``size`` voxels around voxels ``[regions, 3]``, cut at the scan's borders.
 
-        An even cube has one voxel more before its centre than behind it.
+        A cube with an even size has one voxel more before its centre than after it.
         """
         if size < 1:
             raise ValueError(f"a cube's edge is at least one voxel, not {size}")
@@ -54,12 +54,12 @@ class Regions:
         Parameters
         ----------
         values
-            Labels above 0; without them all that occur, in their order.
+            Labels above 0; default: all labels that occur, in ascending order.
 
         Raises
         ------
         ValueError
-            A label is below 0 or no whole number, or one that is asked for does not occur.
+            A label is below 0 or not a whole number, or a label of ``values`` does not occur.
         """
         given = np.asarray(labels)
         labels = np.ascontiguousarray(given, np.int32)
@@ -72,9 +72,9 @@ class Regions:
         absent = [int(v) for v in values if not 0 < v <= len(boxes) or boxes[v - 1] is None]
         if absent:
             raise ValueError(f"no voxel has the label {', '.join(map(str, absent))}")
-        found = [boxes[value - 1] for value in values]
-        start = np.array([[axis.start for axis in box] for box in found], np.int64).reshape(-1, 3)
-        stop = np.array([[axis.stop for axis in box] for box in found], np.int64).reshape(-1, 3)
+        chosen = [boxes[value - 1] for value in values]
+        start = np.array([[axis.start for axis in box] for box in chosen], np.int64).reshape(-1, 3)
+        stop = np.array([[axis.stop for axis in box] for box in chosen], np.int64).reshape(-1, 3)
         return cls(start, stop, labels, values)
 
     def boxes(self) -> list[tuple[slice, slice, slice]]:
@@ -85,17 +85,17 @@ class Regions:
         ]
 
     def inside(self, number: int) -> np.ndarray:
-        """Which voxels of a region's box belong to it, bool on the box."""
+        """Mask of the voxels in a region's box that belong to the region, bool."""
         box = self[[number]].boxes()[0]
         if self.labels is None:
             return np.ones([axis.stop - axis.start for axis in box], bool)
         return self.labels[box] == self.values[number]
 
     def unique(self) -> tuple[Regions, np.ndarray]:
-        """The regions, each once, and for each of all its number among them."""
+        """The distinct regions, and the number of each region among them."""
         values = () if self.values is None else (self.values[:, None],)
         rows = np.ascontiguousarray(np.concatenate([self.start, self.stop, *values], axis=1))
-        # As one item each, which are sorted ten times as fast as rows.
+        # One item for each row: items are sorted ten times as fast as rows.
         items = rows.view([("", rows.dtype)] * rows.shape[1]).ravel()
         _, first, number = np.unique(items, return_index=True, return_inverse=True)
         return self[first], number.ravel()
@@ -111,10 +111,10 @@ class Regions:
         return _count(_sums(filled), self.start, self.stop) > 0
 
     def trimmed(self, filled: np.ndarray) -> Regions:
-        """The same boxes without outer layers in which nothing is filled; empty ones have no voxel.
+        """The boxes without outer layers that have no filled voxel; an empty box has no voxel.
 
-        Where a scan is 0 already, setting it to 0 changes nothing: at the brain's surface boxes get
-        smaller by a lot.
+        Where a scan is 0, setting it to 0 changes nothing. At the surface of the brain, boxes
+        become much smaller.
 
         Parameters
         ----------
@@ -140,14 +140,14 @@ class Regions:
 
 
 def _sums(filled: np.ndarray) -> np.ndarray:
-    """How many voxels are filled before each corner of a voxel along all axes."""
+    """Number of filled voxels before each corner of a voxel along all axes."""
     sums = np.zeros(np.array(filled.shape) + 1, np.int32)
     sums[1:, 1:, 1:] = filled.cumsum(0, np.int32).cumsum(1, np.int32).cumsum(2, np.int32)
     return sums
 
 
 def _count(sums: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Filled voxels in boxes, from the sums over all voxels before each."""
+    """Number of filled voxels in boxes, from the cumulative sums of :func:`_sums`."""
     total = np.zeros(len(low), np.int64)
     for corner in np.ndindex(2, 2, 2):
         at = np.where(np.array(corner, bool), high, low)

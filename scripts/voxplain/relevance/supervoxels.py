@@ -1,4 +1,4 @@
-"""Occlusion of the segments of a hierarchy that is made from the scan itself."""
+"""Occlusion of the segments of a hierarchical segmentation of the scan."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from voxplain.relevance.inputs import as_input, shape_of
 from voxplain.relevance.occlusion import occlude
 from voxplain.relevance.regions import Regions
 
-# Of the Gaussian, in voxels. Without it the noise from voxel to voxel makes the boundaries.
+# Sigma of the Gaussian, in voxels. Without it, voxel noise determines the boundaries.
 _SIGMA = 1.0
-# No segment has less than this part of what its level's have on average. Average linkage leaves
-# specks to the last: without it nearly all levels are specks beside one segment that is the brain.
+# Smallest size of a segment, as a fraction of the average of its level. Average linkage merges
+# specks last: without a limit, nearly all levels would be specks and one segment with the brain.
 _SMALLEST = 0.1
-# The same for the basins that segments are made of, of the finest level's average.
+# The same for the basins that make up segments, as a fraction of the average of the finest level.
 _SMALLEST_BASIN = 0.02
 
 
@@ -37,7 +37,7 @@ def sa_ucm(
 
     Yang, Rangarajan and Ranka 2018, "Visual Explanations From Deep 3D CNNs for AD Classification",
     sensitivity analysis by hierarchical segmentation (SA-3DUCM): each segment of each level is set
-    to 0. The hierarchy is not that paper's, whose boundary detector has no implementation here: see
+    to 0. The hierarchy differs from the paper, whose boundary detector is not implemented here: see
     :func:`segment`.
 
     Parameters
@@ -55,13 +55,13 @@ def sa_ucm(
     SetupFault
         As :func:`segment`; or the network has no such class.
     """
-    as_input(model, scan)  # refuses a network before the work on the scan
+    as_input(model, scan)  # checks the network before the work on the scan
     hierarchy = _Hierarchy.of(_as_array(scan), levels, most_segments, mask)
     change = np.zeros(hierarchy.segments)
     for nodes in hierarchy.apart():
         wanted = np.zeros(len(change), np.int32)
         wanted[nodes] = nodes + 1
-        # No base segment is in two of them.
+        # Each base segment is in at most one of them.
         of_base = np.max([wanted[each] for each in hierarchy.levels], axis=0)
         segments = Regions.segments(hierarchy.painted(of_base))
         change[segments.values - 1] = abs(
@@ -79,31 +79,32 @@ def segment(
 ) -> np.ndarray:
     """A hierarchy of segmentations of a scan, from two segments on to the finest.
 
-    An ultrametric contour map in three dimensions: differences between neighbours (six to a voxel)
-    of the scan, smoothed by a Gaussian of one voxel within the mask; hierarchical watershed of that
-    graph (Cousty and Najman 2011), cut where no basin is tiny; graph of the basins that touch;
-    binary partition tree by average linkage, of the mean difference across common boundaries; and
-    horizontal cuts. No segment has fewer voxels than a tenth of its level's share of them. Yang et
-    al. 2018 find boundaries in another way, by oriented gradients and the spectrum of affinities.
+    An ultrametric contour map in three dimensions. The scan is smoothed by a Gaussian of one voxel
+    within the mask, and differences between neighbours (six for a voxel) give a graph. Its
+    hierarchical watershed (Cousty and Najman 2011) is cut where no basin is tiny. The graph of
+    touching basins gives a binary partition tree by average linkage, of the mean difference across
+    common boundaries, which is cut horizontally. Each segment has at least a tenth of the average
+    size of its level. Yang et al. 2018 find boundaries in another way, by oriented gradients and
+    the spectrum of affinities.
 
     Parameters
     ----------
     scan
-        ``[x, y, z]``, as the network is given it.
+        ``[x, y, z]``, as it is given to the network.
     levels
-        At most so many; fewer where two would be the same.
+        Largest number of levels; there are fewer if two would be equal.
     most_segments
-        At most so many on the finest level; on the others they fall geometrically to 2, or a few
-        less where segments would be too small.
+        Largest number of segments on the finest level. On coarser levels the number falls
+        geometrically to 2, or slightly less if segments would be too small.
     mask
-        ``[x, y, z]`` bool, what to divide; where the scan is not 0 if left out. A segment is
-        connected, unless the mask is not: a part that is no segment by itself is joined to another.
+        ``[x, y, z]`` bool, voxels to divide; default: where the scan is not 0. A segment is
+        connected unless the mask is not: a part that is too small is joined to another segment.
 
     Returns
     -------
-    ``[levels, x, y, z]`` int32, the coarsest level first: the segments of each from 1 on, 0
-    outside the mask. Each segment is one, or a union of several, of the next level. The same for
-    the same scan.
+    ``[levels, x, y, z]`` int32, the coarsest level first: segments are numbered from 1, 0 is
+    outside the mask. Each segment is one segment of the next level or a union of several. The
+    result is deterministic.
 
     Raises
     ------
@@ -131,12 +132,12 @@ class _Hierarchy:
     inside
         ``[x, y, z]`` bool, the mask.
     bases
-        ``[voxels of the mask]``, the smallest segment of each, from 0 on.
+        ``[voxels of the mask]``, the smallest segment of each voxel, from 0.
     levels
-        For each level, the coarsest first, ``[bases]``: the number of the segment that each
-        smallest one belongs to; a segment has the same number in all levels that it stands in.
+        For each level, the coarsest first, ``[bases]``: the segment of each smallest segment. A
+        segment that occurs in several levels has the same number in all of them.
     segments
-        How many there are in all levels together.
+        Number of segments in all levels together.
     """
 
     inside: np.ndarray
@@ -172,18 +173,18 @@ class _Hierarchy:
         bases = _basins(graph, weights, _SMALLEST_BASIN * voxels / most_segments)
         pairs = np.stack(graph.edge_list(), axis=1)
         single = _Segments(np.ones(voxels), pairs, weights, np.ones(len(weights)))
-        segments, of_base, found = single.joined(bases), np.arange(bases.max() + 1), []
+        segments, of_base, cuts = single.joined(bases), np.arange(bases.max() + 1), []
         for most in np.geomspace(most_segments, 2, levels).round().astype(int):
             unions = segments.unions(most)
-            if unions.max() == 0 and found:
-                break  # one segment, the whole mask, tells nothing of where
+            if unions.max() == 0 and cuts:
+                break  # a single segment, the whole mask, has no information about location
             segments, of_base = segments.joined(unions), unions[of_base]
-            found.append(of_base)
-        found, count = _number_alike(found)
-        return cls(inside, bases, found[::-1], count)
+            cuts.append(of_base)
+        cuts, count = _number_alike(cuts)
+        return cls(inside, bases, cuts[::-1], count)
 
     def painted(self, of_base: np.ndarray) -> np.ndarray:
-        """A number for each smallest segment as a volume ``[x, y, z]``, 0 outside the mask."""
+        """Volume ``[x, y, z]`` with the number of each smallest segment, 0 outside the mask."""
         volume = np.zeros(self.inside.shape, of_base.dtype)
         volume[self.inside] = of_base[self.bases]
         return volume
@@ -201,7 +202,7 @@ class _Hierarchy:
 
 
 def _graph(scan: np.ndarray, inside: np.ndarray) -> tuple[hg.UndirectedGraph, np.ndarray]:
-    """The mask's voxels with an edge between neighbours, and the edges' differences."""
+    """Graph of the voxels in the mask with edges between neighbours, and their differences."""
     whole = ndimage.find_objects(inside.astype(np.int8))[0]
     scan, inside = scan[whole], inside[whole]
     weight = ndimage.gaussian_filter(inside.astype(np.float32), _SIGMA)
@@ -216,7 +217,7 @@ def _graph(scan: np.ndarray, inside: np.ndarray) -> tuple[hg.UndirectedGraph, np
         both = inside[low] & inside[high]
         ends.append((number[low][both], number[high][both]))
         differences.append(abs(smooth[low][both] - smooth[high][both]).astype(np.float64))
-    # Parts that do not touch hang together by edges that are stronger than any other.
+    # Separate parts of the mask are connected by edges with a larger difference than all others.
     parts, count = ndimage.label(inside)
     _, first = np.unique(parts[inside], return_index=True)
     ends.append((np.repeat(first[:1], count - 1), first[1:]))
@@ -228,7 +229,7 @@ def _graph(scan: np.ndarray, inside: np.ndarray) -> tuple[hg.UndirectedGraph, np
 
 
 def _basins(graph: hg.UndirectedGraph, weights: np.ndarray, least: float) -> np.ndarray:
-    """Catchment basins of more than so many voxels, by vertex, numbered from 0 on."""
+    """Catchment basin of each vertex, numbered from 0; each has more than ``least`` voxels."""
     if not len(weights):  # of one voxel, at which higra crashes
         return np.zeros(1, np.int64)
     tree, areas = hg.watershed_hierarchy_by_area(graph, weights)
@@ -238,16 +239,16 @@ def _basins(graph: hg.UndirectedGraph, weights: np.ndarray, least: float) -> np.
 
 @dataclass(frozen=True)
 class _Segments:
-    """Segments, which lie side by side.
+    """Segments of one level with their neighbours.
 
     Attributes
     ----------
     areas
-        Voxels of each.
+        Number of voxels of each segment.
     pairs
         ``[borders, 2]`` segments that touch.
     differences, sizes
-        Of each border the mean difference across it, and how many pairs of voxels it has.
+        For each border the mean difference across it, and its number of voxel pairs.
     """
 
     areas: np.ndarray
@@ -256,11 +257,11 @@ class _Segments:
     sizes: np.ndarray
 
     def joined(self, of_segment: np.ndarray) -> _Segments:
-        """Unions of the segments; ``of_segment`` numbers them from 0 on."""
+        """Unions of the segments; ``of_segment`` is the union of each segment, from 0."""
         areas = np.bincount(of_segment, self.areas)
         low, high = np.sort(of_segment[self.pairs], axis=1).T
         between = low != high
-        # As one number each, which are sorted far faster than rows.
+        # One number for each pair, since numbers are sorted much faster than rows.
         keys, border = np.unique((low * len(areas) + high)[between], return_inverse=True)
         sizes = np.bincount(border, self.sizes[between])
         sums = np.bincount(border, (self.sizes * self.differences)[between])
@@ -268,7 +269,7 @@ class _Segments:
         return _Segments(areas, pairs, sums / sizes, sizes)
 
     def unions(self, most: int) -> np.ndarray:
-        """At most so many unions, none far smaller than the average: ``[segments]`` numbers."""
+        """Union of each segment, ``[segments]``: at most ``most``, all of a minimum size."""
         if len(self.areas) < 2:
             return np.zeros(1, np.int64)
         graph = hg.UndirectedGraph(len(self.areas))
@@ -283,35 +284,35 @@ class _Segments:
             return hg.accumulate_parallel(tree, areas, hg.Accumulators.min) < least
 
         tree, altitudes = hg.filter_non_relevant_node_from_tree(tree, altitudes, small)
-        found = hg.labelisation_horizontal_cut_from_num_regions(
+        labels = hg.labelisation_horizontal_cut_from_num_regions(
             tree, altitudes, most, mode="at_most"
         )
-        return np.unique(found, return_inverse=True)[1]
+        return np.unique(labels, return_inverse=True)[1]
 
 
 def _number_alike(levels: list[np.ndarray]) -> tuple[list[np.ndarray], int]:
-    """Segments of levels, the finest first, numbered so that one of several levels has one number.
+    """Levels renumbered so that a segment has the same number in all levels where it occurs.
 
     Parameters
     ----------
     levels
-        For each level ``[bases]`` which segment each base belongs to, from 0 on.
+        For each level, the finest first, ``[bases]``: the segment of each base, from 0.
 
     Returns
     -------
-    The levels with their new numbers, without those that are the same as the one before, and how
-    many segments there are.
+    The levels with new numbers, without levels equal to the one before, and the number of
+    segments.
     """
-    found, total = [levels[0]], int(levels[0].max()) + 1
+    numbered, total = [levels[0]], int(levels[0].max()) + 1
     for of_base in levels[1:]:
         low = np.full(of_base.max() + 1, total)
         high = np.full(of_base.max() + 1, -1)
-        np.minimum.at(low, of_base, found[-1])
-        np.maximum.at(high, of_base, found[-1])
+        np.minimum.at(low, of_base, numbered[-1])
+        np.maximum.at(high, of_base, numbered[-1])
         new = low != high
         if not new.any():
             continue
         low[new] = total + np.arange(np.count_nonzero(new))
         total += int(np.count_nonzero(new))
-        found.append(low[of_base])
-    return found, total
+        numbered.append(low[of_base])
+    return numbered, total

@@ -1,4 +1,4 @@
-"""From the nodes of a traced network to the layers that carry changes."""
+"""Layers that propagate changes, made from the nodes of a traced network."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _POINTWISE_MODULES = (
     nn.Softsign,
 )
 _RELUS = (nn.ReLU, torch.relu, torch.relu_, functional.relu, functional.relu_, "relu", "relu_")
-# In-place ones stand for those that are not: the engine reads a map again after the function.
+# In-place functions are replaced, since the engine reads a map again after the function.
 _POINTWISE = {
     torch.relu: torch.relu,
     torch.relu_: torch.relu,
@@ -102,7 +102,7 @@ _IN_PLACE_OPERATORS = ("iadd", "isub", "imul", "itruediv")
 
 
 def _changes_nothing(node: fx.Node, model: nn.Module) -> bool:
-    """Whether a node hands on its input, the very same tensor, in eval mode."""
+    """Whether a node returns its input tensor unchanged in eval mode."""
     if node.op == "call_module":
         module = model.get_submodule(node.target)
         return type(module) in _NOTHING and _is_plain(node, module)
@@ -110,34 +110,34 @@ def _changes_nothing(node: fx.Node, model: nn.Module) -> bool:
 
 
 def _is_plain(node: fx.Node, module: nn.Module) -> bool:
-    """Whether a module is called with one input, and nothing is hooked to it."""
+    """Whether a module is called with one input and has no hooks."""
     hooked = module._forward_hooks or module._forward_pre_hooks
     return len(node.args) == 1 and not node.kwargs and not hooked
 
 
 def layer_of(node: fx.Node, model: nn.Module, sources: list[fx.Node]) -> Layer | None:
-    """The layer of a node all of whose inputs are maps.
+    """The layer for a node whose inputs are all maps.
 
     Parameters
     ----------
     sources
-        Its inputs, in their order.
+        Inputs of the node, in their order.
 
     Returns
     -------
-    None for a node that needs the whole map or is not known.
+    The layer; None for a node that needs the whole map or is not known.
     """
     if node.op == "call_module":
         module = model.get_submodule(node.target)
         return _layer_of_module(module, node, sources) if _is_plain(node, module) else None
-    # An input given by its keyword is rare: not known.
+    # Inputs given by keyword are rare and not supported.
     if node.op not in ("call_function", "call_method") or not node.args:
         return None
     return _layer_of_call(node, sources)
 
 
 def _layer_of_module(module: nn.Module, node: fx.Node, sources: list[fx.Node]) -> Any:
-    # A subclass may do anything in its forward: only the classes themselves are known.
+    # The forward of a subclass may compute anything: only the classes themselves are known.
     kind = type(module)
     if kind in _POINTWISE_MODULES:
         function = copy.copy(module)
@@ -217,7 +217,7 @@ def _convolution(module: nn.Conv3d, node: fx.Node, sources: list[fx.Node]) -> Co
 
 
 def _norm(module: nn.BatchNorm3d) -> tuple[Tensor, Tensor]:
-    """Factor and shift of each channel; in float64, rounded once."""
+    """Factor and shift of each channel, computed in float64 and rounded once."""
     factor, shift = affine_of(module)
     dtype = module.running_mean.dtype
     return factor.to(dtype), shift.to(dtype)
@@ -228,7 +228,7 @@ def _triple(value: int | Sequence[int]) -> np.ndarray:
 
 
 def drop_nothing(graph: fx.Graph, model: nn.Module) -> None:
-    """Take out what changes nothing, so that a map has one node, however it is handed on."""
+    """Remove nodes that return their input unchanged, so that a map has one node."""
     for node in list(graph.nodes):
         if _changes_nothing(node, model):
             node.replace_all_uses_with(node.args[0])
@@ -236,9 +236,9 @@ def drop_nothing(graph: fx.Graph, model: nn.Module) -> None:
 
 
 def follow_in_place(graph: fx.Graph, model: nn.Module) -> None:
-    """Let what reads a map after it was changed in place read the changed one.
+    """Connect nodes that read a map after an in-place change to the changed map.
 
-    The layers here write nothing in place, so a map and what became of it are two.
+    The layers here do not write in place, so the map before and after the change are two nodes.
     """
     order = {node: place for place, node in enumerate(graph.nodes)}
     for node in list(graph.nodes):

@@ -1,4 +1,4 @@
-"""What a run rests on, to be cited: papers of the data, the tools, the networks and the methods."""
+"""Papers to cite for a run: those of the data, the tools, the networks and the methods."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from voxplain import __version__
 from voxplain.models import MODELS
 from voxplain.relevance import METHODS
 
-# Keys in references.bib; networks and methods name theirs in their registries.
+# Keys in references.bib; those of networks and methods are in their registries.
 _VOXPLAIN, _SNAKEMAKE = "voxplain", "molder2021"
 _RIEKE, _WEN = "rieke2018", "wen2020"
 _DCM2NIIX = "li2016"
@@ -37,7 +37,7 @@ class Citation:
     fields
         Of the BibTeX entry, by their names.
     use
-        What a run has of it.
+        What a run uses the paper for.
     """
 
     key: str
@@ -47,17 +47,17 @@ class Citation:
 
     @property
     def authors(self) -> list[str]:
-        """Names, each with the family name first; ``others`` stands for those left out."""
+        """Names of the authors, family name first; ``others`` for authors left out."""
         return _without_braces(self.fields["author"]).split(" and ")
 
     @property
     def title(self) -> str:
-        """Without the braces that keep its capitals."""
+        """Title without the braces that preserve capitals."""
         return _without_braces(self.fields["title"])
 
     @property
     def year(self) -> int:
-        """Of publication."""
+        """Year of publication."""
         return int(self.fields["year"])
 
     @property
@@ -74,7 +74,7 @@ class Citation:
 
     @property
     def text(self) -> str:
-        """One line of it."""
+        """The citation as one line."""
         families = [name.split(",")[0] for name in self.authors]
         names = families[0]
         names += {1: "", 2: f" and {families[-1]}"}.get(len(families), " et al.")
@@ -82,11 +82,11 @@ class Citation:
 
 
 def read_papers() -> dict[str, Citation]:
-    """All papers of references.bib, by their keys."""
+    """Papers of references.bib, by their keys."""
     library = bibtexparser.parse_file(Path(__file__).with_name("references.bib"))
     papers = {}
     for entry in library.entries:
-        # A value may go over several lines.
+        # A value may extend over several lines.
         fields = {field.key: " ".join(field.value.split()) for field in entry.fields}
         if entry.key == _VOXPLAIN:
             fields["howpublished"] += f", version {__version__}"
@@ -97,14 +97,14 @@ def read_papers() -> dict[str, Citation]:
 
 @dataclass(frozen=True)
 class Used:
-    """What a run made, beside what its configuration says.
+    """Results of a run that need citations, in addition to its configuration.
 
     Attributes
     ----------
     models
         Names of the networks that were trained.
     methods
-        By which heatmaps were made.
+        Names of the methods of its heatmaps.
     followed, randomised
         Whether areas were deleted and inserted; whether layers were made random.
     """
@@ -116,9 +116,9 @@ class Used:
 
 
 def citations_of(config: Mapping[str, Any], used: Used) -> list[Citation]:
-    """What a run of a completed configuration rests on, each once.
+    """Papers to cite for a run with a completed configuration, each once.
 
-    The tools that ``skull.tool: auto`` may choose are both named.
+    With ``skull.tool: auto`` both tools are cited.
     """
     cohorts = config["cohorts"].values()
     heads = any(cohort["images_are"] == "heads" for cohort in cohorts)
@@ -130,7 +130,7 @@ def citations_of(config: Mapping[str, Any], used: Used) -> list[Citation]:
         cited += [_DEEPBET] * (tool != "bet" or "deepbet" in ladder)
     corrected = config["bias_correction"] != "never" or (heads and "bias" in ladder)
     cited += [_N4] * corrected
-    # The ladder's gate registers heads, whatever becomes of brains.
+    # The gate of the ladder registers heads, even if brains are not registered.
     cited += [_ANTS] * (heads or any(cohort["images_are"] != "registered" for cohort in cohorts))
     cited += [_ICBM] + [_TEMPLATEFLOW] * (config["template"] == "templateflow")
     cited += [_PYTORCH] * bool(used.models)

@@ -1,4 +1,4 @@
-"""What a cohort's page on quality control is made of."""
+"""Content of the page on quality control of a cohort."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _DIGITS = {"brain_volume_ml": 0}
 
 
 def table_of_flags(flags: Sequence[Flag]) -> pd.DataFrame:
-    """One row for every flag, the farthest first."""
+    """Table with one row for each flag, the largest distance first."""
     columns = ["image", "measure", "value", "median", "distance_sd"]
     rows = [(f.image, f.measure, f.value, f.median, f.distance) for f in flags]
     table = pd.DataFrame(rows, columns=columns)
@@ -41,7 +41,7 @@ def page_of_quality(
     folder: str | Path,
     version: str,
 ) -> Page:
-    """One row a scan, with its verdict, its measures and its pictures; worst first.
+    """Page with one row a scan: verdict, measures and pictures, the worst first.
 
     Parameters
     ----------
@@ -58,11 +58,11 @@ def page_of_quality(
         flags.setdefault(flag.image, []).append(flag)
     counts = Counter(row["fate"] for row in table)
     flagged = sum(row["fate"] == "usable" and row["image"] in flags for row in table)
-    told = ", ".join(f"{counts[fate]} {fate}" for fate in _ORDER if counts[fate])
+    fates = ", ".join(f"{counts[fate]} {fate}" for fate in _ORDER if counts[fate])
     page = Page(
         f"Quality control of cohort {cohort}",
         lead=[
-            f"{len(table)} scans: {told}; {flagged} of the usable ones flagged.",
+            f"{len(table)} scans: {fates}; {flagged} of the usable ones flagged.",
             "A scan is excluded by absolute thresholds only (quality in the configuration). A flag "
             f"says that a measure lies more than {FAR:g} robust SD from the cohort's median: look "
             "at the scan; nothing else follows from it, since a rule that is fitted on all scans "
@@ -98,7 +98,7 @@ def _row(
     fate = row["fate"]
     flagged = bool(flags) and fate == "usable"
     worst = max((abs(flag.distance) for flag in flags), default=0.0)
-    # Sorted by it, the worst stand first: by fate, then by how far they are from the rest.
+    # Sort key with the worst scans first: by fate, then by distance from the median.
     place = _ORDER.index(fate) + (-0.5 if flagged else 0) - min(worst, 1e4) / 1e5
     why = [row[key] for key in ("reason", "remedy") if row[key] != MISSING]
     why += [
@@ -108,7 +108,7 @@ def _row(
         for flag in flags
     ]
     stage = f" in {row['stage']}" if fate in ("failed", "excluded") else ""
-    told: dict[str, object] = {
+    cells: dict[str, object] = {
         "Image": row["image"],
         "Verdict": (place, f"flagged ({fate})" if flagged else f"{fate}{stage}"),
     }
@@ -116,12 +116,12 @@ def _row(
     for name, what in (("mask", "Brain mask"), ("registration", "In template space")):
         path = shown.get(name)
         alt = f"{what} of {row['image']}"
-        told[what] = Thumbnail(os.path.relpath(path, folder), alt) if path else "n/a"
-    told["Why"] = Words("; ".join(why))
-    told["Rung"] = row["skull_rung"]
+        cells[what] = Thumbnail(os.path.relpath(path, folder), alt) if path else "n/a"
+    cells["Why"] = Words("; ".join(why))
+    cells["Rung"] = row["skull_rung"]
     for measure in MEASURES:
         text = row[measure]
         number = "n/a" if text == MISSING else f"{float(text):.{_DIGITS.get(measure, 3)}f}"
-        told[_HEADS[measure]] = (float("nan") if text == MISSING else float(text), number)
+        cells[_HEADS[measure]] = (float("nan") if text == MISSING else float(text), number)
     keys = ("subject", "session", "group", "sex", "age")
-    return told | {key.capitalize(): row[key] for key in keys}
+    return cells | {key.capitalize(): row[key] for key in keys}

@@ -1,46 +1,28 @@
-"""The page of a run: its cohorts, networks and heatmaps, their worth, and how they were made."""
+"""Report page of a run: cohorts, networks, heatmaps and their evaluation.
+
+The last section, on reproducing the run, is in :mod:`voxplain_workflow.reports.making`.
+"""
 
 from __future__ import annotations
 
-import copy
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from importlib import metadata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from voxplain.cohort.fates import MEASURES, read_fates
 from voxplain.comparison.faithfulness_tables import unmoved_classes
 from voxplain.pages import Page, with_interval
-from voxplain.tables import MISSING, read_tsv, write_tsv
+from voxplain.tables import MISSING, read_tsv
 from voxplain_workflow.jobs.tested import describe_test
-from voxplain_workflow.reports.citations import Used, citations_of, to_bibtex
 from voxplain_workflow.reports.trust import describe_unmoved
 
 RESULTS = Path("results")
 FILES = "report_files"
-# What the jobs computed with, where the environment that makes the report has it.
-_PACKAGES = (
-    "numpy",
-    "scipy",
-    "nibabel",
-    "pandas",
-    "torch",
-    "captum",
-    "higra",
-    "antspyx",
-    "deepbet",
-    "fslpy",
-    "dcm2niix",
-    "scikit-learn",
-    "matplotlib",
-    "seaborn",
-)
-# Sex and age of fewer are those of persons, where no single one may be shown.
+# Without single subjects, sex and age are hidden for groups of fewer patients.
 FEWEST_PEOPLE = 3
 _MEASURES = {
     "brain_volume_ml": "volume of the brain mask",
@@ -53,23 +35,23 @@ _HIDDEN = "some (left out here)"
 
 
 class Report:
-    """A page, and the folder of files beside it that it shows.
+    """The page, and the folder beside it with the files that it shows.
 
     Attributes
     ----------
     page
-        The page so far.
+        The page, to which sections are added.
     folder
-        Where the files go, below their own places in the results.
+        Folder of the files, which keep their relative paths in the results.
     subjects
-        Whether it may show what belongs to a single subject.
+        Whether the page may show data of single subjects.
     """
 
     def __init__(self, page: Page, folder: str | Path, subjects: bool) -> None:
         self.page, self.folder, self.subjects = page, Path(folder), subjects
 
     def keep(self, path: str | Path) -> str:
-        """Copy a file of the results beside the page; gives its link."""
+        """Copy a file of the results into the folder beside the page, and return its link."""
         place = Path(path).relative_to(RESULTS)
         target = self.folder / place
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -77,21 +59,21 @@ class Report:
         return f"{FILES}/{place.as_posix()}"
 
     def picture(self, path: str | Path, caption: str) -> None:
-        """Show a figure of the results, with its file for print."""
+        """Show a figure of the results, with a link to its vector file."""
         link, vector = self.keep(path), self.keep(Path(path).with_suffix(".pdf"))
         self.page.add_picture(path, caption, caption, link, within=False, vector=vector)
 
     def table(
         self, path: str | Path, caption: str, shown: pd.DataFrame | None = None, digits: int = 2
     ) -> None:
-        """Show a table of the results, as it is or in another form."""
+        """Show a table of the results, as in the file or in the form of ``shown``."""
         link = self.keep(path)
         if shown is None:
             shown = read_table(path).rename(columns=lambda name: name.replace("_", " "))
         self.page.add_table(shown, caption, link, digits)
 
     def people(self, path: str | Path, caption: str) -> None:
-        """Show a table of people; the least and the greatest age are those of single ones."""
+        """Show a table of people; without single subjects leave out extreme ages, small groups."""
         if self.subjects:
             self.table(path, caption)
         else:
@@ -103,7 +85,7 @@ class Report:
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """A table of the results; names stay what they are, though one be called NA."""
+    """A table of the results with numeric columns; text such as ``NA`` stays text."""
     table = read_tsv(path, all_text=True)
     for column in table:
         text = table[column]
@@ -118,7 +100,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
 def report_cohorts(
     report: Report, cohorts: Sequence[Mapping[str, Any]], tasks: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Fates, people, oddities, splits and the audit of leakage.
+    """Add the section on cohorts: fates, people, oddities, splits and the audit of leakage.
 
     Parameters
     ----------
@@ -146,8 +128,10 @@ def report_cohorts(
             page.add_table(shown, caption)
         # A reason may name files and subjects.
         keys = ("fate", "stage", "reason") if report.subjects else ("fate", "stage")
-        told = ("failed", "excluded", "unused")
-        reasons = Counter(tuple(row[key] for key in keys) for row in table if row["fate"] in told)
+        explained = ("failed", "excluded", "unused")
+        reasons = Counter(
+            tuple(row[key] for key in keys) for row in table if row["fate"] in explained
+        )
         if reasons:
             lines = [(*why, number) for why, number in reasons.most_common()]
             page.add_table(pd.DataFrame(lines, columns=[*keys, "scans"]), "Why.")
@@ -175,11 +159,11 @@ def report_cohorts(
             report.table(folder / "leakage_audit.tsv", caption, audit)
         else:
             named = ["images_of_two_patients", "images_counted_twice", "scans_left_out"]
-            named.append("heads_on_both_sides")  # by path, where they are somebody's own
+            named.append("heads_on_both_sides")  # by path, if they are the user's own heads
             for column in named:
                 audit[column] = [
-                    told if str(told) in ("0", "none", MISSING) else _HIDDEN
-                    for told in audit[column]
+                    value if str(value) in ("0", "none", MISSING) else _HIDDEN
+                    for value in audit[column]
                 ]
             page.add_table(audit, caption)
 
@@ -187,7 +171,7 @@ def report_cohorts(
 def report_quality(
     report: Report, cohorts: Sequence[Mapping[str, Any]], thresholds: Mapping[str, Any]
 ) -> None:
-    """Measures of preprocessing, over the usable scans of each cohort.
+    """Add the section on preprocessing: measures of the usable scans of each cohort.
 
     Parameters
     ----------
@@ -200,17 +184,17 @@ def report_quality(
         folder = Path(cohort["folder"])
         rows = [row for row in read_fates(folder / "scans.tsv") if row["fate"] == "usable"]
         measures = pd.DataFrame(rows, columns=list(MEASURES)).apply(pd.to_numeric, errors="coerce")
-        measures = measures.astype(float)  # of no rows nothing is known to be a number
-        told = measures.describe(percentiles=[0.05, 0.5, 0.95]).T
+        measures = measures.astype(float)  # without rows the columns have no numeric type
+        summary = measures.describe(percentiles=[0.05, 0.5, 0.95]).T
         shown = pd.DataFrame(
             {
-                "measure": [name.replace("_", " ") for name in told.index],
-                "5 %": told["5%"].to_numpy(),
-                "median": told["50%"].to_numpy(),
-                "95 %": told["95%"].to_numpy(),
-                "least": [thresholds.get(f"min_{name}") for name in told.index],
-                "most": [thresholds.get(f"max_{name}") for name in told.index],
-                "is": [_MEASURES[name] for name in told.index],
+                "measure": [name.replace("_", " ") for name in summary.index],
+                "5 %": summary["5%"].to_numpy(),
+                "median": summary["50%"].to_numpy(),
+                "95 %": summary["95%"].to_numpy(),
+                "least": [thresholds.get(f"min_{name}") for name in summary.index],
+                "most": [thresholds.get(f"max_{name}") for name in summary.index],
+                "is": [_MEASURES[name] for name in summary.index],
             }
         )
         flagged = len(read_table(folder / "scans_flagged.tsv"))
@@ -226,18 +210,19 @@ def report_quality(
         if climbed:
             page.add_text(f"Skull removal by {', '.join(tools)}; scans by rung: {climbed}.")
         if report.subjects:
-            # Its pictures lie with the scans: they are not copied.
+            # The pictures of that page lie with the scans and are not copied.
             link = Path(cohort["folder"]).relative_to(RESULTS) / "quality.html"
             page.add_link("Every scan, with its pictures (in the results):", link.as_posix())
 
 
 def report_networks(report: Report, networks: Sequence[Mapping[str, Any]]) -> None:
-    """How well networks and baselines do, and how they were trained.
+    """Add the section on networks: performance of networks and baselines, and their training.
 
     Parameters
     ----------
     networks
-        ``cohort``, ``task``, ``label``, ``folder``: one a network of a task, with all its splits.
+        ``cohort``, ``task``, ``label``, ``folder``: one entry for a network of a task and all its
+        splits.
     """
     page = report.page
     page.add_section("Networks")
@@ -249,10 +234,10 @@ def report_networks(report: Report, networks: Sequence[Mapping[str, Any]]) -> No
         "All networks and baselines; bars are 95 % intervals over patients.",
     )
     summary = _of_patients(read_table(RESULTS / "summary.tsv"))
-    kept = ["cohort", "tested_on", "task", "model", "evaluation", "networks", "n"]
-    shown = summary[kept].copy()
+    columns = ["cohort", "tested_on", "task", "model", "evaluation", "networks", "n"]
+    shown = summary[columns].copy()
     aucs = summary[["roc_auc_mean", "roc_auc_low", "roc_auc_high"]]
-    shown["ROC AUC"] = [with_interval(*told) for told in aucs.values]
+    shown["ROC AUC"] = [with_interval(*row) for row in aucs.values]
     for name in ("accuracy", "balanced_accuracy", "sensitivity", "specificity"):
         shown[name.replace("_", " ")] = summary[f"{name}_mean"]
     report.table(
@@ -290,14 +275,14 @@ def report_networks(report: Report, networks: Sequence[Mapping[str, Any]]) -> No
 def report_heatmaps(
     report: Report, runs: Sequence[Mapping[str, Any]], retrained: Sequence[str]
 ) -> None:
-    """Average maps, distances with their noise, and areas, of every explained network.
+    """Add the section on heatmaps: average maps, distances with their noise, and areas.
 
     Parameters
     ----------
     runs
         The explained networks, as the rules describe them.
     retrained
-        Folders of networks that were trained several times, on one split or on the folds.
+        Folders of networks trained several times, on the same split or on several folds.
     """
     page = report.page
     page.add_section("Heatmaps")
@@ -337,7 +322,7 @@ def report_heatmaps(
         areas = read_table(folder / "top_areas.tsv")
         for by, of_sort in areas.groupby("by", sort=False):
             ranks = of_sort.assign(
-                told=[
+                text=[
                     f"{area} ({density:.1f} x)"
                     if by == "density"
                     else f"{area} ({100 * share:.1f} %)"
@@ -345,7 +330,7 @@ def report_heatmaps(
                 ],
                 column=[f"{m}, {c}" for m, c in of_sort[["method", "class"]].values],
             )
-            table = ranks.pivot(index="rank", columns="column", values="told")
+            table = ranks.pivot(index="rank", columns="column", values="text")
             table = table[list(dict.fromkeys(ranks["column"]))].reset_index()
             what = {
                 "sum": "Areas by their share of all relevance.",
@@ -362,7 +347,7 @@ def report_heatmaps(
 
 
 def report_worth(report: Report, runs: Sequence[Mapping[str, Any]]) -> None:
-    """Localisation and faithfulness."""
+    """Add the section on the evaluation of heatmaps: localisation and faithfulness."""
     page = report.page
     if not runs:
         return
@@ -397,24 +382,24 @@ def report_worth(report: Report, runs: Sequence[Mapping[str, Any]]) -> None:
             faithfulness = read_table(folder / "faithfulness.tsv")
             for group, probability in unmoved_classes(faithfulness).items():
                 page.add_text(f"Note: {describe_unmoved(group, probability)}")
-            told = _shown_means(faithfulness, ["method", "class"], "measure")
+            shown = _shown_means(faithfulness, ["method", "class"], "measure")
             report.table(
                 folder / "faithfulness.tsv",
                 "Deletion (less is better), insertion, their difference, and its gain over random "
                 "orders (more is better).",
-                told,
+                shown,
             )
         if run["randomised"]:
             report.picture(
                 folder / "randomisation.png",
                 "Heatmaps of networks made random, of the methods in faithfulness.randomise.",
             )
-            told = _shown_means(read_table(folder / "randomisation.tsv"), ["method"], "layer")
+            shown = _shown_means(read_table(folder / "randomisation.tsv"), ["method"], "layer")
             report.table(
                 folder / "randomisation.tsv",
                 "Rank correlation with the heatmap of the trained network, once this layer and all "
                 "after it are random; near 1, a heatmap does not show what was learned.",
-                told,
+                shown,
             )
 
 
@@ -424,117 +409,29 @@ def _of_patients(table: pd.DataFrame) -> pd.DataFrame:
 
 def _shown_localisation(table: pd.DataFrame) -> pd.DataFrame:
     """A row for each method, a column for each region and smoothing."""
-    own = table[table["measure"] == "average_precision"]
+    precision = table[table["measure"] == "average_precision"]
     rows: dict[str, dict[str, object]] = {}
-    for told in own.to_dict("records"):
-        width = told["smoothing_mm"]
-        column = told["region"] + (f", smoothed {width:g} mm" if width else "")
-        mean, text = with_interval(told["mean"], told["low"], told["high"])
-        if pd.notna(told["times_chance"]):
-            text += f", {told['times_chance']:.1f} x"
-        rows.setdefault(told["method"], {})[column] = (mean, text)
-    return pd.DataFrame([{"method": method, **told} for method, told in rows.items()])
+    for record in precision.to_dict("records"):
+        width = record["smoothing_mm"]
+        column = record["region"] + (f", smoothed {width:g} mm" if width else "")
+        mean, text = with_interval(record["mean"], record["low"], record["high"])
+        if pd.notna(record["times_chance"]):
+            text += f", {record['times_chance']:.1f} x"
+        rows.setdefault(record["method"], {})[column] = (mean, text)
+    return pd.DataFrame([{"method": method, **cells} for method, cells in rows.items()])
 
 
 def _shown_means(table: pd.DataFrame, keys: Sequence[str], across: str) -> pd.DataFrame:
     """A row for each of the keys, a column for each value of ``across``: means, with intervals."""
     rows: dict[tuple, dict[str, object]] = {}
-    for told in table.to_dict("records"):
-        row = rows.setdefault(tuple(told[key] for key in keys), {key: told[key] for key in keys})
-        row[told[across]] = with_interval(told["mean"], told["low"], told["high"])
+    for record in table.to_dict("records"):
+        key_cells = {key: record[key] for key in keys}
+        row = rows.setdefault(tuple(key_cells.values()), key_cells)
+        row[record[across]] = with_interval(record["mean"], record["low"], record["high"])
     return pd.DataFrame(rows.values())
 
 
-def report_making(
-    report: Report,
-    config: Mapping[str, Any],
-    used: Used,
-    version: str,
-    snakemake_version: str,
-) -> None:
-    """Configuration, commands, versions, citations, time and memory."""
-    page = report.page
-    page.add_section("How it was made")
-    told = yaml.safe_dump(hide_subjects(config, report.subjects), sort_keys=False, width=100)
-    report.folder.mkdir(parents=True, exist_ok=True)
-    (report.folder / "config.yaml").write_text(told, encoding="utf-8")
-    page.add_link("The configuration, with every default:", f"{FILES}/config.yaml")
-    page.add_code(told, "config.yaml")
-    if not report.subjects:
-        page.add_text("Scans and heads that the configuration names are left out of it here.")
-    page.add_text(f"With voxplain {version} and this configuration, the run again:")
-    page.add_code(
-        "snakemake --cores all --resources gpu=1 --configfile config.yaml", "Commands", True
-    )
-    versions = [("voxplain", version), ("snakemake", snakemake_version), *_versions()]
-    page.add_table(pd.DataFrame(versions, columns=["package", "version"]), "Versions.")
-    cited = citations_of(config, used)
-    page.add_text("If you publish this, please cite:")
-    page.add_points([citation.text for citation in cited])
-    (report.folder / "citations.bib").write_text(to_bibtex(cited), encoding="utf-8")
-    page.add_link("The same to paste:", f"{FILES}/citations.bib")
-    costs = costs_of_rules(RESULTS / "benchmarks")
-    if len(costs):
-        write_tsv(costs, report.folder / "costs.tsv", "%.1f")
-        page.add_table(
-            costs,
-            "Time and memory of the jobs, as Snakemake measured them when each last ran.",
-            f"{FILES}/costs.tsv",
-            digits=1,
-        )
-
-
-def hide_subjects(config: Mapping[str, Any], subjects: bool) -> dict[str, Any]:
-    """The configuration; without subjects, without the scans and heads that it names."""
-    told = copy.deepcopy(dict(config))
-    if not subjects:
-        told["quality"]["keep"] = []
-        for cohort in told["cohorts"].values():
-            heads = cohort.get("simulation", {}).get("heads", [])
-            if heads:
-                cohort["simulation"]["heads"] = [f"head {n}" for n in range(1, len(heads) + 1)]
-    return told
-
-
-def costs_of_rules(folder: Path) -> pd.DataFrame:
-    """Jobs, their CPU time, the longest of them and the peak of their memory, rule by rule.
-
-    Parameters
-    ----------
-    folder
-        Of Snakemake's benchmark files, those of a rule below its name.
-    """
-    rows = []
-    for place in sorted(folder.iterdir()) if folder.is_dir() else ():
-        paths = [place] if place.suffix == ".tsv" else sorted(place.rglob("*.tsv"))
-        # A job that ends just now, or ended on a full disk, leaves an empty one.
-        paths = [path for path in paths if path.stat().st_size]
-        tables = [pd.read_csv(path, sep="\t", na_values=["-", "NA"]) for path in paths]
-        if not tables:
-            continue
-        table = pd.concat(tables, ignore_index=True)
-        rows.append(
-            {
-                "rule": place.name.removesuffix(".tsv"),
-                "jobs": len(paths),
-                "CPU time, min": table["cpu_time"].sum() / 60,
-                "longest job, min": table["s"].max() / 60,
-                "peak memory, MB": table["max_rss"].max(),
-            }
-        )
-    rows.sort(key=lambda row: -row["CPU time, min"])
-    return pd.DataFrame(rows)
-
-
-def _versions() -> Iterable[tuple[str, str]]:
-    for name in _PACKAGES:
-        try:
-            yield name, metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue  # in the environment of other rules only
-
-
 def _name_of(run: Mapping[str, Any]) -> str:
-    told = [run["cohort"], run["task"], run["label"]]
-    told += [f"{key} {run[key]}" for key in ("split", "seed") if key in run]
-    return ", ".join(told)
+    parts = [run["cohort"], run["task"], run["label"]]
+    parts += [f"{key} {run[key]}" for key in ("split", "seed") if key in run]
+    return ", ".join(parts)

@@ -1,4 +1,4 @@
-"""What the page on trust is made of: tables of many networks, put together."""
+"""Tables and content of the page on trust, from the results of many networks."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from voxplain.pages import Page, with_interval
 from voxplain.tables import read_tsv
 from voxplain_workflow.jobs.localisation import BASELINE, read_scores
 
-# Of several evaluations of a network the first of these speaks for it. Folds learn from patients
-# of each other, which the networks of an external test do not.
+# If a network has several evaluations, the first of these is used. Folds of a cross-validation
+# train on each other's test patients; networks of an external test do not.
 _EVALUATIONS = (EXTERNAL_TEST, CROSS_VALIDATION, FIXED_SPLIT)
 
 
 def tested_networks(rows: pd.DataFrame) -> pd.DataFrame:
-    """How well each network, and each baseline, does on patients it was not trained on.
+    """Performance of each network and baseline on patients that it was not trained on.
 
     Parameters
     ----------
@@ -37,28 +37,28 @@ def tested_networks(rows: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     One row for each cohort, task and model: ``kind``, ``evaluation``, ``patients``, ``networks``,
-    ``roc_auc``, ``roc_auc_low``, ``roc_auc_high``, ``accuracy``; each patient counted once. Tests
-    on cohorts of other settings are left out.
+    ``roc_auc``, ``roc_auc_low``, ``roc_auc_high``, ``accuracy``; each patient counts once. Tests
+    on cohorts with other settings are left out.
     """
-    own = rows[(rows["level"] == "patient") & (rows["cohort"] == rows["tested_on"])]
-    place = own["evaluation"].map(_EVALUATIONS.index)
-    first = own.assign(place=place).sort_values("place", kind="stable")
+    of_patients = rows[(rows["level"] == "patient") & (rows["cohort"] == rows["tested_on"])]
+    place = of_patients["evaluation"].map(_EVALUATIONS.index)
+    first = of_patients.assign(place=place).sort_values("place", kind="stable")
     first = first.drop_duplicates(KEYS[:-1]).sort_index()
     columns = {"n": "patients", "roc_auc_mean": "roc_auc", "accuracy_mean": "accuracy"}
-    kept = ["kind", "evaluation", "patients", "networks"]
-    told = ["roc_auc", "roc_auc_low", "roc_auc_high", "accuracy"]
-    return first.rename(columns=columns)[[*KEYS[:-1], *kept, *told]].reset_index(drop=True)
+    described = ["kind", "evaluation", "patients", "networks"]
+    measured = ["roc_auc", "roc_auc_low", "roc_auc_high", "accuracy"]
+    return first.rename(columns=columns)[[*KEYS[:-1], *described, *measured]].reset_index(drop=True)
 
 
 def read_runs(runs: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> pd.DataFrame:
-    """Scores of every method, and of the classes' difference, scan by scan.
+    """Localisation scores of each scan, for all methods and the difference between classes.
 
     Parameters
     ----------
     runs
-        As the rules describe explained networks.
+        Explained networks, as the rules describe them.
     names
-        Cohort to the name it has on the page.
+        Cohort to its name on the page.
     """
     tables = []
     for run in runs:
@@ -70,19 +70,19 @@ def read_runs(runs: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> pd
 
 
 def unmoved(runs: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> list[str]:
-    """Whose heatmaps rank next to nothing, in a sentence for each network and class."""
-    told = set()
+    """Sentences on classes whose probability hardly changes, one for each network and class."""
+    sentences = set()
     for run in runs:
         if run["followed"]:
             table = read_tsv(f"{run['folder']}/faithfulness.tsv")
             who = f"{names[run['cohort']]}, {run['task']}, {run['label']}"
             for group, probability in unmoved_classes(table).items():
-                told.add(f"{who}: {describe_unmoved(group, probability)}")
-    return sorted(told)
+                sentences.add(f"{who}: {describe_unmoved(group, probability)}")
+    return sorted(sentences)
 
 
 def describe_unmoved(group: str, probability: float) -> str:
-    """What it means that nothing moves the probability of a class's scans."""
+    """Explanation for readers if no change of areas moves the probability of a class."""
     return (
         f"in scans of {group} the network's probability of the target stays at {probability:.2f} "
         "whatever is taken away or put in, so that their heatmaps rank differences below 0.01, "
@@ -93,28 +93,30 @@ def describe_unmoved(group: str, probability: float) -> str:
 def read_changes(
     runs: Sequence[Mapping[str, Any]], names: Mapping[str, str], draws: int
 ) -> pd.DataFrame:
-    """How faithful each method's heatmaps are to the network.
+    """Faithfulness of the heatmaps of each method to the network.
 
     Parameters
     ----------
     runs, names
         See :func:`read_runs`.
     draws
-        Of the bootstrap over patients.
+        Number of draws of the bootstrap over patients.
 
     Returns
     -------
     One row for each cohort, task, model and method: ``gain``, ``gain_low``, ``gain_high`` (of
     deletion and insertion, over patients with the disease) and ``rank_correlation_random``, the
-    heatmaps' with those of the network once all of its layers are random.
+    rank correlation with heatmaps of the network with all layers randomised.
     """
     scores, correlations = [], []
     for run in runs:
         who = {"cohort": names[run["cohort"]], "task": run["task"], "model": run["label"]}
         if run["followed"]:
-            told = score_curves(read_tsv(f"{run['folder']}/area_changes.tsv"))
-            own = (told["class"] == run["disease"]) & told["method"].isin(run["methods"])
-            scores.append(told[own & (told["measure"] == "gain")].assign(**who))
+            curve_scores = score_curves(read_tsv(f"{run['folder']}/area_changes.tsv"))
+            of_disease = curve_scores["class"] == run["disease"]
+            of_methods = curve_scores["method"].isin(run["methods"])
+            is_gain = curve_scores["measure"] == "gain"
+            scores.append(curve_scores[of_disease & of_methods & is_gain].assign(**who))
         if run["randomised"]:
             table = read_tsv(f"{run['folder']}/randomisation.tsv")
             last = table[table["step"] == table["step"].max()]
@@ -122,9 +124,9 @@ def read_changes(
     empty = pd.DataFrame(columns=KEYS)
     gains = empty
     if scores:
-        found = summarise(pd.concat(scores), KEYS, draws)
+        summary = summarise(pd.concat(scores), KEYS, draws)
         columns = {"mean": "gain", "low": "gain_low", "high": "gain_high"}
-        gains = found.rename(columns=columns)[[*KEYS, *columns.values()]]
+        gains = summary.rename(columns=columns)[[*KEYS, *columns.values()]]
     if not correlations:
         return gains
     mean = pd.concat(correlations).groupby(KEYS, sort=False)["mean"].mean()
@@ -132,21 +134,22 @@ def read_changes(
 
 
 def read_retraining(runs: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> pd.DataFrame:
-    """How alike a method's average heatmaps are when the network is trained once more.
+    """Similarity of the average heatmaps of a method when the network is trained again.
 
     Returns
     -------
     One row for each cohort, task, model and method: ``rank_correlation_retrained``, between the
-    average heatmaps of networks trained with other seeds, over classes and splits. None without
-    several seeds.
+    average heatmaps of networks with different seeds, over classes and splits. There are no rows
+    without several seeds.
     """
     tables = []
     for run in {Path(run["folder"]).parent: run for run in runs if run["retrained"]}.values():
         who = {"cohort": names[run["cohort"]], "task": run["task"], "model": run["label"]}
         path = Path(run["folder"]).parent / "retraining.tsv"
         table = read_tsv(path).drop(columns="model")
-        own = table[table["method_a"] == table["method_b"]].rename(columns={"method_a": "method"})
-        tables.append(own[["method", "rank_correlation_mean"]].assign(**who))
+        of_method = table[table["method_a"] == table["method_b"]]
+        of_method = of_method.rename(columns={"method_a": "method"})
+        tables.append(of_method[["method", "rank_correlation_mean"]].assign(**who))
     if not tables:
         return pd.DataFrame(columns=KEYS)
     mean = pd.concat(tables).groupby(KEYS, sort=False)["rank_correlation_mean"].mean()
@@ -174,22 +177,23 @@ def page_of_trust(
     simulations: Sequence[str],
     version: str,
 ) -> Page:
-    """The page.
+    """Page on which heatmaps can be trusted.
 
     Parameters
     ----------
     sentences
-        What the run says, in words.
+        Main results of the run, as sentences.
     networks
         See :func:`tested_networks`.
     table
-        One row a method, of all that is known of it.
+        One row a method, with all its measures.
     others
-        What else was looked for, by what it is called, as :func:`scorecard` gives it.
+        Name to scorecard for other regions or smoothings, see
+        :func:`voxplain.comparison.scorecard.scorecard`.
     scorecard
-        The picture of all methods.
+        Path of the picture of the scorecard.
     truths, simulations
-        Pictures of scans beside their truth; of what was done to simulated cohorts.
+        Paths of pictures: heatmaps and truth of scans; checks of simulated cohorts.
     """
     page = Page(
         "Which heatmap can be trusted?",
@@ -225,7 +229,7 @@ def page_of_trust(
     page.add_section("The methods")
     shown = _shown_methods(table)
     page.add_table(shown, "Over all splits and seeds.", _below_results("trust.tsv"))
-    page.add_points([f"{name}: {told}" for name, told in _COLUMNS.items() if name in shown])
+    page.add_points([f"{name}: {meaning}" for name, meaning in _COLUMNS.items() if name in shown])
     for name, card in others.items():
         if len(card):
             caption = f"Average precision, {name}."
@@ -247,7 +251,7 @@ def page_of_trust(
 
 
 def _below_results(path: str) -> str:
-    """A file as the page, which lies in ``results``, links to it."""
+    """Link to a file from the page, which lies in ``results``."""
     return str(path).removeprefix("results/")
 
 
