@@ -76,7 +76,7 @@ generate: $(READY)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
 define install
 $(1)/python $(PIP_INSTALL) --no-deps --requirement $(2)
-$(1)/python $(PIP_INSTALL) --requirement $(2)
+$(1)/python -m pip check > /dev/null || $(1)/python $(PIP_INSTALL) --requirement $(2)
 endef
 
 $(READY): requirements.lock

@@ -38,10 +38,12 @@ def warm_up():
     text = (ROOT / "rules/common.smk").read_text()
     for module in re.findall(r"^from (voxplain[\w.]*) import", text, re.M):
         importlib.import_module(module)
-    from voxplain_workflow.planning.fingerprint import fingerprint
+    from voxplain.models import MODELS
+    from voxplain.relevance import METHODS
+    from voxplain_workflow.planning.code import Codes
 
     for script in (ROOT / "scripts").glob("*.py"):
-        fingerprint(script, ROOT / "scripts")
+        Codes(ROOT / "scripts").of_script(script.stem, MODELS, METHODS)
     reading.parse = translate
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from voxplain.models import MODELS, Model
 from voxplain.relevance import METHODS, Method
@@ -27,6 +28,8 @@ class Codes:
 
     def __init__(self, scripts: str | Path) -> None:
         self._scripts = Path(scripts)
+        # Thousands of jobs ask for the same few fingerprints while a run is planned.
+        self._known: dict[tuple[Any, ...], str] = {}
 
     def of_script(
         self,
@@ -51,6 +54,14 @@ class Codes:
         -------
         16 hexadecimal digits, which do not depend on entries that are not named.
         """
+        choice = (name, *map(tuple, (models, methods)), cites)
+        if choice not in self._known:
+            self._known[choice] = self._of_choice(*choice)
+        return self._known[choice]
+
+    def _of_choice(
+        self, name: str, models: tuple[str, ...], methods: tuple[str, ...], cites: bool
+    ) -> str:
         script = self._scripts / f"{name}.py"
         networks = {key: MODELS[key] for key in models}
         explaining = {key: METHODS[key] for key in methods}
