@@ -7,8 +7,8 @@ with job(snakemake):
     import json
     from pathlib import Path
 
-    from voxplain.cohort.fates import check_lost_of_split, check_tools_of_split
     from voxplain.cohort.leakage import Member, check_members, describe_audit
+    from voxplain.cohort.usable import check_lost_of_split, check_tools_of_split
     from voxplain.tables import write_rows
 
     params, cohort, split = snakemake.params, snakemake.wildcards.cohort, snakemake.wildcards.split
@@ -26,7 +26,7 @@ with job(snakemake):
         paths[side, image] = path
     failures_left = int(snakemake.resources.failures_left)
     check_lost_of_split(lost, len(params.rows), failures_left, split, cohort)
-    check_tools_of_split(tools, split)
+    check_tools_of_split(tools, split, "set skull.tool to one of them")
     check_members(members, params.classes, split, by_head=params.group_by == "head")
     audit = describe_audit(members)
     for line in audit["HeadsOnBothSides"]:

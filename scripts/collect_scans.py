@@ -18,7 +18,8 @@ with job(snakemake):
     qualities = {}
     for image, path in zip(snakemake.params.images, quality_paths, strict=True):
         qualities[image] = json.loads(Path(path).read_text(encoding="utf-8"))
-    check_tools_of_cohort(qualities.values(), snakemake.wildcards.cohort)
+    remedy = "set skull.tool to one of them"
+    check_tools_of_cohort(qualities.values(), snakemake.wildcards.cohort, remedy)
     table = collect_fates(snakemake.params.rows, qualities)
     write_fates(snakemake.output.table, table)
     people = pd.DataFrame(describe_people(table))

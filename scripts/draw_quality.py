@@ -1,9 +1,9 @@
 """Draw the brain mask and the registration of one scan."""
 
-from voxplain_workflow.jobs.fates import scan_job
+from voxplain_workflow.jobs.fates import picture_job
 from voxplain_workflow.jobs.sidecars import LostEarlier, read_sidecar
 
-with scan_job(snakemake, "quality"):
+with picture_job(snakemake):
     import json
     from pathlib import Path
 

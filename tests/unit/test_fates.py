@@ -5,9 +5,7 @@ from hypothesis import strategies as st
 from voxplain.cohort.fates import (
     COLUMNS,
     MEASURES,
-    check_lost_of_split,
     check_tools_of_cohort,
-    check_tools_of_split,
     collect_fates,
     count_lost,
     lost_scans,
@@ -15,6 +13,7 @@ from voxplain.cohort.fates import (
     summarise,
     write_fates,
 )
+from voxplain.cohort.usable import check_lost_of_split, check_tools_of_split
 from voxplain.faults import DataFault, Fate, SetupFault, failed
 from voxplain.tables import MISSING
 

@@ -13,7 +13,7 @@ from matplotlib.image import imread
 
 from voxplain.faults import DataFault, Fate, failed
 from voxplain.volumes import read_array
-from voxplain_workflow.jobs.fates import LOST_SCAN
+from voxplain_workflow.jobs.frame import LOST_SCAN
 
 OUTPUTS = ("sidecar.json", "brain.nii.gz", "transform.h5")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,58 +126,11 @@ def count_lost(
     return {"scans": len(table), **dict(sorted(counts.items())), "max_failed": max_failed}
 
 
-def check_lost_of_split(
-    lost: Sequence[str], scans: int, failures_left: int, split: str, cohort: str
+def check_tools_of_cohort(
+    qualities: Iterable[Mapping[str, Any]],
+    cohort: str,
+    remedy: str = "strip all scans by one of them",
 ) -> None:
-    """Raise if processing lost more scans of a split than ``max_failed`` still allows.
-
-    Parameters
-    ----------
-    lost
-        Images of the split that are not usable.
-    scans
-        Number of scans in the split before processing.
-    failures_left
-        How many more scans ``max_failed`` allows to be lost, after those lost before processing.
-    split, cohort
-        Their names, for the message.
-
-    Raises
-    ------
-    SetupFault
-        More scans were lost.
-    """
-    if len(lost) > failures_left:
-        raise SetupFault(
-            f"{len(lost)} of the {scans} scans of split {split} were lost in "
-            "processing, and with those lost before more than max_failed allows; see "
-            f"results/{cohort}/scans.tsv, and that of the cohort tested on"
-        )
-
-
-def check_tools_of_split(tools: Collection[str], split: str) -> None:
-    """Raise if scans of a split were stripped by different tools: sides or classes may differ.
-
-    Parameters
-    ----------
-    tools
-        The tools that stripped the usable scans of the split.
-    split
-        Name of the split, for the message.
-
-    Raises
-    ------
-    SetupFault
-        There are several tools.
-    """
-    if len(tools) > 1:
-        raise SetupFault(
-            f"split {split} mixes scans stripped by {' and '.join(sorted(tools))}, whose masks "
-            "differ as much as groups do; strip all scans by one of them"
-        )
-
-
-def check_tools_of_cohort(qualities: Iterable[Mapping[str, Any]], cohort: str) -> None:
     """Raise if a cohort was stripped by several tools, or by several versions of one tool.
 
     Parameters
@@ -186,6 +139,8 @@ def check_tools_of_cohort(qualities: Iterable[Mapping[str, Any]], cohort: str) -
         The records of quality control of the scans that were processed.
     cohort
         Name of the cohort, for the message.
+    remedy
+        What to do, for the message.
 
     Raises
     ------
@@ -200,8 +155,8 @@ def check_tools_of_cohort(qualities: Iterable[Mapping[str, Any]], cohort: str) -
         names = ", ".join(" ".join(tool) for tool in sorted(tools))
         raise SetupFault(
             f"cohort {cohort} was stripped by several tools ({names}), whose "
-            "masks differ as much as groups do; strip all scans by one of them, or, where only the "
-            "version differs, run again with --forcerun strip_skull"
+            f"masks differ as much as groups do; {remedy}, or, where only the version differs, run "
+            "again with --forcerun strip_skull"
         )
 
 

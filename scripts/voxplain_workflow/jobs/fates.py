@@ -9,12 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from voxplain.faults import DataFault, Fate, failed
-from voxplain_workflow.jobs.frame import full_disk, job
+from voxplain_workflow.jobs.frame import LOST_SCAN, full_disk, job
 from voxplain_workflow.jobs.sidecars import LostEarlier, write_sidecar
-
-# Placeholder for the pictures of a lost scan. It is a file, not drawn by the jobs, so that
-# preprocessing does not depend on the code of figures.
-LOST_SCAN = Path(__file__).with_name("lost_scan.png")
 
 
 @contextmanager
@@ -24,15 +20,33 @@ def scan_job(snakemake: Any, stage: str) -> Iterator[None]:
     If the data is faulty, the job still writes every declared output: sidecars with the fate,
     empty volumes, which every reader refuses, and placeholder pictures.
     """
-    with job(snakemake):
+    with job(snakemake), _lost_earlier(snakemake.output):
         try:
             yield
         except DataFault as fault:
             if full_disk(snakemake.output):
                 raise  # the disk is at fault, not the scan
             _write_fate(snakemake.output, failed(stage, fault))
-        except LostEarlier as lost:
-            _write_fate(snakemake.output, lost.fate)
+
+
+@contextmanager
+def picture_job(snakemake: Any) -> Iterator[None]:
+    """Run a job that draws one scan.
+
+    A scan that an earlier stage lost gets placeholder pictures. A fault in drawing is an error of
+    the job: the fate of the scan is decided, and has nothing to do with its pictures.
+    """
+    with job(snakemake), _lost_earlier(snakemake.output):
+        yield
+
+
+@contextmanager
+def _lost_earlier(outputs: Any) -> Iterator[None]:
+    """Write the fate of a scan that an earlier stage lost."""
+    try:
+        yield
+    except LostEarlier as lost:
+        _write_fate(outputs, lost.fate)
 
 
 def _write_fate(outputs: Any, fate: Fate) -> None:

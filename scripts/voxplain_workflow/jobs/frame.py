@@ -26,6 +26,9 @@ from voxplain_workflow.running.disk import is_full
 # Beginnings of the last line of a log, which voxplain_workflow.running.failures reads.
 DONE = "done in "
 ERROR = "ERROR: "
+# Placeholder for the pictures of a lost scan. It is a file, and stands in this module, so that
+# preprocessing depends neither on the code of figures nor on the placeholder.
+LOST_SCAN = Path(__file__).with_name("lost_scan.png")
 
 
 @contextmanager

@@ -19,8 +19,8 @@ _REGISTRIES = ("METHODS", "MODELS")
 # A relative path of a file with a suffix other than .py: Python modules count by their imports.
 _FILE = re.compile(r"(?:\w[\w.-]*/)*\w[\w.-]*\.(?!py$)\w+")
 
-# Imported by jobs, but without effect on results: it writes logs and exit statuses.
-_FRAME = "voxplain_workflow.jobs.frame"
+# Modules that jobs import and no result depends on: logs, exit statuses, and names in messages.
+_LEFT_OUT = ("voxplain_workflow.jobs.frame", "voxplain_workflow.naming")
 
 
 def fingerprint(
@@ -35,8 +35,8 @@ def fingerprint(
     time, so this function does not find them: name the members that a job selects in ``modules``.
     The entries of registries do not count, nor do constants that only registries use: else a new
     method or network would rerun the jobs of all others. Pass the entries that a job selects as
-    ``entries``. The frame of jobs (:mod:`voxplain_workflow.jobs.frame`) and what it imports are
-    left out: they write logs and exit statuses, not results.
+    ``entries``. The frame of jobs (:mod:`voxplain_workflow.jobs.frame`) and
+    :mod:`voxplain_workflow.naming` are left out: they write logs and messages, not results.
 
     Any other file, such as a template, counts with all its bytes if a module has its path as one
     string, relative to the module's folder: ``Path(__file__).parent / "assets/page.html"``. A path
@@ -81,7 +81,7 @@ def fingerprint(
                 continue
             digests[path], names, files = _parse(path, changed)
             for name in names - known:
-                if not f"{name}.".startswith(f"{_FRAME}."):
+                if not f"{name}.".startswith(tuple(f"{module}." for module in _LEFT_OUT)):
                     waiting += _module_files(name, folder)
             known |= names
             beside = [f"{os.path.dirname(path)}{os.sep}{file}" for file in files]

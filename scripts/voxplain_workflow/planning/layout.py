@@ -35,7 +35,6 @@ QUALITY = scan_file("desc-quality_T1w.json")
 # Of the brain mask, and of the brain in template space.
 MASK_PICTURE = scan_file("desc-brain_mask.png", kind="figures")
 REGISTRATION_PICTURE = scan_file(f"space-{SPACE}_desc-preproc_T1w.png", kind="figures")
-PICTURES = (MASK_PICTURE, REGISTRATION_PICTURE)
 PREPROCESSED = scan_file(f"space-{SPACE}_desc-preproc_T1w.nii.gz")
 # Input of training and explanation: the brain's voxels in 16 bits.
 STORED = scan_file(f"space-{SPACE}_desc-preproc_T1w.npy")

@@ -112,15 +112,14 @@ class PreprocessJobs(Stage):
 
         The ground truth covers all scans with a disease or a shortcut, not only those that are
         explained: if intermediate volumes are not kept, the transform and the inputs of pictures
-        are deleted later. The files of a scan, and of its healthy twin, are next to each other,
-        so that ``--batch`` takes whole scans.
+        are deleted later. One picture stands for both, which one job draws.
         """
         cohort = self.cohort_of(wildcards)
         # Without splits nothing is explained, and no twin is needed.
         twinned = {} if self.plan.fault else self.plan.runs.twinned
         paths = []
         for image in cohort.scans:
-            files = [layout.QUALITY, *layout.PICTURES]
+            files = [layout.QUALITY, layout.MASK_PICTURE]
             files += [layout.TRUTH] * cohort.has_truth(image)
             files += [layout.RESIDUAL] * (image in twinned.get(cohort.name, ()))
             paths += [path for file in files for path in cohort.files(file, [image])]
