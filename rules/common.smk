@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(str(workflow.current_basedir)).parent / "scripts"))
 
 from voxplain.faults import SetupFault
 from voxplain_workflow.planning import layout
+from voxplain_workflow.planning.cohorts import PACKAGED_HEAD
 from voxplain_workflow.planning.methods import EXPLAINING
 from voxplain_workflow.planning.plan import Plan
 from voxplain_workflow.planning.resources import growing, of_grid

@@ -4,9 +4,9 @@
 rule build_head:
     """Build a head around the packaged template brain."""
     output:
-        t1=layout.head_file("T1w").replace("{head}", "packaged"),
-        brain=layout.head_file("mask").replace("{head}", "packaged"),
-        areas=layout.head_file("areas").replace("{head}", "packaged"),
+        t1=layout.head_file("T1w").replace("{head}", PACKAGED_HEAD),
+        brain=layout.head_file("mask").replace("{head}", PACKAGED_HEAD),
+        areas=layout.head_file("areas").replace("{head}", PACKAGED_HEAD),
     log:
         layout.log("build_head", "{cohort}"),
     benchmark:

@@ -23,7 +23,7 @@ from voxplain_workflow.planning.methods import Methods
 from voxplain_workflow.planning.networks import Network, plan_networks
 from voxplain_workflow.planning.runs import Runs
 from voxplain_workflow.planning.settings import complete_settings, read_schema, trains
-from voxplain_workflow.planning.splits import split_cohort
+from voxplain_workflow.planning.splits import chunk_numbers, chunked, split_cohort
 
 SCRIPTS = Path(__file__).resolve().parents[2]
 SCHEMA = SCRIPTS.parent / "schemas/config.schema.yaml"
@@ -122,6 +122,16 @@ class Plan:
         """The networks that are trained on a cohort."""
         chosen = self.settings["cohorts"][cohort]["models"]
         return [name for name in self.settings["models"] if chosen == "all" or name in chosen]
+
+    def chunk(self, images: Sequence[str], number: int) -> list[str]:
+        """Scans of one chunk, which one job explains; numbers begin at 1."""
+        return chunked(images, self.settings["heatmaps"]["chunk_size"])[number - 1]
+
+    def chunk_numbers(
+        self, images: Sequence[str], holding: Sequence[str] | None = None
+    ) -> list[int]:
+        """Numbers of the chunks of scans, or only of those with scans of ``holding``."""
+        return chunk_numbers(images, self.settings["heatmaps"]["chunk_size"], holding)
 
     def tested_cohort(self, cohort: str, split: Split) -> Cohort:
         """The cohort of a split's test scans: another cohort in an external test."""

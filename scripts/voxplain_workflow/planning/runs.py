@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from voxplain.cohort.demographics import AGE_SEX
 from voxplain.cohort.splits import Split
 from voxplain_workflow.planning import layout
-from voxplain_workflow.planning.splits import choose_first, chunk_numbers
+from voxplain_workflow.planning.splits import choose_first
 
 if TYPE_CHECKING:
     from voxplain_workflow.planning.cohorts import Cohort
@@ -299,8 +299,7 @@ class Runs:
 
     def chunks(self, split: Split, holding: Sequence[str] | None = None) -> list[int]:
         """Numbers of a split's chunks of test scans, or only of those with scans of ``holding``."""
-        size = self._plan.settings["heatmaps"]["chunk_size"]
-        return chunk_numbers(split.test, size, holding)
+        return self._plan.chunk_numbers(split.test, holding)
 
     @cached_property
     def twinned(self) -> dict[str, set[str]]:

@@ -119,6 +119,10 @@ def estimate(
     return rows
 
 
+def _rows_of(plan: Plan) -> list[Row]:
+    return estimate(count_work(plan), plan.settings, read_costs())
+
+
 def expected_seconds(plan: Plan) -> dict[str, float]:
     """Rule to the estimated seconds of one of its jobs; empty if the plan has a fault."""
     if plan.fault:
@@ -126,7 +130,7 @@ def expected_seconds(plan: Plan) -> dict[str, float]:
     on_gpu = plan.settings["device"] != "cpu" and (not plan.local or has_gpu())
     return dict.fromkeys(TARGETS, 0.0) | {
         row.rule: 3600 * (row.gpu_h if on_gpu and row.gpu_h else row.cpu_h) / row.jobs
-        for row in estimate(count_work(plan), plan.settings, read_costs())
+        for row in _rows_of(plan)
     }
 
 
@@ -140,7 +144,7 @@ def count_submissions(rows: Sequence[Row]) -> tuple[int, int]:
 def describe_plan(plan: Plan) -> str:
     """The estimate of a plan as text, see :func:`describe_estimate`."""
     scans = sum(len(cohort.scans) for cohort in plan.cohorts.values())
-    return describe_estimate(scans, estimate(count_work(plan), plan.settings, read_costs()))
+    return describe_estimate(scans, _rows_of(plan))
 
 
 def describe_estimate(scans: int, rows: Sequence[Row]) -> str:

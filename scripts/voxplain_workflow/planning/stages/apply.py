@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from voxplain_workflow.planning import layout
-from voxplain_workflow.planning.splits import chunk_numbers, chunked
 from voxplain_workflow.planning.stages.relevance import RelevanceJobs
 from voxplain_workflow.planning.stages.train import TrainJobs
 
@@ -20,8 +19,7 @@ class ApplyJobs(RelevanceJobs, TrainJobs):
 
     def new_scans(self, wildcards: Any) -> list[str]:
         """Image ids of a chunk of new scans, which one job explains."""
-        size = self.plan.settings["heatmaps"]["chunk_size"]
-        return chunked(list(self.cohort_of(wildcards).scans), size)[int(wildcards.chunk) - 1]
+        return self.plan.chunk(list(self.cohort_of(wildcards).scans), int(wildcards.chunk))
 
     def new_volumes(self, wildcards: Any) -> list[str]:
         """Volumes of a chunk of new scans."""
@@ -37,8 +35,7 @@ class ApplyJobs(RelevanceJobs, TrainJobs):
 
     def new_maps(self, wildcards: Any) -> list[str]:
         """The heatmaps of all chunks of new scans."""
-        scans = list(self.cohort_of(wildcards).scans)
-        numbers = chunk_numbers(scans, self.plan.settings["heatmaps"]["chunk_size"])
+        numbers = self.plan.chunk_numbers(list(self.cohort_of(wildcards).scans))
         return layout.each(layout.APPLIED_CHUNK, wildcards, chunk=numbers)
 
     def new_maps_to_summarise(self, wildcards: Any) -> list[str]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from voxplain_workflow.planning import layout
-from voxplain_workflow.planning.splits import chunked
 from voxplain_workflow.planning.stages.stage import Stage
 
 
@@ -29,8 +28,7 @@ class RelevanceJobs(Stage):
 
     def images(self, wildcards: Any) -> list[str]:
         """Image ids of a chunk of test scans, which one job explains."""
-        size = self.plan.settings["heatmaps"]["chunk_size"]
-        return chunked(self.split_of(wildcards).test, size)[int(wildcards.chunk) - 1]
+        return self.plan.chunk(self.split_of(wildcards).test, int(wildcards.chunk))
 
     def volumes(self, wildcards: Any) -> list[str]:
         """Volumes of a chunk of test scans."""

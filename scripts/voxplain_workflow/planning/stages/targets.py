@@ -8,7 +8,6 @@ from voxplain.faults import SetupFault
 from voxplain_workflow.planning import layout
 from voxplain_workflow.planning.checks import check_apply, check_device
 from voxplain_workflow.planning.runs import Explained, TaskRun, retrained_folders
-from voxplain_workflow.planning.splits import chunk_numbers
 from voxplain_workflow.planning.stages.stage import Stage
 
 
@@ -73,12 +72,12 @@ class Targets(Stage):
             check_apply(settings, self.plan.cohorts)
         except SetupFault as fault:
             raise SystemExit(str(fault)) from None
-        cohorts, size = settings["apply"]["cohorts"], settings["heatmaps"]["chunk_size"]
+        cohorts = settings["apply"]["cohorts"]
         paths = layout.each(f"{layout.COHORT}/scans.tsv", cohort=cohorts)
         lists = {"network": list(settings["apply"]["networks"]), "method": self.plan.methods.of()}
         for cohort in cohorts:
             wildcards = {"cohort": cohort}
-            chunks = chunk_numbers(list(self.plan.cohorts[cohort].scans), size)
+            chunks = self.plan.chunk_numbers(list(self.plan.cohorts[cohort].scans))
             paths += layout.each(f"{layout.APPLIED}/predictions.tsv", wildcards, **lists)
             paths += layout.each(f"{layout.APPLIED}/{{method}}/areas.tsv", wildcards, **lists)
             paths += layout.each(layout.APPLIED_CHUNK, wildcards, **lists, chunk=chunks)
