@@ -70,7 +70,7 @@ rule apply_network:
         mem_mb=voxels_times(8000, least_mb=3000),
         runtime=growing(60),
     params:
-        rows=new_scans.rows,
+        scans=new_scans.predicted_scans,
         preprocessing=new_scans.preprocessing,
         code=new_scans.code_of_applying,
     script:

@@ -4,8 +4,7 @@
 rule compare_methods:
     """Compare the methods' average heatmaps by distance and by brain area."""
     input:
-        means=compare.means("nii.gz"),
-        sidecars=compare.means("json"),
+        means=compare.mean_files,
         areas=compare.of_methods(f"{layout.RUN}/{{method}}/areas.tsv"),
         template=f"{layout.TEMPLATE}_T1w.nii.gz",
         mask=f"{layout.TEMPLATE}_mask.nii.gz",
@@ -67,8 +66,8 @@ rule compare_methods:
         mem_mb=voxels_times(3000, least_mb=1500),
         runtime=growing(30),
     params:
-        classes=compare.classes,
-        methods=compare.methods,
+        means=compare.means,
+        areas=compare.by_method(f"{layout.RUN}/{{method}}/areas.tsv"),
         network=compare.label,
         settings=compare.area_settings,
         radiological=SETTINGS["report"]["radiological"],
@@ -80,7 +79,7 @@ rule compare_methods:
 rule compare_runs:
     """Put the noise of retraining under the distances between the methods."""
     input:
-        means=compare.means_of_runs,
+        means=compare.mean_files_of_runs,
         mask=f"{layout.TEMPLATE}_mask.nii.gz",
     output:
         table=report(
@@ -111,9 +110,7 @@ rule compare_runs:
         mem_mb=voxels_times(4000, least_mb=1500),
         runtime=growing(120),
     params:
-        classes=compare.classes,
-        methods=compare.methods,
-        runs=compare.runs,
+        means=compare.means_of_runs,
         network=compare.label,
         code=code_of("compare_runs"),
     script:

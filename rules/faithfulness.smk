@@ -106,7 +106,7 @@ rule randomise_layers:
 rule compare_randomisation:
     """Compare how the methods' heatmaps change while the network forgets."""
     input:
-        correlations=faithfulness.correlations,
+        correlations=faithfulness.correlation_files,
     output:
         table=report(
             f"{layout.RUN}/randomisation.tsv",
@@ -136,7 +136,7 @@ rule compare_randomisation:
         mem_mb=growing(1000),
         runtime=growing(30),
     params:
-        methods=faithfulness.randomised_methods,
+        correlations=faithfulness.correlations,
         network=faithfulness.label,
         code=code_of("compare_randomisation"),
     script:

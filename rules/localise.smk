@@ -113,7 +113,6 @@ rule localise_difference:
         difference=f"{layout.SPLIT}_group_difference.nii.gz",
         members=f"{layout.SPLIT}_members.tsv",
         truths=localise.truths,
-        residuals=localise.residuals,
         mask=f"{layout.TEMPLATE}_mask.nii.gz",
         regions=f"{layout.REGIONS}.nii.gz",
         names=f"{layout.REGIONS}.tsv",
@@ -130,7 +129,7 @@ rule localise_difference:
         mem_mb=voxels_times(2000, least_mb=1000),
         runtime=growing(60),
     params:
-        images=localise.with_truth,
+        scans=localise.with_truth,
         settings=localise.scoring,
         code=code_of("localise_difference"),
     script:
@@ -142,7 +141,6 @@ rule localise_heatmaps:
     input:
         maps=localise.maps,
         truths=localise.truths,
-        residuals=localise.residuals,
         mask=f"{layout.TEMPLATE}_mask.nii.gz",
         regions=f"{layout.REGIONS}.nii.gz",
         names=f"{layout.REGIONS}.tsv",
@@ -162,7 +160,7 @@ rule localise_heatmaps:
         mem_mb=voxels_times(2000, least_mb=1000),
         runtime=growing(120),
     params:
-        images=localise.with_truth,
+        scans=localise.with_truth,
         settings=localise.scoring,
         code=code_of("localise_heatmaps"),
     script:
@@ -214,7 +212,8 @@ rule compare_localisation:
         mem_mb=growing(1000),
         runtime=growing(30),
     params:
-        methods=localise.methods,
+        scores=localise.by_method(f"{layout.RUN}/{{method}}/localisation.tsv"),
+        curves=localise.by_method(f"{layout.RUN}/{{method}}/precision_recall.tsv"),
         network=localise.label,
         draws=SETTINGS["localisation"]["draws"],
         code=code_of("compare_localisation"),
@@ -226,7 +225,6 @@ rule show_truth:
     """Draw the true atrophy of one test scan and every method's heatmap of it side by side."""
     input:
         truths=localise.truths,
-        residuals=localise.residuals,
         maps=localise.maps_with_truth,
         template=f"{layout.TEMPLATE}_T1w.nii.gz",
         mask=f"{layout.TEMPLATE}_mask.nii.gz",
@@ -252,7 +250,7 @@ rule show_truth:
         mem_mb=voxels_times(2000, least_mb=1000),
         runtime=growing(30),
     params:
-        images=localise.with_truth,
+        scans=localise.with_truth,
         network=localise.label,
         thresholds=localise.thresholds,
         radiological=SETTINGS["report"]["radiological"],

@@ -79,7 +79,7 @@ rule collect_scans:
         scans=preprocess.assessed,
     output:
         table=report(
-            f"{layout.COHORT}/scans.tsv",
+            layout.SCANS,
             caption="../report/scans.rst",
             category="Cohort",
             subcategory="{cohort}",
@@ -113,7 +113,7 @@ rule collect_scans:
         runtime=15,
     params:
         rows=preprocess.rows,
-        images=preprocess.images,
+        qualities=preprocess.qualities,
         unlisted=preprocess.unlisted,
         code=code_of("collect_scans"),
     script:
@@ -123,9 +123,9 @@ rule collect_scans:
 rule show_quality:
     """Put every scan of a cohort with its verdict and its pictures on one page."""
     input:
-        table=f"{layout.COHORT}/scans.tsv",
+        table=layout.SCANS,
     output:
-        page=f"{layout.COHORT}/quality.html",
+        page=layout.QUALITY_PAGE,
         flags=report(
             f"{layout.COHORT}/scans_flagged.tsv",
             caption="../report/flagged.rst",
@@ -144,10 +144,8 @@ rule show_quality:
         mem_mb=1000,
         runtime=15,
     params:
-        images=preprocess.images,
-        # Made with what the table was made of, and only linked to.
-        masks=preprocess.pictures(layout.MASK_PICTURE),
-        registrations=preprocess.pictures(layout.REGISTRATION_PICTURE),
+        # The page only links to them; the jobs of the table's inputs draw them.
+        pictures=preprocess.pictures,
         code=code_of("show_quality"),
     script:
         "../scripts/show_quality.py"
@@ -156,9 +154,9 @@ rule show_quality:
 rule check_scans:
     """Stop where more scans were lost than max_failed allows."""
     input:
-        table=f"{layout.COHORT}/scans.tsv",
+        table=layout.SCANS,
     output:
-        verdict=f"{layout.COHORT}/quality_gate.json",
+        verdict=layout.QUALITY_GATE,
     log:
         layout.log("check_scans", "{cohort}"),
     benchmark:

@@ -141,7 +141,7 @@ rule check_simulation:
         measures=simulate.measures,
     output:
         table=report(
-            f"{layout.COHORT}/simulation.tsv",
+            layout.SIMULATION,
             caption="../report/simulation.rst",
             category="Cohort",
             subcategory="{cohort}",

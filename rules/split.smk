@@ -25,7 +25,7 @@ rule audit_split:
         mem_mb=1000,
         runtime=10,
     params:
-        rows=split.members,
+        scans=split.members,
         classes=split.classes,
         group_by=SETTINGS["splits"]["group_by"],
         code=code_of("audit_split"),
@@ -36,8 +36,7 @@ rule audit_split:
 rule report_splits:
     """Write all splits of a cohort into one table, with the numbers of scans and patients."""
     input:
-        members=split.every(f"{layout.SPLIT}_members.tsv"),
-        audits=split.every(f"{layout.SPLIT}_audit.json"),
+        splits=split.split_files,
     output:
         splits=f"{layout.TASK}/splits.tsv",
         counts=report(
@@ -66,6 +65,7 @@ rule report_splits:
         runtime=10,
     params:
         classes=split.classes,
+        splits=split.splits,
         people=split.people,
         code=code_of("report_splits"),
     script:

@@ -86,8 +86,7 @@ rule write_events:
 rule evaluate_folds:
     """Put the folds of a cross-validation side by side, with their mean and SD."""
     input:
-        predictions=train.folds(f"{layout.RUN}/predictions.tsv"),
-        histories=train.folds(f"{layout.RUN}/history.tsv"),
+        folds=train.fold_files,
     output:
         table=report(
             f"{layout.NETWORK}/cross_validation.tsv",
@@ -140,7 +139,7 @@ rule evaluate_folds:
         classes=train.classes,
         network=train.label,
         roc_auc=SETTINGS["evaluation"]["roc_auc"],
-        runs=train.fold_runs,
+        folds=train.folds,
         code=code_of("evaluate_folds"),
     script:
         "../scripts/evaluate_folds.py"
@@ -175,7 +174,7 @@ rule measure_areas:
 rule fit_baseline:
     """Tell the classes apart without a network, on every split of a task."""
     input:
-        members=train.every(f"{layout.SPLIT}_members.tsv"),
+        members=train.member_files,
         areas=train.areas,
     output:
         predictions=f"{layout.BASELINE}/predictions.tsv",
@@ -201,7 +200,7 @@ rule fit_baseline:
         classes=train.classes,
         label=train.baseline_label,
         people=train.ages_and_sexes,
-        splits=train.names,
+        members=train.members_by_split,
         roc_auc=SETTINGS["evaluation"]["roc_auc"],
         code=code_of("fit_baseline"),
     script:
@@ -212,7 +211,6 @@ rule summarise_networks:
     """Put all tasks, networks, baselines and cohorts into one table and one picture."""
     input:
         predictions=train.all_predictions,
-        baselines=train.all_baseline_predictions,
     output:
         table=report(
             layout.SUMMARY,
@@ -246,8 +244,8 @@ rule summarise_networks:
         mem_mb=1500,
         runtime=15,
     params:
-        networks=train.all_networks,
-        baselines=train.all_baselines,
+        networks=train.tested_networks,
+        baselines=train.tested_baselines,
         roc_auc=SETTINGS["evaluation"]["roc_auc"],
         code=code_of("summarise_networks"),
     script:

@@ -5,7 +5,6 @@ rule report_trust:
     """Put what is known of every method on every network and cohort on one page."""
     input:
         predictions=pages.all_predictions,
-        baselines=pages.all_baseline_predictions,
         scores=pages.scores,
         tables=pages.tables,
         pictures=pages.truth_pictures,
@@ -38,8 +37,8 @@ rule report_trust:
         mem_mb=growing(2000),
         runtime=growing(60),
     params:
-        networks=pages.all_networks,
-        baselines=pages.all_baselines,
+        networks=pages.tested_networks,
+        baselines=pages.tested_baselines,
         runs=pages.runs,
         cohorts=pages.effects,
         smoothing_mm=SETTINGS["localisation"]["smoothing_mm"],

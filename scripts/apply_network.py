@@ -16,16 +16,18 @@ with job(snakemake):
     from voxplain.training.loop import predict
     from voxplain.training.networks import load_network
     from voxplain.training.predictions import predictions_table
+    from voxplain_workflow.records.scans import NewScan
 
     torch.set_num_threads(snakemake.threads)
     device = choose_device(snakemake.resources.device)
     network = load_network(snakemake.input.model, device)
-    qualities = [
-        json.loads(Path(path).read_text(encoding="utf-8")) for path in snakemake.input.quality
-    ]
+    scans = [NewScan(**fields) for fields in snakemake.params.scans]
+    qualities = {
+        scan.image: json.loads(Path(scan.quality).read_text(encoding="utf-8")) for scan in scans
+    }
     tools = {
         quality["Processing"]["SkullStrippingTool"]
-        for quality in qualities
+        for quality in qualities.values()
         if "Processing" in quality
     }
     of_network, of_cohort = (
@@ -45,11 +47,12 @@ with job(snakemake):
             )
 
     rows = []
-    for row, quality in zip(snakemake.params.rows, qualities, strict=True):
-        if quality["Fate"]["status"] == "usable":
-            rows.append(row)
+    for scan in scans:
+        fate = qualities[scan.image]["Fate"]["status"]
+        if fate == "usable":
+            rows.append([scan.image, scan.patient, scan.group, scan.volume])
         else:
-            print(f"left out: {row[0]} is {quality['Fate']['status']}", flush=True)
+            print(f"left out: {scan.image} is {fate}", flush=True)
     members = pd.DataFrame(rows, columns=["image", "patient", "class", "path"])
     if members.empty:
         raise SetupFault(
@@ -62,8 +65,8 @@ with job(snakemake):
             f"says of them is no test: {', '.join(known)}",
             flush=True,
         )
-    scans = Scans(list(members["path"]), [0] * len(members), network.statistics)
-    table = predictions_table(members, predict(network.model, scans, device), network.classes)
+    volumes = Scans(list(members["path"]), [0] * len(members), network.statistics)
+    table = predictions_table(members, predict(network.model, volumes, device), network.classes)
     table["trained_on"] = ["yes" if patient in known else "no" for patient in table["patient"]]
     write_tsv(members, snakemake.output.members)
     write_tsv(table, snakemake.output.predictions, "%.6f")

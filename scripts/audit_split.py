@@ -10,22 +10,31 @@ with job(snakemake):
     from voxplain.cohort.leakage import Member, check_members, describe_audit
     from voxplain.cohort.usable import check_lost_of_split, check_tools_of_split
     from voxplain.tables import write_rows
+    from voxplain_workflow.records.splits import SplitScan
 
     params, cohort, split = snakemake.params, snakemake.wildcards.cohort, snakemake.wildcards.split
     members, paths, lost, tools = [], {}, [], set()
-    rows = zip(params.rows, snakemake.input.quality, strict=True)
-    for (image, patient, group, side, path, other, head), quality in rows:
-        assessment = json.loads(Path(quality).read_text(encoding="utf-8"))
+    for scan in (SplitScan(**fields) for fields in params.scans):
+        assessment = json.loads(Path(scan.quality).read_text(encoding="utf-8"))
         if assessment["Fate"]["status"] != "usable":
-            lost.append(image)
+            lost.append(scan.image)
             continue
-        # Digests of the voxels, not of the files: many patients may share a list or a note.
         tools.add(assessment["Processing"]["SkullStrippingTool"])
-        digests = (assessment["SourceVoxelDataSha256"],)
-        members.append(Member(image, patient, side, group, digests, other, head))
-        paths[side, image] = path
+        paths[scan.side, scan.image] = scan.volume
+        members.append(
+            Member(
+                image=scan.image,
+                patient=scan.patient,
+                side=scan.side,
+                group=scan.group,
+                # Digests of the voxels, not of the files: many patients may share a list or a note.
+                digests=(assessment["SourceVoxelDataSha256"],),
+                cohort=scan.cohort,
+                head=scan.head,
+            )
+        )
     failures_left = int(snakemake.resources.failures_left)
-    check_lost_of_split(lost, len(params.rows), failures_left, split, cohort)
+    check_lost_of_split(lost, len(params.scans), failures_left, split, cohort)
     check_tools_of_split(tools, split, "set skull.tool to one of them")
     check_members(members, params.classes, split, by_head=params.group_by == "head")
     audit = describe_audit(members)

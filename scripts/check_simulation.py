@@ -12,12 +12,13 @@ with job(snakemake):
     from voxplain.plots.figures import save
     from voxplain.plots.simulation import plot_simulation
     from voxplain.tables import write_tsv
+    from voxplain_workflow.records.scans import SimulatedScan
 
     params, output = snakemake.params, snakemake.output
     rows = []
-    for scan, path in zip(params.scans, snakemake.input.measures, strict=True):
-        scan_fields = dict(zip(("image", "patient", "group", "head"), scan, strict=True))
-        areas = json.loads(Path(path).read_text(encoding="utf-8"))["Areas"]
+    for scan in (SimulatedScan(**fields) for fields in params.scans):
+        areas = json.loads(Path(scan.measures).read_text(encoding="utf-8"))["Areas"]
+        scan_fields = {name: getattr(scan, name) for name in ("image", "patient", "group", "head")}
         rows += [{**scan_fields, "area": area, **measures} for area, measures in areas.items()]
     measures = pd.DataFrame(rows)
     table = check_table(measures, params.reference)

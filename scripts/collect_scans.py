@@ -13,11 +13,10 @@ with job(snakemake):
     from voxplain.cohort.overview import describe_people, find_oddities
     from voxplain.tables import write_tsv
 
-    # The inputs also hold the true atrophy of simulated scans, which the table does not need.
-    quality_paths = [path for path in snakemake.input.scans if path.endswith(".json")]
-    qualities = {}
-    for image, path in zip(snakemake.params.images, quality_paths, strict=True):
-        qualities[image] = json.loads(Path(path).read_text(encoding="utf-8"))
+    qualities = {
+        image: json.loads(Path(path).read_text(encoding="utf-8"))
+        for image, path in snakemake.params.qualities.items()
+    }
     remedy = "set skull.tool to one of them"
     check_tools_of_cohort(qualities.values(), snakemake.wildcards.cohort, remedy)
     table = collect_fates(snakemake.params.rows, qualities)

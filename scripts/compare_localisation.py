@@ -12,18 +12,15 @@ with job(snakemake):
     from voxplain_workflow.jobs.localisation import BASELINE, in_order, read_scores
     from voxplain_workflow.jobs.titles import title_of
 
-    inputs, output, params = snakemake.input, snakemake.output, snakemake.params
-    files = {**dict(zip(params.methods, inputs.scores, strict=True)), BASELINE: inputs.baseline}
+    output, params = snakemake.output, snakemake.params
+    files = {**params.scores, BASELINE: snakemake.input.baseline}
     scores = in_order(pd.concat(read_scores(path, method) for method, path in files.items()))
     table = summarise(scores, ["method", "region", "smoothing_mm"], params.draws)
     write_tsv(table.assign(model=params.network), output.table)
 
     title = title_of(snakemake.wildcards, params.network)
     save(plot_localisation(table, title, baselines=[BASELINE]), output.picture)
-    curves = [
-        read_tsv(path).assign(method=method)
-        for method, path in zip(params.methods, inputs.curves, strict=True)
-    ]
+    curves = [read_tsv(path).assign(method=method) for method, path in params.curves.items()]
     chances = table[table["method"] != BASELINE].groupby("region", sort=False)["chance"].first()
     figure = plot_precision_recall(in_order(pd.concat(curves)), chances.to_dict(), title)
     save(figure, output.curves)

@@ -3,7 +3,6 @@
 from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
-    import itertools
     import json
     from pathlib import Path
 
@@ -18,6 +17,7 @@ with job(snakemake):
     from voxplain.tables import read_tsv, write_tsv
     from voxplain.volumes import read_array
     from voxplain_workflow.jobs.titles import title_of
+    from voxplain_workflow.records.heatmaps import MeanHeatmap
 
     params, inputs, output = snakemake.params, snakemake.input, snakemake.output
     settings = params.settings
@@ -25,20 +25,19 @@ with job(snakemake):
     inside = mask > 0
     labels, _ = read_array(inputs.labels, np.uint8)
     names = read_names(inputs.names)
-    maps: dict[str, dict[str, np.ndarray]] = {group: {} for group in params.classes}
+    maps: dict[str, dict[str, np.ndarray]] = {}
     counts = {}
-    pairs = itertools.product(params.methods, params.classes)
-    for (method, group), path, sidecar in zip(pairs, inputs.means, inputs.sidecars, strict=True):
-        maps[group][method], _ = read_array(path)
-        counts[group] = json.loads(Path(sidecar).read_text(encoding="utf-8"))["Scans"]
+    for mean in (MeanHeatmap(**fields) for fields in params.means):
+        maps.setdefault(mean.group, {})[mean.method] = read_array(mean.heatmap)[0]
+        counts[mean.group] = json.loads(Path(mean.sidecar).read_text(encoding="utf-8"))["Scans"]
 
     distances = pd.DataFrame(distance_rows(maps)).assign(model=params.network)
     write_tsv(distances, output.distances)
 
     least_voxels = int(np.ceil(settings["least_ml"] / grid.voxel_volume_ml))
     rows, shown = [], {}
-    for method in params.methods:
-        for group in params.classes:
+    for method in params.areas:
+        for group in maps:
             table = both_sides(
                 area_rows(maps[group][method], labels, names, inside, settings["share_of"])
             )
@@ -51,7 +50,7 @@ with job(snakemake):
 
     # Left and right are added and a patient's scans averaged: each patient counts once.
     shares = []
-    for method, path in zip(params.methods, inputs.areas, strict=True):
+    for method, path in params.areas.items():
         table = read_tsv(path)
         table["area"] = [plain_name(area) for area in table["area"]]
         keys = ["image", "patient", "class", "area"]
@@ -65,5 +64,5 @@ with job(snakemake):
     save(plot_mean_maps(maps, counts, template, inside, grid, title, **order), output.maps_picture)
     save(plot_distances(distances, title), output.distances_picture)
     areas = {method: list(dict.fromkeys(top_names)) for method, top_names in shown.items()}
-    distribution = plot_area_distribution(pd.concat(shares), areas, params.classes, title)
+    distribution = plot_area_distribution(pd.concat(shares), areas, list(maps), title)
     save(distribution, output.areas_picture)

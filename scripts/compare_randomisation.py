@@ -12,10 +12,7 @@ with job(snakemake):
     from voxplain_workflow.jobs.titles import title_of
 
     output, params = snakemake.output, snakemake.params
-    tables = [
-        read_tsv(path).assign(method=method)
-        for method, path in zip(params.methods, snakemake.input.correlations, strict=True)
-    ]
+    tables = [read_tsv(path).assign(method=method) for method, path in params.correlations.items()]
     table = summarise_correlations(pd.concat(tables))
     write_tsv(table.assign(model=params.network), output.table)
     title = title_of(snakemake.wildcards, params.network)

@@ -3,8 +3,6 @@
 from voxplain_workflow.jobs.frame import job
 
 with job(snakemake):
-    import itertools
-
     import numpy as np
     import pandas as pd
 
@@ -13,22 +11,23 @@ with job(snakemake):
     from voxplain.plots.figures import save
     from voxplain.tables import write_tsv
     from voxplain.volumes import read_array
+    from voxplain_workflow.records.heatmaps import MeanHeatmap
 
     params, output = snakemake.params, snakemake.output
     inside = read_array(snakemake.input.mask, np.uint8)[0] > 0
-    runs = [(split, seed) for split, seed in params.runs]
+    means = [MeanHeatmap(**fields) for fields in params.means]
+    paths = {((mean.split, mean.seed), mean.method, mean.group): mean.heatmap for mean in means}
+    runs, methods, classes = (list(dict.fromkeys(keys)) for keys in zip(*paths, strict=True))
     over = FOLDS if snakemake.wildcards.several == FOLDS else SEEDS
     pairs = pairs_of_runs(runs, over)
-    keys = itertools.product(runs, params.methods, params.classes)
-    paths = dict(zip(keys, snakemake.input.means, strict=True))
     tables = []
-    for group in params.classes:
+    for group in classes:
 
         def read(method: str, run: tuple[str, int], group: str = group) -> np.ndarray:
             """The average heatmap of this class: its voxels inside the brain."""
             return read_array(paths[run, method, group])[0][inside]
 
-        rows = spread_rows(read, params.methods, runs, pairs)
+        rows = spread_rows(read, methods, runs, pairs)
         tables.append(pd.DataFrame(rows).assign(**{"class": group}))
     table = pd.concat(tables)
     table = table[["class", *table.columns.drop("class")]].assign(model=params.network)

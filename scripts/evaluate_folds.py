@@ -7,13 +7,13 @@ with job(snakemake):
     from voxplain.plots.training import plot_confusion, plot_learning, plot_roc
     from voxplain.tables import read_tsv, write_tsv
     from voxplain.training.cross_validation import cross_validation_table
+    from voxplain_workflow.records.networks import FoldFiles
 
-    params, inputs, output = snakemake.params, snakemake.input, snakemake.output
+    params, output = snakemake.params, snakemake.output
     predictions, histories = {}, {}
-    paths = zip(params.runs, inputs.predictions, inputs.histories, strict=True)
-    for (repeat, fold, seed), table, history in paths:
-        predictions[repeat, fold, seed] = read_tsv(table)
-        histories[f"{repeat} {fold} {seed}"] = read_tsv(history)
+    for fold in (FoldFiles(**fields) for fields in params.folds):
+        predictions[fold.repeat, fold.fold, fold.seed] = read_tsv(fold.predictions)
+        histories[f"{fold.repeat} {fold.fold} {fold.seed}"] = read_tsv(fold.history)
     table = cross_validation_table(predictions, params.classes, params.roc_auc)
     write_tsv(table.assign(model=params.network), output.table, "%.4f")
     title = f"{snakemake.wildcards.cohort}, {snakemake.wildcards.task}, {params.network}"

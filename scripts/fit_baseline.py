@@ -5,7 +5,7 @@ from voxplain_workflow.jobs.frame import job
 with job(snakemake):
     import pandas as pd
 
-    from voxplain.cohort.demographics import AREAS
+    from voxplain.cohort.demographics import AREAS, Person
     from voxplain.cohort.splits import FOLDS, SplitName, fold_name
     from voxplain.comparison.baselines import predict_split
     from voxplain.tables import read_tsv, write_tsv
@@ -16,14 +16,13 @@ with job(snakemake):
         (path,) = snakemake.input.areas
         features, categories = read_tsv(path), []
     else:
-        columns = ["cohort", "image", "age", "male"]
-        features = pd.DataFrame(params.people, columns=columns)
+        features = pd.DataFrame([Person(**fields) for fields in params.people])
         features = features.astype({"age": float, "male": float})
         categories = ["male"]
     features = features.set_index(["cohort", "image"])
 
     predictions, coefficients = {}, {}
-    for split, path in zip(params.splits, snakemake.input.members, strict=True):
+    for split, path in params.members.items():
         predictions[split], coefficients[split] = predict_split(
             read_tsv(path), features, params.classes, categories
         )

@@ -12,7 +12,7 @@ with job(snakemake):
     from voxplain_workflow.jobs.localisation import SCAN_KEYS, TargetRegions
 
     inputs, settings = snakemake.input, snakemake.params.settings
-    targets = TargetRegions(inputs, snakemake.params.images, settings)
+    targets = TargetRegions(inputs, snakemake.params.scans, settings)
     # Absolute values: the sign of the difference between the classes does not matter.
     difference = np.abs(read_array(inputs.difference)[0])
     widths = settings["smoothing_mm"]

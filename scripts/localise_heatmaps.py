@@ -18,7 +18,7 @@ with job(snakemake):
     from voxplain_workflow.jobs.localisation import SCAN_SPECIFIC, TargetRegions
 
     settings = snakemake.params.settings
-    targets = TargetRegions(snakemake.input, snakemake.params.images, settings)
+    targets = TargetRegions(snakemake.input, snakemake.params.scans, settings)
     rows, curves = [], []
     for metadata in find_maps(snakemake.input.maps):
         heatmap = speak(read_array(metadata["path"])[0], targets.mask)

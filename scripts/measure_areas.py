@@ -13,18 +13,19 @@ with job(snakemake):
     from voxplain.store import Brain, open_scan
     from voxplain.tables import write_tsv
     from voxplain.volumes import read_array
+    from voxplain_workflow.records.scans import TaskScan
 
     inputs = snakemake.input
     brain = Brain(read_array(inputs.mask, np.uint8)[0] > 0)
     labels = read_array(inputs.labels, np.uint8)[0].reshape(-1)[brain.places]
     names = read_names(inputs.names)
     rows = []
-    for (cohort, image), path in zip(snakemake.params.scans, inputs.volumes, strict=True):
-        if not Path(path).stat().st_size:
-            print(f"{image} was given up in an earlier stage: left out")
+    for scan in (TaskScan(**fields) for fields in snakemake.params.scans):
+        if not Path(scan.volume).stat().st_size:
+            print(f"left out: {scan.image} was lost in an earlier stage")
             continue
-        measured = measure_areas(open_scan(path, brain).values(), labels, names)
-        rows.append({"cohort": cohort, "image": image, **measured})
+        measured = measure_areas(open_scan(scan.volume, brain).values(), labels, names)
+        rows.append({"cohort": scan.cohort, "image": scan.image, **measured})
     without = sorted(set(names.values()) - set(rows[0] if rows else ()))
     if without:
         print(f"areas without a voxel in the brain on this grid: {', '.join(without)}")

@@ -8,18 +8,19 @@ with job(snakemake):
 
     import pandas as pd
 
+    from voxplain.cohort.demographics import Person
     from voxplain.cohort.overview import describe_ages, describe_members
     from voxplain.cohort.splits import count_members
     from voxplain.tables import MISSING, read_tsv, write_tsv
+    from voxplain_workflow.records.splits import SplitFiles
 
     tables, audits = [], []
-    for members, audit in zip(snakemake.input.members, snakemake.input.audits, strict=True):
-        record = json.loads(Path(audit).read_text(encoding="utf-8"))
-        table = read_tsv(members)
-        tables.append(table.assign(split=record["Split"]))
+    for split in (SplitFiles(**fields) for fields in snakemake.params.splits):
+        record = json.loads(Path(split.audit).read_text(encoding="utf-8"))
+        tables.append(read_tsv(split.members).assign(split=split.split))
         audits.append(
             {
-                "split": record["Split"],
+                "split": split.split,
                 "patients_on_both_sides": record["PatientsOnBothSides"],
                 "images_of_two_patients": record["ImagesOfTwoPatients"],
                 "images_counted_twice": "; ".join(record["ImagesCountedTwice"]) or "none",
@@ -36,7 +37,8 @@ with job(snakemake):
     write_tsv(splits[columns], snakemake.output.splits)
     members = splits.to_dict("records")
     rows = count_members(members, snakemake.params.classes)
-    descriptions = describe_members(members, snakemake.params.people)
+    people = [Person(**fields) for fields in snakemake.params.people]
+    descriptions = describe_members(members, people)
     no_patients = {"female": 0, "male": 0, **describe_ages([])}
     for row in rows:
         row |= descriptions.get((row["split"], row["side"], row["class"]), no_patients)

@@ -27,7 +27,7 @@ with job(snakemake):
     effects = {fields["name"]: fields["effects"] for fields in params.cohorts.values()}
     all_predictions = (
         replace(each, cohort=names[each.cohort], tested_on=names[each.tested_on])
-        for each in read_predictions(inputs, params)
+        for each in read_predictions(params.networks, params.baselines)
     )
     networks = tested_networks(Summary(all_predictions, params.roc_auc).rows())
 

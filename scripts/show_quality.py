@@ -15,9 +15,6 @@ with job(snakemake):
     table = read_fates(inputs.table)
     flags = table_of_flags(find_outliers(table))
     write_tsv(flags, output.flags, "%.4g")
-    pairs = zip(params.images, params.masks, params.registrations, strict=True)
-    pictures = {image: {"mask": m, "registration": r} for image, m, r in pairs}
-    folder = Path(output.page).parent
-    page_of_quality(snakemake.wildcards.cohort, table, pictures, folder, __version__).write(
-        output.page
-    )
+    cohort, folder = snakemake.wildcards.cohort, Path(output.page).parent
+    page = page_of_quality(cohort, table, params.pictures, folder, __version__)
+    page.write(output.page)

@@ -12,12 +12,14 @@ with job(snakemake):
     from voxplain.volumes import read_array
     from voxplain_workflow.jobs.localisation import measured_residuals
     from voxplain_workflow.jobs.titles import title_of
+    from voxplain_workflow.records.scans import TrueScan
 
     inputs, params = snakemake.input, snakemake.params
     mask, grid = read_array(inputs.mask, np.uint8)
     template, _ = read_array(inputs.template)
-    truths = dict(zip(params.images, inputs.truths, strict=True))
-    residuals = measured_residuals(params.images, inputs.residuals)
+    scans = [TrueScan(**fields) for fields in params.scans]
+    truths = {scan.image: scan.truth for scan in scans}
+    residuals = measured_residuals(scans)
     maps = [metadata for metadata in find_maps(inputs.maps) if metadata["Image"] in truths]
     # The first usable scan with a disease.
     drawn = maps[0]["Image"] if maps else None

@@ -10,7 +10,7 @@ with job(snakemake):
     from voxplain_workflow.jobs.predictions import read_predictions
 
     params, output = snakemake.params, snakemake.output
-    summary = Summary(read_predictions(snakemake.input, params), params.roc_auc)
+    summary = Summary(read_predictions(params.networks, params.baselines), params.roc_auc)
     rows = summary.rows()
     rows["imputed"] = rows["imputed"].astype("Int64")
     write_tsv(rows, output.table, "%.4f")

@@ -5,12 +5,13 @@ from voxplain_workflow.jobs.frame import job
 with job(snakemake):
     from voxplain.cohort.files import find_changes
     from voxplain.faults import SetupFault
+    from voxplain_workflow.records.scans import ConvertedScan
 
     changes, volumes = [], []
-    for place, image, companions, digests, volume in snakemake.params.scans:
-        file_changes = find_changes(place, digests, image, companions)
+    for scan in (ConvertedScan(**fields) for fields in snakemake.params.scans):
+        file_changes = find_changes(scan.place, scan.digests, scan.image, scan.companions)
         changes += file_changes
-        volumes += [volume] if file_changes else []
+        volumes += [scan.volume] if file_changes else []
     if changes:
         raise SetupFault(
             f"{len(changes)} input files changed since their scans were converted:\n"

@@ -2,6 +2,7 @@
 
 import pytest
 
+from voxplain.cohort.demographics import Person
 from voxplain.cohort.fates import COLUMNS, MISSING
 from voxplain.cohort.overview import (
     MOST_NAMED,
@@ -109,10 +110,10 @@ def test_the_people_of_a_split_are_counted_by_side_and_class():
         member("I4", "P3", side="test", group="NC"),
     ]
     people = [
-        ("a", "I1", 71.0, 1),
-        ("a", "I2", 70.0, 1),
-        ("a", "I3", 74.0, 0),
-        ("a", "I4", None, None),
+        Person("a", "I1", 71.0, 1),
+        Person("a", "I2", 70.0, 1),
+        Person("a", "I3", 74.0, 0),
+        Person("a", "I4", None, None),
     ]
     told = describe_members(members, people)
     train = told["fixed", "train", "AD"]

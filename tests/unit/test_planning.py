@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import itertools
 import re
 import string
 from types import SimpleNamespace
@@ -109,9 +110,10 @@ def test_a_job_asks_its_stage_by_its_wildcards():
     assert TrainJobs(plan).settings(job)["training"]["epochs"] == 2
     split = plan.splits["tiny"]["AD-NC"]["fixed"]
     members = SplitJobs(plan).members(job)
-    assert [row[0] for row in members] == [*split.train, *split.test]
-    volumes = SplitJobs(plan).files(layout.STORED, "train", "test")(job)
-    assert [row[4] for row in members] == volumes
+    assert [scan["image"] for scan in members] == [*split.train, *split.test]
+    for key, pattern in (("volume", layout.STORED), ("quality", layout.QUALITY)):
+        paths = SplitJobs(plan).files(pattern, "train", "test")(job)
+        assert [scan[key] for scan in members] == paths
 
 
 @pytest.mark.parametrize("seeds", [[1], [3, 1]])
@@ -119,28 +121,28 @@ def test_the_runs_of_a_cross_validation_are_those_of_its_files(seeds):
     splits = {**TINY["splits"], "repeats": 2}
     plan = Plan.build({**TINY, "splits": splits, "training": {"seeds": seeds}})
     job = SimpleNamespace(cohort="tiny", task="AD-NC", model="rieke")
-    runs = TrainJobs(plan).fold_runs(job)
-    assert len(runs) == 2 * 2 * len(seeds)
-    paths = TrainJobs(plan).folds(f"{layout.RUN}/history.tsv")(job)
-    assert paths == [
+    folds = TrainJobs(plan).folds(job)
+    names = [(fold["repeat"], fold["fold"], fold["seed"]) for fold in folds]
+    assert names == list(itertools.product((1, 2), (1, 2), seeds))
+    assert [fold["history"] for fold in folds] == [
         f"results/tiny/AD-NC/rieke/repeat-{repeat}_fold-{fold}/seed-{seed}/history.tsv"
-        for repeat, fold, seed in runs
+        for repeat, fold, seed in names
     ]
 
 
 def test_a_baseline_knows_the_names_of_its_splits():
     job = SimpleNamespace(cohort="tiny", task="AD-NC", baseline="areas")
     stage = TrainJobs(Plan.build(TINY))
-    paths = stage.every(f"{layout.SPLIT}_members.tsv")(job)
-    names = stage.names(job)
-    assert paths == [f"results/tiny/AD-NC/splits/{name}_members.tsv" for name in names]
-    assert sorted(names) == ["fixed", "repeat-1_fold-1", "repeat-1_fold-2"]
+    members = stage.members_by_split(job)
+    assert sorted(members) == ["fixed", "repeat-1_fold-1", "repeat-1_fold-2"]
+    for name, path in members.items():
+        assert path == f"results/tiny/AD-NC/splits/{name}_members.tsv"
 
 
 def test_an_external_test_has_the_scans_of_the_other_cohort():
     plan = Plan.build(with_external())
     job = SimpleNamespace(cohort="tiny", task="AD-NC", split="external-other")
-    sides = {row[3]: row[5] for row in SplitJobs(plan).members(job)}
+    sides = {scan["side"]: scan["cohort"] for scan in SplitJobs(plan).members(job)}
     assert sides == {"train": "", "test": "other"}
     assert not plan.splits["new"]["AD-NC"]
     kinds = [split.kind for split in plan.splits["tiny"]["AD-NC"].values()]

@@ -1,7 +1,5 @@
 """The predictions of a run, read as they were written."""
 
-from types import SimpleNamespace
-
 from voxplain_workflow.jobs.predictions import read_predictions
 
 ROWS = "image\tpatient\tclass\tpredicted\tprobability_AD\tprobability_NC\n"
@@ -16,12 +14,10 @@ def test_no_name_is_taken_for_a_missing_value(tmp_path):
     (tmp_path / "baseline.tsv").write_text(text)
     told = {"cohort": "a", "task": "AD-NC", "classes": ["AD", "NC"], "model": "rieke"}
     network = {**told, "tested_on": "a", "split": "fixed", "seed": 3}
+    network["predictions"] = tmp_path / "network.tsv"
     baseline = {**told, "model": "age", "tested_on": {"fixed": "a", "external-null": "null"}}
-    inputs = SimpleNamespace(
-        predictions=[tmp_path / "network.tsv"], baselines=[tmp_path / "baseline.tsv"]
-    )
-    params = SimpleNamespace(networks=[network], baselines=[baseline])
-    one, two, three = read_predictions(inputs, params)
+    baseline["predictions"] = tmp_path / "baseline.tsv"
+    one, two, three = read_predictions([network], [baseline])
     assert (one.kind, one.seed, one.predictions["patient"].tolist()) == ("network", 3, ["null"])
     assert one.predictions["image"].tolist() == ["001"]
     assert [(p.kind, p.split, p.tested_on, p.seed) for p in (two, three)] == [

@@ -1,3 +1,4 @@
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 from voxplain.comparison.residual import residual
 from voxplain.faults import SetupFault
 from voxplain.volumes import axis_aligned_grid, write_array
-from voxplain_workflow.jobs.localisation import RESIDUAL, TRUTH, TargetRegions, measured_residuals
+from voxplain_workflow.jobs.localisation import RESIDUAL, TRUTH, TargetRegions
 
 SHAPE = (4, 3, 2)
 MASK = np.ones(SHAPE, bool)
@@ -64,23 +65,34 @@ def inputs(tmp_path):
         mask=str(tmp_path / "mask.nii.gz"),
         regions=str(tmp_path / "regions.nii.gz"),
         names=str(tmp_path / "regions.tsv"),
-        truths=[str(tmp_path / f"{image}_truth.nii.gz") for image in ("I1", "I2")],
-        residuals=[str(tmp_path / f"{image}_residual.nii.gz") for image in ("I1", "I2")],
     )
     for path in (inputs.mask, inputs.regions):
         write_array(path, MASK, GRID, np.uint8)
     (tmp_path / "regions.tsv").write_text("index\tname\n1\tcortex\n")
-    for path in (*inputs.truths, inputs.residuals[0]):
+    for name in ("I1_truth", "I2_truth", "I1_residual"):
         volume = np.zeros(SHAPE)
         volume[1, 0, 0], volume[2, 0, 0] = 0.08, 0.2
-        write_array(path, volume, GRID)
+        write_array(tmp_path / f"{name}.nii.gz", volume, GRID)
     (tmp_path / "I2_residual.nii.gz").touch()
     return inputs
 
 
-def sought(inputs):
+def scans(inputs, residual=True):
+    """Records of the two scans, from the params of a rule."""
+    folder = Path(inputs.mask).parent
+    return [
+        {
+            "image": image,
+            "truth": str(folder / f"{image}_truth.nii.gz"),
+            "residual": str(folder / f"{image}_residual.nii.gz") if residual else None,
+        }
+        for image in ("I1", "I2")
+    ]
+
+
+def sought(inputs, residual=True):
     settings = {"regions": ["cortex"], "truth_threshold": 0.05, "residual_threshold": 0.1}
-    return TargetRegions(inputs, ["I1", "I2"], settings)
+    return TargetRegions(inputs, scans(inputs, residual), settings)
 
 
 def test_a_scans_own_regions_come_first_each_with_its_own_threshold(inputs):
@@ -99,6 +111,4 @@ def test_a_scan_whose_twin_failed_keeps_its_truth_and_the_log_says_so(inputs, ca
 
 
 def test_without_residuals_there_is_only_the_truth(inputs):
-    inputs.residuals = []
-    assert list(sought(inputs).scan_specific("I1")) == [TRUTH]
-    assert measured_residuals(["I1", "I2"], []) == {}
+    assert list(sought(inputs, residual=False).scan_specific("I1")) == [TRUTH]

@@ -1,6 +1,7 @@
 """What holds for every rule, script and environment."""
 
 import ast
+import contextlib
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import yaml
 
 from voxplain_workflow.running.estimate import GROUP_SIZE, SCAN_CHAIN, read_costs
 from workflow.conftest import ROOT, TINY, snakemake
+from workflow.plans import jobs_of
 
 RULE_FILES = [ROOT / "Snakefile", *sorted((ROOT / "rules").glob("*.smk"))]
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
@@ -272,3 +274,32 @@ def test_the_library_installs_on_its_own(checkout, tmp_path):
     )
     assert str(wheel) in done.stdout
     assert wheel.name.split("-")[1] in done.stdout
+
+
+# Folders, whose files a page looks for; pictures that a page links to; volumes that a table lists.
+NAMED_ONLY = {
+    *(("report_results", name) for name in ("cohorts", "tasks", "networks", "runs", "retrained")),
+    *(("report_trust", "runs"), ("show_heatmaps", "runs")),
+    *(("show_quality", "pictures"), ("audit_split", "scans")),
+}
+
+
+def strings_in(value):
+    """All strings in a nested value."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return [text for part in value for text in strings_in(part)]
+    return [value] if isinstance(value, str) else []
+
+
+def test_a_file_that_a_record_names_is_an_input_of_the_job():
+    named = set()
+    for job in jobs_of(TINY):
+        for name, text in job["params"].items():
+            with contextlib.suppress(ValueError, SyntaxError):
+                paths = [s for s in strings_in(ast.literal_eval(text)) if s.startswith("results/")]
+                named |= {job["rule"]} if paths else set()
+                if (job["rule"], name) not in NAMED_ONLY:
+                    assert set(paths) <= set(job["input"]), (job["rule"], name)
+    assert {"audit_split", "evaluate_folds", "compare_methods", "localise_heatmaps"} <= named

@@ -7,12 +7,33 @@ parsed.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 AGE_SEX, AREAS = "age_sex", "areas"
 # Names of the baselines in tables and figures.
 BASELINES = {AGE_SEX: "baseline: age and sex", AREAS: "baseline: mean of areas"}
 # ADNI's PTGENDER has 1 for men and 2 for women.
 _MALE = {"m": 1, "male": 1, "1": 1, "f": 0, "female": 0, "2": 0}
+
+
+@dataclass(frozen=True)
+class Person:
+    """Age and sex at one scan.
+
+    Attributes
+    ----------
+    cohort, image
+        Name of the cohort, and image id of the scan.
+    age
+        In years; None if it is not in the table.
+    male
+        1 for men, 0 for women; None if it is not in the table.
+    """
+
+    cohort: str
+    image: str
+    age: float | None
+    male: int | None
 
 
 def read_age(text: str) -> float | None:

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from voxplain.cohort.demographics import read_age, read_sex, read_tesla
+from voxplain.cohort.demographics import Person, read_age, read_sex, read_tesla
 from voxplain.cohort.names import patient_of
 from voxplain.tables import MISSING
 
@@ -68,7 +68,7 @@ def _describe_patients(people: Iterable[Sequence[AgeAndSex]]) -> dict[str, Any]:
 
 def describe_members(
     members: Iterable[Mapping[str, str]],
-    people: Iterable[tuple[str, str, float | None, int | None]],
+    people: Iterable[Person],
 ) -> dict[tuple[str, str, str], dict[str, Any]]:
     """Sex and age of the patients of each class on both sides of every split.
 
@@ -78,14 +78,14 @@ def describe_members(
         Rows with ``split``, ``side``, ``cohort``, ``image``, ``patient`` and ``class``, one for
         each scan.
     people
-        Cohort and image of every scan, age in years, and 1 for men, 0 for women.
+        Age and sex at every scan.
 
     Returns
     -------
     Split, side and class to ``female``, ``male`` and the ages at the first scan on that side, see
     :func:`describe_ages`.
     """
-    known = {(cohort, image): (age, male) for cohort, image, age, male in people}
+    known = {(person.cohort, person.image): (person.age, person.male) for person in people}
     sides: dict[tuple[str, str, str], dict[str, list[AgeAndSex]]] = {}
     for row in members:
         of_side = sides.setdefault((row["split"], row["side"], row["class"]), {})

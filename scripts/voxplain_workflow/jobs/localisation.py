@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pandas as pd
 from voxplain.atlas import read_names
 from voxplain.tables import read_tsv
 from voxplain.volumes import read_array
+from voxplain_workflow.records.scans import TrueScan
 
 TRUTH, RESIDUAL = "truth", "residual"
 # Regions that differ from scan to scan. In tables and pictures they precede the anatomical ones.
@@ -39,11 +40,14 @@ class TargetRegions:
         Name to anatomical region, ``[x, y, z]`` bool.
     """
 
-    def __init__(self, inputs: Any, images: Sequence[str], settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, inputs: Any, with_truth: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]
+    ) -> None:
         mask, self.grid = read_array(inputs.mask, np.uint8)
         self.mask = mask > 0
-        self.truths = dict(zip(images, inputs.truths, strict=True))
-        self.residuals = measured_residuals(images, inputs.residuals)
+        scans = [TrueScan(**fields) for fields in with_truth]
+        self.truths = {scan.image: scan.truth for scan in scans}
+        self.residuals = measured_residuals(scans)
         self._settings = settings
         labels, _ = read_array(inputs.regions, np.uint8)
         names = read_names(inputs.names)
@@ -78,13 +82,15 @@ def in_order(table: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values("region", key=lambda r: r.map(places).fillna(0), kind="stable")
 
 
-def measured_residuals(images: Sequence[str], paths: Sequence[str]) -> dict[str, str]:
+def measured_residuals(scans: Iterable[TrueScan]) -> dict[str, str]:
     """Image to residual, if it could be measured; prints the images where it could not."""
     measured = {}
-    for image, path in zip(images, paths, strict=True) if paths else ():
-        if Path(path).stat().st_size:
-            measured[image] = path
+    for scan in scans:
+        if scan.residual is None:
+            continue
+        if Path(scan.residual).stat().st_size:
+            measured[scan.image] = scan.residual
         else:
-            sidecar = str(path).replace(".nii.gz", ".json")
-            print(f"{image}: no residual, see the fate in {sidecar}", flush=True)
+            sidecar = str(scan.residual).replace(".nii.gz", ".json")
+            print(f"{scan.image}: no residual, see the fate in {sidecar}", flush=True)
     return measured

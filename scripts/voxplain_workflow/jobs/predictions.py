@@ -1,28 +1,34 @@
-"""The predictions of all networks and baselines of a run, read from the inputs of a rule."""
+"""The predictions of all networks and baselines of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from voxplain.comparison.models import BASELINE, NETWORK, NetworkPredictions
 from voxplain.tables import read_tsv
+from voxplain_workflow.records.networks import EvaluatedBaseline, EvaluatedNetwork
 
 
-def read_predictions(inputs: Any, params: Any) -> Iterator[NetworkPredictions]:
-    """The predictions of every network, then of every baseline on every split."""
-    for network, path in zip(params.networks, inputs.predictions, strict=True):
-        predictions = read_tsv(path)
-        yield NetworkPredictions(**network, predictions=predictions, kind=NETWORK)
-    for baseline, path in zip(params.baselines, inputs.baselines, strict=True):
-        predictions = read_tsv(path)
-        fields = {key: value for key, value in baseline.items() if key != "tested_on"}
-        for split, table in predictions.groupby("split", sort=False):
-            yield NetworkPredictions(
-                **fields,
-                tested_on=baseline["tested_on"][split],
-                split=split,
-                seed=0,
-                predictions=table.drop(columns="split").reset_index(drop=True),
-                kind=BASELINE,
-            )
+def read_predictions(
+    networks: Sequence[Mapping[str, Any]], baselines: Sequence[Mapping[str, Any]]
+) -> Iterator[NetworkPredictions]:
+    """The predictions of every network, then of every baseline on every split.
+
+    Parameters
+    ----------
+    networks, baselines
+        Fields of :class:`EvaluatedNetwork` and of :class:`EvaluatedBaseline`, from params.
+    """
+    for network in (EvaluatedNetwork(**fields) for fields in networks):
+        described = {**vars(network), "predictions": read_tsv(network.predictions)}
+        yield NetworkPredictions(**described, kind=NETWORK)
+    for baseline in (EvaluatedBaseline(**fields) for fields in baselines):
+        table_of_splits = read_tsv(baseline.predictions)
+        for split, table in table_of_splits.groupby("split", sort=False):
+            described = {
+                **vars(baseline),
+                "tested_on": baseline.tested_on[split],
+                "predictions": table.drop(columns="split").reset_index(drop=True),
+            }
+            yield NetworkPredictions(**described, split=split, seed=0, kind=BASELINE)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from voxplain.cohort.bids import read_dataset
-from voxplain.cohort.demographics import read_age, read_sex
+from voxplain.cohort.demographics import Person, read_age, read_sex
 from voxplain.cohort.plan import PlannedScan, plan_cohort
 from voxplain.cohort.scan import Scan, class_in
 from voxplain.cohort.scans import list_scans
@@ -129,16 +129,16 @@ class Cohort:
 
     def files(self, pattern: str, images: Sequence[str] | None = None) -> list[str]:
         """Paths of one file for each of these processed scans; by default, for all of them."""
-        scans = self.scans
-        return [
-            pattern.format(**self.entities(scans[image]))
-            for image in (scans if images is None else images)
-        ]
+        return [self.file(pattern, image) for image in (self.scans if images is None else images)]
 
-    def people(self, classes: Sequence[str]) -> list[list[Any]]:
-        """Cohort, image, age and sex of each scan of the classes; None if not in the table."""
+    def file(self, pattern: str, image: str) -> str:
+        """Path of a file of a processed scan."""
+        return pattern.format(**self.entities(self.scans[image]))
+
+    def people(self, classes: Sequence[str]) -> list[Person]:
+        """Age and sex of each scan of the classes."""
         return [
-            [self.name, scan.image, read_age(scan.age), read_sex(scan.sex)]
+            Person(self.name, scan.image, read_age(scan.age), read_sex(scan.sex))
             for scan in self.scans.values()
             if class_in(scan, classes)
         ]

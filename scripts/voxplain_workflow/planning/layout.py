@@ -56,6 +56,11 @@ REGIONS = f"results/template/tpl-{SPACE}_atlas-DesikanKilliany_desc-regions_dseg
 COHORT = "results/{cohort}"
 SOURCE = f"{COHORT}/source"
 SIMULATED_TABLE = f"{SOURCE}/scans.csv"
+# What the simulation did, every scan with its fate, and whether few enough of them were lost.
+SIMULATION = f"{COHORT}/simulation.tsv"
+SCANS = f"{COHORT}/scans.tsv"
+QUALITY_PAGE = f"{COHORT}/quality.html"
+QUALITY_GATE = f"{COHORT}/quality_gate.json"
 
 
 def head_file(part: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from voxplain.cohort.demographics import AGE_SEX
+from voxplain.cohort.demographics import AGE_SEX, Person
 from voxplain.cohort.splits import Split
 from voxplain_workflow.planning import layout
 from voxplain_workflow.planning.splits import choose_first
@@ -45,7 +45,7 @@ class TaskRun:
     baselines
         Names of the baselines, which classify without a network.
     people
-        Cohort, image, age and sex of the scans in the splits; None if not in the table.
+        Age and sex at each scan in the splits.
     """
 
     cohort: Cohort
@@ -55,7 +55,7 @@ class TaskRun:
     explained: Sequence[Split]
     models: Sequence[str]
     baselines: Sequence[str]
-    people: Sequence[Sequence[Any]]
+    people: Sequence[Person]
 
     @property
     def wildcards(self) -> dict[str, str]:
@@ -220,7 +220,7 @@ class Runs:
         people = cohort.people(classes)
         tested = [self._plan.cohorts[name].people(classes) for name in sorted(test_cohorts)]
         # The baseline of age and sex needs at least one of them in the table of the cohort.
-        known = any(age is not None or male is not None for *_, age, male in people)
+        known = any(person.age is not None or person.male is not None for person in people)
         chosen = self._plan.settings["evaluation"]["baselines"]
         return TaskRun(
             cohort=cohort,

@@ -8,6 +8,8 @@ from typing import Any
 from voxplain_workflow.planning import layout
 from voxplain_workflow.planning.stages.relevance import RelevanceJobs
 from voxplain_workflow.planning.stages.train import TrainJobs
+from voxplain_workflow.records import as_params
+from voxplain_workflow.records.scans import NewScan
 
 
 class ApplyJobs(RelevanceJobs, TrainJobs):
@@ -50,13 +52,19 @@ class ApplyJobs(RelevanceJobs, TrainJobs):
         """Quality sidecars of all processed scans."""
         return self.cohort_of(wildcards).files(layout.QUALITY)
 
-    def rows(self, wildcards: Any) -> list[list[str]]:
-        """Image, patient, group (as in the table) and volume of every processed scan."""
+    def predicted_scans(self, wildcards: Any) -> list[dict[str, Any]]:
+        """Records of all processed scans, see :class:`NewScan`."""
         cohort = self.cohort_of(wildcards)
-        return [
-            [scan.image, scan.patient, scan.group, layout.STORED.format(**cohort.entities(scan))]
+        return as_params(
+            NewScan(
+                image=scan.image,
+                patient=scan.patient,
+                group=scan.group,
+                volume=cohort.file(layout.STORED, scan.image),
+                quality=cohort.file(layout.QUALITY, scan.image),
+            )
             for scan in cohort.scans.values()
-        ]
+        )
 
     @property
     def code_of_applying(self) -> str:

@@ -58,11 +58,12 @@ class FaithfulnessJobs(RelevanceJobs):
         """Fingerprint of the code that explains randomised networks by this method."""
         return self.plan.codes.of_randomising(wildcards.model, wildcards.method)
 
-    def randomised_methods(self, wildcards: Any) -> list[str]:
-        """Names of the methods that explain randomised networks."""
-        return self.plan.methods.randomised(wildcards.model)
+    def correlations(self, wildcards: Any) -> dict[str, str]:
+        """Method to its table of rank correlations with heatmaps of randomised networks."""
+        pattern = f"{layout.METHOD}/randomisation.tsv"
+        methods = self.plan.methods.randomised(wildcards.model)
+        return {method: layout.fill(pattern, wildcards, method=method) for method in methods}
 
-    def correlations(self, wildcards: Any) -> list[str]:
-        """Tables of rank correlations of these methods."""
-        methods = self.randomised_methods(wildcards)
-        return layout.each(f"{layout.METHOD}/randomisation.tsv", wildcards, method=methods)
+    def correlation_files(self, wildcards: Any) -> list[str]:
+        """These tables."""
+        return list(self.correlations(wildcards).values())

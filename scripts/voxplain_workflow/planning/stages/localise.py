@@ -7,6 +7,8 @@ from typing import Any
 from voxplain.cohort.twins import twin_image
 from voxplain_workflow.planning import layout
 from voxplain_workflow.planning.stages.relevance import RelevanceJobs
+from voxplain_workflow.records import as_params
+from voxplain_workflow.records.scans import TrueScan
 
 
 class LocaliseJobs(RelevanceJobs):
@@ -21,23 +23,32 @@ class LocaliseJobs(RelevanceJobs):
         """The image id of a scan's healthy twin."""
         return twin_image(wildcards.image)
 
-    def with_truth(self, wildcards: Any) -> list[str]:
-        """Image ids of the test scans with ground truth."""
-        return self.plan.runs.with_truth(wildcards.cohort, self.split_of(wildcards))
+    def _with_truth(self, wildcards: Any) -> list[TrueScan]:
+        """The test scans with ground truth; with residuals only if they are measured."""
+        cohort = self.tested_cohort(wildcards)
+        measured = self.plan.settings["localisation"]["residual"]
+        return [
+            TrueScan(
+                image=image,
+                truth=cohort.file(layout.TRUTH, image),
+                residual=cohort.file(layout.RESIDUAL, image) if measured else None,
+            )
+            for image in self.plan.runs.with_truth(wildcards.cohort, self.split_of(wildcards))
+        ]
+
+    def with_truth(self, wildcards: Any) -> list[dict[str, Any]]:
+        """Records of the test scans with ground truth, see :class:`TrueScan`."""
+        return as_params(self._with_truth(wildcards))
 
     def truths(self, wildcards: Any) -> list[str]:
-        """Paths of their ground truth in template space, in the order of `with_truth`."""
-        return self.tested_cohort(wildcards).files(layout.TRUTH, self.with_truth(wildcards))
-
-    def residuals(self, wildcards: Any) -> list[str]:
-        """Paths of their residuals in the order of `with_truth`; empty without ``residual``."""
-        if not self.plan.settings["localisation"]["residual"]:
-            return []
-        return self.tested_cohort(wildcards).files(layout.RESIDUAL, self.with_truth(wildcards))
+        """Their ground truth in template space, and their residuals."""
+        scans = self._with_truth(wildcards)
+        return [path for scan in scans for path in (scan.truth, scan.residual) if path]
 
     def maps_with_truth(self, wildcards: Any) -> list[str]:
         """Heatmaps by every method, for the chunks with these scans."""
-        return self.maps_of(wildcards, self.methods(wildcards), self.with_truth(wildcards))
+        images = [scan.image for scan in self._with_truth(wildcards)]
+        return self.maps_of(wildcards, self.methods(wildcards), images)
 
     @property
     def _settings(self) -> dict[str, Any]:

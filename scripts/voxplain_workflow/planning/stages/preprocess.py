@@ -11,6 +11,8 @@ from voxplain.cohort.twins import twin_image
 from voxplain_workflow.planning import layout
 from voxplain_workflow.planning.settings import skull_settings, sort_keys
 from voxplain_workflow.planning.stages.stage import Stage
+from voxplain_workflow.records import as_params
+from voxplain_workflow.records.scans import ConvertedScan
 
 # Columns of scans.tsv that are known before anything is processed.
 _KNOWN = (
@@ -52,20 +54,20 @@ class PreprocessJobs(Stage):
             }
         )
 
-    def converted(self, wildcards: Any) -> list[list[Any]]:
-        """Place, image, companions, recorded digests and volume of every converted scan."""
-        return [
-            [
-                *(scan.place, scan.image, list(scan.companions)),
-                *(
-                    pattern.format(**cohort.entities(scan))
-                    for pattern in (layout.DIGESTS, layout.T1W)
-                ),
-            ]
+    def converted(self, wildcards: Any) -> list[dict[str, Any]]:
+        """Records of all scans that were converted earlier, see :class:`ConvertedScan`."""
+        scans = (
+            ConvertedScan(
+                image=scan.image,
+                place=scan.place,
+                companions=list(scan.companions),
+                digests=cohort.file(layout.DIGESTS, scan.image),
+                volume=cohort.file(layout.T1W, scan.image),
+            )
             for cohort in self.plan.cohorts.values()
             for scan in cohort.scans.values()
-            if Path(layout.DIGESTS.format(**cohort.entities(scan))).is_file()
-        ]
+        )
+        return as_params(scan for scan in scans if Path(scan.digests).is_file())
 
     @property
     def may_use_fsl(self) -> bool:
@@ -125,17 +127,19 @@ class PreprocessJobs(Stage):
             paths += [path for file in files for path in cohort.files(file, [image])]
         return paths
 
-    def images(self, wildcards: Any) -> list[str]:
-        """The image ids of the processed scans."""
-        return list(self.cohort_of(wildcards).scans)
+    def qualities(self, wildcards: Any) -> dict[str, str]:
+        """Image id to the JSON file of quality control, for every processed scan."""
+        cohort = self.cohort_of(wildcards)
+        return {image: cohort.file(layout.QUALITY, image) for image in cohort.scans}
 
-    def pictures(self, pattern: str) -> Callable[[Any], list[str]]:
-        """Function: paths of a picture of every processed scan, in the order of `images`."""
-
-        def paths(wildcards: Any) -> list[str]:
-            return self.cohort_of(wildcards).files(pattern)
-
-        return paths
+    def pictures(self, wildcards: Any) -> dict[str, dict[str, str]]:
+        """Image id to the pictures of the mask and the registration of every processed scan."""
+        cohort = self.cohort_of(wildcards)
+        patterns = {"mask": layout.MASK_PICTURE, "registration": layout.REGISTRATION_PICTURE}
+        return {
+            image: {name: cohort.file(pattern, image) for name, pattern in patterns.items()}
+            for image in cohort.scans
+        }
 
     def rows(self, wildcards: Any) -> list[dict[str, Any]]:
         """Rows of the cohort's table with the columns that are known before processing."""

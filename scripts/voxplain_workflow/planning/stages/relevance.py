@@ -64,3 +64,12 @@ class RelevanceJobs(Stage):
             return layout.each(pattern, wildcards, method=self.methods(wildcards))
 
         return paths
+
+    def by_method(self, pattern: str) -> Callable[[Any], dict[str, str]]:
+        """Function: method to its file, for every method that applies to the network."""
+
+        def paths(wildcards: Any) -> dict[str, str]:
+            methods = self.methods(wildcards)
+            return {method: layout.fill(pattern, wildcards, method=method) for method in methods}
+
+        return paths

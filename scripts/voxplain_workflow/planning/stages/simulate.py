@@ -8,6 +8,8 @@ from typing import Any
 from voxplain_workflow.planning import layout
 from voxplain_workflow.planning.settings import skull_settings, sort_keys
 from voxplain_workflow.planning.stages.stage import Stage
+from voxplain_workflow.records import as_params
+from voxplain_workflow.records.scans import SimulatedScan
 
 # Settings without effect at severity 0, set to fixed values there: changing them reruns nothing.
 _NO_DISEASE = {"max_loss": 0, "extent": 1, "asymmetry": 0, "spread": 0}
@@ -62,22 +64,33 @@ class SimulateJobs(Stage):
         """Rows of the table of a simulated cohort."""
         return [scan.table_row() for scan in self.cohort_of(wildcards).planned.values()]
 
-    def scans(self, wildcards: Any) -> list[list[str]]:
-        """Image, patient, group and head of every scan that is simulated."""
-        cohort = self.cohort_of(wildcards)
+    def _scans(self, wildcards: Any) -> list[SimulatedScan]:
+        """The scans that are simulated."""
+        cohort, place = self.cohort_of(wildcards), f"{layout.fill(layout.SOURCE, wildcards)}/truth"
         planned = [cohort.planned[image] for image in cohort.scans]
-        return [[scan.image, scan.subject, scan.group, scan.head] for scan in planned]
+        return [
+            SimulatedScan(
+                image=scan.image,
+                patient=scan.subject,
+                group=scan.group,
+                head=scan.head,
+                measures=f"{place}/{scan.folder}_truth.json",
+            )
+            for scan in planned
+        ]
+
+    def scans(self, wildcards: Any) -> list[dict[str, Any]]:
+        """Records of the scans that are simulated, see :class:`SimulatedScan`."""
+        return as_params(self._scans(wildcards))
 
     def measures(self, wildcards: Any) -> list[str]:
-        """The files with the measured volumes of each scan's areas, in the order of `scans`."""
-        cohort = self.cohort_of(wildcards)
-        place = f"{layout.fill(layout.SOURCE, wildcards)}/truth"
-        return [f"{place}/{cohort.planned[image].folder}_truth.json" for image in cohort.scans]
+        """The files with the measured volumes of each scan's areas."""
+        return [scan.measures for scan in self._scans(wildcards)]
 
     def reference(self, wildcards: Any) -> str:
         """The reference group of comparisons: the last healthy one, or else the last one."""
         groups = self.cohort_of(wildcards).settings["simulation"]["groups"]
-        simulated = {group for _, _, group, _ in self.scans(wildcards)}
+        simulated = {scan.group for scan in self._scans(wildcards)}
         present = [group for group in groups if group in simulated]
         healthy = [group for group in present if not any(groups[group]["severity"])]
         return (healthy or present)[-1]

@@ -9,6 +9,8 @@ from voxplain.cohort.scan import class_in
 from voxplain_workflow.planning import layout
 from voxplain_workflow.planning.cohorts import Cohort
 from voxplain_workflow.planning.stages.stage import Stage
+from voxplain_workflow.records import as_params
+from voxplain_workflow.records.splits import SplitFiles, SplitScan
 
 
 class SplitJobs(Stage):
@@ -31,19 +33,25 @@ class SplitJobs(Stage):
 
         return paths
 
-    def members(self, wildcards: Any) -> list[list[str]]:
-        """Image, patient, class, side, volume, other cohort and head of every scan of a split."""
+    def members(self, wildcards: Any) -> list[dict[str, Any]]:
+        """Records of the scans of a split, training side first, see :class:`SplitScan`."""
         split, classes = self.split_of(wildcards), self.classes(wildcards)
-        rows = []
-        for side, cohort in self._sides(wildcards).items():
-            # Two cohorts may use the same image ids.
-            other = "" if cohort.name == wildcards.cohort else cohort.name
-            for image in getattr(split, side):
-                scan = cohort.scans[image]
-                volume = layout.STORED.format(**cohort.entities(scan))
-                row = [image, scan.patient, class_in(scan, classes), side, volume, other]
-                rows.append([*row, cohort.heads_of_patients.get(scan.patient, "")])
-        return rows
+        return as_params(
+            SplitScan(
+                image=image,
+                patient=scan.patient,
+                group=class_in(scan, classes),
+                side=side,
+                # Two cohorts may use the same image ids.
+                cohort="" if cohort.name == wildcards.cohort else cohort.name,
+                head=cohort.heads_of_patients.get(scan.patient, ""),
+                volume=cohort.file(layout.STORED, image),
+                quality=cohort.file(layout.QUALITY, image),
+            )
+            for side, cohort in self._sides(wildcards).items()
+            for image in getattr(split, side)
+            for scan in [cohort.scans[image]]
+        )
 
     def failures_left(self, wildcards: Any) -> str:
         """Number of scans that may still fail under ``max_failed``; text, as it may be negative."""
@@ -54,21 +62,36 @@ class SplitJobs(Stage):
             left += int(allowed * (lost + processed) + 1e-9) - lost
         return str(left)
 
-    def every(self, pattern: str) -> Callable[[Any], list[str]]:
-        """Input function: a file of every split of a task."""
+    def _splits(self, wildcards: Any) -> list[SplitFiles]:
+        """The files of every split of a task."""
+        return [
+            SplitFiles(
+                split=split,
+                members=layout.fill(f"{layout.SPLIT}_members.tsv", wildcards, split=split),
+                audit=layout.fill(f"{layout.SPLIT}_audit.json", wildcards, split=split),
+            )
+            for split in self.plan.splits[wildcards.cohort][wildcards.task]
+        ]
 
-        def paths(wildcards: Any) -> list[str]:
-            return layout.each(pattern, wildcards, split=self.names(wildcards))
+    def splits(self, wildcards: Any) -> list[dict[str, Any]]:
+        """Records of a task's splits, see :class:`SplitFiles`."""
+        return as_params(self._splits(wildcards))
 
-        return paths
+    def split_files(self, wildcards: Any) -> list[str]:
+        """The tables and audits of a task's splits."""
+        return [path for split in self._splits(wildcards) for path in (split.members, split.audit)]
 
-    def names(self, wildcards: Any) -> list[str]:
-        """The names of a task's splits, in the order of the paths of `every`."""
-        return list(self.plan.splits[wildcards.cohort][wildcards.task])
+    def members_by_split(self, wildcards: Any) -> dict[str, str]:
+        """Split of a task to the table of its usable scans."""
+        return {split.split: split.members for split in self._splits(wildcards)}
 
-    def people(self, wildcards: Any) -> list[list[Any]]:
-        """Cohort, image, age and sex of the scans in a task's splits."""
-        return list(self.plan.runs.task(wildcards).people)
+    def member_files(self, wildcards: Any) -> list[str]:
+        """The tables of the usable scans of a task's splits."""
+        return list(self.members_by_split(wildcards).values())
+
+    def people(self, wildcards: Any) -> list[dict[str, Any]]:
+        """Age and sex at each scan in a task's splits, see :class:`Person`."""
+        return as_params(self.plan.runs.task(wildcards).people)
 
     @property
     def normalisation(self) -> dict[str, Any]:

@@ -14,15 +14,17 @@ from voxplain_workflow.planning.stages.stage import Stage
 class Targets(Stage):
     """The inputs of the target rules in the ``Snakefile``."""
 
-    def _of_cohorts(self, *names: str, simulated: bool = False) -> list[str]:
-        cohorts = self.plan.simulated if simulated else list(self.plan.cohorts)
-        return layout.each(f"{layout.COHORT}/{{name}}", cohort=cohorts, name=names)
+    def _of_cohorts(self, *patterns: str) -> list[str]:
+        return [path for name in patterns for path in layout.each(name, cohort=self.plan.cohorts)]
+
+    def _of_simulated(self, *patterns: str) -> list[str]:
+        return [path for name in patterns for path in layout.each(name, cohort=self.plan.simulated)]
 
     def simulated(self, wildcards: Any) -> list[str]:
         """The simulated cohorts' tables, and the DICOM of the classes that take part."""
         cohorts = [self.plan.cohorts[name] for name in self.plan.simulated]
         trees = [scan.place for cohort in cohorts for scan in cohort.scans.values()]
-        return trees + self._of_cohorts("source/scans.csv", simulated=True)
+        return trees + self._of_simulated(layout.SIMULATED_TABLE)
 
     def converted(self, wildcards: Any) -> list[str]:
         """The volume of every scan."""
@@ -30,14 +32,14 @@ class Targets(Stage):
 
     def preprocessed(self, wildcards: Any) -> list[str]:
         """The table of every cohort, and the page of its quality control."""
-        return self._of_cohorts("scans.tsv", "quality.html")
+        return self._of_cohorts(layout.SCANS, layout.QUALITY_PAGE)
 
     def all(self, wildcards: Any) -> list[str]:
         """The results of a whole run; raises the plan's fault of splits, networks or device."""
         runs = self.plan.runs
         # The table of a simulated cohort is a result, as the table of real scans is an input.
-        paths = self._of_cohorts("source/scans.csv", "simulation.tsv", simulated=True)
-        paths += self._of_cohorts("quality_gate.json", "quality.html")
+        paths = self._of_simulated(layout.SIMULATED_TABLE, layout.SIMULATION)
+        paths += self._of_cohorts(layout.QUALITY_GATE, layout.QUALITY_PAGE)
         paths += [path for task in runs.tasks for path in self._of_task(task)]
         paths += [f"{network.folder}/cross_validation.tsv" for network in runs.networks]
         paths += [f"{run.folder}/metrics.json" for run in runs.trainings]
@@ -73,7 +75,7 @@ class Targets(Stage):
         except SetupFault as fault:
             raise SystemExit(str(fault)) from None
         cohorts = settings["apply"]["cohorts"]
-        paths = layout.each(f"{layout.COHORT}/scans.tsv", cohort=cohorts)
+        paths = layout.each(layout.SCANS, cohort=cohorts)
         lists = {"network": list(settings["apply"]["networks"]), "method": self.plan.methods.of()}
         for cohort in cohorts:
             wildcards = {"cohort": cohort}

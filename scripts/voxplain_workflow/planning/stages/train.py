@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from voxplain.cohort.demographics import AGE_SEX, AREAS, BASELINES
@@ -11,6 +10,9 @@ from voxplain_workflow.planning import layout
 from voxplain_workflow.planning.resources import of_grid
 from voxplain_workflow.planning.settings import skull_settings, sort_keys
 from voxplain_workflow.planning.stages.split import SplitJobs
+from voxplain_workflow.records import as_params
+from voxplain_workflow.records.networks import EvaluatedBaseline, EvaluatedNetwork, FoldFiles
+from voxplain_workflow.records.scans import TaskScan
 
 # Options of the section `training` that do not affect a training; its seed is a wildcard.
 _NO_RECIPE = ("seeds", "tensorboard")
@@ -64,76 +66,102 @@ class TrainJobs(SplitJobs):
         at_1_mm = self.plan.networks[wildcards.model].mb_at_1_mm
         return of_grid(self.plan.settings["resolution_mm"], at_1_mm, 3000)(wildcards, attempt)
 
-    def folds(self, pattern: str) -> Callable[[Any], list[str]]:
-        """Input function: a file of every fold and seed of a cross-validation."""
+    def _folds(self, wildcards: Any) -> list[FoldFiles]:
+        """The networks of a cross-validation, one for each fold and seed."""
+        files = {name: f"{layout.RUN}/{name}.tsv" for name in ("predictions", "history")}
+        folds = []
+        for split in self.plan.runs.task(wildcards).folds:
+            name = SplitName.parse(split.name)
+            for seed in self.plan.settings["training"]["seeds"]:
+                run = {"split": split.name, "seed": seed}
+                paths = {key: layout.fill(path, wildcards, **run) for key, path in files.items()}
+                folds.append(FoldFiles(name.repeat, name.fold, seed, **paths))
+        return folds
 
-        def paths(wildcards: Any) -> list[str]:
-            folds = [split.name for split in self.plan.runs.task(wildcards).folds]
-            seeds = self.plan.settings["training"]["seeds"]
-            return layout.each(pattern, wildcards, split=folds, seed=seeds)
+    def folds(self, wildcards: Any) -> list[dict[str, Any]]:
+        """Records of the networks of a cross-validation, see :class:`FoldFiles`."""
+        return as_params(self._folds(wildcards))
 
-        return paths
+    def fold_files(self, wildcards: Any) -> list[str]:
+        """Predictions and histories of the networks of a cross-validation."""
+        return [
+            path for fold in self._folds(wildcards) for path in (fold.predictions, fold.history)
+        ]
 
-    def fold_runs(self, wildcards: Any) -> list[list[int]]:
-        """Repeat, fold and seed of each file of `folds`, in the same order."""
-        names = [SplitName.parse(split.name) for split in self.plan.runs.task(wildcards).folds]
-        seeds = self.plan.settings["training"]["seeds"]
-        return [[name.repeat, name.fold, seed] for name in names for seed in seeds]
+    def _scans(self, wildcards: Any) -> list[TaskScan]:
+        """The scans in a task's splits."""
+        return [
+            TaskScan(
+                cohort=person.cohort,
+                image=person.image,
+                volume=self.plan.cohorts[person.cohort].file(layout.STORED, person.image),
+            )
+            for person in self.plan.runs.task(wildcards).people
+        ]
 
-    def scans(self, wildcards: Any) -> list[list[str]]:
-        """Cohort and image of the scans in a task's splits."""
-        return [[cohort, image] for cohort, image, *_ in self.people(wildcards)]
+    def scans(self, wildcards: Any) -> list[dict[str, Any]]:
+        """Records of the scans in a task's splits, see :class:`TaskScan`."""
+        return as_params(self._scans(wildcards))
 
     def volumes(self, wildcards: Any) -> list[str]:
-        """Volumes of the scans in a task's splits, in the order of `scans`."""
-        scans = self.scans(wildcards)
-        return [self.plan.cohorts[name].files(layout.STORED, [image])[0] for name, image in scans]
+        """Volumes of the scans in a task's splits."""
+        return [scan.volume for scan in self._scans(wildcards)]
 
     def areas(self, wildcards: Any) -> list[str]:
         """Path of the mean intensities of areas, for the baseline that needs them."""
         return [layout.fill(layout.AREA_MEANS, wildcards)] * (wildcards.baseline == AREAS)
 
-    def ages_and_sexes(self, wildcards: Any) -> list[list[Any]]:
-        """Age and sex of the people in a task's splits, for the baseline that needs them."""
+    def ages_and_sexes(self, wildcards: Any) -> list[dict[str, Any]]:
+        """Age and sex at each scan in a task's splits, for the baseline that needs them."""
         return self.people(wildcards) if wildcards.baseline == AGE_SEX else []
 
     def baseline_label(self, wildcards: Any) -> str:
         """Name of a baseline in tables and figures."""
         return BASELINES[wildcards.baseline]
 
-    def all_predictions(self, wildcards: Any) -> list[str]:
-        """The predictions of all networks of the run."""
-        return [f"{run.folder}/predictions.tsv" for run in self.plan.runs.trainings]
-
-    def all_networks(self, wildcards: Any) -> list[dict[str, Any]]:
-        """The network of each file of `all_predictions`."""
+    @property
+    def _networks(self) -> list[EvaluatedNetwork]:
+        """All trained networks of the run."""
         return [
-            {
-                **run.wildcards,
-                "classes": list(run.network.of_task.classes),
-                "model": run.network.label,
-                "tested_on": run.split.test_cohort or run.network.of_task.cohort.name,
-            }
+            EvaluatedNetwork(
+                **run.network.of_task.wildcards,
+                classes=list(run.network.of_task.classes),
+                model=run.network.label,
+                split=run.split.name,
+                seed=run.seed,
+                tested_on=run.split.test_cohort or run.network.of_task.cohort.name,
+                predictions=f"{run.folder}/predictions.tsv",
+            )
             for run in self.plan.runs.trainings
         ]
 
-    def all_baseline_predictions(self, wildcards: Any) -> list[str]:
-        """The predictions of all baselines of the run."""
-        baselines = self.plan.runs.baselines
-        return [f"{layout.BASELINE}/predictions.tsv".format(**baseline) for baseline in baselines]
-
-    def all_baselines(self, wildcards: Any) -> list[dict[str, Any]]:
-        """The baseline of each file of `all_baseline_predictions`."""
+    @property
+    def _baselines(self) -> list[EvaluatedBaseline]:
+        """All baselines of the run."""
+        pattern = f"{layout.BASELINE}/predictions.tsv"
         return [
-            {
+            EvaluatedBaseline(
                 **task.wildcards,
-                "classes": list(task.classes),
-                "model": BASELINES[baseline],
-                "tested_on": {
+                classes=list(task.classes),
+                model=BASELINES[baseline],
+                tested_on={
                     split.name: split.test_cohort or task.cohort.name
                     for split in sorted(task.splits, key=lambda split: split.name)
                 },
-            }
+                predictions=layout.fill(pattern, task.wildcards, baseline=baseline),
+            )
             for task in self.plan.runs.tasks
             for baseline in task.baselines
         ]
+
+    def tested_networks(self, wildcards: Any) -> list[dict[str, Any]]:
+        """Records of all trained networks of the run, see :class:`EvaluatedNetwork`."""
+        return as_params(self._networks)
+
+    def tested_baselines(self, wildcards: Any) -> list[dict[str, Any]]:
+        """Records of all baselines of the run, see :class:`EvaluatedBaseline`."""
+        return as_params(self._baselines)
+
+    def all_predictions(self, wildcards: Any) -> list[str]:
+        """The predictions of all networks and baselines of the run."""
+        return [tested.predictions for tested in (*self._networks, *self._baselines)]
