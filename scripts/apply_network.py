@@ -1,8 +1,12 @@
 """Predict the scans of a cohort with a network that was trained in an earlier run."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     import json
     from pathlib import Path
 
@@ -71,3 +75,8 @@ with job(snakemake):
     write_tsv(members, snakemake.output.members)
     write_tsv(table, snakemake.output.predictions, "%.6f")
     print(f"{network.label}: {len(table)} scans on {device}", flush=True)
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

@@ -1,9 +1,13 @@
 """Measure the quality of one scan's brain mask and registration, and decide its fate."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.fates import scan_job
 from voxplain_workflow.jobs.sidecars import read_sidecar, write_sidecar
 
-with scan_job(snakemake, "quality"):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     import numpy as np
 
     from voxplain.anatomy.quality import judge, measure_quality
@@ -34,3 +38,8 @@ with scan_job(snakemake, "quality"):
             },
         },
     )
+
+
+if __name__ == "__main__":
+    with scan_job(snakemake, "quality"):
+        main(snakemake)

@@ -1,9 +1,13 @@
 """Check a split for leakage between its sides, and list its usable scans."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 from voxplain_workflow.jobs.sidecars import write_sidecar
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     import json
     from pathlib import Path
 
@@ -58,3 +62,8 @@ with job(snakemake):
     tool = next(iter(tools), None)
     record = {"Split": split, "SkullStrippingTool": tool, **audit, "ScansLeftOut": lost}
     write_sidecar(snakemake.output.audit, record)
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

@@ -1,9 +1,13 @@
 """Average a method's heatmaps over the test scans of one class."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 from voxplain_workflow.jobs.sidecars import write_sidecar
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     import numpy as np
 
     from voxplain.comparison.averages import average_maps, find_maps
@@ -29,3 +33,8 @@ with job(snakemake):
             "Seed": int(snakemake.wildcards.seed),
         },
     )
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

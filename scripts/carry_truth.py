@@ -1,9 +1,13 @@
 """Transform the true change of a simulated scan to the template by the scan's registration."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.fates import scan_job
 from voxplain_workflow.jobs.sidecars import read_sidecar, write_sidecar
 
-with scan_job(snakemake, "register"):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     import numpy as np
 
     from voxplain.anatomy.register import carry
@@ -23,3 +27,8 @@ with scan_job(snakemake, "register"):
             "RegistrationMethod": registered["RegistrationMethod"],
         },
     )
+
+
+if __name__ == "__main__":
+    with scan_job(snakemake, "register"):
+        main(snakemake)

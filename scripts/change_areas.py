@@ -1,8 +1,12 @@
 """Compute the target's probability while areas are deleted and inserted in a method's order."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     import numpy as np
     import pandas as pd
     import torch
@@ -62,3 +66,8 @@ with job(snakemake):
         print(f"scan {number} of {len(images)}, {image}", flush=True)
     curves = pd.concat(tables[1:] or tables)
     write_tsv(curves, snakemake.output.curves, "%.9g")
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

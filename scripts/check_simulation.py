@@ -1,8 +1,12 @@
 """Compare the achieved with the intended effects of a simulation, and with simple classifiers."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     import json
     from pathlib import Path
 
@@ -34,3 +38,8 @@ with job(snakemake):
     for row in table[table["part"] == "baseline"].to_dict("records"):
         auc = "{roc_auc:.2f} ({low:.2f} to {high:.2f})".format(**row)
         print(f"{row['group']}, logistic regression on {row['name']}: ROC AUC {auc}")
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

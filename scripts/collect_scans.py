@@ -1,8 +1,12 @@
 """Write the table of a cohort: all scans of the user's table with their measures and fates."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     import json
     from pathlib import Path
 
@@ -35,3 +39,8 @@ with job(snakemake):
     # Without a name in BIDS: pictures, digests of sources, transforms, stored voxels, fates.
     ignored = ["**/figures", "**/provenance", "*_xfm.h5", "*.npy", "*_desc-quality_T1w.json"]
     Path(snakemake.output.ignored).write_text("\n".join(ignored) + "\n")
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

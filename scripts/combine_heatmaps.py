@@ -1,9 +1,13 @@
 """Combine the heatmaps of several methods into one summary heatmap for each scan."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 from voxplain_workflow.jobs.sidecars import write_sidecar
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     from pathlib import Path
 
     import numpy as np
@@ -37,3 +41,8 @@ with job(snakemake):
             },
         )
         print(f"summary of {len(heatmaps)} methods: {image}", flush=True)
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

@@ -1,8 +1,12 @@
 """Compare the methods by the areas under their deletion and insertion curves."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     from voxplain.comparison.faithfulness_tables import mean_curves, score_curves, summarise_scores
     from voxplain.plots.faithfulness import plot_faithfulness
     from voxplain.plots.figures import save
@@ -15,3 +19,8 @@ with job(snakemake):
     write_tsv(table.assign(model=params.network), output.table)
     title = title_of(snakemake.wildcards, params.network)
     save(plot_faithfulness(mean_curves(curves), params.methods, title), output.picture)
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

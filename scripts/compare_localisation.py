@@ -1,8 +1,12 @@
 """Compare how well the methods localise, with chance and the group difference as baselines."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     import pandas as pd
 
     from voxplain.comparison.localisation import summarise
@@ -24,3 +28,8 @@ with job(snakemake):
     chances = table[table["method"] != BASELINE].groupby("region", sort=False)["chance"].first()
     figure = plot_precision_recall(in_order(pd.concat(curves)), chances.to_dict(), title)
     save(figure, output.curves)
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

@@ -1,8 +1,12 @@
 """Compare the methods' average heatmaps by distance and by brain area."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     import json
     from pathlib import Path
 
@@ -66,3 +70,8 @@ with job(snakemake):
     areas = {method: list(dict.fromkeys(top_names)) for method, top_names in shown.items()}
     distribution = plot_area_distribution(pd.concat(shares), areas, list(maps), title)
     save(distribution, output.areas_picture)
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

@@ -1,8 +1,12 @@
 """Compare how the methods' heatmaps change while the network's layers are randomised."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     import pandas as pd
 
     from voxplain.comparison.faithfulness_tables import summarise_correlations
@@ -17,3 +21,8 @@ with job(snakemake):
     write_tsv(table.assign(model=params.network), output.table)
     title = title_of(snakemake.wildcards, params.network)
     save(plot_randomisation(table, title), output.picture)
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

@@ -1,8 +1,12 @@
 """Compare the distances between the methods with the distances between retrained networks."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     import numpy as np
     import pandas as pd
 
@@ -43,3 +47,8 @@ with job(snakemake):
     title = f"{wildcards.cohort}, {wildcards.task}, {params.network}, {trained}"
     save(plot_spread(table, title), output.picture)
     print(f"{len(runs)} networks, {len(pairs)} pairs of them over {over}")
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

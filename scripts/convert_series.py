@@ -1,9 +1,13 @@
 """Convert the source files of one scan to NIfTI, and record their digests."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.fates import scan_job
 from voxplain_workflow.jobs.sidecars import write_sidecar
 
-with scan_job(snakemake, "convert"):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     from pathlib import Path
 
     from voxplain.cohort.files import digest_files, open_source
@@ -23,3 +27,8 @@ with scan_job(snakemake, "convert"):
     metadata = {"SkullStripped": snakemake.params.settings["nan_outside"]}
     metadata |= {"VoxelDataSha256": digest_voxels(series.voxels)}
     write_sidecar(snakemake.output.sidecar, {**series.sidecar, **metadata})
+
+
+if __name__ == "__main__":
+    with scan_job(snakemake, "convert"):
+        main(snakemake)

@@ -1,9 +1,13 @@
 """Correct the bias field of one scan's brain, and scale its intensities."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.fates import scan_job
 from voxplain_workflow.jobs.sidecars import read_sidecar, write_sidecar
 
-with scan_job(snakemake, "intensity"):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     import numpy as np
 
     from voxplain.anatomy.intensity import correct_bias, intensity_scale, is_already_corrected
@@ -42,3 +46,8 @@ with scan_job(snakemake, "intensity"):
             "IntensityScale": scale,
         },
     )
+
+
+if __name__ == "__main__":
+    with scan_job(snakemake, "intensity"):
+        main(snakemake)

@@ -1,9 +1,13 @@
 """Draw the brain mask and the registration of one scan."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.fates import picture_job
 from voxplain_workflow.jobs.sidecars import LostEarlier, read_sidecar
 
-with picture_job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     import json
     from pathlib import Path
 
@@ -44,3 +48,8 @@ with picture_job(snakemake):
         inner=fluid_spaces(template, template_mask),
     )
     save(registration_figure, snakemake.output.registration_picture, dpi=150)
+
+
+if __name__ == "__main__":
+    with picture_job(snakemake):
+        main(snakemake)

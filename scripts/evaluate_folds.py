@@ -1,8 +1,12 @@
 """Write the measures of all folds of a cross-validation, with their mean and SD."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     from voxplain.plots.figures import save
     from voxplain.plots.training import plot_confusion, plot_learning, plot_roc
     from voxplain.tables import read_tsv, write_tsv
@@ -20,3 +24,8 @@ with job(snakemake):
     save(plot_learning(histories, title), output.learning)
     save(plot_roc(predictions, params.classes, title), output.roc)
     save(plot_confusion(predictions, params.classes, title), output.confusion)
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

@@ -1,9 +1,13 @@
 """Make the heatmaps of one chunk of scans by one method."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 from voxplain_workflow.jobs.sidecars import write_sidecar
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     import re
     from pathlib import Path
 
@@ -65,3 +69,8 @@ with job(snakemake):
             },
         )
         print(f"{name}: scan {number} of {len(images)}, {image}", flush=True)
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

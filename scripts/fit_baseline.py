@@ -1,8 +1,12 @@
 """Classify scans by a baseline without a network, on every split of a task."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     import pandas as pd
 
     from voxplain.cohort.demographics import AREAS, Person
@@ -46,3 +50,8 @@ with job(snakemake):
     evaluated = evaluated.assign(model=params.label)
     write_tsv(evaluated, output.table, "%.4f")
     print(f"{params.label}: {len(predictions)} splits, {features.shape[1]} features")
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

@@ -1,9 +1,13 @@
 """Compute the voxelwise mean and SD of the training scans of a split, without test scans."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 from voxplain_workflow.jobs.sidecars import write_sidecar
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     import numpy as np
 
     from voxplain.tables import read_tsv
@@ -26,3 +30,8 @@ with job(snakemake):
             "SdFloor": sd_floor,
         },
     )
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

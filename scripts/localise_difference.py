@@ -1,8 +1,12 @@
 """Measure how well the group difference finds the regions that heatmaps should find."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     import numpy as np
     import pandas as pd
 
@@ -28,3 +32,8 @@ with job(snakemake):
         rows += [{**scan_fields, **score} for score in (*scan_scores, *anatomy_scores)]
     table = pd.DataFrame(rows, columns=[*SCAN_KEYS, *SCORES])
     write_tsv(table, snakemake.output.scores)
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

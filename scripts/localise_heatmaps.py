@@ -1,8 +1,12 @@
 """Measure how well a method's heatmaps find the true atrophy, and regions of the brain."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     import pandas as pd
 
     from voxplain.comparison.averages import find_maps
@@ -47,3 +51,8 @@ with job(snakemake):
     patient_means = points.groupby(columns[:3], sort=False)["precision"].mean().reset_index()
     mean = patient_means.groupby(columns[1:3], sort=False)["precision"].mean().reset_index()
     write_tsv(mean, snakemake.output.curves)
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

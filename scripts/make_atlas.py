@@ -1,8 +1,12 @@
 """Resample the AAL atlas to the grid of this run."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     import numpy as np
 
     from voxplain.atlas import read_aal, write_names
@@ -16,3 +20,8 @@ with job(snakemake):
         placed = atlas.on_grid(grid)
     write_array(snakemake.output.labels, placed.labels, grid, np.uint8)
     write_names(snakemake.output.names, placed.names)
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

@@ -1,8 +1,12 @@
 """Resample cortex, hippocampus and lateral ventricle to the grid of this run."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     import numpy as np
 
     from voxplain.atlas import read_regions, write_names
@@ -12,3 +16,8 @@ with job(snakemake):
     placed = read_regions().on_grid(grid)
     write_array(snakemake.output.labels, placed.labels, grid, np.uint8)
     write_names(snakemake.output.names, placed.names)
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

@@ -1,8 +1,12 @@
 """Map the voxelwise difference between the classes of the training scans, without a network."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     import numpy as np
 
     from voxplain.comparison.difference import welch_t
@@ -33,3 +37,8 @@ with job(snakemake):
         print("too few scans for a difference: it is 0 everywhere")
     write_array(snakemake.output.difference, volume, grid)
     print(f"{one.count} scans of {first} against {other.count} of {', '.join(other_classes)}")
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

@@ -1,8 +1,12 @@
 """Measure the mean intensity of the brain areas of every scan in a task."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     from pathlib import Path
 
     import numpy as np
@@ -31,3 +35,8 @@ with job(snakemake):
         print(f"areas without a voxel in the brain on this grid: {', '.join(without)}")
     table = pd.DataFrame(rows, columns=None if rows else ["cohort", "image"])
     write_tsv(table, snakemake.output.table)
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

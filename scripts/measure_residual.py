@@ -1,9 +1,13 @@
 """Map the difference between a simulated scan and its healthy twin after preprocessing."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.fates import scan_job
 from voxplain_workflow.jobs.sidecars import read_sidecar, write_sidecar
 
-with scan_job(snakemake, "residual"):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     import json
     from pathlib import Path
 
@@ -36,3 +40,8 @@ with scan_job(snakemake, "residual"):
             "IntensityScaleMethod": registered["IntensityScaleMethod"],
         },
     )
+
+
+if __name__ == "__main__":
+    with scan_job(snakemake, "residual"):
+        main(snakemake)

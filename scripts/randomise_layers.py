@@ -1,8 +1,12 @@
 """Compare a method's heatmaps with those of networks whose layers are randomised one by one."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     import pandas as pd
     import torch
 
@@ -56,3 +60,8 @@ with job(snakemake):
     columns = ["image", "patient", "class", "step", "layer", "rank_correlation"]
     table = pd.DataFrame(rows, columns=columns)
     write_tsv(table, snakemake.output.correlations)
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

@@ -1,9 +1,13 @@
 """Register one scan's brain to the template."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.fates import scan_job
 from voxplain_workflow.jobs.sidecars import read_sidecar, write_sidecar
 
-with scan_job(snakemake, "register"):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     from importlib.metadata import version
 
     import numpy as np
@@ -40,3 +44,8 @@ with scan_job(snakemake, "register"):
             "RegistrationSeed": settings["seed"],
         },
     )
+
+
+if __name__ == "__main__":
+    with scan_job(snakemake, "register"):
+        main(snakemake)

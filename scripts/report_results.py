@@ -1,8 +1,12 @@
 """Write the results of a run on one page, and copy the files that it shows beside it."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     from pathlib import Path
 
     from voxplain import __version__
@@ -45,3 +49,8 @@ with job(snakemake):
     )
     report_making(report, params.config, used, __version__, params.snakemake_version)
     page.write(output.page)
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

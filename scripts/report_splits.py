@@ -1,8 +1,12 @@
 """Write the splits of a task in one table, the counts of their scans, and the leakage audit."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     import json
     from pathlib import Path
 
@@ -44,3 +48,8 @@ with job(snakemake):
         row |= descriptions.get((row["split"], row["side"], row["class"]), no_patients)
     write_tsv(pd.DataFrame(rows), snakemake.output.counts, floats=None)
     write_tsv(pd.DataFrame(audits), snakemake.output.audit)
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

@@ -1,8 +1,12 @@
 """Write the scores of every method on every network and cohort on one page."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     from dataclasses import replace
 
     from voxplain import __version__
@@ -72,3 +76,8 @@ with job(snakemake):
         version=__version__,
     )
     page.write(output.page)
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

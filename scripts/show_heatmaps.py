@@ -1,8 +1,12 @@
 """Write a viewer page of average heatmaps and of some scans' heatmaps, slice by slice."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     import json
     from pathlib import Path
 
@@ -40,3 +44,8 @@ with job(snakemake):
         links=links,
         radiological=snakemake.params.radiological,
     )
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

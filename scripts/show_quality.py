@@ -1,8 +1,12 @@
 """Write a page with the fate, the measures and the pictures of every scan of a cohort."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     from pathlib import Path
 
     from voxplain import __version__
@@ -18,3 +22,8 @@ with job(snakemake):
     cohort, folder = snakemake.wildcards.cohort, Path(output.page).parent
     page = page_of_quality(cohort, table, params.pictures, folder, __version__)
     page.write(output.page)
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

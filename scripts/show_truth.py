@@ -1,8 +1,12 @@
 """Draw the true atrophy of one test scan and every method's heatmap of it side by side."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     import numpy as np
 
     from voxplain.comparison.averages import find_maps
@@ -41,3 +45,8 @@ with job(snakemake):
             radiological=params.radiological,
         )
     save(figure, snakemake.output.picture)
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

@@ -1,9 +1,13 @@
 """Simulate one scan as a DICOM series in the archive's folders, with its ground truth."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 from voxplain_workflow.jobs.sidecars import write_sidecar
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     from dataclasses import asdict
     from pathlib import Path
 
@@ -68,3 +72,8 @@ with job(snakemake):
             "Areas": areas,
         },
     )
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

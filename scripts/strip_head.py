@@ -1,9 +1,13 @@
 """Make the brain mask of a user's head volume, from which scans are simulated."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 from voxplain_workflow.jobs.sidecars import read_sidecar
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     import numpy as np
 
     from voxplain.anatomy.ladder import climb
@@ -18,3 +22,8 @@ with job(snakemake):
         raise SetupFault(f"head {snakemake.input.head}: {fault}") from fault
     grid = Grid.of(read_image(snakemake.input.head))
     write_array(snakemake.output.mask, mask, grid, np.uint8)
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

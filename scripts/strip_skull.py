@@ -1,9 +1,13 @@
 """Make the brain mask of one scan."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.fates import scan_job
 from voxplain_workflow.jobs.sidecars import read_sidecar, write_sidecar
 
-with scan_job(snakemake, "strip"):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     import numpy as np
 
     from voxplain.anatomy.ladder import climb
@@ -21,3 +25,8 @@ with scan_job(snakemake, "strip"):
     write_array(snakemake.output.mask, stripped.mask, grid, np.uint8)
     metadata = describe(tool, settings[tool.name], stripped.mask, grid)
     write_sidecar(snakemake.output.sidecar, {**metadata, **stripped.as_dict()})
+
+
+if __name__ == "__main__":
+    with scan_job(snakemake, "strip"):
+        main(snakemake)

@@ -1,8 +1,12 @@
 """Write the measures of all networks and baselines in one table and one picture."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     from voxplain.comparison.models import Summary
     from voxplain.plots.figures import save
     from voxplain.plots.training import plot_models
@@ -17,3 +21,8 @@ with job(snakemake):
     write_tsv(summary.differences(), output.differences, "%.4f")
     title = "How well the networks do, and baselines without one"
     save(plot_models(rows, title), output.picture)
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

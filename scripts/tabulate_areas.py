@@ -1,8 +1,12 @@
 """Sum the heatmaps of a method by brain area, scan by scan."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     import numpy as np
     import pandas as pd
 
@@ -29,3 +33,8 @@ with job(snakemake):
         tables.append(table.assign(**scan_fields)[columns])
     areas = pd.concat(tables[1:] or tables)
     write_tsv(areas, snakemake.output.areas)
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

@@ -1,9 +1,13 @@
 """Train a network on the training side of a split, and predict the test side."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 from voxplain_workflow.jobs.sidecars import write_sidecar
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     import json
     from dataclasses import asdict
     from pathlib import Path
@@ -127,3 +131,8 @@ with job(snakemake):
     write_tsv(table, snakemake.output.predictions, floats="%.6f")
     write_sidecar(snakemake.output.record, training_record)
     remove_checkpoints(output.parent)
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

@@ -1,8 +1,12 @@
 """Check that the source files of converted scans have not changed since the conversion."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     from voxplain.cohort.files import find_changes
     from voxplain.faults import SetupFault
     from voxplain_workflow.records.scans import ConvertedScan
@@ -20,3 +24,8 @@ with job(snakemake):
             + " ".join(volumes)
         )
     print(f"{len(snakemake.params.scans)} finished scans: their source files are as they were.")
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

@@ -1,8 +1,12 @@
 """Write a training's history, hyperparameters and results for TensorBoard."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     import json
     from pathlib import Path
 
@@ -21,3 +25,8 @@ with job(snakemake):
         # The best estimate: the history is written right after the network is tested.
         ended=history.stat().st_mtime,
     )
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

@@ -1,8 +1,12 @@
 """Write the table of a simulated cohort in the format of the archive's search export."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     import csv
 
     from voxplain.cohort.plan import EXPORT_COLUMNS
@@ -11,3 +15,8 @@ with job(snakemake):
         writer = csv.DictWriter(stream, EXPORT_COLUMNS, lineterminator="\n", quoting=csv.QUOTE_ALL)
         writer.writeheader()
         writer.writerows(snakemake.params.rows)
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)
