@@ -13,9 +13,9 @@ def main(snakemake: Any) -> None:
     from voxplain.comparison.localisation import (
         SCORES,
         precision_recall,
+        replace_zero_map,
         score_regions,
         smooth_to,
-        speak,
     )
     from voxplain.tables import write_tsv
     from voxplain.volumes import read_array
@@ -25,7 +25,7 @@ def main(snakemake: Any) -> None:
     targets = TargetRegions(snakemake.input, snakemake.params.scans, settings)
     rows, curves = [], []
     for metadata in find_maps(snakemake.input.maps):
-        heatmap = speak(read_array(metadata["path"])[0], targets.mask)
+        heatmap = replace_zero_map(read_array(metadata["path"])[0], targets.mask)
         regions = targets.of_scan(metadata["Image"])
         scan_fields = {
             "image": metadata["Image"],

@@ -97,5 +97,5 @@ def test_a_heatmap_on_another_grid_is_refused_by_name(written, tmp_path, other):
 def test_a_heatmap_with_a_value_below_nought_or_no_number_is_refused_by_name(written, value):
     maps = heatmaps(3)
     maps[1, 2, 3, 1] = value
-    with pytest.raises(SetupFault, match=r"1\.nii\.gz has voxels below 0 or that are no number"):
+    with pytest.raises(SetupFault, match=r"1\.nii\.gz has negative, NaN or infinite"):
         average_maps(written(maps), GRID)

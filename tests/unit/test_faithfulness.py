@@ -130,7 +130,7 @@ def test_every_area_goes_whole_and_steps_are_no_more_than_asked_for():
         (lambda: areas_of_brain(AREAS, MASK[1:]), "areas of shape"),
         (lambda: areas_of_brain(AREAS, np.zeros_like(MASK)), "no voxel"),
         (lambda: mean_relevance(line(*range(10)), AREAS), "a heatmap of shape"),
-        (lambda: mean_relevance(np.full(AREAS.shape, np.nan), AREAS), "no number"),
+        (lambda: mean_relevance(np.full(AREAS.shape, np.nan), AREAS), "NaN or infinite"),
         (lambda: area_under([0, 0.5], [1, 1]), "rise from 0 to 1"),
         (lambda: area_under([0, 0.5, 0.5, 1], [1, 1, 1, 1]), "rise from 0 to 1"),
         (lambda: rank_correlation(line(1, 2), line(1, 2), MASK), "heatmaps of shapes"),

@@ -16,11 +16,11 @@ from voxplain.comparison.localisation import (
     bootstrap_mean,
     chance,
     precision_recall,
+    replace_zero_map,
     score,
     score_regions,
     smooth_inside,
     smooth_to,
-    speak,
     summarise,
 )
 from voxplain.faults import SetupFault
@@ -210,7 +210,7 @@ def test_a_heatmap_below_nought_or_without_numbers_is_refused(wrong):
         lambda: precision_recall(heatmap, REGION, MASK),
         lambda: smooth_inside(heatmap, MASK, 2, (1, 1, 1)),
     ):
-        with pytest.raises(SetupFault, match="below 0 or that are no number"):
+        with pytest.raises(SetupFault, match="negative, NaN or infinite"):
             call()
 
 
@@ -577,7 +577,7 @@ def test_every_region_is_scored_at_every_resolution():
 
 def test_a_silent_map_has_chance_and_one_that_speaks_is_left_alone():
     silent = np.where(MASK, 0, HEATMAP)
-    maps = smooth_to(speak(silent, MASK), MASK, [0, 3], (1, 1, 1))
+    maps = smooth_to(replace_zero_map(silent, MASK), MASK, [0, 3], (1, 1, 1))
     rows = pd.DataFrame(score_regions(maps, {"truth": REGION}, MASK))
     np.testing.assert_allclose(rows["value"], chance(REGION, MASK))
-    assert speak(HEATMAP, MASK) is HEATMAP
+    assert replace_zero_map(HEATMAP, MASK) is HEATMAP

@@ -43,8 +43,8 @@ def test_unsigned_volumes_do_not_wrap_around():
         (np.zeros((4, 3, 3)), np.zeros(SHAPE), MASK, "shape"),
         (np.zeros(SHAPE), np.zeros((4, 3)), MASK, "its twin of"),
         (np.zeros(SHAPE), np.zeros(SHAPE), MASK.astype(np.uint8), "expected bool"),
-        (np.full(SHAPE, np.nan), np.zeros(SHAPE), MASK, "no number"),
-        (np.zeros(SHAPE), np.full(SHAPE, np.inf), MASK, "no number"),
+        (np.full(SHAPE, np.nan), np.zeros(SHAPE), MASK, "NaN or infinite"),
+        (np.zeros(SHAPE), np.full(SHAPE, np.inf), MASK, "NaN or infinite"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(scan, twin, mask, told):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from voxplain.comparison.scorecard import findings, finds, scorecard
+from voxplain.comparison.scorecard import exceeds_chance, findings, scorecard
 from voxplain.faults import SetupFault
 from voxplain.plots.scorecard import _order, plot_scorecard
 
@@ -69,7 +69,7 @@ def test_a_missing_column_is_named():
     [(2.0, 1.1, True), (1.9, 1.5, False), (3.0, 0.9, False), (3.0, np.nan, False)],
 )
 def test_a_method_finds_what_it_ranks_twice_as_well_as_chance(times, low, found):
-    assert finds({"times_chance": times, "times_low": low}) is found
+    assert exceeds_chance({"times_chance": times, "times_low": low}) is found
 
 
 def network(cohort, roc_auc, low, high):

@@ -53,7 +53,7 @@ def average_maps(paths: Iterable[str | Path], grid: Grid) -> tuple[np.ndarray, i
                 f"heatmap {path} does not lie on this run's grid; delete it and run again"
             )
         if not (np.isfinite(heatmap) & (heatmap >= 0)).all():
-            raise SetupFault(f"heatmap {path} has voxels below 0 or that are no number")
+            raise SetupFault(f"heatmap {path} has negative, NaN or infinite voxels")
         total += heatmap
         count += 1
     return total / max(count, 1), count

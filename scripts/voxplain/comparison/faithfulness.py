@@ -84,7 +84,7 @@ def mean_relevance(heatmap: np.ndarray, areas: np.ndarray) -> np.ndarray:
     inside = areas > 0
     values = heatmap[inside].astype(np.float64)
     if not np.isfinite(values).all():
-        raise SetupFault("the heatmap has voxels that are no number")
+        raise SetupFault("the heatmap has voxels that are NaN or infinite")
     area_of_voxel = areas[inside]
     return np.bincount(area_of_voxel, values)[1:] / np.bincount(area_of_voxel)[1:]
 

@@ -144,7 +144,7 @@ def precision_recall(
     return recall, precision
 
 
-def speak(heatmap: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def replace_zero_map(heatmap: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The heatmap, or a constant map if the heatmap is 0 everywhere in the mask.
 
     A map of zeros carries no information, as a constant map, which scores at :func:`chance`. With
@@ -168,7 +168,7 @@ def score_regions(
 ) -> Iterator[dict[str, object]]:
     """Rows with each measure of a heatmap for several regions and resolutions.
 
-    See also :func:`speak`.
+    See also :func:`replace_zero_map`.
 
     Parameters
     ----------
@@ -358,7 +358,7 @@ def _inside(
         raise SetupFault(f"a heatmap of shape {heatmap.shape} and a mask of {mask.shape}")
     values = heatmap[mask]
     if not (np.isfinite(values) & (values >= 0)).all():
-        raise SetupFault("the heatmap has voxels below 0 or that are no number")
+        raise SetupFault("the heatmap has negative, NaN or infinite voxels")
     return values, heatmap[region & mask]
 
 

@@ -40,7 +40,7 @@ def residual(scan: np.ndarray, twin: np.ndarray, mask: np.ndarray) -> np.ndarray
     # Double precision: the difference of nearly equal brains has few digits left in float32.
     difference = np.abs(scan[mask].astype(np.float64) - twin[mask])
     if not np.isfinite(difference).all():
-        raise SetupFault("the scan or its twin has voxels in the mask that are no number")
+        raise SetupFault("the scan or its twin has NaN or infinite voxels inside the mask")
     left = np.zeros(mask.shape, np.float32)
     left[mask] = difference
     return left

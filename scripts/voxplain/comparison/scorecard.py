@@ -65,7 +65,7 @@ def scorecard(
     return card[[*KEYS, *columns, "patients"]]
 
 
-def finds(row: Mapping[str, float], enough: float = ENOUGH) -> bool:
+def exceeds_chance(row: Mapping[str, float], enough: float = ENOUGH) -> bool:
     """Whether a method finds the truth: ``enough`` times chance, and the interval above chance."""
     return row["times_chance"] >= enough and row["times_low"] > 1
 
@@ -110,7 +110,7 @@ def findings(
         for row in of_task[of_task["kind"] != NETWORK].to_dict("records"):
             sentence += f"; {row['model']} {row['roc_auc']:.2f}"
         if len(methods):
-            successful = [row for row in methods.to_dict("records") if finds(row, enough)]
+            successful = [row for row in methods.to_dict("records") if exceeds_chance(row, enough)]
             sentence += (
                 f". {len(successful)} of {len(methods)} methods find the truth at {enough:g} times "
             )

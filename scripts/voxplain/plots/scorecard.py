@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from voxplain.comparison.scorecard import ENOUGH, finds
+from voxplain.comparison.scorecard import ENOUGH, exceeds_chance
 from voxplain.plots.figures import Picture, head, in_print
 
 # Range of the colour scale in times chance: from a quarter to sixteen times.
@@ -109,7 +109,7 @@ def _write_cell(place: Axes, x: int, y: int, cell: dict | None, enough: float) -
     above = 0.14 if between else 0
     place.text(x, y - above, f"{times:.1f} ×", fontsize=8, color=ink, ha="center", va="center")
     place.text(x, y + 0.24, between, fontsize=5.5, color=ink, ha="center", va="center")
-    if finds(cell, enough):
+    if exceeds_chance(cell, enough):
         place.add_patch(
             Rectangle((x - 0.47, y - 0.46), 0.94, 0.92, fill=False, edgecolor="black", lw=1.2)
         )

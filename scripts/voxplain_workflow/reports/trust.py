@@ -16,7 +16,7 @@ from voxplain.comparison.models import (
     EXTERNAL_TEST,
     FIXED_SPLIT,
 )
-from voxplain.comparison.scorecard import KEYS, finds
+from voxplain.comparison.scorecard import KEYS, exceeds_chance
 from voxplain.pages import Page, with_interval
 from voxplain.tables import read_tsv
 from voxplain_workflow.jobs.localisation import BASELINE, read_scores
@@ -283,11 +283,17 @@ def _shown_card(card: pd.DataFrame) -> pd.DataFrame:
             "times chance": with_interval(
                 row["times_chance"], row["times_low"], row["times_high"], 1
             ),
-            "finds it": "n/a" if pd.isna(row["times_low"]) else "yes" if finds(row) else "no",
+            "finds it": _finds_truth(row),
         }
         for row in card.to_dict("records")
     ]
     return pd.DataFrame(rows)
+
+
+def _finds_truth(row: Mapping[str, Any]) -> str:
+    if pd.isna(row["times_low"]):
+        return "n/a"
+    return "yes" if exceeds_chance(row) else "no"
 
 
 def _shown_methods(table: pd.DataFrame) -> pd.DataFrame:
