@@ -10,7 +10,7 @@ def main(snakemake: Any) -> None:
     import pandas as pd
 
     from voxplain.cohort.demographics import AREAS, Person
-    from voxplain.cohort.splits import FOLDS, SplitName, fold_name
+    from voxplain.cohort.split_names import FOLDS, SplitName, fold_name
     from voxplain.comparison.baselines import predict_split
     from voxplain.tables import read_tsv, write_tsv
     from voxplain.training.cross_validation import cross_validation_table

@@ -12,13 +12,10 @@ from hypothesis import strategies as st
 from sklearn.model_selection import GroupKFold, train_test_split
 
 from voxplain.cohort.scan import Scan
+from voxplain.cohort.split_names import FOLD_PATTERN, SplitName, external_name, fold_name
 from voxplain.cohort.splits import (
-    FOLD_PATTERN,
     Split,
-    SplitName,
     count_members,
-    external_name,
-    fold_name,
     make_external,
     make_fixed,
     make_folds,

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,60 +20,10 @@ from functools import cached_property
 
 from voxplain.cohort.leakage import TEST, TRAIN
 from voxplain.cohort.scan import Scan, class_in
-from voxplain.faults import ParameterFault, SetupFault
+from voxplain.cohort.split_names import FIXED, FOLDS, SplitName, external_name, fold_name
+from voxplain.faults import ParameterFault
 
-# Kinds of splits. There is one fixed split, whose name is its kind.
-FIXED, EXTERNAL, FOLDS = ("fixed", "external", "folds")
-# Regular expression of the names of folds.
-FOLD_PATTERN = "repeat-[0-9]+_fold-[0-9]+"
 DRAWS = ("hash", "as_published")
-
-
-def fold_name(repeat: int, fold: int) -> str:
-    """The name of a split of a cross-validation; both numbers begin at 1."""
-    return f"repeat-{repeat}_fold-{fold}"
-
-
-def external_name(cohort: str) -> str:
-    """The name of a split that tests on another cohort."""
-    return f"{EXTERNAL}-{cohort}"
-
-
-@dataclass(frozen=True)
-class SplitName:
-    """The parts of a split's name.
-
-    Attributes
-    ----------
-    kind
-        ``fixed``, ``external``, or ``folds``.
-    repeat, fold
-        Numbers of the fold, from 1; 0 for a split of another kind.
-    """
-
-    kind: str
-    repeat: int = 0
-    fold: int = 0
-
-    @classmethod
-    def parse(cls, name: str) -> SplitName:
-        """Parse the name of a split.
-
-        Raises
-        ------
-        SetupFault
-            It is not the name of a split.
-        """
-        if re.fullmatch(FOLD_PATTERN, name):
-            return cls(FOLDS, *map(int, re.findall("[0-9]+", name)))
-        if name == FIXED:
-            return cls(FIXED)
-        if name.startswith(external_name("")):
-            return cls(EXTERNAL)
-        raise SetupFault(
-            f"split {name!r} is unknown; expected repeat-<number>_fold-<number>, {FIXED} or "
-            f"{external_name('<cohort>')}"
-        )
 
 
 @dataclass(frozen=True)

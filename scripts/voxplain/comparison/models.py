@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from voxplain.cohort.splits import EXTERNAL, FIXED, FOLDS, SplitName
+from voxplain.cohort.split_names import EXTERNAL, FIXED, FOLDS, SplitName
 from voxplain.comparison.auc import draw_aucs, interval, too_few
 from voxplain.faults import SetupFault
 from voxplain.training.metrics import MEASURES, measure, per_patient

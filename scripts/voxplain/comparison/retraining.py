@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from voxplain.cohort.splits import SplitName
+from voxplain.cohort.split_names import SplitName
 from voxplain.comparison.distance import normalise
 from voxplain.faults import SetupFault
 

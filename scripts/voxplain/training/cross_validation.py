@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from voxplain.cohort.splits import fold_name
+from voxplain.cohort.split_names import fold_name
 from voxplain.training.metrics import MEASURES, measure, per_patient
 
 

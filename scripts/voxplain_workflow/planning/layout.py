@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from voxplain.cohort.demographics import BASELINES
-from voxplain.cohort.splits import FIXED, FOLD_PATTERN, external_name
+from voxplain.cohort.split_names import FIXED, FOLD_PATTERN, external_name
 from voxplain.models import MODELS
 from voxplain.relevance import METHODS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from voxplain.cohort.demographics import AGE_SEX, AREAS, BASELINES
-from voxplain.cohort.splits import SplitName
+from voxplain.cohort.split_names import SplitName
 from voxplain_workflow.planning import layout
 from voxplain_workflow.planning.resources import of_grid
 from voxplain_workflow.planning.settings import skull_settings, sort_keys
