@@ -32,6 +32,7 @@ from voxplain_workflow.planning.stages.split import SplitJobs
 from voxplain_workflow.planning.stages.targets import Targets
 from voxplain_workflow.planning.stages.train import TrainJobs
 from voxplain_workflow.running.console import describe_missing, describe_results, say
+from voxplain_workflow.running.environment import import_own_first, name_interpreter
 from voxplain_workflow.running.estimate import describe_plan, expected_seconds
 from voxplain_workflow.running.failures import FailureRecorder, describe_failures
 from voxplain_workflow.running.progress import ProgressRecorder, Reporter, spare_log
@@ -49,6 +50,10 @@ STARTED = time.time()
 ON_CLUSTER = workflow.nodes is not None
 
 try:
+    name_interpreter()
+    # Where voxplain is a module, the other workflow may need what its user has on PYTHONPATH.
+    if workflow.modifier.parent_modifier is None:
+        import_own_first(workflow.workdir_init)
     check_module(workflow.modifier.path_modifier)
     if workflow.is_main_process:
         check_folders()
