@@ -164,8 +164,8 @@ def watch(run: str, patience_s: float) -> None:
     if count:
         with contextlib.suppress(OSError):  # the terminal may be closed
             print(
-                f"voxplain: the run has ended without its jobs; {count} of their processes were "
-                "still at work and are ended",
+                "voxplain: the run has ended without its jobs; their processes that were still at "
+                f"work are ended: {count}",
                 file=sys.stderr,
                 flush=True,
             )

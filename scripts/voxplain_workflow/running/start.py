@@ -146,16 +146,12 @@ def clear_stale_lock() -> str:
             "Of a run here that was killed, these processes cannot be ended; they wait for a disk, "
             f"as a rule: {', '.join(map(str, stuck))}. Run again when they are gone."
         )
-    told = (
-        f"Of a run here that was killed, {orphans} processes were still at work and are ended."
-        if orphans
-        else ""
-    )
+    told = f"Processes of its jobs that were still at work are ended: {orphans}." if orphans else ""
     if not locks:  # runs write their records while they hold a lock, so these runs ended
         for path in records:
             path.unlink(missing_ok=True)
     if not (locks and runs and gone) or max(locks) > max(records.values()):
-        return told
+        return told and f"An earlier run here was killed. {told}"
     if any(run["on_cluster"] for run in runs):
         return (
             "An earlier run here was killed, but jobs that it sent to the cluster may go on: look "
