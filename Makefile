@@ -17,11 +17,15 @@ PROGRESS := $(shell test -t 2 && echo --logger rich || echo --quiet rules)
 # Each job is a process of its own, and would compile what it imports (half the time of a small job) where
 # the environment keeps Python from storing what it compiled, as container images often do.
 unexport PYTHONDONTWRITEBYTECODE
+# What lies there comes before Python's own modules and those of the environment, and pip takes it for
+# installed.
+unexport PYTHONPATH
 
 .PHONY: run test test-all test-slurm docs validate lint format generate lock pythons clean
 .DEFAULT_GOAL := run
 
-SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" snakemake
+# Modules in the working folder are none of ours (see scripts/voxplain_workflow/running/environment.py).
+SNAKEMAKE := PYTHONSAFEPATH=1 PATH="$(CURDIR)/$(BIN):$$PATH" snakemake
 REPORT := results/snakemake_report.html
 
 run: $(READY)

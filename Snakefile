@@ -70,7 +70,7 @@ rule apply:
 
 
 onstart:
-    note_run(ON_CLUSTER)
+    begin_run()
     begin_reports()
     lift_default_rate_limit(workflow.scheduler)
 

@@ -1,8 +1,15 @@
+import os
 from pathlib import Path
 
 import pytest
+import torch
 
-from voxplain.training.checkpoints import checkpoint_path, remove_checkpoints
+from voxplain.training.checkpoints import (
+    checkpoint_path,
+    load_whole,
+    remove_checkpoints,
+    save_whole,
+)
 
 SETTINGS = [{"training": {"epochs": 20, "batch_size": 5}, "classes": ["AD", "NC"]}, 3, "I1\ttrain"]
 
@@ -85,3 +92,37 @@ def test_checkpoints_are_removed_and_nothing_else(tmp_path, volumes):
     }
     assert kept.exists()
     remove_checkpoints(Path(tmp_path))  # again, with none left
+
+
+def test_a_file_has_its_name_only_once_its_bytes_are_on_the_disk(tmp_path, monkeypatch):
+    calls, sync, replace = [], os.fsync, os.replace
+
+    def note_sync(descriptor):
+        calls.append(("sync", os.readlink(f"/proc/self/fd/{descriptor}")))
+        sync(descriptor)
+
+    def note_rename(source, target):
+        calls.append(("rename", str(target)))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(os, "replace", note_rename)
+    path = tmp_path / "model.pt"
+    save_whole({"weights": torch.arange(3)}, path)
+    assert calls == [
+        ("sync", str(tmp_path / "model.partial")),
+        ("rename", str(path)),
+        ("sync", str(tmp_path)),
+    ]
+    assert load_whole(path)["weights"].tolist() == [0, 1, 2]
+    assert os.listdir(tmp_path) == ["model.pt"]
+
+
+def test_a_changed_byte_is_noticed_by_its_checksum(tmp_path):
+    path = tmp_path / "model.pt"
+    save_whole({"weights": torch.full((1000,), 7, dtype=torch.uint8)}, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(bytes([7] * 1000)) + 500] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"the checksum of .*data/0 in it is wrong"):
+        load_whole(path)

@@ -100,7 +100,7 @@ def test_a_rule_without_a_log_harms_nobody(recorder, monkeypatch):
     fail(recorder, job)
     (found,) = recorder.tell_of([job], 0)
     assert (found.rule, found.log) == ("theirs", None)
-    assert "theirs: it ended without a word" in describe_failures([found])
+    assert "theirs: it ended without an error in its log" in describe_failures([found])
 
 
 def test_an_event_of_another_form_does_not_stop_snakemake(recorder, monkeypatch):
@@ -146,13 +146,83 @@ def test_a_group_of_which_nothing_began_is_blamed_itself(recorder, write):
         ("ERROR: the loss is nan", f"{SLURM} 'FAILED'. More.", "the loss is nan"),
         ("epoch 1\n", f"{SLURM} 'FAILED'. More.", "SLURM says FAILED"),
         ("ERROR: stopped", "its node is gone\nmore", "stopped; its node is gone"),
-        ("epoch 1\n", "", "it ended without a word: killed, as a rule for want of memory"),
+        ("Traceback (most recent call last):\n  ...\nKeyError: 3\n", "", "KeyError: 3"),
         ("done in 3 s", "", "it ended well, but Snakemake did not see its files: " + SLOW),
     ],
 )
 def test_the_reason_is_the_jobs_own_last_word_then_the_clusters(write, log, reason, told):
     job = FailedJob("train_network", log and write("job.log", log), (), reason)
     assert explain(job) == told
+
+
+NO_ERROR = "without an error in its log"
+
+
+@pytest.mark.parametrize(
+    ("ended", "told"),
+    [
+        ("died with <Signals.SIGKILL: 9>.", "ended by SIGKILL, as a rule for want of memory"),
+        ("returned non-zero exit status 137.", "ended by SIGKILL, as a rule for want of memory"),
+        ("died with <Signals.SIGSEGV: 11>.", "ended by SIGSEGV: a fault in a compiled library"),
+        ("returned non-zero exit status 143.", "it was ended by SIGTERM"),
+        (
+            "returned non-zero exit status 127.",
+            "it did not start: the shell says that its program was not found (exit status 127); "
+            "see its message in the output above",
+        ),
+        ("returned non-zero exit status 126.", "its program cannot be run (exit status 126)"),
+        ("returned non-zero exit status 1.", f"it ended with exit status 1 and {NO_ERROR}; look"),
+        ("returned non-zero exit status 255.", f"it ended with exit status 255 and {NO_ERROR}"),
+    ],
+)
+def test_the_end_of_a_job_without_a_word_is_told_by_its_exit_status(recorder, ended, told):
+    """Memory is suspected only where a signal ended the job."""
+    job = Job(1, "train_network", "nothing.log")
+    command = "Command 'set -euo pipefail;  python '/x/.snakemake/scripts/a.py''"
+    recorder_tells(recorder, f"RuleException:\nCalledProcessError in file x:\n{command} {ended}")
+    fail(recorder, job)
+    (found,) = recorder.tell_of([job], 0)
+    assert told in explain(found)
+    assert "\n" not in explain(found)
+    assert ("memory" in explain(found)) == ("SIGKILL" in explain(found))
+
+
+def recorder_tells(recorder, error):
+    """Log an error as Snakemake does: before the job's, without its number, in its thread."""
+    tell(recorder, LogEvent.ERROR, msg=error, exception="RuleException")
+
+
+def test_an_error_counts_for_the_next_job_of_its_thread_and_attempt_only(recorder):
+    killed = "died with <Signals.SIGKILL: 9>."
+    first, second = Job(1, "train_network"), Job(2, "explain_scans")
+    tell(recorder, LogEvent.ERROR, msg=killed, thread=7)
+    tell(recorder, LogEvent.JOB_ERROR, jobid=2, rule_msg=None, log=[], thread=8)
+    tell(recorder, LogEvent.JOB_ERROR, jobid=1, rule_msg=None, log=[], thread=7)
+    found = {job.rule: job.status for job in recorder.tell_of([first, second], 0)}
+    assert found == {"train_network": 128 + 9, "explain_scans": None}
+    fail(recorder, first)  # another attempt, of which only this is known
+    assert recorder.tell_of([first], 0)[0].status is None
+
+
+def test_an_error_of_snakemake_itself_is_the_reason(recorder):
+    job = Job(1, "train_network", "nothing.log")
+    recorder_tells(recorder, "WorkflowError:\nFailed to open source file train.py")
+    fail(recorder, job)
+    (found,) = recorder.tell_of([job], 0)
+    assert explain(found) == "WorkflowError: Failed to open source file train.py"
+
+
+def test_the_clusters_log_tells_the_exit_status_of_a_job_without_a_word(write):
+    text = "CalledProcessError in file x:\nCommand 'python x' died with <Signals.SIGKILL: 9>.\n"
+    slurm = write("7.log", text)
+    for rule in ("train_network", "group scan"):
+        job = FailedJob(rule, None, (slurm,))
+        assert explain(job) == "it was ended by SIGKILL, as a rule for want of memory"
+    told = explain(FailedJob("train_network", None, (write("8.log", "python: no such file\n"),)))
+    assert told == (
+        "it ended without an error in its log, and its exit status is not known; look for an error "
+        "in the logs of the cluster"
+    )
 
 
 def test_an_error_of_many_lines_is_told_by_its_first_and_shown_whole(write):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from textwrap import dedent, indent
@@ -196,6 +197,29 @@ def test_a_job_that_is_stopped_says_so_in_its_log(run):
     assert done.status == 128 + 15
     assert done.log.startswith("ERROR: stopped by SIGTERM")
     assert "went on" not in done.log
+
+
+def test_a_job_whose_terminal_is_closed_says_so_and_removes_its_temporary_files(run, tmp_path):
+    body = f"""
+        import os, signal, tempfile
+        with tempfile.TemporaryDirectory(dir={str(tmp_path)!r}, prefix="scratch"):
+            os.kill(os.getpid(), signal.SIGHUP)
+        """
+    done = run(body)
+    assert done.status == 128 + 1
+    assert done.log == "ERROR: stopped by SIGHUP: its terminal was closed\n"
+    assert not list(tmp_path.glob("scratch*"))
+
+
+def test_a_job_of_a_run_that_shall_outlive_its_terminal_goes_on(run):
+    """As `nohup` has it: children inherit that the signal is ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        done = run("import os, signal\nos.kill(os.getpid(), signal.SIGHUP)\nprint('went on')")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert done.status == 0
+    assert done.log.startswith("went on")
 
 
 FULL = """

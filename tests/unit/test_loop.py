@@ -1,4 +1,5 @@
 import copy
+import io
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import nn
 from voxplain.faults import SetupFault
 from voxplain.models import MODELS, build_model
 from voxplain.store import write_scan
+from voxplain.training.checkpoints import remove_checkpoints
 from voxplain.training.data import Scans, plan_batches
 from voxplain.training.loop import Epoch, choose_precision, predict, seed_everything, train
 from voxplain.training.statistics import VoxelStatistics
@@ -401,6 +403,51 @@ def test_a_training_that_ends_while_it_saves_keeps_the_state_before(
     resumed, again = trained(training, testing, network(5), checkpoint=checkpoint)
     assert_equal_weights(whole, resumed)
     assert timeless(again) == timeless(history)
+
+
+def flipped(content):
+    """One bit of the weights, which the checksum of the archive shows and torch does not."""
+    changed = bytearray(content)
+    changed[content.index(b"data/0") + 200] ^= 1
+    return bytes(changed)
+
+
+def of_another_network(content):
+    state = torch.load(io.BytesIO(content), weights_only=True)
+    state["model"]["6.bias"] = torch.zeros(7)  # after the other layers' weights were taken
+    changed = io.BytesIO()
+    torch.save(state, changed)
+    return changed.getvalue()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: content[: len(content) // 2],
+        lambda content: b"no archive" * 100,
+        flipped,
+        of_another_network,
+    ],
+    ids=["empty", "half", "other", "flipped", "of another network"],
+)
+def test_a_checkpoint_that_cannot_be_read_is_set_aside_and_training_begins_anew(
+    training, testing, tmp_path, damage, capsys
+):
+    checkpoint = tmp_path / ".checkpoint-x.pt"
+    whole, history = trained(training, testing)
+    trained(training, testing, network(5), epochs=2, checkpoint=checkpoint)
+    damaged = damage(checkpoint.read_bytes())
+    checkpoint.write_bytes(damaged)
+    again, same = trained(training, testing, checkpoint=checkpoint)
+    assert_equal_weights(whole, again)
+    assert timeless(same) == timeless(history)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"checkpoint {checkpoint} cannot be read (")
+    assert line.endswith("set aside as .checkpoint-x.pt.damaged, and the training begins anew")
+    assert (tmp_path / ".checkpoint-x.pt.damaged").read_bytes() == damaged
+    remove_checkpoints(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 # --- what is refused ------------------------------------------------------------------------------

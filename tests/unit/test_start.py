@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections import namedtuple
@@ -11,6 +12,7 @@ import pytest
 
 from voxplain.faults import SetupFault
 from voxplain_workflow.running import start
+from voxplain_workflow.running.orphans import MARK
 from voxplain_workflow.running.start import (
     LOCKS,
     RECORDS,
@@ -62,6 +64,53 @@ def test_the_lock_of_a_run_that_is_gone_is_removed(dead):
     assert "its lock is removed" in clear_stale_lock()
     assert not LOCKS.exists()
     assert clear_stale_lock() == ""
+
+
+@pytest.mark.parametrize("locked", [True, False])
+def test_jobs_of_a_run_that_is_gone_end_before_the_next_one_begins(dead, monkeypatch, locked):
+    """If its guard was killed with it; also if a user has removed the lock."""
+    dead()
+    change_record(jobs="5f2e")
+    if not locked:
+        start.shutil.rmtree(LOCKS)
+    words = [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    left, other = (
+        subprocess.Popen(words, **pipes, env={**os.environ, MARK: name}) for name in ("5f2e", "7a")
+    )
+    try:
+        for process in (left, other):
+            process.stdout.readline()
+        told = clear_stale_lock()
+        assert left.poll() == -signal.SIGTERM
+        assert other.poll() is None
+        assert told.startswith("An earlier run here was killed")
+        assert told.endswith("Processes of its jobs that were still at work are ended: 1.")
+        assert ("its lock is removed" in told) == locked
+        assert clear_stale_lock() == ""
+    finally:
+        for process in (left, other):
+            process.kill()
+            process.communicate()
+
+
+def test_jobs_of_a_run_at_work_go_on(place):
+    take_lock(1_000_000_000)
+    note_run(False, "5f2e")
+    with subprocess.Popen(["sleep", "600"], env={**os.environ, MARK: "5f2e"}) as job:
+        assert clear_stale_lock() == ""
+        assert job.poll() is None
+        job.kill()
+
+
+def test_the_lock_stays_while_jobs_of_a_run_that_is_gone_cannot_be_ended(dead, monkeypatch):
+    dead()
+    change_record(jobs="5f2e")
+    monkeypatch.setattr(start, "end_jobs", lambda run: 1)
+    monkeypatch.setattr(start, "find_jobs", lambda run: [start.psutil.Process()])
+    assert f"cannot be ended; they wait for a disk, as a rule: {os.getpid()}." in clear_stale_lock()
+    assert list(LOCKS.glob("*.lock"))
+    assert record().exists()
 
 
 def test_the_lock_of_a_run_at_work_stays(place):

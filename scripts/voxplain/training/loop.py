@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from voxplain.faults import ParameterFault, SetupFault
+from voxplain.training.checkpoints import load_whole, save_whole, set_aside
 from voxplain.training.cropped import CroppedNetwork
 from voxplain.training.data import Batches, Scans, plan_batches
 
@@ -117,8 +118,9 @@ def train(
         Whether cuDNN uses only kernels that give the same sums in every run; on a CPU all kernels
         do.
     checkpoint
-        File for the state after each epoch; if it exists, training resumes from it. Its name must
-        identify everything that determines the state.
+        File for the state after each epoch; if it exists, training resumes from it, and if it
+        cannot be read, it is set aside and training begins anew. Its name must identify everything
+        that determines the state.
     report
         Called after each epoch.
 
@@ -144,11 +146,18 @@ def train(
     stepper = OPTIMISERS[optimiser](model.parameters(), lr=learning_rate)
     history: list[Epoch] = []
     if checkpoint is not None and checkpoint.is_file():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        model.load_state_dict(state["model"])
-        stepper.load_state_dict(state["optimiser"])
-        history = [Epoch(**epoch) for epoch in state["history"]]
-        print(f"going on after epoch {len(history)} of {epochs} ({checkpoint.name})", flush=True)
+        initial = copy.deepcopy((model.state_dict(), stepper.state_dict()))
+        try:
+            history = _resume(checkpoint, model, stepper, device)
+        except (MemoryError, torch.OutOfMemoryError):  # not the file's fault
+            raise
+        except Exception as error:  # torch raises many kinds for a damaged file
+            model.load_state_dict(initial[0])
+            stepper.load_state_dict(initial[1])
+            print(set_aside(checkpoint, error), flush=True)
+        else:
+            done = len(history)
+            print(f"going on after epoch {done} of {epochs} ({checkpoint.name})", flush=True)
     for number in range(len(history) + 1, epochs + 1):
         began = time.perf_counter()
         generator = seed_everything(seed, number)
@@ -200,6 +209,17 @@ def train(
     return history
 
 
+def _resume(
+    path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, device: torch.device
+) -> list[Epoch]:
+    """Put a checkpoint's state into a network and its optimiser; returns the epochs until then."""
+    state = load_whole(path, device)
+    history = [Epoch(**epoch) for epoch in state["history"]]
+    model.load_state_dict(state["model"])
+    optimiser.load_state_dict(state["optimiser"])
+    return history
+
+
 def _save(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, history: list) -> None:
     """Write a checkpoint; the file is replaced only when the new one is complete."""
     state = {
@@ -207,9 +227,7 @@ def _save(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, histor
         "optimiser": optimiser.state_dict(),
         "history": [asdict(epoch) for epoch in history],
     }
-    unfinished = path.with_suffix(".partial")
-    torch.save(state, unfinished)
-    os.replace(unfinished, path)
+    save_whole(state, path)
 
 
 def predict(

@@ -14,6 +14,7 @@ from torch import nn
 
 from voxplain.faults import SetupFault
 from voxplain.models import build_model, plan_model
+from voxplain.training.checkpoints import save_whole
 from voxplain.training.statistics import VoxelStatistics
 from voxplain.volumes import Grid
 
@@ -60,7 +61,7 @@ def save_network(
     statistics: VoxelStatistics,
     **metadata: Any,
 ) -> None:
-    """Write a trained network.
+    """Write a trained network; the file is whole or absent, also after a power cut.
 
     Parameters
     ----------
@@ -74,7 +75,7 @@ def save_network(
         Further values to store, by key: numbers, text, lists and dicts of them.
     """
     places = statistics.brain.places
-    torch.save(
+    save_whole(
         {
             **metadata,
             "state_dict": {key: value.cpu() for key, value in model.state_dict().items()},

@@ -26,6 +26,11 @@ from voxplain_workflow.running.disk import is_full
 # Beginnings of the last line of a log, which voxplain_workflow.running.failures reads.
 DONE = "done in "
 ERROR = "ERROR: "
+# Signals that stop a job, and why somebody sends them.
+_STOPPED_BY = {
+    signal.SIGTERM: "cancelled, preempted, out of time, or the run that started it was killed",
+    signal.SIGHUP: "its terminal was closed",
+}
 # Placeholder for the pictures of a lost scan. It is a file, and stands in this module, so that
 # preprocessing depends neither on the code of figures nor on the placeholder.
 LOST_SCAN = Path(__file__).with_name("lost_scan.png")
@@ -47,6 +52,8 @@ def job(snakemake: Any) -> Iterator[None]:
             stream.flush()
             os.dup2(log, stream.fileno())
         signal.signal(signal.SIGTERM, _stop)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # `nohup` ignores it
+            signal.signal(signal.SIGHUP, _stop)
         yield
         print(f"{DONE}{time.monotonic() - begun:.1f} s; {_peak_memory()}", flush=True)
     except (DataFault, SetupFault) as fault:
@@ -59,11 +66,13 @@ def job(snakemake: Any) -> Iterator[None]:
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    print(
-        f"{ERROR}stopped by {signal.Signals(number).name}: cancelled, preempted or out of time",
-        file=sys.stderr,
-        flush=True,
-    )
+    """End the job as after an error, so that its temporary files are removed."""
+    # A second signal must not interrupt this.
+    for other in _STOPPED_BY:
+        signal.signal(other, signal.SIG_IGN)
+    name = signal.Signals(number).name
+    with suppress(OSError):
+        print(f"{ERROR}stopped by {name}: {_STOPPED_BY[number]}", file=sys.stderr, flush=True)
     sys.exit(128 + number)
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import signal
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +16,25 @@ from voxplain_workflow.running.recorder import EventRecorder
 
 # State of a job in messages of the SLURM plugin.
 SLURM_STATE = re.compile(r"SLURM status is: '([^']+)'")
+# How a job's process ended, in messages of Snakemake. A shell gives a signal as 128 + its number.
+_ENDED = re.compile(r"non-zero exit status (\d+)|died with <Signals\.\w+: (\d+)>")
+# Exit statuses of a shell that could not start a command (POSIX).
+_NOT_STARTED = {126: "cannot be run", 127: "was not found"}
+# The usual cause of a signal, for those that have one.
+_CAUSES = {
+    signal.SIGKILL: ", as a rule for want of memory",
+    signal.SIGSEGV: ": a fault in a compiled library",
+    signal.SIGABRT: ": a compiled library gave up",
+    signal.SIGFPE: ": a fault in a compiled library",
+    signal.SIGILL: ": a compiled library needs another processor",
+    signal.SIGBUS: ": a file was cut while it was read, or a disk is full",
+}
 # Only the last lines of a few logs are shown; their paths are listed for all.
 LOGS_SHOWN = 3
 LINES_SHOWN = 8
 # More lines are shown if an error has many: a message may end with a list of scans.
 MOST_LINES_SHOWN = 40
+MOST_CHARACTERS = 400
 
 
 @dataclass(frozen=True)
@@ -36,6 +53,9 @@ class FailedJob:
         Message of the executor; may be empty.
     since
         A log that was last written before this time is ignored.
+    status
+        Exit status of the job's process, 128 + the number of a signal that ended it; None if
+        Snakemake did not report it.
     """
 
     rule: str
@@ -43,6 +63,7 @@ class FailedJob:
     cluster_logs: tuple[str, ...] = ()
     reason: str = ""
     since: float = 0
+    status: int | None = None
 
 
 class FailureRecorder(EventRecorder):
@@ -52,14 +73,26 @@ class FailureRecorder(EventRecorder):
         super().__init__()
         self._cluster_logs: dict[object, tuple[str, ...]] = {}
         self._reasons: dict[object, str] = {}
+        # Snakemake logs an error without its job, just before the failed job, in the same thread.
+        self._last_error: dict[object, str] = {}
+        self._statuses: dict[object, int | None] = {}
 
     def note(self, event: str, fields: Mapping[str, Any]) -> None:
         """See :class:`EventRecorder`."""
         if event == "group_error":
             for job in fields["job_error_info"]:
                 self._cluster_logs[job["jobid"]] = tuple(map(str, fields["aux_logs"]))
+        elif event == "error":
+            self._last_error[fields.get("thread")] = str(fields.get("msg", ""))
         elif event == "job_error":
-            self._reasons[fields["jobid"]] = str(fields["rule_msg"] or "")
+            error = self._last_error.pop(fields.get("thread"), "")
+            status = exit_status(error)
+            self._statuses[fields["jobid"]] = status
+            message = str(fields["rule_msg"] or "")
+            # An error without an exit status is one of Snakemake, before or after the process.
+            if not message and status is None:
+                message = textwrap.shorten(error, MOST_CHARACTERS, placeholder=" ...")
+            self._reasons[fields["jobid"]] = message
             self._cluster_logs.setdefault(fields["jobid"], tuple(map(str, fields["log"])))
 
     def tell_of(self, jobs: Iterable[Any], since: float) -> list[FailedJob]:
@@ -92,7 +125,46 @@ class FailureRecorder(EventRecorder):
             cluster_logs=tuple(path for path in cluster_logs if path != log),
             reason=self._reasons.get(job.jobid, ""),
             since=since,
+            status=self._statuses.get(job.jobid),
         )
+
+
+def exit_status(text: str) -> int | None:
+    """The last exit status in messages of Snakemake, as `FailedJob.status`; None without any."""
+    found = _ENDED.findall(text)
+    if not found:
+        return None
+    status, number = found[-1]
+    return int(status) if status else 128 + int(number)
+
+
+def describe_end(status: int | None, where: str = "the output above") -> str:
+    """How a job ended that wrote no error to its log, in one line.
+
+    Parameters
+    ----------
+    status
+        See :class:`FailedJob`.
+    where
+        Where the job wrote what is not in its log.
+    """
+    if status is None:
+        return (
+            "it ended without an error in its log, and its exit status is not known; look for an "
+            f"error in {where}"
+        )
+    if status in _NOT_STARTED:
+        return (
+            f"it did not start: the shell says that its program {_NOT_STARTED[status]} (exit "
+            f"status {status}); see its message in {where}"
+        )
+    with suppress(ValueError):
+        number = signal.Signals(status - 128)
+        return f"it was ended by {number.name}{_CAUSES.get(number, '')}"
+    return (
+        f"it ended with exit status {status} and without an error in its log; look for one in "
+        f"{where}"
+    )
 
 
 def _read(path: str | None, since: float = 0) -> list[str]:
@@ -122,19 +194,23 @@ def explain(job: FailedJob) -> str:
         reasons += job.reason.strip().splitlines()[:1]
     elif not reasons or state[1] != "FAILED":
         reasons.append(f"SLURM says {state[1]}")
+    cluster_lines = [line for path in job.cluster_logs for line in _read(path)]
     reasons += [
         line.split("error: ", 1)[1]
-        for path in job.cluster_logs
-        for line in _read(path)
+        for line in cluster_lines
         if line.startswith("slurmstepd: error: ")
     ][:1]
     if reasons:
         return "; ".join(reasons)
-    if job.rule.startswith("group "):
-        return "none of its jobs says why; what the cluster said stands above"
     if lines and lines[-1].startswith(DONE):
         return "it ended well, but Snakemake did not see its files: a slow file system, as a rule"
-    return "it ended without a word: killed, as a rule for want of memory"
+    if any(line.startswith("Traceback (most recent call last)") for line in lines):
+        return lines[-1].strip()
+    where = "the logs of the cluster" if job.cluster_logs else "the output above"
+    status = exit_status("\n".join(cluster_lines)) if job.status is None else job.status
+    if status is None and job.rule.startswith("group "):
+        return "none of its jobs says why; what the cluster said stands above"
+    return describe_end(status, where)
 
 
 def _end_of(lines: Sequence[str]) -> Sequence[str]:

@@ -3,7 +3,8 @@
 A killed run can be continued with the next command, although it left Snakemake's lock behind. The
 lock does not name its process, so that after a power cut or ``kill -9`` a user would have to
 confirm that no other run is active (``--unlock``). Therefore every run writes a record of its
-process, and the lock is removed if none of these processes exists any more.
+process, and the lock is removed if none of these processes exists any more. What is left of its
+jobs is ended first (:mod:`voxplain_workflow.running.orphans`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import psutil  # a dependency of Snakemake
 
 from voxplain.faults import SetupFault
 from voxplain_workflow.running.disk import is_full
+from voxplain_workflow.running.orphans import end_jobs, find_jobs
 
 # Folders below the working directory to which a run writes.
 FOLDERS = (".", ".snakemake", "results", "logs")
@@ -73,16 +75,20 @@ def check_module(paths: Any) -> None:
         )
 
 
-def note_run(on_cluster: bool) -> None:
+def note_run(on_cluster: bool, jobs: str = "") -> None:
     """Write the record of this run; called while it holds Snakemake's lock.
 
     Parameters
     ----------
     on_cluster
         Whether jobs may outlive this process.
+    jobs
+        Name that marks its jobs on this machine, see
+        :meth:`voxplain_workflow.running.orphans.Guard.start`; may be empty.
     """
     RECORDS.mkdir(parents=True, exist_ok=True)
-    run = {**_here(), "started": _started(os.getpid()), "on_cluster": on_cluster}
+    here = {**_here(), "started": _started(os.getpid())}
+    run = {**here, "on_cluster": on_cluster, "jobs": jobs}
     _record_path().write_text(json.dumps(run), encoding="utf-8")
 
 
@@ -117,7 +123,7 @@ def _of_linux(read: Callable[[], str]) -> str:
 
 
 def clear_stale_lock() -> str:
-    """Remove the lock of runs that no longer exist; returns a message, empty if nothing is to do.
+    """End the jobs and remove the lock of runs that no longer exist; returns a message or "".
 
     The lock stays, and Snakemake refuses to run, if any recorded run may be alive: on another host,
     in another container, or of another user; and if the lock is newer than every record. It also
@@ -127,14 +133,25 @@ def clear_stale_lock() -> str:
         records = {path: path.stat().st_mtime for path in RECORDS.glob("*.json")}
         runs = [json.loads(path.read_text(encoding="utf-8")) for path in records]
         locks = [path.stat().st_mtime for path in LOCKS.glob("*.lock")]
-        gone = all(_is_gone(run) for run in runs)
+        ended = [run for run in runs if _is_gone(run)]
+        gone = len(ended) == len(runs)
+        # Its guard may be at this too; nothing else begins before they are gone.
+        names = [run["jobs"] for run in ended if run.get("jobs")]
+        orphans = sum(map(end_jobs, names))
+        stuck = [job.pid for name in names if orphans for job in find_jobs(name)]
     except (OSError, ValueError, KeyError, psutil.Error):
         return ""
+    if stuck:
+        return (
+            "Of a run here that was killed, these processes cannot be ended; they wait for a disk, "
+            f"as a rule: {', '.join(map(str, stuck))}. Run again when they are gone."
+        )
+    told = f"Processes of its jobs that were still at work are ended: {orphans}." if orphans else ""
     if not locks:  # runs write their records while they hold a lock, so these runs ended
         for path in records:
             path.unlink(missing_ok=True)
     if not (locks and runs and gone) or max(locks) > max(records.values()):
-        return ""
+        return told and f"An earlier run here was killed. {told}"
     if any(run["on_cluster"] for run in runs):
         return (
             "An earlier run here was killed, but jobs that it sent to the cluster may go on: look "
@@ -144,7 +161,8 @@ def clear_stale_lock() -> str:
     shutil.rmtree(LOCKS, ignore_errors=True)
     for path in records:
         path.unlink(missing_ok=True)
-    return "An earlier run here was killed: its lock is removed, and this one goes on from there."
+    killed = "An earlier run here was killed: its lock is removed, and this one goes on from there."
+    return " ".join(filter(None, [killed, told]))
 
 
 def _is_gone(run: Mapping[str, Any]) -> bool:
