@@ -13,31 +13,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from voxplain.faults import SetupFault
-from voxplain.relevance.inputs import as_input, differentiating, probability, shape_of
-
-# Backward step in torch to the activation, for activations without a guided rule.
-_OTHER_RECTIFIERS = {
-    "LeakyReluBackward": "LeakyReLU",
-    "PreluKernelBackward": "PReLU",
-    "RreluWithNoiseBackward": "RReLU",
-    "EluBackward": "ELU or SELU",
-    "CeluBackward": "CELU",
-    "GeluBackward": "GELU",
-    "SiluBackward": "SiLU",
-    "MishBackward": "Mish",
-    "SoftplusBackward": "Softplus",
-    "HardswishBackward": "Hardswish",
-    "HardtanhBackward": "ReLU6 or Hardtanh",
-    "MaximumBackward": "maximum",
-}
-# Backward steps that clip at bounds, with the attributes of the bounds. With a bound of 0 they are
-# ReLUs.
-_BOUNDS = {
-    "ThresholdBackward": ("_saved_threshold",),
-    "ClampBackward": ("_saved_min", "_saved_max"),
-    "ClampMinBackward": ("_saved_min",),
-    "ClampMaxBackward": ("_saved_max",),
-}
+from voxplain.relevance.behaviour import first_line
+from voxplain.relevance.inputs import as_input, differentiating, probability
+from voxplain.relevance.plain import shape_of
+from voxplain.relevance.rectifiers import RefusingMasks, check_is_no_rectifier, kind_of
+from voxplain.relevance.slopes import check_slope
 
 
 def sensitivity(model: nn.Module, scan: Tensor | np.ndarray, target: int) -> np.ndarray:
@@ -46,8 +26,14 @@ def sensitivity(model: nn.Module, scan: Tensor | np.ndarray, target: int) -> np.
     Simonyan et al. 2014 (arXiv 1312.6034), section 3; Rieke et al. 2018, section 2.3.
 
     Parameters and return value as :func:`voxplain.relevance.explain`.
+
+    Raises
+    ------
+    SetupFault
+        As :func:`voxplain.relevance.slopes.check_slope`.
     """
     batch = as_input(model, scan)
+    check_slope(model, batch)
     with differentiating(model):
         return as_map(slope(model, batch, target))
 
@@ -60,7 +46,7 @@ def slope(model: nn.Module, batch: Tensor, target: int) -> Tensor:
 
     def forward(scans: Tensor) -> Tensor:
         # A copy, since a network may write to its input.
-        return probability(model(scans.clone()), target)[None]
+        return probability(model, model(scans.clone()), target)[None]
 
     return Saliency(forward).attribute(batch.detach().requires_grad_(), abs=False)
 
@@ -79,14 +65,19 @@ def guided_backprop(model: nn.Module, scan: Tensor | np.ndarray, target: int) ->
     ------
     SetupFault
         The network has no ``nn.ReLU`` module, a ReLU that is not a module (``torch.relu``), another
-        rectifier such as LeakyReLU, for which the paper has no rule, or code that hides its ReLUs.
-        The result would be the plain gradient without a warning.
+        rectifier such as LeakyReLU or a product with ``h > 0``, for which the paper has no rule, or
+        code that hides its ReLUs. The result would be the plain gradient without a warning.
     """
     batch = as_input(model, scan).requires_grad_()
     check_has_relus(model)
     with differentiating(model), relus_called(model) as relus:
-        score = probability(model(batch.clone()), target)
-        return as_map(guided_slope(score, batch, relus))
+        with RefusingMasks():
+            outputs = model(batch.clone())
+        score = probability(model, outputs, target)
+        heatmap = as_map(guided_slope(score, batch, relus))
+    # Afterwards, since what hides a ReLU is named above.
+    check_slope(model, batch)
+    return heatmap
 
 
 def check_has_relus(model: nn.Module) -> None:
@@ -124,7 +115,7 @@ def relus_called(model: nn.Module) -> Iterator[dict[Any, str]]:
                 )
             if not output.requires_grad:
                 return  # does not depend on the scan
-            if _kind(output.grad_fn) != "ReluBackward":
+            if kind_of(output.grad_fn) != "ReluBackward":
                 raise SetupFault(
                     f"guided_backprop cannot act on the ReLU {name!r}: it works in place on a view "
                     "of another tensor, or is no plain ReLU; set inplace=False"
@@ -166,11 +157,12 @@ def guided_slope(score: Tensor, batch: Tensor, relus: dict[Any, str]) -> Tensor:
 
     for step in relus:
         step.register_hook(clip)
-    return torch.autograd.grad(score, batch)[0]
-
-
-def _kind(step: Any) -> str:
-    return step.name().removeprefix("torch::autograd::").rstrip("0123456789")
+    try:
+        return torch.autograd.grad(score, batch)[0]
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a part of the network without a backward pass
+        raise SetupFault(f"the network cannot be differentiated: {first_line(error)}") from error
 
 
 def _check_every_rectifier(score: Tensor, relus: dict[Any, str]) -> None:
@@ -181,7 +173,7 @@ def _check_every_rectifier(score: Tensor, relus: dict[Any, str]) -> None:
     while waiting:
         step = waiting.pop()
         if step not in relus:
-            _check_is_no_rectifier(step)
+            check_is_no_rectifier(step)
         following = {before for before, _ in step.next_functions if before is not None} - seen
         seen |= following
         waiting.extend(following)
@@ -189,29 +181,6 @@ def _check_every_rectifier(score: Tensor, relus: dict[Any, str]) -> None:
         raise SetupFault(
             "guided_backprop found no nn.ReLU between the scan and the class's output: "
             "it would equal sensitivity"
-        )
-
-
-def _check_is_no_rectifier(step: Any) -> None:
-    kind = _kind(step)
-    bounds = [getattr(step, name, None) for name in _BOUNDS.get(kind, ())]
-    clips = any(bool((torch.as_tensor(b) == 0).all()) for b in bounds if b is not None)
-    if clips or kind == "ReluBackward":
-        raise SetupFault(
-            "guided_backprop needs every ReLU as an nn.ReLU module, and this network has one as a "
-            f"function too ({step.name()}: torch.relu, functional.relu, clamp or threshold), where "
-            "it would be the plain gradient; make it a module"
-        )
-    if kind in _OTHER_RECTIFIERS:
-        raise SetupFault(
-            f"guided_backprop has a rule for ReLU only, and this network has a "
-            f"{_OTHER_RECTIFIERS[kind]}; choose sensitivity or integrated_gradients"
-        )
-    if kind == "CopySlices" or isinstance(step, torch.autograd.function.BackwardCFunction):
-        raise SetupFault(
-            f"guided_backprop cannot see into {step.name()} (a part of a tensor that is changed in "
-            "place, checkpointing, a compiled network, or an autograd function of its own), which "
-            "may hide a ReLU; write it without for explaining"
         )
 
 
@@ -261,6 +230,7 @@ def smoothgrad(
         noisy = torch.as_tensor(np.array(mask, bool)).to(batch.device)
         if not noisy.any():
             raise SetupFault("smoothgrad's mask has no voxel")
+    check_slope(model, batch)
     values = batch[0, 0][noisy]
     sd = noise * (values.max() - values.min()) * noisy
     draw = torch.Generator(batch.device).manual_seed(seed)
@@ -310,6 +280,7 @@ def signed_integrated_gradients(model: nn.Module, batch: Tensor, target: int, st
     """
     if steps < 1:
         raise SetupFault(f"integrated_gradients takes at least 1 step, not {steps}")
+    check_slope(model, batch)
     # Nodes on [-1, 1] are mapped to [0, 1].
     nodes, weights = np.polynomial.legendre.leggauss(steps)
     total = torch.zeros_like(batch)
