@@ -670,6 +670,8 @@ def inputs_of(model, run):
     """What a network is given while something runs."""
     given = []
     handle = model.register_forward_pre_hook(lambda module, inputs: given.append(inputs[0].clone()))
+    run()  # with the checks of a new network
+    given.clear()
     run()
     handle.remove()
     return torch.cat(given).detach()
@@ -802,6 +804,8 @@ def test_integrated_gradients_run_one_scan_at_a_time(scan):
     model = network()
     shapes = []
     handle = model.register_forward_pre_hook(lambda module, inputs: shapes.append(len(inputs[0])))
+    integrated_gradients(model, scan, 0, steps=1)  # with the checks of a new network
+    shapes.clear()
     integrated_gradients(model, scan, 0, steps=7)
     handle.remove()
     assert shapes == [1] * 7

@@ -322,10 +322,10 @@ def test_two_voxels_by_hand(composite, expected):
         model[0].weight[0, 0, :, 0, 0] = torch.tensor([2.0, -1.0])
         model[3].weight.fill_(1)
     scan = np.array([3.0, 1.0]).reshape(2, 1, 1)
-    signed, taken = _signed(model.double().eval(), torch.from_numpy(scan)[None, None], 0, composite)
+    signed, taken = _signed(model.double().eval(), torch.from_numpy(scan)[None, None], 1, composite)
     np.testing.assert_allclose(signed.ravel(), expected, rtol=1e-5)
     assert taken == 0
-    found = lrp(model, scan, 0, composite)
+    found = lrp(model, scan, 1, composite)
     np.testing.assert_allclose(found.ravel(), np.clip(expected, 0, None), rtol=1e-5)
 
 
@@ -335,7 +335,7 @@ def test_a_voxel_below_the_mean_carries_relevance_as_one_above_it():
         model[0].weight.fill_(-2)
         model[0].bias.fill_(0)
         model[3].weight.fill_(1)
-    found = lrp(model.double().eval(), np.array([-3.0, 3.0]).reshape(2, 1, 1), 0)
+    found = lrp(model.double().eval(), np.array([-3.0, 3.0]).reshape(2, 1, 1), 1)
     np.testing.assert_allclose(found.ravel(), [6, 0], rtol=1e-5)
 
 

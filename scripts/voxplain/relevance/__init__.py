@@ -317,5 +317,7 @@ def explain(
     >>> explain("sensitivity", model.eval(), scan, target=0).shape
     (8, 8, 8)
     """
-    module = importlib.import_module(find_method(method).module)
-    return getattr(module, method)(model, scan, target, **options)
+    from voxplain.relevance.door import explain_at_door
+
+    function = getattr(importlib.import_module(find_method(method).module), method)
+    return explain_at_door(function, model, scan, target, options)

@@ -20,9 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from voxplain.faults import SetupFault
+from voxplain.relevance.behaviour import run
 from voxplain.relevance.gradient import as_map, check_has_relus, guided_slope, relus_called
-from voxplain.relevance.inputs import as_input, check_target, differentiating, logit
+from voxplain.relevance.inputs import as_input, column_of, differentiating, logit, sign_of
 from voxplain.relevance.placement import Field, Layer, bring_onto_grid, check_placement, follow
+from voxplain.relevance.slopes import check_slope, check_slope_of, first_time_of_slope
 
 # The exponential of a larger logit approaches the limits of float32.
 _LARGEST_EXPONENT = 60.0
@@ -212,11 +214,14 @@ def raw_cam(
         for module in model.modules():
             if isinstance(module, nn.Linear):
                 handle = module.register_forward_hook(
-                    lambda module, inputs, output: denses.append((module, inputs[0], output))
+                    # Copies: what follows may change them in place.
+                    lambda module, inputs, output: denses.append(
+                        (module, inputs[0].clone(), output.clone())
+                    )
                 )
                 stack.callback(handle.remove)
         logits = model(batch.clone())
-    check_target(logits, target)
+    logit(model, logits, target)
     needs = "cam needs a network that ends in feature maps, their global average and one nn.Linear"
     if not denses or not torch.equal(denses[-1][2], logits):
         raise SetupFault(f"{needs}; this one's logits are no nn.Linear's output. Choose grad_cam")
@@ -230,7 +235,8 @@ def raw_cam(
             f"{needs}; this one's last nn.Linear reads {list(averages.shape)} that are not the "
             f"means of {layer.name}'s {len(features)} maps. Choose grad_cam"
         )
-    return _weighted(dense.weight[target].double(), features), layer.field
+    weights = dense.weight[column_of(logits, target)].double() * sign_of(logits, target)
+    return _weighted(weights, features), layer.field
 
 
 def raw_grad_cam(activations: LayerActivations) -> Tensor:
@@ -296,13 +302,14 @@ def activations_of_layer(
     if guided:
         check_has_relus(model)
     chosen = _choose(model, follow(model, batch), layer)
+    _check_slope_of_layer(model, batch, chosen)
     batch.requires_grad_(guided)
     with ExitStack() as stack:
         stack.enter_context(differentiating(model))
         # Before the hook of the layer itself: the layer may be a ReLU.
         relus = stack.enter_context(relus_called(model)) if guided else {}
         outputs = stack.enter_context(_output_of(model, chosen))
-        score = logit(model(batch.clone()), target)
+        score = logit(model, model(batch.clone()), target)
         gradient = None
         if score.requires_grad:
             (gradient,) = torch.autograd.grad(
@@ -314,9 +321,32 @@ def activations_of_layer(
                 "name another in `layer`"
             )
         guided_gradient = guided_slope(score, batch, relus) if guided else None
+    if guided:
+        check_slope(model, batch)
     return LayerActivations(
         outputs[0].detach()[0], gradient[0], float(score.detach()), chosen.field, guided_gradient
     )
+
+
+def _check_slope_of_layer(model: nn.Module, batch: Tensor, layer: Layer) -> None:
+    """Check that the gradient by the layer's output is the slope, once a network and layer."""
+    check = "layer", layer.name
+    if not first_time_of_slope(model, check, batch):
+        return
+    with torch.no_grad(), _output_of(model, layer) as outputs:
+        run(model, batch)
+
+    def from_layer(point: Tensor) -> Tensor:
+        handle = model.get_submodule(layer.name).register_forward_hook(
+            lambda module, inputs, output: point.clone()
+        )
+        try:
+            return model(batch.to(point.dtype))
+        finally:
+            handle.remove()
+
+    by = f"by the output of layer {layer.name!r}"
+    check_slope_of(model, outputs[0], from_layer, check, by)
 
 
 @contextmanager

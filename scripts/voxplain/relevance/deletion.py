@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from voxplain.faults import SetupFault
-from voxplain.relevance.inputs import as_input
+from voxplain.relevance.behaviour import check_target
+from voxplain.relevance.inputs import as_input, probabilities
 
 # Voxels in one batch; a batch has at least one scan. Larger batches are slower on a CPU: at 4 mm a
 # scan takes 8 ms in batches of two and 20 ms in batches of forty.
@@ -66,13 +66,9 @@ def delete_and_insert(
     batches = []
     for first in range(0, len(masks), at_once):
         batch = torch.stack([whole * (mask | untouched) for mask in masks[first : first + at_once]])
-        probabilities = torch.softmax(model(batch[:, None]).double(), dim=1)
-        if not 0 <= target < probabilities.shape[1]:
-            raise SetupFault(
-                f"the target is class {target}, and the network has "
-                f"{probabilities.shape[1]} classes"
-            )
-        batches.append(probabilities[:, target].cpu().numpy())
+        outputs = model(batch[:, None])
+        check_target(outputs[:1], target)
+        batches.append(probabilities(model, outputs)[:, target].cpu().numpy())
     both = np.concatenate(batches) if batches else np.empty(0)
     deletion, insertion = both[:last], both[last:]
     return np.append(deletion, insertion[:1]), np.append(insertion, deletion[:1])

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from voxplain.faults import SetupFault
-from voxplain.relevance.inputs import as_input, differentiating, probability, shape_of
+from voxplain.relevance.inputs import as_input, differentiating, probability
+from voxplain.relevance.plain import shape_of
+from voxplain.relevance.slopes import check_slope
 
 # Backward step in torch to the activation, for activations without a guided rule.
 _OTHER_RECTIFIERS = {
@@ -46,8 +48,14 @@ def sensitivity(model: nn.Module, scan: Tensor | np.ndarray, target: int) -> np.
     Simonyan et al. 2014 (arXiv 1312.6034), section 3; Rieke et al. 2018, section 2.3.
 
     Parameters and return value as :func:`voxplain.relevance.explain`.
+
+    Raises
+    ------
+    SetupFault
+        As :func:`voxplain.relevance.slopes.check_slope`.
     """
     batch = as_input(model, scan)
+    check_slope(model, batch)
     with differentiating(model):
         return as_map(slope(model, batch, target))
 
@@ -60,7 +68,7 @@ def slope(model: nn.Module, batch: Tensor, target: int) -> Tensor:
 
     def forward(scans: Tensor) -> Tensor:
         # A copy, since a network may write to its input.
-        return probability(model(scans.clone()), target)[None]
+        return probability(model, model(scans.clone()), target)[None]
 
     return Saliency(forward).attribute(batch.detach().requires_grad_(), abs=False)
 
@@ -85,8 +93,11 @@ def guided_backprop(model: nn.Module, scan: Tensor | np.ndarray, target: int) ->
     batch = as_input(model, scan).requires_grad_()
     check_has_relus(model)
     with differentiating(model), relus_called(model) as relus:
-        score = probability(model(batch.clone()), target)
-        return as_map(guided_slope(score, batch, relus))
+        score = probability(model, model(batch.clone()), target)
+        heatmap = as_map(guided_slope(score, batch, relus))
+    # Afterwards, since what hides a ReLU is named above.
+    check_slope(model, batch)
+    return heatmap
 
 
 def check_has_relus(model: nn.Module) -> None:
@@ -261,6 +272,7 @@ def smoothgrad(
         noisy = torch.as_tensor(np.array(mask, bool)).to(batch.device)
         if not noisy.any():
             raise SetupFault("smoothgrad's mask has no voxel")
+    check_slope(model, batch)
     values = batch[0, 0][noisy]
     sd = noise * (values.max() - values.min()) * noisy
     draw = torch.Generator(batch.device).manual_seed(seed)
@@ -310,6 +322,7 @@ def signed_integrated_gradients(model: nn.Module, batch: Tensor, target: int, st
     """
     if steps < 1:
         raise SetupFault(f"integrated_gradients takes at least 1 step, not {steps}")
+    check_slope(model, batch)
     # Nodes on [-1, 1] are mapped to [0, 1].
     nodes, weights = np.polynomial.legendre.leggauss(steps)
     total = torch.zeros_like(batch)

@@ -13,19 +13,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from voxplain.faults import SetupFault
-
-
-def shape_of(scan: torch.Tensor | np.ndarray) -> tuple[int, int, int]:
-    """Voxels of a scan along x, y, z.
-
-    Raises
-    ------
-    ValueError
-        It does not have three axes.
-    """
-    if scan.ndim != 3:
-        raise ValueError(f"a scan has three axes, this one has shape {tuple(scan.shape)}")
-    return tuple(scan.shape)
+from voxplain.relevance.behaviour import Head, behaviour_of, check_target
+from voxplain.relevance.plain import place_of, plain_scan
 
 
 def as_input(model: nn.Module, scan: torch.Tensor | np.ndarray) -> torch.Tensor:
@@ -35,58 +24,88 @@ def as_input(model: nn.Module, scan: torch.Tensor | np.ndarray) -> torch.Tensor:
     ------
     SetupFault
         The network or a part of it is in training mode, where dropout and batch statistics change
-        its output, or it has batch norms without running statistics.
+        its output, or it has batch norms without running statistics; or a voxel of the scan is no
+        finite number.
     ValueError
         The scan does not have three axes.
     """
-    if any(module.training for module in model.modules()):
+    if not isinstance(model, nn.Module):
+        raise SetupFault(f"a network is a torch.nn.Module, not a {type(model).__name__}")
+    if any(getattr(module, "training", False) for module in model.modules()):
         raise SetupFault("the network is in training mode; call model.eval() before explaining it")
     if any(isinstance(m, _BatchNorm) and m.running_mean is None for m in model.modules()):
         raise SetupFault(
             "the network has a batch norm without running statistics (track_running_stats=False): "
             "what it says of a scan depends on the other scans of a batch"
         )
-    shape_of(scan)
-    if isinstance(scan, np.ndarray):
-        scan = np.ascontiguousarray(scan)  # torch refuses an array with a flipped axis
-    parameter = next(model.parameters())
-    return torch.as_tensor(scan).detach().to(parameter.device, parameter.dtype)[None, None]
+    values = plain_scan(scan)
+    device, dtype = place_of(model)
+    batch = values.to(device or values.device, dtype)[None, None]
+    if not torch.isfinite(batch).all():
+        raise SetupFault(
+            f"the scan has values beyond {dtype}, in which the network computes; normalise it"
+        )
+    return batch
 
 
-def logit(logits: Tensor, target: int) -> Tensor:
+def logit(model: nn.Module, outputs: Tensor, target: int) -> Tensor:
     """Logit of the target, a scalar.
+
+    A network with one output z has two classes, of the logits -z and z.
 
     Parameters
     ----------
-    logits
-        ``[1, classes]``.
+    model
+        The network of the outputs.
+    outputs
+        ``[1, classes]``, or ``[1, 1]``.
 
     Raises
     ------
     SetupFault
-        The logits have another shape, or there is no such class.
+        The outputs have another shape, there is no such class, or the network ends in a softmax or
+        sigmoid.
     """
-    check_target(logits, target)
-    return logits[0, target]
-
-
-def probability(logits: Tensor, target: int) -> Tensor:
-    """Softmax probability of the target, a scalar; parameters and faults as :func:`logit`."""
-    check_target(logits, target)
-    return torch.softmax(logits, dim=1)[0, target]
-
-
-def check_target(logits: Tensor, target: int) -> None:
-    """Check that the network has the class; parameters and faults as :func:`logit`."""
-    if logits.ndim != 2 or logits.shape[0] != 1:
+    check_target(outputs, target)
+    head = behaviour_of(model).head
+    if head is not Head.LOGITS:
         raise SetupFault(
-            f"the network gives {list(logits.shape)} for one scan; expected logits [1, classes]"
+            f"the method explains the logit, and the network gives {head.value} (it ends in a "
+            "softmax, log-softmax or sigmoid); explain the network without that last step"
         )
-    if not 0 <= target < logits.shape[1]:
-        raise SetupFault(
-            f"the target is class {target}, and the network has {logits.shape[1]} classes, "
-            f"0 to {logits.shape[1] - 1}"
-        )
+    return outputs[0, column_of(outputs, target)] * sign_of(outputs, target)
+
+
+def probability(model: nn.Module, outputs: Tensor, target: int) -> Tensor:
+    """Probability of the target, a scalar; parameters and faults as :func:`logit`.
+
+    Of one logit z, class 1 has the probability sigmoid(z) and class 0 the rest. It is float64, in
+    which it has a gradient also where it is near 1.
+    """
+    check_target(outputs, target)
+    return probabilities(model, outputs)[0, target]
+
+
+def probabilities(model: nn.Module, outputs: Tensor) -> Tensor:
+    """Probabilities of the classes ``[batch, classes]`` float64; parameters as :func:`logit`."""
+    outputs, head = outputs.double(), behaviour_of(model).head
+    if outputs.shape[1] == 1 and head is Head.PROBABILITIES:
+        return torch.cat([1 - outputs, outputs], dim=1)
+    if head is Head.PROBABILITIES:
+        return outputs
+    if outputs.shape[1] == 1:
+        outputs = torch.cat([torch.zeros_like(outputs), outputs], dim=1)
+    return torch.softmax(outputs, dim=1)  # of log-probabilities it is their exponential
+
+
+def column_of(outputs: Tensor, target: int) -> int:
+    """Number of the output from which the target's logit is taken."""
+    return target if outputs.shape[1] > 1 else 0
+
+
+def sign_of(outputs: Tensor, target: int) -> int:
+    """1, or -1 where the logit of the target is minus the network's output."""
+    return -1 if outputs.shape[1] == 1 and target == 0 else 1
 
 
 @contextmanager
@@ -101,7 +120,7 @@ def differentiating(model: nn.Module) -> Iterator[None]:
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     # A subclass, or a module with a replaced forward, may compute anything.
     replaced = [m for m in model.modules() if type(m) in _SPARING and "forward" not in vars(m)]
-    device = next(model.parameters()).device.type
+    device = (place_of(model)[0] or torch.device("cpu")).type
     try:
         for parameter in trainable:
             parameter.requires_grad_(False)

@@ -23,7 +23,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from voxplain.faults import SetupFault
-from voxplain.relevance.inputs import affine_of, as_input, check_target
+from voxplain.relevance.inputs import affine_of, as_input, column_of, logit, sign_of
 from voxplain.relevance.tracing import drop_nothing, follow_in_place
 
 # Alpha and beta for convolutions; None for the epsilon rule, as in dense layers.
@@ -694,7 +694,8 @@ class _Propagation:
     def back(self, target: int, rules: _Rules) -> tuple[Tensor, float]:
         """Relevance of the voxels ``[1, 1, x, y, z]``, and the part absorbed by biases."""
         relevance = {self._output: torch.zeros_like(self.logits)}
-        relevance[self._output][:, target] = self.logits[:, target]
+        column = column_of(self.logits, target)
+        relevance[self._output][:, column] = self.logits[:, column] * sign_of(self.logits, target)
         taken = 0.0
         for node in reversed(self._layers):
             if node not in relevance:
@@ -747,7 +748,7 @@ def _signed(
         raise SetupFault(f"there is no composite {composite!r}; allowed: {', '.join(COMPOSITES)}")
     with torch.autocast(batch.device.type, enabled=False):
         logits = model(batch.clone())
-        check_target(logits, target)
+        logit(model, logits, target)
         propagation = _Propagation(merge_batch_norms(model), batch, kept_bytes)
         rounding = 1e3 * torch.finfo(logits.dtype).eps
         allowed = (_TRUSTED if logits.dtype != torch.float64 else 0) + rounding

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from voxplain.faults import SetupFault
+from voxplain.relevance.behaviour import behaviour_of, check_target, first_time, note_passed, run
 from voxplain.relevance.incremental import IncrementalNetwork, NotLocalError
-from voxplain.relevance.inputs import as_input, check_target, shape_of
+from voxplain.relevance.inputs import as_input, probabilities
+from voxplain.relevance.plain import shape_of
 from voxplain.relevance.regions import Regions
 
 SPREADS = ("nearest", "average")
@@ -107,43 +109,50 @@ def _probabilities(
     """Probabilities of the whole scan ``[1, classes]`` and with each region at 0."""
     # Before the engine caches its activations, so that the memory of the two does not add up. A
     # copy, since a network may write to its input.
-    whole = model(batch.clone())
+    whole = run(model, batch)
     if target is not None:
         check_target(whole, target)
     if not len(regions):
-        return _softmax(whole), _softmax(whole)[:0]
+        return probabilities(model, whole), probabilities(model, whole)[:0]
     try:
         network = _engine(model, batch, whole, regions, memory_mb)
     except NotLocalError as reason:
         _warn(f"every occlusion is a full forward pass, which is slow, since {reason}")
-        return _softmax(whole), _softmax(_in_full(model, batch, regions, progress))
+        in_full = _in_full(model, batch, regions, progress)
+        return probabilities(model, whole), probabilities(model, in_full)
     if network.convolutions_in_full:
         _warn(f"from layer {network.in_full} on, the network is computed in full: slow")
     occluded = network.logits_of(regions, memory_mb, progress)
-    return _softmax(network.logits), _softmax(occluded)
-
-
-def _softmax(logits: Tensor) -> Tensor:
-    return torch.softmax(logits.double(), dim=1)
+    return probabilities(model, network.logits), probabilities(model, occluded)
 
 
 def _engine(
     model: nn.Module, batch: Tensor, whole: Tensor, regions: Regions, memory_mb: float
 ) -> IncrementalNetwork:
-    """The engine, if it agrees with the network for the whole scan and for one region.
+    """The engine, if it agrees with the network for the whole scan and for some regions.
+
+    The first time that it runs a network these are several regions in one batch, later one.
 
     Raises
     ------
     NotLocalError
         The logits differ, or the engine fails.
     """
+    if not behaviour_of(model).in_batches:
+        raise NotLocalError("it takes one scan at a time")
     # The region in the middle: the first cube touches only the border of the scan.
-    checked = regions[len(regions) // 2 :][:1]
+    places, check = [len(regions) // 2], ("engine", batch.device)
+    if first_time(model, check):
+        places = sorted({len(regions) * part // 4 for part in (1, 2, 3)})
+    checked = regions[np.array(places)]
     expected = _in_full(model, batch, checked, lambda count: None)
     try:
         network = IncrementalNetwork(model, batch)
         recomputed = network.logits_of(checked, memory_mb)
-    except (NotLocalError, MemoryError, torch.OutOfMemoryError):
+    except NotLocalError:
+        note_passed(model, check)  # it will be computed in full for the next scan too
+        raise
+    except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # the network's own code, run in an unusual way
         raise NotLocalError(f"it fails by parts ({type(error).__name__}: {error})") from error
@@ -154,6 +163,7 @@ def _engine(
             raise NotLocalError(
                 f"a check failed: logits {ours.tolist()} by parts, {theirs.tolist()} in full"
             )
+    note_passed(model, check)
     return network
 
 
@@ -165,7 +175,7 @@ def _in_full(
     model: nn.Module, batch: Tensor, regions: Regions, progress: Callable[[int], Any]
 ) -> Tensor:
     """Logits with each region at 0 ``[regions, classes]``, by full forward passes."""
-    together = max(1, _VOXELS_A_BATCH // batch.numel())
+    together = max(1, _VOXELS_A_BATCH // batch.numel()) if behaviour_of(model).in_batches else 1
     logits = []
     for first in range(0, len(regions), together):
         some = regions[first : first + together]

@@ -11,8 +11,9 @@ from scipy import ndimage
 from torch import nn
 
 from voxplain.faults import SetupFault
-from voxplain.relevance.inputs import as_input, shape_of
+from voxplain.relevance.inputs import as_input
 from voxplain.relevance.occlusion import occlude
+from voxplain.relevance.plain import shape_of
 from voxplain.relevance.regions import Regions
 
 # Sigma of the Gaussian, in voxels. Without it, voxel noise determines the boundaries.
