@@ -316,6 +316,14 @@ def test_one_relu_that_is_no_module_among_others_is_refused_too(scan, function):
         (nn.SiLU(), "SiLU"),
         (nn.ReLU6(), "ReLU6"),
         (lambda maps: torch.maximum(maps, torch.zeros(())), "maximum"),
+        (lambda maps: torch.minimum(maps, torch.zeros(())), "minimum"),
+        (lambda maps: torch.stack([maps, 0 * maps]).amax(0), "maximum over channels"),
+        (nn.Softshrink(0.05), "Softshrink"),
+        (nn.Hardshrink(0.05), "Hardshrink"),
+        (nn.Hardsigmoid(), "Hardsigmoid"),
+        (nn.Threshold(0.1, 0), "threshold or clamp"),
+        (lambda maps: maps.clamp(min=-0.05), "threshold or clamp"),
+        (lambda maps: maps * maps.abs(), "absolute value"),
     ],
 )
 def test_a_rectifier_that_the_rule_is_not_for_is_refused_by_name(scan, function, name):
@@ -325,9 +333,17 @@ def test_a_rectifier_that_the_rule_is_not_for_is_refused_by_name(scan, function,
 
 @pytest.mark.parametrize(
     "function",
-    [torch.sigmoid, torch.tanh, lambda maps: maps.clamp(min=-0.05), lambda maps: maps * maps.abs()],
+    [
+        torch.sigmoid,
+        torch.tanh,
+        lambda maps: maps * maps.square(),
+        lambda maps: maps.clamp(min=-1e3),  # clips nothing
+        lambda maps: functional.normalize(maps, dim=1),
+        lambda maps: maps * (torch.arange(4) > 1),  # a mask that is no activation's
+        lambda maps: maps * torch.isfinite(maps).all(),
+    ],
 )
-def test_gates_and_other_bounds_keep_their_plain_gradient(scan, function):
+def test_gates_and_what_does_not_bend_keep_their_plain_gradient(scan, function):
     model = Functional(function, module=True).double().eval()
     both = nn.Sequential(model, nn.Softmax(1)).eval()
     batch = torch.from_numpy(scan)[None, None].requires_grad_()
@@ -335,6 +351,29 @@ def test_gates_and_other_bounds_keep_their_plain_gradient(scan, function):
         warnings.simplefilter("ignore")
         expected = GuidedBackprop(both).attribute(batch, target=1).abs()[0, 0].detach().numpy()
     close(guided_backprop(model, scan, 1), expected)
+
+
+def set_to_nought(maps):
+    maps = maps.clone()
+    maps[maps < 0] = 0
+    return maps
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda maps: maps * (maps > 0),
+        lambda maps: maps * (maps.detach() > 0).to(maps.dtype),
+        lambda maps: torch.where(maps > 0, maps, 0),
+        lambda maps: maps.masked_fill(maps < 0, 0),
+        lambda maps: maps * maps.sign(),
+        lambda maps: maps * (1 + maps.sign()) / 2,
+        set_to_nought,
+    ],
+)
+def test_a_mask_of_activations_that_bends_them_is_refused(scan, function):
+    with pytest.raises(SetupFault, match=r"bends its activations by a mask .* \(\w+; as in h"):
+        guided_backprop(Functional(function, module=True).double().eval(), scan, 0)
 
 
 class Twice(torch.autograd.Function):

@@ -228,6 +228,10 @@ def run(model: nn.Module, batch: Tensor) -> Any:
         ) from error
 
 
+def _shown(outputs: Tensor) -> str:
+    return "[" + ", ".join(f"{value:.5g}" for value in outputs.flatten().tolist()) + "]"
+
+
 def first_line(error: Exception) -> str:
     """Kind of an error and the first line of its message."""
     lines = str(error).strip().splitlines()
@@ -255,7 +259,7 @@ def _observed(model: nn.Module, batch: Tensor, target: int, states: list[Any]) -
         )
     if not torch.isfinite(outputs).all():
         raise SetupFault(
-            f"the network gives {outputs.tolist()[0]} for the scan, which are no finite numbers; "
+            f"the network gives {_shown(outputs)} for the scan, which are no finite numbers; "
             "its weights or the scan are out of range"
         )
     if _drew(states, batch.device):
@@ -289,13 +293,13 @@ def _in_batch(
     allowed += _ALIKE * float((outputs - alone).abs().max())
     if not torch.allclose(again, outputs, rtol=0, atol=allowed):
         raise SetupFault(
-            f"the network gives {outputs.tolist()[0]} and then {again.tolist()[0]} for the same "
+            f"the network gives {_shown(outputs)} and then {_shown(again)} for the same "
             "scan: it is random or keeps something of the last scan; switch that off"
         )
     if isinstance(together, Tensor) and together.shape == (2, outputs.shape[1]):
         raise SetupFault(
-            f"the network gives {outputs.tolist()[0]} for a scan alone and "
-            f"{together[1].tolist()} for it beside another: what it says of a scan depends on the "
+            f"the network gives {_shown(outputs)} for a scan alone and "
+            f"{_shown(together[1])} for it beside another: what it says of a scan depends on the "
             "other scans of a batch, so its heatmaps would too; take statistics of each scan alone"
         )
     return alone, False
@@ -332,7 +336,7 @@ def _head_of(
     extremes = [run(model, factor * batch) for factor in (1e4, -1e4, 1e2)]
     if all(_within_unit(each) for each in extremes):
         raise SetupFault(
-            f"the network's outputs {outputs.tolist()[0]} lie between 0 and 1 whatever the scan, "
+            f"the network's outputs {_shown(outputs)} lie between 0 and 1 whatever the scan, "
             "as probabilities do, so they may be no logits; let it end in logits"
         )
     return Head.LOGITS

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from voxplain.relevance.behaviour import run
 from voxplain.relevance.gradient import as_map, check_has_relus, guided_slope, relus_called
 from voxplain.relevance.inputs import as_input, column_of, differentiating, logit, sign_of
 from voxplain.relevance.placement import Field, Layer, bring_onto_grid, check_placement, follow
+from voxplain.relevance.rectifiers import RefusingMasks
 from voxplain.relevance.slopes import check_slope, check_slope_of, first_time_of_slope
 
 # The exponential of a larger logit approaches the limits of float32.
@@ -309,7 +310,9 @@ def activations_of_layer(
         # Before the hook of the layer itself: the layer may be a ReLU.
         relus = stack.enter_context(relus_called(model)) if guided else {}
         outputs = stack.enter_context(_output_of(model, chosen))
-        score = logit(model, model(batch.clone()), target)
+        with RefusingMasks() if guided else nullcontext():
+            logits = model(batch.clone())
+        score = logit(model, logits, target)
         gradient = None
         if score.requires_grad:
             (gradient,) = torch.autograd.grad(

@@ -15,31 +15,8 @@ from tqdm import tqdm
 from voxplain.faults import SetupFault
 from voxplain.relevance.inputs import as_input, differentiating, probability
 from voxplain.relevance.plain import shape_of
+from voxplain.relevance.rectifiers import RefusingMasks, check_is_no_rectifier, kind_of
 from voxplain.relevance.slopes import check_slope
-
-# Backward step in torch to the activation, for activations without a guided rule.
-_OTHER_RECTIFIERS = {
-    "LeakyReluBackward": "LeakyReLU",
-    "PreluKernelBackward": "PReLU",
-    "RreluWithNoiseBackward": "RReLU",
-    "EluBackward": "ELU or SELU",
-    "CeluBackward": "CELU",
-    "GeluBackward": "GELU",
-    "SiluBackward": "SiLU",
-    "MishBackward": "Mish",
-    "SoftplusBackward": "Softplus",
-    "HardswishBackward": "Hardswish",
-    "HardtanhBackward": "ReLU6 or Hardtanh",
-    "MaximumBackward": "maximum",
-}
-# Backward steps that clip at bounds, with the attributes of the bounds. With a bound of 0 they are
-# ReLUs.
-_BOUNDS = {
-    "ThresholdBackward": ("_saved_threshold",),
-    "ClampBackward": ("_saved_min", "_saved_max"),
-    "ClampMinBackward": ("_saved_min",),
-    "ClampMaxBackward": ("_saved_max",),
-}
 
 
 def sensitivity(model: nn.Module, scan: Tensor | np.ndarray, target: int) -> np.ndarray:
@@ -87,13 +64,15 @@ def guided_backprop(model: nn.Module, scan: Tensor | np.ndarray, target: int) ->
     ------
     SetupFault
         The network has no ``nn.ReLU`` module, a ReLU that is not a module (``torch.relu``), another
-        rectifier such as LeakyReLU, for which the paper has no rule, or code that hides its ReLUs.
-        The result would be the plain gradient without a warning.
+        rectifier such as LeakyReLU or a product with ``h > 0``, for which the paper has no rule, or
+        code that hides its ReLUs. The result would be the plain gradient without a warning.
     """
     batch = as_input(model, scan).requires_grad_()
     check_has_relus(model)
     with differentiating(model), relus_called(model) as relus:
-        score = probability(model, model(batch.clone()), target)
+        with RefusingMasks():
+            outputs = model(batch.clone())
+        score = probability(model, outputs, target)
         heatmap = as_map(guided_slope(score, batch, relus))
     # Afterwards, since what hides a ReLU is named above.
     check_slope(model, batch)
@@ -135,7 +114,7 @@ def relus_called(model: nn.Module) -> Iterator[dict[Any, str]]:
                 )
             if not output.requires_grad:
                 return  # does not depend on the scan
-            if _kind(output.grad_fn) != "ReluBackward":
+            if kind_of(output.grad_fn) != "ReluBackward":
                 raise SetupFault(
                     f"guided_backprop cannot act on the ReLU {name!r}: it works in place on a view "
                     "of another tensor, or is no plain ReLU; set inplace=False"
@@ -180,10 +159,6 @@ def guided_slope(score: Tensor, batch: Tensor, relus: dict[Any, str]) -> Tensor:
     return torch.autograd.grad(score, batch)[0]
 
 
-def _kind(step: Any) -> str:
-    return step.name().removeprefix("torch::autograd::").rstrip("0123456789")
-
-
 def _check_every_rectifier(score: Tensor, relus: dict[Any, str]) -> None:
     """Raise SetupFault if the graph has a rectifier that is not one of the known ReLUs."""
     if score.grad_fn is None:
@@ -192,7 +167,7 @@ def _check_every_rectifier(score: Tensor, relus: dict[Any, str]) -> None:
     while waiting:
         step = waiting.pop()
         if step not in relus:
-            _check_is_no_rectifier(step)
+            check_is_no_rectifier(step)
         following = {before for before, _ in step.next_functions if before is not None} - seen
         seen |= following
         waiting.extend(following)
@@ -200,29 +175,6 @@ def _check_every_rectifier(score: Tensor, relus: dict[Any, str]) -> None:
         raise SetupFault(
             "guided_backprop found no nn.ReLU between the scan and the class's output: "
             "it would equal sensitivity"
-        )
-
-
-def _check_is_no_rectifier(step: Any) -> None:
-    kind = _kind(step)
-    bounds = [getattr(step, name, None) for name in _BOUNDS.get(kind, ())]
-    clips = any(bool((torch.as_tensor(b) == 0).all()) for b in bounds if b is not None)
-    if clips or kind == "ReluBackward":
-        raise SetupFault(
-            "guided_backprop needs every ReLU as an nn.ReLU module, and this network has one as a "
-            f"function too ({step.name()}: torch.relu, functional.relu, clamp or threshold), where "
-            "it would be the plain gradient; make it a module"
-        )
-    if kind in _OTHER_RECTIFIERS:
-        raise SetupFault(
-            f"guided_backprop has a rule for ReLU only, and this network has a "
-            f"{_OTHER_RECTIFIERS[kind]}; choose sensitivity or integrated_gradients"
-        )
-    if kind == "CopySlices" or isinstance(step, torch.autograd.function.BackwardCFunction):
-        raise SetupFault(
-            f"guided_backprop cannot see into {step.name()} (a part of a tensor that is changed in "
-            "place, checkpointing, a compiled network, or an autograd function of its own), which "
-            "may hide a ReLU; write it without for explaining"
         )
 
 
