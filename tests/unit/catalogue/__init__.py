@@ -2,6 +2,6 @@
 
 from catalogue import bodies, heads, layers, traps, types  # noqa: F401 - they fill the catalogue
 from catalogue.entries import CATALOGUE, NEEDS, Entry
-from catalogue.table import Cell, cells_of
+from catalogue.table import Cell, cells_of, kinds_table
 
-__all__ = ["CATALOGUE", "NEEDS", "Cell", "Entry", "cells_of"]
+__all__ = ["CATALOGUE", "NEEDS", "Cell", "Entry", "cells_of", "kinds_table"]

@@ -41,12 +41,21 @@ class Residual(nn.Module):
         return self.end(maps)
 
 
-of_body("residual, activation first", lambda: Residual(True), layer="two", centre=1,
-        refused=NO_CAM)  # fmt: skip
 of_body(
-    "residual, activation last", lambda: Residual(False), layer="relu2", centre=1,
+    "residual, activation first",
+    lambda: Residual(True),
+    layer="two",
+    centre=1,
+    refused=NO_CAM,
+    merged=(("one", "norm2"),),
+)
+of_body(
+    "residual, activation last",
+    lambda: Residual(False),
+    layer="relu2",
+    centre=1,
     merged=(("one", "norm1"), ("two", "norm2")),
-)  # fmt: skip
+)
 
 
 class Branches(nn.Module):
@@ -102,15 +111,14 @@ class Weighted(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.body, self.score, self.end = stem(), nn.Conv3d(4, 1, 1), nn.Linear(4, 3)
+        self.body, self.score, self.end = stem(), nn.Linear(4, 1), nn.Linear(4, 3)
 
     def forward(self, scans: Tensor) -> Tensor:
-        maps = self.body(scans).flatten(2)
-        weights = self.score(maps.unflatten(2, (7, 8, 6))).flatten(2).softmax(2)
-        return self.end((maps * weights).sum(2))
+        places = self.body(scans).flatten(2).transpose(1, 2)
+        return self.end((places * self.score(places).softmax(1)).sum(1))
 
 
-of_body("pooling by attention", Weighted, layer="score", centre=1, refused=NO_CAM | NO_LRP)
+of_body("pooling by attention", Weighted, layer="body.1", centre=1, refused=NO_CAM | NO_LRP)
 
 
 class Pyramid(nn.Module):
@@ -198,15 +206,34 @@ def encoder(**rest) -> nn.Module:
 
 
 AS_A_TRANSFORMER = {"layer": "patch", "centre": 1, "step": 3}
-of_body("transformer", lambda: Patches(encoder()), **AS_A_TRANSFORMER, hidden=True,
-        refused=NO_CAM | NO_LRP | NO_RELU)  # fmt: skip
-of_body("transformer, norm first, GELU", lambda: Patches(encoder(norm_first=True,
-        activation="gelu")), **AS_A_TRANSFORMER, hidden=True,
-        refused=NO_CAM | NO_LRP | NO_RELU)  # fmt: skip
-of_body("attention written out", lambda: Patches(Attention(True)), **AS_A_TRANSFORMER,
-        hidden=True, refused=NO_CAM | NO_LRP | NO_RELU)  # fmt: skip
-of_body("attention by torch's function", lambda: Patches(Attention(False)), **AS_A_TRANSFORMER,
-        hidden=True, refused=NO_CAM | NO_LRP | NO_RELU)  # fmt: skip
+of_body(
+    "transformer",
+    lambda: Patches(encoder()),
+    **AS_A_TRANSFORMER,
+    hidden=True,
+    refused=NO_CAM | NO_LRP | NO_RELU,
+)
+of_body(
+    "transformer, norm first, GELU",
+    lambda: Patches(encoder(norm_first=True, activation="gelu")),
+    **AS_A_TRANSFORMER,
+    hidden=True,
+    refused=NO_CAM | NO_LRP | NO_RELU,
+)
+of_body(
+    "attention written out",
+    lambda: Patches(Attention(True)),
+    **AS_A_TRANSFORMER,
+    hidden=True,
+    refused=NO_CAM | NO_LRP | NO_RELU,
+)
+of_body(
+    "attention by torch's function",
+    lambda: Patches(Attention(False)),
+    **AS_A_TRANSFORMER,
+    hidden=True,
+    refused=NO_CAM | NO_LRP | NO_RELU,
+)
 
 
 class Mixer(nn.Module):
@@ -279,7 +306,9 @@ class Condition(nn.Module):
         return self.end(maps)
 
 
-of_body("condition on the scan", Condition, layer="body.1", centre=1, refused={"lrp": "cannot trace"})
+of_body(
+    "condition on the scan", Condition, layer="body.1", centre=1, refused={"lrp": "cannot trace"}
+)
 
 
 class Recomputed(nn.Module):
@@ -296,10 +325,15 @@ class Recomputed(nn.Module):
         return self.end(self.last(maps))
 
 
-of_body("checkpointed", lambda: Recomputed(False), layer="last.1", centre=1,
-        refused={"lrp": "cannot trace|no rule"})  # fmt: skip
-of_body("checkpointed, reentrant", lambda: Recomputed(True), layer="last.1", centre=1,
-        refused={"lrp": "cannot trace|no rule", "guided": "checkpoint|gradients"})  # fmt: skip
+of_body("checkpointed", lambda: Recomputed(False), layer="last.1", centre=1)
+of_body(
+    "checkpointed, reentrant",
+    lambda: Recomputed(True),
+    layer="last.1",
+    centre=1,
+    truth=lambda: settle(Recomputed(False)),
+    refused=dict.fromkeys(("gradient", "guided"), "checkpoint"),
+)
 
 
 class Depth(nn.Module):
@@ -341,22 +375,44 @@ class Places(nn.Module):
         return self.end(self.body(maps))
 
 
-of_body("coordinates as channels", lambda: Places(False), layer="body.1", centre=1,
-        refused={"lrp": "cannot trace|no rule"})  # fmt: skip
-of_body("Fourier transform", lambda: Places(True), layer="body.1", step=None,
-        refused=NO_LRP)  # fmt: skip
+of_body(
+    "coordinates as channels",
+    lambda: Places(False),
+    layer="body.1",
+    centre=1,
+    refused={"lrp": "cannot trace|no rule"},
+)
+of_body("Fourier transform", lambda: Places(True), layer="body.1", step=None, refused=NO_LRP)
 
 
 def normed(function):
     return sequence(function(nn.Conv3d(1, 4, 3)), nn.ReLU(), *gap(4))
 
 
-network("weight norm", "bodies", lambda: normed(parametrizations.weight_norm), layer="1",
-        centre=1, refused={"lrp": "no rule|parametri"})  # fmt: skip
-network("spectral norm", "bodies", lambda: normed(parametrizations.spectral_norm), layer="1",
-        centre=1, refused={"lrp": "no rule|parametri"})  # fmt: skip
-network("weight norm by a hook", "bodies", lambda: normed(torch.nn.utils.weight_norm), layer="1",
-        centre=1, refused={"lrp": "no rule|hook"})  # fmt: skip
+network(
+    "weight norm",
+    "bodies",
+    lambda: normed(parametrizations.weight_norm),
+    layer="1",
+    centre=1,
+    refused={"lrp": "no rule|parametri"},
+)
+network(
+    "spectral norm",
+    "bodies",
+    lambda: normed(parametrizations.spectral_norm),
+    layer="1",
+    centre=1,
+    refused={"lrp": "no rule|parametri"},
+)
+network(
+    "weight norm by a hook",
+    "bodies",
+    lambda: normed(torch.nn.utils.weight_norm),
+    layer="1",
+    centre=1,
+    refused={"lrp": "no rule|hook"},
+)
 
 
 class Masked(nn.Module):
@@ -377,13 +433,20 @@ network(
     "cropped by slicing",
     "bodies",
     lambda: sequence(Call(lambda scans: scans[:, :, 1:-1, 2:, :-1]), *stem(), *gap(4)),
-    layer="2", centre=(2, 3, 1), refused=NO_LRP,
-)  # fmt: skip
+    layer="2",
+    centre=(2, 3, 1),
+    refused=NO_LRP,
+)
 network(
     "dense layers only",
     "bodies",
     lambda: sequence(nn.Flatten(), nn.LazyLinear(6), nn.ReLU(), nn.Linear(6, 3)),
     refused=NO_MAPS,
 )
-network("logistic regression", "bodies", lambda: sequence(*dense()), refused=NO_MAPS | NO_RELU,
-        hidden=True)  # fmt: skip
+network(
+    "logistic regression",
+    "bodies",
+    lambda: sequence(*dense()),
+    refused=NO_MAPS | NO_RELU | {"maps": "feature map|ReLU"},
+    hidden=True,
+)

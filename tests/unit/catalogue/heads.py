@@ -35,12 +35,19 @@ def same(outputs: Tensor) -> Tensor:
 of_head("two classes", same, 2, **MAPS)
 NO_LOGIT = dict.fromkeys(("cam", "maps", "lrp"), "explains the logit")
 of_head("one output", same, 1, **MAPS)
-of_head("one output with a sigmoid", torch.sigmoid, 1, **MAPS, gives="probabilities",
-        refused=NO_LOGIT)  # fmt: skip
-of_head("softmax", lambda logits: logits.softmax(1), **MAPS, gives="probabilities",
-        refused=NO_LOGIT)  # fmt: skip
-of_head("log-softmax", lambda logits: logits.log_softmax(1), **MAPS, gives="log-probabilities",
-        refused=NO_LOGIT)  # fmt: skip
+of_head(
+    "one output with a sigmoid", torch.sigmoid, 1, **MAPS, gives="probabilities", refused=NO_LOGIT
+)
+of_head(
+    "softmax", lambda logits: logits.softmax(1), **MAPS, gives="probabilities", refused=NO_LOGIT
+)
+of_head(
+    "log-softmax",
+    lambda logits: logits.log_softmax(1),
+    **MAPS,
+    gives="log-probabilities",
+    refused=NO_LOGIT,
+)
 of_head("a sigmoid for each class", torch.sigmoid, refused={"all": "sigmoid"})
 of_head("temperature", lambda logits: logits / 0.5, **MAPS, refused=NO_CAM | NO_LRP)
 of_head("a tuple", lambda logits: (logits, logits.mean()), refused={"all": "tuple"})
@@ -48,11 +55,11 @@ of_head("a list", lambda logits: [logits], refused={"all": "list"})
 of_head("a dictionary", lambda logits: {"logits": logits}, refused={"all": "dict"})
 of_head("a class index", lambda logits: logits.argmax(1), refused={"all": "logits"})
 of_head("logits without a batch", lambda logits: logits[0], refused={"all": "logits"})
-of_head("logits of one voxel", lambda logits: logits[..., None, None, None],
-        refused={"all": "logits"})  # fmt: skip
-of_head("logits in float64", lambda logits: logits.double(), **MAPS, refused=NO_CAM | NO_LRP)
-of_head("a view of one scan", lambda logits: logits.view(1, -1),
-        refused={"all": "batch"})  # fmt: skip
+of_head(
+    "logits of one voxel", lambda logits: logits[..., None, None, None], refused={"all": "logits"}
+)
+of_head("logits in float64", lambda logits: logits.double(), **MAPS, refused=NO_LRP)
+of_head("a view of one scan", lambda logits: logits.view(1, -1), **MAPS)
 
 
 class Voted(nn.Module):
@@ -66,7 +73,15 @@ class Voted(nn.Module):
         return self.vote(self.body(scans)).mean((2, 3, 4))
 
 
-network("averaged votes", "heads", lambda: settle(Voted()), layer="vote", centre=1, refused=NO_CAM)
+network(
+    "averaged votes",
+    "heads",
+    lambda: settle(Voted()),
+    layer="vote",
+    centre=1,
+    seed=1,
+    refused=NO_CAM,
+)
 
 
 class Cosine(nn.Module):
@@ -99,8 +114,13 @@ class Optional(nn.Module):
         return logits * factor if self.kind == "factor" else logits
 
 
-network("an argument that may be left out", "heads", lambda: settle(Optional("read")), **MAPS,
-        refused={"lrp": "no rule|cannot trace|argument"})  # fmt: skip
+network(
+    "an argument that may be left out",
+    "heads",
+    lambda: settle(Optional("read")),
+    **MAPS,
+    refused={"lrp": "no rule|cannot trace|argument"},
+)
 network("an argument that is not read", "heads", lambda: settle(Optional("unread")), **MAPS)
 
 

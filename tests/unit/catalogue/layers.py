@@ -9,7 +9,7 @@ from torch.nn import functional
 from catalogue.entries import dense, gap, network, sequence, settle
 
 NO_CAM = {"cam": "nn.Linear"}
-NO_LRP = {"lrp": "no rule"}
+NO_LRP = {"lrp": "no rule|cannot trace"}
 NO_RELU = {"guided": "ReLU"}
 
 
@@ -64,15 +64,27 @@ network(
     "two convolutions, dense layers",
     "convolutions",
     lambda: sequence(
-        nn.Conv3d(1, 4, 3), nn.ReLU(), nn.MaxPool3d(2), nn.Conv3d(4, 4, 2), nn.ReLU(),
-        nn.Flatten(), nn.LazyLinear(6), nn.ReLU(), nn.Dropout(), nn.Linear(6, 3),
+        nn.Conv3d(1, 4, 3),
+        nn.ReLU(),
+        nn.MaxPool3d(2),
+        nn.Conv3d(4, 4, 2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.LazyLinear(6),
+        nn.ReLU(),
+        nn.Dropout(),
+        nn.Linear(6, 3),
     ),
-    layer="4", centre=2.5, step=2, refused=NO_CAM,
-)  # fmt: skip
+    layer="4",
+    centre=2.5,
+    step=2,
+    refused=NO_CAM,
+)
 of_convolution("strided convolution", lambda: nn.Conv3d(1, 4, 3, stride=2, padding=1), step=2)
 of_convolution("even kernel", lambda: nn.Conv3d(1, 4, 2), centre=0.5)
-of_convolution("padding same", lambda: nn.Conv3d(1, 4, (2, 3, 4), padding="same"),
-               centre=(0.5, 0, 0.5))  # fmt: skip
+of_convolution(
+    "padding same", lambda: nn.Conv3d(1, 4, (2, 3, 4), padding="same"), centre=(0.5, 0, 0.5)
+)
 of_convolution("dilated convolution", lambda: nn.Conv3d(1, 4, 3, dilation=2), centre=2)
 of_convolution(
     "grouped and pointwise convolutions",
@@ -84,16 +96,20 @@ of_convolution(
     "flat kernels",
     lambda: nn.Conv3d(1, 3, (1, 3, 3)),
     lambda: nn.Conv3d(3, 4, (3, 1, 1), stride=(2, 1, 1)),
-    layer="2", centre=1, step=(2, 1, 1),
-)  # fmt: skip
+    layer="2",
+    centre=1,
+    step=(2, 1, 1),
+)
 of_convolution("convolution without bias", lambda: nn.Conv3d(1, 4, 3, bias=False), centre=1)
 of_convolution("large stride", lambda: nn.Conv3d(1, 6, 4, stride=4), centre=1.5, step=4)
 of_convolution(
     "transposed convolution",
     lambda: nn.Conv3d(1, 4, 2, stride=2),
     lambda: nn.ConvTranspose3d(4, 3, 2, stride=2),
-    layer="2", step=None, refused=NO_CAM | NO_LRP,
-)  # fmt: skip
+    layer="2",
+    step=None,
+    refused=NO_CAM | NO_LRP,
+)
 of_convolution(
     "padded by reflection",
     lambda: nn.Conv3d(1, 4, 3, padding=1, padding_mode="reflect"),
@@ -102,23 +118,31 @@ of_convolution(
 of_convolution(
     "padded around",
     lambda: nn.Conv3d(1, 4, 3, padding=1, padding_mode="circular"),
-    step=None, refused=NO_CAM | NO_LRP | {"guided": "in place"},
-)  # fmt: skip
+    step=None,
+    refused=NO_CAM | NO_LRP | {"guided": "in place"},
+)
 network(
     "padding module",
     "convolutions",
     lambda: sequence(
-        nn.ConstantPad3d((1, 0, 2, 0, 0, 1), 0.0), nn.Conv3d(1, 4, 3), nn.ReLU(),
-        nn.AdaptiveAvgPool3d(2), *dense(),
+        nn.ConstantPad3d((1, 0, 2, 0, 0, 1), 0.0),
+        nn.Conv3d(1, 4, 3),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool3d(2),
+        *dense(),
     ),
-    layer="2", centre=(1, -1, 0), refused=NO_CAM | NO_LRP,
-)  # fmt: skip
+    layer="2",
+    centre=(1, -1, 0),
+    refused=NO_CAM | NO_LRP,
+)
 network(
     "convolution as a function of parameters",
     "convolutions",
     lambda: settle(FunctionalConvolution()),
-    layer="relu", centre=1, refused={"lrp": "no rule"},
-)  # fmt: skip
+    layer="relu",
+    centre=1,
+    refused={"lrp": "no rule"},
+)
 
 
 class FunctionalConvolution(nn.Module):
@@ -182,23 +206,28 @@ of_norm(
     refused=NO_LRP,
 )
 of_norm("group norm", lambda: nn.GroupNorm(2, 4), refused=NO_LRP)
-of_norm(
-    "layer norm of all voxels", lambda: nn.LayerNorm((4, 7, 8, 6)), refused=NO_LRP
-)
-of_norm(
-    "layer norm of channels", lambda: ChannelsLast(nn.LayerNorm(4)), step=None, refused=NO_LRP
-)
+of_norm("layer norm of all voxels", lambda: nn.LayerNorm((4, 7, 8, 6)), refused=NO_LRP)
+of_norm("layer norm of channels", lambda: ChannelsLast(nn.LayerNorm(4)), step=None, refused=NO_LRP)
 of_norm("RMS norm", lambda: ChannelsLast(nn.RMSNorm(4)), step=None, refused=NO_LRP)
 of_norm("local response norm", lambda: nn.LocalResponseNorm(3), step=None, refused=NO_LRP)
 network(
     "batch norm in the dense layers",
     "norms",
     lambda: sequence(
-        nn.Conv3d(1, 4, 3, stride=2), nn.BatchNorm3d(4), nn.ReLU(), nn.Flatten(), nn.LazyLinear(5),
-        nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 3),
+        nn.Conv3d(1, 4, 3, stride=2),
+        nn.BatchNorm3d(4),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.LazyLinear(5),
+        nn.BatchNorm1d(5),
+        nn.ReLU(),
+        nn.Linear(5, 3),
     ),
-    layer="2", centre=1, step=2, refused=NO_CAM,
-)  # fmt: skip
+    layer="2",
+    centre=1,
+    step=2,
+    refused=NO_CAM,
+)
 network(
     "batch norm of the scan, before all",
     "norms",
@@ -276,21 +305,38 @@ of_pool(
 of_pool("uneven adaptive average pooling", lambda: nn.AdaptiveAvgPool3d((4, 3, 2)))
 of_pool("adaptive max pooling", lambda: nn.AdaptiveMaxPool3d(2), refused=NO_CAM | NO_LRP)
 of_pool(
-    "power pooling", lambda: nn.LPPool3d(2, 2), layer="2", centre=0.5, step=2, refused=NO_CAM | NO_LRP | NO_RELU, hidden=True
+    "power pooling",
+    lambda: nn.LPPool3d(2, 2),
+    layer="2",
+    centre=0.5,
+    step=2,
+    refused=NO_CAM | NO_LRP | NO_RELU,
+    hidden=True,
 )
 of_pool(
-    "generalised mean pooling", Generalised, layer="2", step=None, refused=NO_CAM | NO_LRP | NO_RELU, hidden=True
+    "generalised mean pooling",
+    Generalised,
+    layer="2",
+    step=None,
+    refused=NO_CAM | NO_LRP | NO_RELU,
+    hidden=True,
 )
 of_pool("max pooling with places", Indices, refused=NO_CAM | NO_LRP)
 of_pool("blurred subsampling", Blur, layer="2", step=2, refused=NO_CAM | NO_LRP)
 of_pool(
-    "every second voxel", lambda: Call(lambda maps: maps[..., ::2, ::2, ::2]),
-    layer="2", step=2, refused=NO_CAM | NO_LRP,
-)  # fmt: skip
-of_pool(
-    "nearest upsampling", lambda: nn.Upsample(scale_factor=2), layer="2", step=None,
+    "every second voxel",
+    lambda: Call(lambda maps: maps[..., ::2, ::2, ::2]),
+    layer="2",
+    step=2,
     refused=NO_CAM | NO_LRP,
-)  # fmt: skip
+)
+of_pool(
+    "nearest upsampling",
+    lambda: nn.Upsample(scale_factor=2),
+    layer="2",
+    step=None,
+    refused=NO_CAM | NO_LRP,
+)
 of_pool("global maximum", lambda: Call(lambda maps: maps.amax((2, 3, 4))), refused=NO_CAM | NO_LRP)
 of_pool(
     "random places in fractional pooling",
@@ -316,11 +362,10 @@ for module in (
     nn.Softplus, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.RReLU, nn.Softshrink, nn.Hardshrink,
 ):  # fmt: skip
     of_activation(module.__name__, module)
-for module in (nn.Tanh, nn.Sigmoid, nn.Softsign, nn.Tanhshrink, nn.LogSigmoid):
+of_activation("Softsign", nn.Softsign)
+for module in (nn.Tanh, nn.Sigmoid, nn.Tanhshrink, nn.LogSigmoid):
     of_activation(module.__name__, module, refused=NO_LRP, hidden=False)
-of_activation(
-    "ReLU in place", lambda: nn.ReLU(inplace=True), refused={}, hidden=False
-)
+of_activation("ReLU in place", lambda: nn.ReLU(inplace=True), refused={}, hidden=False)
 of_activation("functional ReLU", lambda: Call(functional.relu), refused=NO_RELU)
 of_activation("threshold of 0", lambda: nn.Threshold(0, 0))
 of_activation("threshold of 0.1", lambda: nn.Threshold(0.1, 0))
@@ -334,8 +379,10 @@ of_activation("square", lambda: Call(torch.square), refused=NO_LRP, hidden=False
 of_activation(
     "gated linear units",
     lambda: Call(lambda h: torch.cat([functional.glu(h, 1)] * 2, 1)),
-    refused=NO_LRP, hidden=False,
-)  # fmt: skip
+    refused=NO_LRP,
+    hidden=False,
+    step=None,
+)
 of_activation(
     "maximum of pairs of channels",
     lambda: Call(lambda h: h.unflatten(1, (2, 2)).amax(2).repeat(1, 2, 1, 1, 1)),

@@ -48,6 +48,19 @@ class NoReferenceError(Exception):
     """No map would be right: the method cannot explain this network."""
 
 
+def _once(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that is computed once for the same arguments."""
+
+    @functools.wraps(method)
+    def remembered(self: Reference, *args: Any, **kwargs: Any) -> Any:
+        key = (method.__name__, *args, *kwargs.items())
+        if key not in self._made:
+            self._made[key] = method(self, *args, **kwargs)
+        return self._made[key]
+
+    return remembered
+
+
 class Reference:
     """The right maps of a network."""
 
@@ -57,6 +70,7 @@ class Reference:
         values = scan.detach().cpu().float().numpy() if isinstance(scan, Tensor) else scan
         self.scan = torch.from_numpy(np.array(values, np.float64))
         self.model = entry.true_network().double()
+        self._made: dict[Any, Any] = {}
         if not torch.equal(self._outputs(self.scan), self._outputs(self.scan)):
             raise NoReferenceError("the network is random")
 
@@ -76,7 +90,7 @@ class Reference:
         raise AssertionError(f"{self.entry.name}: no class has maps; choose another seed")
 
     def _has_grad_cam(self, target: int) -> bool:
-        if self.entry.layer is None or self.entry.gives != "logits":
+        if self.entry.layer is None or self.entry.expected("grad_cam") is not None:
             return True
         features, slopes, _ = self._at_layer(target)
         weights = slopes.mean((1, 2, 3)), slopes.clamp(min=0).sum((1, 2, 3))
@@ -114,9 +128,13 @@ class Reference:
 
     def slope(self, at: Tensor) -> Tensor:
         """Gradient of the probability; by finite differences if torch's is not the network's."""
-        return _gradient(lambda scan: self.probability(scan), at)
+        return _gradient(self.probability, at)
 
-    @functools.cache  # noqa: B019 - one reference lives as long as its network's test
+    @functools.cached_property
+    def _slope_of_torch(self) -> Tensor:
+        return _gradient_of_torch(self.probability, self.scan)
+
+    @_once
     def sensitivity(self) -> np.ndarray:
         return self.slope(self.scan).abs().numpy()
 
@@ -141,6 +159,8 @@ class Reference:
     def _guided(self) -> nn.Module:
         if self.entry.hidden:
             raise NoReferenceError("a rectifier is no nn.ReLU")
+        if not _is_slope(self.probability, self.scan, self._slope_of_torch):
+            raise NoReferenceError("torch's gradient is not the network's")
         model = copy.deepcopy(self.model)
         known = [name for name, module in model.named_modules() if type(module) is nn.ReLU]
         if not known:
@@ -155,7 +175,7 @@ class Reference:
         (slope,) = torch.autograd.grad(self.probability(scan, self._guided), scan)
         return slope.abs().numpy()
 
-    @functools.cache  # noqa: B019
+    @_once
     def _guided_logit(self) -> np.ndarray:
         scan = self.scan.clone().requires_grad_()
         (slope,) = torch.autograd.grad(self.logit(scan, self.target, self._guided), scan)
@@ -163,7 +183,7 @@ class Reference:
 
     # --- feature maps
 
-    @functools.cache  # noqa: B019
+    @_once
     def _at_layer(self, target: int) -> tuple[Tensor, Tensor, float]:
         """Features ``[channel, x', y', z']``, the logit's gradient by them, and the logit."""
         if self.entry.layer is None:
@@ -202,8 +222,15 @@ class Reference:
         return ndimage.map_coordinates(coarse, where, order=1, mode="nearest")
 
     def cam(self) -> np.ndarray:
-        dense = [module for module in self.model.modules() if isinstance(module, nn.Linear)][-1]
         features, _, logit = self._at_layer(self.target)
+        reading = [
+            module
+            for module in self.model.modules()
+            if isinstance(module, nn.Linear) and module.in_features == len(features)
+        ]
+        if not reading:
+            raise NoReferenceError("no dense layer reads the means of the maps")
+        dense = reading[-1]
         row, sign = (self.target, 1) if dense.out_features > 1 else (0, 2 * self.target - 1)
         weights = sign * dense.weight[row].detach()
         bias = 0 if dense.bias is None else sign * float(dense.bias[row])
@@ -211,12 +238,12 @@ class Reference:
             raise NoReferenceError("the logit is not that of the means of the maps")
         return self._on_grid(_weighted(weights, features).abs().numpy())
 
-    @functools.cache  # noqa: B019
+    @_once
     def grad_cam(self) -> np.ndarray:
         features, slopes, _ = self._at_layer(self.target)
         return self._on_grid(_weighted(slopes.mean((1, 2, 3)), features).clamp(min=0).numpy())
 
-    @functools.cache  # noqa: B019
+    @_once
     def grad_cam_pp(self) -> np.ndarray:
         features, slopes, logit = self._at_layer(self.target)
         # Derivatives of the exponential of the logit.
@@ -246,7 +273,7 @@ class Reference:
     def _whole(self) -> Tensor:
         return self._probabilities(self.scan)
 
-    @functools.cache  # noqa: B019
+    @_once
     def _of_cubes(self, size: int, stride: int, last: bool = False) -> np.ndarray:
         """For each voxel the drops of the nearest cube; `last`: the last centre is in the scan."""
         centres = []
@@ -265,11 +292,11 @@ class Reference:
             found[voxel] = drops[centre]
         return found
 
-    @functools.cache  # noqa: B019
+    @_once
     def _of_areas(self) -> np.ndarray:
         found = np.zeros((*SHAPE, len(self._whole)))
         for label in range(1, LABELS.max() + 1):
-            found[LABELS == label] = self._drop(LABELS == label)
+            found[label == LABELS] = self._drop(label == LABELS)
         return found
 
     def occlusion(self) -> np.ndarray:
@@ -292,7 +319,7 @@ class Reference:
 
     # --- others
 
-    @functools.cache  # noqa: B019
+    @_once
     def lrp(self) -> np.ndarray:
         if self.entry.gives != "logits":
             raise NoReferenceError("it gives no logits")
@@ -336,22 +363,31 @@ def _weighted(weights: Tensor, features: Tensor) -> Tensor:
 
 
 def _gradient(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
-    """Gradient of a number by a tensor, in float64; tried along three directions."""
+    """Gradient of a number by a tensor, in float64; by finite differences if torch's is wrong."""
+    slope = _gradient_of_torch(function, at)
+    return slope if _is_slope(function, at, slope) else _by_differences(function, at)
+
+
+def _gradient_of_torch(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
     read = at.detach().clone().requires_grad_()
     try:
         with torch.enable_grad():
             (slope,) = torch.autograd.grad(function(read), read, allow_unused=True)
     except RuntimeError:  # cut before the output
         slope = None
-    slope = torch.zeros_like(at) if slope is None else slope.detach()
+    return torch.zeros_like(at) if slope is None else slope.detach()
+
+
+def _is_slope(function: Callable[[Tensor], Tensor], at: Tensor, slope: Tensor) -> bool:
+    """Whether the function changes as a gradient says, along three directions."""
     draw = torch.Generator().manual_seed(1)
     for _ in range(3):
         # Where a value is 0, by a ReLU or outside the brain, there may be a kink or a tie.
         way = torch.randn(at.shape, generator=draw, dtype=at.dtype) * (at != 0)
-        there = _difference(function, at, way)
-        if abs(there - float((slope * way).sum())) > 1e-5 * float(slope.norm() * way.norm()):
-            return _by_differences(function, at)
-    return slope
+        change = _difference(function, at, way)
+        if abs(change - float((slope * way).sum())) > 1e-5 * float(slope.norm() * way.norm()):
+            return False
+    return True
 
 
 @torch.no_grad()

@@ -7,12 +7,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from catalogue.entries import NEEDS, Entry
+from catalogue.entries import CATALOGUE, NEEDS, Entry
 from catalogue.lrp_reference import NoRuleError
 from catalogue.references import OPTIONS, NoReferenceError, Reference
 from voxplain.faults import SetupFault
 from voxplain.relevance import explain
 
+KINDS = {
+    "convolutions": "convolutions: strided, dilated, grouped, transposed, padded in other ways",
+    "norms": "norms of batches, instances, groups, layers, channels",
+    "poolings": "poolings and subsampling",
+    "activations": "activations, as modules and as functions",
+    "bodies": "residual, dense and branching bodies, attention, transformers, 2D slices, GRU",
+    "heads": "outputs: one, probabilities, tuples, other shapes; further arguments",
+    "scan statistics": "normalisation of the scan inside",
+    "batch": "answers that depend on the rest of a batch",
+    "random": "random answers",
+    "gradients": "gradients that are cut or changed inside",
+    "in place": "changes in place",
+    "hooks": "hooks and replaced functions",
+    "types": "other types: half precision, tensor subclasses, scripted networks, odd scans",
+}
 # A map with less than this at its maximum shows nothing.
 _LEAST = 1e-9
 
@@ -35,21 +50,24 @@ class Cell:
 
 
 def cells_of(entry: Entry) -> dict[str, Cell]:
-    """A row of the table: the cell of each method."""
-    try:
-        reference: Reference | None = Reference(entry)
+    """A row of the table: the cell of each method.
+
+    A network that all methods have to refuse has no reference, so any map of it is wrong.
+    """
+    reference, target = None, 0
+    if "all" not in entry.refused:
+        reference = Reference(entry)
         target = reference.target
-    except (NoReferenceError, RuntimeError, TypeError, AttributeError, ValueError):
-        reference, target = None, 0
-    return {method: _cell(method, entry, reference, target) for method in NEEDS}
+    model, scan = entry.network(), entry.scan()
+    return {method: _cell(method, entry, (model, scan, target), reference) for method in NEEDS}
 
 
-def _cell(method: str, entry: Entry, reference: Reference | None, target: int) -> Cell:
+def _cell(method: str, entry: Entry, given: tuple, reference: Reference | None) -> Cell:
     options = OPTIONS.get(method, {})
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         try:
-            found = explain(method, entry.network(), entry.scan(), target, **options)
+            found = explain(method, *given, **options)
         except SetupFault as fault:
             return Cell("refused", str(fault))
         except Exception as error:
@@ -64,6 +82,8 @@ def _cell(method: str, entry: Entry, reference: Reference | None, target: int) -
         expected = reference.map_of(method)
     except (NoReferenceError, NoRuleError) as reason:
         return Cell("wrong", f"a map where none is right: {reason}")
+    except RuntimeError as error:
+        return Cell("wrong", f"no reference: {error}")
     return _compared(found, expected, entry.tolerance)
 
 
@@ -79,3 +99,14 @@ def _compared(found: np.ndarray, expected: np.ndarray, tolerance: float) -> Cell
     both = np.corrcoef(found.ravel(), expected.ravel())[0, 1] if found.any() else 0.0
     said = f"largest error {error:.2g} of the maximum, correlation {both:.4f}"
     return Cell("right" if error <= tolerance and both > 0.999 else "wrong", said)
+
+
+def kinds_table() -> str:
+    """The catalogue in numbers, as a table in Markdown."""
+    lines = ["| networks | | cells that are right | refused |", "|---|--:|--:|--:|"]
+    rows = {kind: [e for e in CATALOGUE.values() if e.kind == kind] for kind in KINDS}
+    for what, entries in {**rows, "all": list(CATALOGUE.values())}.items():
+        refused = sum(e.expected(m) is not None for e in entries for m in NEEDS)
+        right = len(entries) * len(NEEDS) - refused
+        lines.append(f"| {KINDS.get(what, what)} | {len(entries)} | {right} | {refused} |")
+    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Networks that answer at random, read the batch, cut or change gradients, or change as they run."""
+"""Networks that are random, read the batch, cut or change gradients, or change as they run."""
 
 from __future__ import annotations
 
@@ -49,41 +49,77 @@ class AlwaysDrops(nn.Dropout):
         return functional.dropout(maps, self.p, training=True)
 
 
-trap("dropout that never ends", "random", after=lambda maps: functional.dropout(maps, 0.5), **RANDOM)
+trap(
+    "dropout that never ends", "random", after=lambda maps: functional.dropout(maps, 0.5), **RANDOM
+)
 trap("noise on the scan", "random", before=lambda s: s + 0.1 * torch.randn_like(s), **RANDOM)
 trap("noise on the maps", "random", after=lambda m: m * (1 + 0.3 * torch.randn_like(m)), **RANDOM)
-trap("flipped at random", "random", before=lambda s: s.flip(2) if torch.rand(()) < 0.5 else s,
-     refused={"all": "random"})  # fmt: skip
+trap(
+    "flipped at random",
+    "random",
+    before=lambda s: s.flip(2) if torch.rand(()) < 0.5 else s,
+    refused={"all": "random"},
+)
 trap("attention with dropout", "random", after=attended_at_random, **RANDOM)
-network("Monte Carlo dropout", "random",
-        lambda: sequence(*stem(), AlwaysDrops(0.5), *gap(4)), **RANDOM)  # fmt: skip
+network(
+    "Monte Carlo dropout", "random", lambda: sequence(*stem(), AlwaysDrops(0.5), *gap(4)), **RANDOM
+)
 
 # --- others of the batch, statistics of the scan
 
 BATCH = {"refused": {"all": "batch"}}
 trap("mean of the batch taken off", "batch", before=lambda s: s - s.mean(0, keepdim=True), **BATCH)
 trap("scaled by the batch's maximum", "batch", before=lambda s: s / s.abs().max(), **BATCH)
-trap("normalised over the batch", "batch",
-     after=lambda m: (m - m.mean((0, 2, 3, 4), keepdim=True)) / m.std((0, 2, 3, 4), keepdim=True),
-     **BATCH)  # fmt: skip
+trap(
+    "normalised over the batch",
+    "batch",
+    after=lambda m: (m - m.mean((0, 2, 3, 4), keepdim=True)) / m.std((0, 2, 3, 4), keepdim=True),
+    **BATCH,
+)
 trap("softmax across the batch", "batch", after=lambda m: m * m.softmax(0), **BATCH)
 
 ALL = (1, 2, 3, 4)
-trap("z-scores inside", "scan statistics", layer="body.1", centre=1, refused=NO_LRP,
-     before=lambda s: (s - s.mean(ALL, keepdim=True)) / s.std(ALL, keepdim=True))  # fmt: skip
-trap("scaled from 0 to 1 inside", "scan statistics", layer="body.1", centre=1, refused=NO_LRP,
-     before=lambda s: (s - s.amin(ALL, keepdim=True))
-     / (s.amax(ALL, keepdim=True) - s.amin(ALL, keepdim=True)))  # fmt: skip
-trap("clipped at a percentile inside", "scan statistics", layer="body.1", centre=1,
-     refused=NO_LRP | {"guided": "nn.ReLU"}, hidden=True,
-     before=lambda s: torch.minimum(
-         s, s.flatten(1).quantile(0.9, 1).view(-1, 1, 1, 1, 1)))  # fmt: skip
-trap("mean of the brain taken off", "scan statistics", layer="body.1", centre=1, refused=NO_LRP,
-     before=lambda s: s - (s.sum(ALL) / (s != 0).sum(ALL)).view(-1, 1, 1, 1, 1))  # fmt: skip
+trap(
+    "z-scores inside",
+    "scan statistics",
+    layer="body.1",
+    centre=1,
+    refused=NO_LRP,
+    before=lambda s: (s - s.mean(ALL, keepdim=True)) / s.std(ALL, keepdim=True),
+)
+trap(
+    "scaled from 0 to 1 inside",
+    "scan statistics",
+    layer="body.1",
+    centre=1,
+    refused=NO_LRP | {"guided": "ReLU"},
+    hidden=True,
+    before=lambda s: (
+        (s - s.amin(ALL, keepdim=True)) / (s.amax(ALL, keepdim=True) - s.amin(ALL, keepdim=True))
+    ),
+)
+trap(
+    "clipped at a percentile inside",
+    "scan statistics",
+    layer="body.1",
+    refused=NO_LRP | {"guided": "ReLU"},
+    hidden=True,
+    step=None,
+    before=lambda s: torch.minimum(s, s.flatten(1).quantile(0.9, 1).view(-1, 1, 1, 1, 1)),
+)
+trap(
+    "mean of the brain taken off",
+    "scan statistics",
+    layer="body.1",
+    centre=1,
+    refused=NO_LRP,
+    before=lambda s: s - (s.sum(ALL) / (s != 0).sum(ALL)).view(-1, 1, 1, 1, 1),
+)
 
 # --- gradients that are cut or changed
 
-CUT = {"gradient": "gradient", "guided": "gradient"}
+CUT = {"gradient": "gradient", "guided": "gradient|no nn.ReLU between"}
+OWN_STEP = "gradient|autograd function of its own"
 
 
 def without_gradient(function):
@@ -102,7 +138,9 @@ def in_inference(values: Tensor) -> Tensor:
 def scaled_backwards(maps: Tensor) -> Tensor:
     maps = maps.clone()
     if maps.requires_grad:
-        maps.register_hook(lambda slope: slope * torch.linspace(0, 2, slope.shape[2])[:, None, None])
+        maps.register_hook(
+            lambda slope: slope * torch.linspace(0, 2, slope.shape[2])[:, None, None]
+        )
     return maps
 
 
@@ -139,29 +177,80 @@ def written(maps: Tensor) -> Tensor:
     return maps
 
 
-trap("stem without gradients", "gradients", before=without_gradient(lambda s: s * 1.5), **MAPS,
-     refused=CUT | NO_LRP)  # fmt: skip
-trap("stem in inference mode", "gradients", before=in_inference, **MAPS, refused=CUT | NO_LRP)
-trap("scan detached", "gradients", before=lambda s: s.detach() * 1.5, **MAPS,
-     refused=CUT | NO_LRP)  # fmt: skip
-trap("part of the scan detached", "gradients", before=lambda s: s + 0.7 * s.detach().abs(), **MAPS,
-     refused=CUT | NO_LRP)  # fmt: skip
-trap("maps detached", "gradients", after=lambda m: m.detach(),
-     **MAPS, refused=CUT | NO_LRP | {"maps": "gradient"})  # fmt: skip
-trap("a gate detached", "gradients", after=lambda m: m * m.detach().mean(ALL, keepdim=True).exp(),
-     **MAPS, refused=CUT | NO_LRP | {"maps": "gradient", "cam": "nn.Linear"})  # fmt: skip
-trap("gradient scaled by a hook inside", "gradients", after=scaled_backwards, **MAPS,
-     refused=CUT | NO_LRP | {"maps": "gradient"})  # fmt: skip
-trap("rounded, straight through", "gradients", after=Straight.apply, **MAPS,
-     refused=CUT | {"lrp": "no rule|cannot trace", "maps": "gradient", "cam": "nn.Linear"}
-     )  # fmt: skip
-trap("gradient reversed", "gradients", after=Reversed.apply, **MAPS,
-     refused=CUT | {"lrp": "no rule|cannot trace", "maps": "gradient"})  # fmt: skip
-trap("written past autograd", "gradients", after=written, **MAPS,
-     refused=CUT | NO_LRP | {"maps": "gradient", "cam": "nn.Linear"})  # fmt: skip
-trap("through numpy", "gradients",
-     before=lambda s: torch.from_numpy(s.detach().numpy() * 1.5), **MAPS,
-     refused=CUT | {"lrp": "no rule|cannot trace"})  # fmt: skip
+trap(
+    "stem without gradients",
+    "gradients",
+    before=without_gradient(lambda s: s * 1.5),
+    **MAPS,
+    refused=CUT | NO_LRP,
+)
+trap(
+    "stem in inference mode",
+    "gradients",
+    before=in_inference,
+    **MAPS,
+    refused=CUT | NO_LRP,
+    truth=lambda: settle(Around(lambda s: s * 1.5)),
+)
+trap("scan detached", "gradients", before=lambda s: s.detach() * 1.5, **MAPS, refused=CUT | NO_LRP)
+trap(
+    "part of the scan detached",
+    "gradients",
+    before=lambda s: s + 0.7 * s.detach().abs(),
+    **MAPS,
+    refused=CUT | NO_LRP,
+)
+trap(
+    "maps detached",
+    "gradients",
+    after=lambda m: m.detach(),
+    **MAPS,
+    refused=CUT | NO_LRP | {"maps": "gradient"},
+)
+trap(
+    "a gate detached",
+    "gradients",
+    after=lambda m: m * m.detach().mean(ALL, keepdim=True).exp(),
+    **MAPS,
+    refused=CUT | NO_LRP | {"maps": "gradient", "cam": "nn.Linear"},
+)
+trap(
+    "gradient scaled by a hook inside",
+    "gradients",
+    after=scaled_backwards,
+    **MAPS,
+    refused=CUT | NO_LRP | {"maps": "gradient"},
+)
+trap(
+    "rounded, straight through",
+    "gradients",
+    after=Straight.apply,
+    **MAPS,
+    refused=CUT
+    | {"guided": OWN_STEP, "lrp": "no rule|cannot trace", "maps": "gradient", "cam": "nn.Linear"},
+)
+trap(
+    "gradient reversed",
+    "gradients",
+    after=Reversed.apply,
+    **MAPS,
+    refused=CUT | {"guided": OWN_STEP, "lrp": "no rule|cannot trace", "maps": "gradient"},
+)
+trap(
+    "written past autograd",
+    "gradients",
+    after=written,
+    **MAPS,
+    refused=CUT | NO_LRP | {"maps": "gradient", "cam": "nn.Linear"},
+)
+trap(
+    "through numpy",
+    "gradients",
+    before=lambda s: torch.from_numpy(s.detach().numpy() * 1.5),
+    layer="body.1",
+    step=None,
+    refused=CUT | {"lrp": "no rule|cannot trace"},
+)
 
 # --- in-place operations and hooks
 
@@ -179,8 +268,9 @@ class WritesScan(nn.Module):
         return self.end(self.body(scans))
 
 
-network("the scan changed in place", "in place", lambda: settle(WritesScan()), **MAPS,
-        refused=NO_LRP)  # fmt: skip
+network(
+    "the scan changed in place", "in place", lambda: settle(WritesScan()), **MAPS, refused=NO_LRP
+)
 
 
 class WritesPart(nn.Module):
@@ -197,9 +287,15 @@ class WritesPart(nn.Module):
         return self.end(self.relu(maps))
 
 
-network("a part of the maps changed in place", "in place", lambda: settle(WritesPart()),
-        layer="relu", step=None,
-        refused={"lrp": "no rule|cannot trace", "guided": "in place"}, hidden=True)  # fmt: skip
+network(
+    "a part of the maps changed in place",
+    "in place",
+    lambda: settle(WritesPart()),
+    layer="relu",
+    step=None,
+    refused={"lrp": "no rule|cannot trace", "guided": "in place"},
+    hidden=True,
+)
 
 
 class WritesLogits(nn.Module):
@@ -216,9 +312,14 @@ class WritesLogits(nn.Module):
         return logits
 
 
-network("logits changed in place", "in place", lambda: settle(WritesLogits()), **MAPS,
-        refused={"cam": "nn.Linear", "lrp": "no rule|cannot trace", "guided": "in place"},
-        hidden=True)  # fmt: skip
+network(
+    "logits changed in place",
+    "in place",
+    lambda: settle(WritesLogits()),
+    **MAPS,
+    refused={"cam": "nn.Linear", "lrp": "no rule|cannot trace"}
+    | dict.fromkeys(("gradient", "maps", "guided"), "in-?place"),
+)
 
 
 def hooked(kind: str) -> nn.Module:
@@ -232,20 +333,39 @@ def hooked(kind: str) -> nn.Module:
         model[1].register_forward_hook(lambda module, inputs, output: None)
     else:
         model[1].register_full_backward_hook(
-            lambda module, to_input, to_output: (to_input[0] * 3 - 0.1,)
+            lambda module, to_input, to_output: tuple(
+                s if s is None else 3 * s - 1 for s in to_input
+            )
         )
     return model
 
 
 FIRST = {"layer": "1", "centre": 1}
-network("hook that changes an output", "hooks", lambda: hooked("output"), **FIRST,
-        refused={"lrp": "no rule|hook"})  # fmt: skip
-network("hook that changes the scan", "hooks", lambda: hooked("input"), **FIRST,
-        refused={"lrp": "hook"})  # fmt: skip
-network("hook that only watches", "hooks", lambda: hooked("watched"), **FIRST,
-        refused={"lrp": "no rule|hook"})  # fmt: skip
-network("hook that changes gradients", "hooks", lambda: hooked("backward"), **FIRST,
-        refused=CUT)  # fmt: skip
+network(
+    "hook that changes an output",
+    "hooks",
+    lambda: hooked("output"),
+    **FIRST,
+    refused={"lrp": "no rule|hook"},
+)
+network(
+    "hook that changes the scan", "hooks", lambda: hooked("input"), **FIRST, refused={"lrp": "hook"}
+)
+network(
+    "hook that only watches",
+    "hooks",
+    lambda: hooked("watched"),
+    **FIRST,
+    refused={"lrp": "no rule|hook"},
+)
+network(
+    "hook that changes gradients",
+    "hooks",
+    lambda: hooked("backward"),
+    **FIRST,
+    truth=lambda: sequence(*stem(), *gap(4)),
+    refused=CUT | {"guided": OWN_STEP},
+)
 
 
 class HooksInside(nn.Module):
@@ -261,8 +381,7 @@ class HooksInside(nn.Module):
         return self.end(maps)
 
 
-network("hook registered inside", "hooks", lambda: settle(HooksInside()), **MAPS,
-        refused={"lrp": "hook|no rule|cannot trace"})  # fmt: skip
+network("hook registered inside", "hooks", HooksInside, refused={"all": "hook"})
 
 
 class Patched(nn.Module):
@@ -279,7 +398,12 @@ class Patched(nn.Module):
 
 
 network("forward replaced", "hooks", Patched, **MAPS, refused={"lrp": "forward|torch.fx"})
-network("lambda after the pooling", "hooks",
-        lambda: sequence(*stem(), nn.AdaptiveAvgPool3d(1), Call(lambda m: m.flatten(1).tanh()),
-                         nn.Linear(4, 3)),
-        **FIRST, refused=NO_CAM | NO_LRP)  # fmt: skip
+network(
+    "lambda after the pooling",
+    "hooks",
+    lambda: sequence(
+        *stem(), nn.AdaptiveAvgPool3d(1), Call(lambda m: m.flatten(1).tanh()), nn.Linear(4, 3)
+    ),
+    **FIRST,
+    refused=NO_CAM | NO_LRP,
+)

@@ -61,7 +61,9 @@ typed(
 typed("big-endian scan", scan=lambda: head_scan().astype(">f4"))
 typed("float64 scan", scan=lambda: head_scan().astype(np.float64))
 typed("scan that cannot be written to", scan=lambda: read_only(head_scan()))
-typed("flipped view of a scan", scan=lambda: np.flip(np.ascontiguousarray(np.flip(head_scan(), 0)), 0))
+typed(
+    "flipped view of a scan", scan=lambda: np.flip(np.ascontiguousarray(np.flip(head_scan(), 0)), 0)
+)
 
 
 def read_only(scan: np.ndarray) -> np.ndarray:
@@ -108,8 +110,14 @@ class Mixed(nn.Module):
         return self.end(self.relu(self.norm(maps.to(self.norm.weight.dtype))).mean((2, 3, 4)))
 
 
-network("bfloat16 convolutions and float32 norms", "types", lambda: settle(Mixed()),
-        layer="relu", centre=1, refused={"all": "bfloat16"})  # fmt: skip
+network(
+    "bfloat16 convolutions and float32 norms",
+    "types",
+    lambda: settle(Mixed()),
+    layer="relu",
+    centre=1,
+    refused={"lrp": "no rule|cannot trace"},
+)
 
 
 class Autocast(nn.Module):
@@ -124,7 +132,9 @@ class Autocast(nn.Module):
             return self.end(self.body(scans)).float()
 
 
-network("autocast inside", "types", lambda: settle(Autocast()), refused={"all": "bfloat16|autocast"})
+network(
+    "autocast inside", "types", lambda: settle(Autocast()), refused={"all": "bfloat16|autocast"}
+)
 
 # --- scripts
 
@@ -141,17 +151,22 @@ def traced() -> nn.Module:
     return torch.jit.trace(plain(), torch.zeros(1, 1, 9, 10, 8))
 
 
-typed("scripted", scripted, refused={"all": "script"})
-typed("scripted and frozen", frozen, refused={"all": "script"})
-typed("traced by torch.jit", traced, refused={"all": "script"})
+NO_LAYERS = dict.fromkeys(("guided", "cam", "maps", "lrp"), "script")
+typed("scripted", scripted, refused=NO_LAYERS)
+typed("scripted and frozen", frozen, refused=NO_LAYERS)
+typed("traced by torch.jit", traced, refused=NO_LAYERS)
 typed(
     "exported graph",
     lambda: torch.fx.symbolic_trace(plain()),
 )
-typed("quantised dense layers", lambda: torch.ao.quantization.quantize_dynamic(plain()),
-      refused={"all": "quanti"})  # fmt: skip
-network("wrapped in DataParallel", "types", lambda: nn.DataParallel(plain()),
-        layer="module.1", centre=1, refused={"lrp": "cannot trace"})  # fmt: skip
+typed(
+    "quantised dense layers",
+    lambda: torch.ao.quantization.quantize_dynamic(plain()),
+    refused={"all": "quanti"},
+)
+network(
+    "wrapped in DataParallel", "types", lambda: nn.DataParallel(plain()), layer="module.1", centre=1
+)
 
 
 class Fixed(nn.Module):
@@ -171,12 +186,24 @@ class Fixed(nn.Module):
         return self.relu(nn.functional.conv3d(scans, kernel)).mean((2, 3, 4))
 
 
-network("buffers and no parameters", "types", lambda: Fixed(True), layer="relu", centre=1,
-        refused={"lrp": "no rule", "cam": "nn.Linear"})  # fmt: skip
-network("no parameters and no buffers", "types", lambda: Fixed(False), layer="relu", centre=1,
-        refused={"lrp": "no rule|cannot trace", "cam": "nn.Linear"})  # fmt: skip
+network(
+    "buffers and no parameters",
+    "types",
+    lambda: Fixed(True),
+    layer="relu",
+    centre=1,
+    refused={"lrp": "no rule", "cam": "nn.Linear"},
+)
+network(
+    "no parameters and no buffers",
+    "types",
+    lambda: Fixed(False),
+    layer="relu",
+    centre=1,
+    refused={"lrp": "no rule|cannot trace", "cam": "nn.Linear"},
+)
 network("parameters without gradients", "types", lambda: plain().requires_grad_(False), **FIRST)
-network("parameters made in inference mode", "types", lambda: in_inference_mode(), **FIRST)
+typed("parameters made in inference mode", lambda: in_inference_mode())
 
 
 def in_inference_mode() -> nn.Module:
@@ -196,9 +223,19 @@ class Inference(nn.Module):
         return self.end(self.body(scans))
 
 
-network("served in inference mode", "types", lambda: settle(Inference()), **MAPS,
-        refused={"gradient": "gradient|inference", "guided": "gradient|inference",
-                 "maps": "gradient|inference", "lrp": "inference|cannot trace"})  # fmt: skip
+network(
+    "served in inference mode",
+    "types",
+    Inference,
+    layer="body.1",
+    step=None,
+    truth=lambda: settle(Around()),
+    refused={
+        "gradient": "gradient|inference",
+        "guided": "gradient|inference",
+        "maps": "gradient|inference",
+    },
+)
 network("training mode", "types", lambda: sequence(*stem(), nn.Dropout(), *gap(4)), **FIRST)
 network("a part in training mode", "types", lambda: TrainsAlways(), refused={"all": "training"})
 
