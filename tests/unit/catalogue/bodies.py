@@ -109,16 +109,32 @@ of_body("attention to places", lambda: Gate(True), layer="mix.1", centre=1, refu
 class Weighted(nn.Module):
     """Pooling by a softmax over places (multiple instance learning)."""
 
-    def __init__(self):
+    def __init__(self, as_map: bool):
         super().__init__()
-        self.body, self.score, self.end = stem(), nn.Linear(4, 1), nn.Linear(4, 3)
+        self.body, self.end, self.as_map = stem(), nn.Linear(4, 3), as_map
+        self.score = nn.Conv3d(4, 1, 1) if as_map else nn.Linear(4, 1)
 
     def forward(self, scans: Tensor) -> Tensor:
-        places = self.body(scans).flatten(2).transpose(1, 2)
-        return self.end((places * self.score(places).softmax(1)).sum(1))
+        maps = self.body(scans)
+        places = maps.flatten(2).transpose(1, 2)
+        scores = self.score(maps).flatten(1)[..., None] if self.as_map else self.score(places)
+        return self.end((places * scores.softmax(1)).sum(1))
 
 
-of_body("pooling by attention", Weighted, layer="body.1", centre=1, refused=NO_CAM | NO_LRP)
+of_body(
+    "pooling by attention",
+    lambda: Weighted(False),
+    layer="body.1",
+    centre=1,
+    refused=NO_CAM | NO_LRP,
+)
+of_body(
+    "pooling by attention, scores as a map",
+    lambda: Weighted(True),
+    layer="score",
+    centre=1,
+    refused=NO_CAM | NO_LRP | dict.fromkeys(("grad_cam", "guided_grad_cam"), "cancel"),
+)
 
 
 class Pyramid(nn.Module):
@@ -428,7 +444,7 @@ class Masked(nn.Module):
         return self.end((maps * brain).mean((2, 3, 4)))
 
 
-of_body("masked by the scan", Masked, layer="body.1", centre=1, refused=NO_CAM | NO_LRP)
+of_body("masked by the scan", Masked, layer="body.1", centre=1, refused=NO_LRP)
 network(
     "cropped by slicing",
     "bodies",
