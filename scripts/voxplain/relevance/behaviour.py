@@ -94,7 +94,7 @@ def _of(model: nn.Module) -> _Known:
             type(module),
             "forward" in vars(module),
             *_hooks_of(module),
-            *_plain_of(module),
+            *_settings_of(module),
         )
         for module in model.modules()
     )
@@ -108,10 +108,16 @@ def _hooks_of(module: nn.Module) -> tuple[int, int]:
     return len(module._forward_hooks), len(module._forward_pre_hooks)
 
 
-def _plain_of(module: nn.Module) -> tuple[tuple[str, Any], ...]:
-    """Settings of a module that its forward may read, such as a flag."""
+def _settings_of(module: nn.Module) -> tuple[tuple[str, Any], ...]:
+    """Settings of a module that its forward may read: flags, numbers, and functions by identity."""
     settings = vars(module).items()
-    return tuple((k, v) for k, v in settings if isinstance(v, (bool, int, float, str)))
+    plain = [(key, value) for key, value in settings if isinstance(value, (bool, int, float, str))]
+    called = [
+        (key, id(value))
+        for key, value in settings
+        if callable(value) and not isinstance(value, (Tensor, type))
+    ]
+    return (*plain, *called)
 
 
 def is_ours(model: nn.Module) -> bool:
@@ -320,12 +326,12 @@ def _head_of(
     """What the outputs of a network are, from those of two scans."""
     both = torch.cat([outputs, of_other]).double()
     if both.shape[1] == 1:
-        if last in ("_softmax", "_log_softmax"):
+        if last in ("_softmax", "_log_softmax", "softmax", "log_softmax"):
             raise SetupFault(
                 "the network ends in a softmax of one output, which is 1 whatever the scan; end in "
                 "that output alone"
             )
-        if last == "log_sigmoid_forward":
+        if last in ("log_sigmoid_forward", "log_sigmoid"):
             raise SetupFault("the network ends in the logarithm of a sigmoid; end in its logit")
         if last == "sigmoid" and _within_unit(both):
             return Head.PROBABILITIES

@@ -414,7 +414,10 @@ def _last(layers: list[Layer]) -> Layer:
     """The module whose output is the last map of more than one voxel."""
     maps = [layer for layer in layers if math.prod(layer.shape) > 1]
     if not maps:
-        raise SetupFault("no module of the network gives a feature map of more than one voxel")
+        raise SetupFault(
+            "no module of the network gives a feature map of more than one voxel (those of a "
+            "scripted, traced or frozen network do not show theirs: explain it as it was before)"
+        )
     names = [layer.name for layer in maps]
     # Blocks and dropouts pass on the same map. A module that is called twice has no single map.
     same = [layer for layer in maps if layer.output is maps[-1].output]

@@ -27,6 +27,8 @@ def explain_at_door(
 
     Parameters and faults as :func:`voxplain.relevance.explain`.
     """
+    if not isinstance(model, nn.Module):
+        raise SetupFault(f"a network is a torch.nn.Module, not a {type(model).__name__}")
     inspect.signature(method).bind(model, scan, target, **options)  # TypeError for an option
     options = {name: _as_array(value) for name, value in options.items()}
     # Gradients can be recorded even if the caller is in inference mode.

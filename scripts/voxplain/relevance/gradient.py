@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from voxplain.faults import SetupFault
+from voxplain.relevance.behaviour import first_line
 from voxplain.relevance.inputs import as_input, differentiating, probability
 from voxplain.relevance.plain import shape_of
 from voxplain.relevance.rectifiers import RefusingMasks, check_is_no_rectifier, kind_of
@@ -156,7 +157,12 @@ def guided_slope(score: Tensor, batch: Tensor, relus: dict[Any, str]) -> Tensor:
 
     for step in relus:
         step.register_hook(clip)
-    return torch.autograd.grad(score, batch)[0]
+    try:
+        return torch.autograd.grad(score, batch)[0]
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a part of the network without a backward pass
+        raise SetupFault(f"the network cannot be differentiated: {first_line(error)}") from error
 
 
 def _check_every_rectifier(score: Tensor, relus: dict[Any, str]) -> None:

@@ -40,7 +40,7 @@ from voxplain.relevance.layers import (
     place,
 )
 from voxplain.relevance.regions import Regions
-from voxplain.relevance.tracing import drop_nothing, follow_in_place, layer_of
+from voxplain.relevance.tracing import drop_nothing, follow_in_place, layer_of, trace
 
 # Regions whose boxes are computed at once: boxes for all voxels of a scan would take gigabytes.
 _REGIONS_AT_ONCE = 65536
@@ -91,7 +91,7 @@ class IncrementalNetwork:
             raise NotLocalError("it has hooks, which torch.fx does not see")
         attributes = set(vars(model))
         try:
-            graph = fx.Tracer().trace(model)
+            graph = trace(model)
         except Exception as error:  # it runs the network's own code: anything may be raised
             lines = str(error).strip().splitlines()
             raise NotLocalError(

@@ -29,9 +29,7 @@ def as_input(model: nn.Module, scan: torch.Tensor | np.ndarray) -> torch.Tensor:
     ValueError
         The scan does not have three axes.
     """
-    if not isinstance(model, nn.Module):
-        raise SetupFault(f"a network is a torch.nn.Module, not a {type(model).__name__}")
-    if any(getattr(module, "training", False) for module in model.modules()):
+    if in_training(model):
         raise SetupFault("the network is in training mode; call model.eval() before explaining it")
     if any(isinstance(m, _BatchNorm) and m.running_mean is None for m in model.modules()):
         raise SetupFault(
@@ -46,6 +44,11 @@ def as_input(model: nn.Module, scan: torch.Tensor | np.ndarray) -> torch.Tensor:
             f"the scan has values beyond {dtype}, in which the network computes; normalise it"
         )
     return batch
+
+
+def in_training(model: nn.Module) -> bool:
+    """Whether a network or a part of it is in training mode; a frozen network cannot be."""
+    return any(getattr(module, "training", False) for module in model.modules())
 
 
 def logit(model: nn.Module, outputs: Tensor, target: int) -> Tensor:

@@ -23,8 +23,9 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from voxplain.faults import SetupFault
-from voxplain.relevance.inputs import affine_of, as_input, column_of, logit, sign_of
-from voxplain.relevance.tracing import drop_nothing, follow_in_place
+from voxplain.relevance.behaviour import first_line
+from voxplain.relevance.inputs import affine_of, as_input, column_of, in_training, logit, sign_of
+from voxplain.relevance.tracing import drop_nothing, follow_in_place, trace
 
 # Alpha and beta for convolutions; None for the epsilon rule, as in dense layers.
 COMPOSITES = {
@@ -70,9 +71,9 @@ def merge_batch_norms(model: nn.Module) -> nn.Module:
     SetupFault
         The network cannot be traced, or is in training mode.
     """
-    if any(module.training for module in model.modules()):
+    if in_training(model):
         raise SetupFault("the network is in training mode; call model.eval() before merging")
-    model = copy.deepcopy(model)
+    model = _copy(model)
     graph = _trace(model)
     calls = Counter(id(_module_of(node, model)) for node in graph.nodes)
     for node in list(graph.nodes):
@@ -94,6 +95,20 @@ def merge_batch_norms(model: nn.Module) -> nn.Module:
         node.replace_all_uses_with(source)
         graph.erase_node(node)
     return model
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    if isinstance(model, torch.jit.ScriptModule):
+        raise SetupFault(
+            "lrp must know which layer follows which, and the network is scripted; explain it as "
+            "it was before torch.jit"
+        )
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:  # it may hold anything
+        raise SetupFault(
+            f"lrp works on a copy of the network, and it cannot be copied: {first_line(error)}"
+        ) from error
 
 
 def _merge_into_previous(layer: nn.Conv3d | nn.Linear, factor: Tensor, shift: Tensor) -> None:
@@ -119,7 +134,7 @@ def _set(layer: nn.Module, weight: Tensor, bias: Tensor) -> None:
 
 def _trace(model: nn.Module) -> fx.Graph:
     try:
-        graph = fx.Tracer().trace(model)
+        graph = trace(model)
     except Exception as error:  # it runs the network's own code: anything may be raised
         lines = str(error).strip().splitlines()
         raise SetupFault(
@@ -604,7 +619,7 @@ class _Propagation:
             ):
                 maps.add(node)
                 self._layers[node] = _layer_of(node, model, batch, self._plain)
-        if self._output not in self._layers:
+        if not isinstance(self._output, fx.Node) or self._output not in self._layers:
             raise SetupFault("lrp wants a network that gives one tensor of logits")
         self._kept_bytes = kept_bytes
         self._shapes = {self._input: batch.shape}
@@ -749,7 +764,16 @@ def _signed(
     with torch.autocast(batch.device.type, enabled=False):
         logits = model(batch.clone())
         logit(model, logits, target)
-        propagation = _Propagation(merge_batch_norms(model), batch, kept_bytes)
+        merged = merge_batch_norms(model)
+        try:
+            propagation = _Propagation(merged, batch, kept_bytes)
+        except (SetupFault, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # the network's layers, put together in an unusual way
+            raise SetupFault(
+                f"lrp cannot follow the network's layers: {first_line(error)}; write it with plain "
+                "modules, or leave lrp out for it"
+            ) from error
         rounding = 1e3 * torch.finfo(logits.dtype).eps
         allowed = (_TRUSTED if logits.dtype != torch.float64 else 0) + rounding
         if not torch.allclose(

@@ -115,7 +115,10 @@ def _record(model: nn.Module, run: Callable[[Tensor], Any], scan: Tensor) -> lis
 
     scan._trace = _Trace(Field())
     handles = [
-        module.register_forward_hook(note(name)) for name, module in model.named_modules() if name
+        module.register_forward_hook(note(name))
+        for name, module in model.named_modules()
+        # Scripted modules take no hooks: what they give is not known.
+        if name and not isinstance(module, torch.jit.ScriptModule)
     ]
     try:
         with torch.no_grad(), _Follower():
@@ -173,6 +176,12 @@ class _Follower(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         """Run an operation and attach the receptive fields to its output."""
+        if torch.is_inference_mode_enabled():
+            # There torch does not divide operations such as conv3d into the basic ones.
+            with self:
+                divided = func.decompose(*args, **(kwargs or {}))
+            if divided is not NotImplemented:
+                return divided
         inputs = [leaf for leaf in tree_leaves((args, kwargs)) if hasattr(leaf, "_trace")]
         # Read before it runs: in place, its input becomes its output.
         traces = [(value, value._trace, tuple(value.shape[2:])) for value in inputs]

@@ -168,9 +168,9 @@ def _with_tensors(model: nn.Module, change: Callable[[str, Tensor], Tensor]) -> 
                     continue
                 if isinstance(module, torch.jit.ScriptModule):
                     raise SetupFault(
-                        f"the scripted network's tensor {key!r} is a {value.dtype} "
-                        f"{type(value).__name__}; explain the network before it is scripted, or "
-                        "one in float32"
+                        f"the scripted network's tensor {key!r} is no plain float32 tensor outside "
+                        "of inference mode, and cannot be replaced by one; explain the network as "
+                        "it was before it is scripted"
                     )
                 given.append((module, key, value))
                 setattr(module, key, new)

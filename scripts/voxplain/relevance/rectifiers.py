@@ -97,11 +97,12 @@ def check_is_no_rectifier(step: Any) -> None:
             f"guided_backprop has a rule for ReLU only, and this network has a {name}; choose "
             "sensitivity or integrated_gradients"
         )
-    if kind == "CopySlices" or isinstance(step, torch.autograd.function.BackwardCFunction):
+    hides = kind == "CopySlices" or "jit" in step.name()
+    if hides or isinstance(step, torch.autograd.function.BackwardCFunction):
         raise SetupFault(
             f"guided_backprop cannot see into {step.name()} (a part of a tensor that is changed in "
-            "place, checkpointing, a compiled network, or an autograd function of its own), which "
-            "may hide a ReLU; write it without for explaining"
+            "place, checkpointing, a compiled or scripted network, or an autograd function of its "
+            "own), which may hide a ReLU; write it without for explaining"
         )
 
 

@@ -103,9 +103,9 @@ def check_slope_of(model: nn.Module, near: Tensor, run: Run, check: Hashable, by
         raise SetupFault(
             f"the gradient {by} that PyTorch gives for this network is not its slope: along a "
             f"random direction the outputs change by {worst.slope:.3g} and by the gradient "
-            f"{worst.gradient:.3g}; a part of its forward is detached, under torch.no_grad, "
-            "changed in place, or has a backward of its own. Write it without for explaining, or "
-            "choose occlusion"
+            f"{worst.gradient:.3g}; a part of its forward is detached, under torch.no_grad or "
+            "inference mode, changed in place, or has a backward of its own. Write it without for "
+            "explaining, or choose occlusion"
         )
     if not worst.unclear:
         note_passed(model, _name_of(check, near))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -225,6 +226,33 @@ def _norm(module: nn.BatchNorm3d) -> tuple[Tensor, Tensor]:
 
 def _triple(value: int | Sequence[int]) -> np.ndarray:
     return np.array([value] * 3 if isinstance(value, int) else list(value), np.int64)
+
+
+class _OfTheScan(fx.Tracer):
+    """Tracer of a network as it is called: with the scan alone, other arguments at their defaults.
+
+    By itself torch.fx would take ``if age is None`` for false, since it gives each argument a node.
+    """
+
+    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> Any:
+        """The function to trace and its arguments."""
+        known = inspect.signature(inspect.unwrap(root_fn)).parameters
+        root_fn, args = super().create_args_for_root(root_fn, is_module, concrete_args)
+        for place, arg in enumerate(args[2:], start=2):
+            name = arg.node.target
+            if name.startswith("*"):
+                args[place] = {} if name.startswith("**") else ()
+            elif known[name].default is not inspect.Parameter.empty:
+                args[place] = known[name].default
+            else:
+                continue  # without a default the network could not be called either
+            self.graph.erase_node(arg.node)
+        return root_fn, args
+
+
+def trace(model: nn.Module) -> fx.Graph:
+    """Graph of a network that is called with a scan alone; any error of its code may be raised."""
+    return _OfTheScan().trace(model)
 
 
 def drop_nothing(graph: fx.Graph, model: nn.Module) -> None:
