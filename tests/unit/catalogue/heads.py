@@ -119,7 +119,6 @@ network(
     "heads",
     lambda: settle(Optional("read")),
     **MAPS,
-    refused={"lrp": "no rule|cannot trace|argument"},
 )
 network("an argument that is not read", "heads", lambda: settle(Optional("unread")), **MAPS)
 

@@ -7,6 +7,7 @@ left to autograd.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -50,7 +51,7 @@ def relevance_of(
     for name, parent in list(model.named_modules()):
         parts = list(parent.named_children()) if isinstance(parent, nn.Sequential) else []
         prefix = f"{name}." if name else ""
-        for (one, layer), (two, norm) in zip(parts, parts[1:], strict=False):
+        for (one, layer), (two, norm) in itertools.pairwise(parts):
             if isinstance(layer, (nn.Conv3d, nn.Linear)) and isinstance(
                 norm, (nn.BatchNorm3d, nn.BatchNorm1d)
             ):

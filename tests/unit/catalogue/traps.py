@@ -318,7 +318,7 @@ network(
     lambda: settle(WritesLogits()),
     **MAPS,
     refused={"cam": "nn.Linear", "lrp": "no rule|cannot trace"}
-    | dict.fromkeys(("gradient", "maps", "guided"), "in-?place|inplace"),
+    | dict.fromkeys(("gradient", "maps", "guided"), "in.?place"),
 )
 
 

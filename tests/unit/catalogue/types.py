@@ -228,7 +228,7 @@ network(
     "types",
     Inference,
     layer="body.1",
-    step=None,
+    centre=1,
     truth=lambda: settle(Around()),
     refused={
         "gradient": "gradient|inference",
