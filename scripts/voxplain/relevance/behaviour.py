@@ -315,7 +315,8 @@ def _in_batch(
         raise SetupFault(
             f"the network gives {_shown(apart[changed])} for a scan alone and "
             f"{_shown(together[changed])} for it beside another: what it says of a scan depends on "
-            "the other scans of a batch, so its heatmaps would too; take statistics of each scan alone"
+            "the other scans of a batch, so its heatmaps would too; take statistics of each scan "
+            "alone"
         )
     return alone, False
 

@@ -13,20 +13,54 @@ from catalogue.references import OPTIONS, NoReferenceError, Reference
 from voxplain.faults import SetupFault
 from voxplain.relevance import explain
 
+# What there is of a kind, and why cells of it are refused.
 KINDS = {
-    "convolutions": "convolutions: strided, dilated, grouped, transposed, padded in other ways",
-    "norms": "norms of batches, instances, groups, layers, channels",
-    "poolings": "poolings and subsampling",
-    "activations": "activations, as modules and as functions",
-    "bodies": "residual, dense and branching bodies, attention, transformers, 2D slices, GRU",
-    "heads": "outputs: one, probabilities, tuples, other shapes; further arguments",
-    "scan statistics": "normalisation of the scan inside",
-    "batch": "answers that depend on the rest of a batch",
-    "random": "random answers",
-    "gradients": "gradients that are cut or changed inside",
-    "in place": "changes in place",
-    "hooks": "hooks and replaced functions",
-    "types": "other types: half precision, tensor subclasses, scripted networks, odd scans",
+    "convolutions": (
+        "convolutions: strided, dilated, grouped, transposed, padded in other ways",
+        "`lrp` has no rule for some; `cam` wants a global average",
+    ),
+    "norms": (
+        "norms of batches, instances, groups, layers, channels",
+        "`lrp` has rules for batch norms only; all methods where a batch norm has no statistics",
+    ),
+    "poolings": (
+        "poolings and subsampling",
+        "as for convolutions; all methods where places are drawn at random",
+    ),
+    "activations": (
+        "activations, as modules and as functions",
+        "guided backpropagation and `lrp` are of ReLUs",
+    ),
+    "bodies": (
+        "residual, dense and branching bodies, attention, transformers, 2D slices, GRU",
+        "no rule for `lrp`, no feature map for the CAM family, activations other than ReLU",
+    ),
+    "heads": (
+        "outputs: one, probabilities, tuples, other shapes; further arguments",
+        "not one tensor of logits; methods of the logit where there are probabilities only",
+    ),
+    "scan statistics": (
+        "normalisation of the scan inside",
+        "`lrp`; guided backpropagation where values are clipped",
+    ),
+    "batch": ("answers that depend on the rest of a batch", "there is no answer to one scan"),
+    "random": ("random answers", "there is no single answer"),
+    "gradients": (
+        "gradients that are cut or changed inside",
+        "finite differences contradict the gradient; occlusions are right",
+    ),
+    "in place": (
+        "changes in place",
+        "no gradient, where PyTorch refuses it too; parts of a tensor may hide a ReLU",
+    ),
+    "hooks": (
+        "hooks and replaced functions",
+        "`lrp` cannot see into them; hooks that need or change gradients",
+    ),
+    "types": (
+        "half precision inside and outside, tensor subclasses, scripts, odd scans and numbers",
+        "NaN, infinity, autocast or quantised layers inside; layers of scripts cannot be read",
+    ),
 }
 # A map with less than this at its maximum shows nothing.
 _LEAST = 1e-9
@@ -103,10 +137,11 @@ def _compared(found: np.ndarray, expected: np.ndarray, tolerance: float) -> Cell
 
 def kinds_table() -> str:
     """The catalogue in numbers, as a table in Markdown."""
-    lines = ["| networks | | cells that are right | refused |", "|---|--:|--:|--:|"]
-    rows = {kind: [e for e in CATALOGUE.values() if e.kind == kind] for kind in KINDS}
-    for what, entries in {**rows, "all": list(CATALOGUE.values())}.items():
-        refused = sum(e.expected(m) is not None for e in entries for m in NEEDS)
+    lines = ["| networks | | right | refused | why refused |", "|---|--:|--:|--:|---|"]
+    every = list(CATALOGUE.values())
+    rows = [(*texts, [e for e in every if e.kind == kind]) for kind, texts in KINDS.items()]
+    for what, why, entries in [*rows, ("all", "", every)]:
+        refused = sum(e.expected(method) is not None for e in entries for method in NEEDS)
         right = len(entries) * len(NEEDS) - refused
-        lines.append(f"| {KINDS.get(what, what)} | {len(entries)} | {right} | {refused} |")
+        lines.append(f"| {what} | {len(entries)} | {right} | {refused} | {why} |")
     return "\n".join(lines)
