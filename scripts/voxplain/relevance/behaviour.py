@@ -245,6 +245,12 @@ def first_line(error: Exception) -> str:
 
 
 def _observed(model: nn.Module, batch: Tensor, target: int, states: list[Any]) -> Behaviour:
+    for name, module in model.named_modules():
+        if ".quantized." in f"{type(module).__module__}.":
+            raise SetupFault(
+                f"the network's layer {name!r} is quantised, so what it gives changes in steps and "
+                "with the other scans of a batch; explain the network as it was before"
+            )
     watcher = _Watcher()
     try:
         with watcher:
@@ -276,6 +282,7 @@ def _observed(model: nn.Module, batch: Tensor, target: int, states: list[Any]) -
         )
     other = batch.clone()
     other[:, :, : (batch.shape[2] + 1) // 2] = 0
+    other *= 0.5  # with another maximum too
     of_other, in_batches = _in_batch(model, batch, other, outputs)
     last = getattr(outputs, "_last", None)
     return Behaviour(_head_of(model, last, batch, outputs, of_other), in_batches)
@@ -285,28 +292,31 @@ def _in_batch(
     model: nn.Module, batch: Tensor, other: Tensor, outputs: Tensor
 ) -> tuple[Tensor, bool]:
     """Outputs for another scan, and whether the network takes two scans at a time."""
+    alone = run(model, other)
+    allowed = _ROUNDING * torch.finfo(outputs.dtype).eps * (1 + float(outputs.abs().max()))
+    allowed += _ALIKE * float((outputs - alone).abs().max())
     try:
         together = run(model, torch.cat([other, batch]))
     except SetupFault:
         together = None
-    if isinstance(together, Tensor) and together.shape == (2, outputs.shape[1]):
-        allowed = _ROUNDING * torch.finfo(outputs.dtype).eps * (1 + float(together.abs().max()))
-        allowed += _ALIKE * float((together[0] - together[1]).abs().max())
-        if torch.allclose(together[1:], outputs, rtol=0, atol=allowed):
-            return together[:1], True
-    again, alone = run(model, batch), run(model, other)
-    allowed = _ROUNDING * torch.finfo(outputs.dtype).eps * (1 + float(outputs.abs().max()))
-    allowed += _ALIKE * float((outputs - alone).abs().max())
+    # Of both: what the first takes from the second may be nothing the other way.
+    apart = torch.cat([alone, outputs])
+    if isinstance(together, Tensor) and together.shape == apart.shape:
+        if torch.allclose(together, apart, rtol=0, atol=allowed):
+            return alone, True
+        changed = int((together - apart).abs().amax(1).argmax())
+    again = run(model, batch)
     if not torch.allclose(again, outputs, rtol=0, atol=allowed):
         raise SetupFault(
             f"the network gives {_shown(outputs)} and then {_shown(again)} for the same "
             "scan: it is random or keeps something of the last scan; switch that off"
         )
-    if isinstance(together, Tensor) and together.shape == (2, outputs.shape[1]):
+    if isinstance(together, Tensor) and together.shape == apart.shape:
         raise SetupFault(
-            f"the network gives {_shown(outputs)} for a scan alone and "
-            f"{_shown(together[1])} for it beside another: what it says of a scan depends on the "
-            "other scans of a batch, so its heatmaps would too; take statistics of each scan alone"
+            f"the network gives {_shown(apart[changed])} for a scan alone and "
+            f"{_shown(together[changed])} for it beside another: what it says of a scan depends on "
+            "the other scans of a batch, so its heatmaps would too; take statistics of each scan "
+            "alone"
         )
     return alone, False
 

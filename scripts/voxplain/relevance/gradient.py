@@ -88,6 +88,11 @@ def check_has_relus(model: nn.Module) -> None:
     SetupFault
         It has no ``nn.ReLU``.
     """
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise SetupFault(
+            "guided_backprop needs the network's ReLUs as nn.ReLU modules, and a scripted network "
+            "does not show them; explain it as it was before torch.jit"
+        )
     if not any(isinstance(module, nn.ReLU) for module in model.modules()):
         raise SetupFault(
             "guided_backprop needs the network's ReLUs as nn.ReLU modules, and this one has none; "

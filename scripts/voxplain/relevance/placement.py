@@ -135,6 +135,9 @@ _SAME_PLACES = (
     "detach",
     "_to_copy",
     "_prelu_kernel",
+    "rrelu_with_noise",
+    "hardswish",
+    "log_sigmoid_forward",
     "native_batch_norm",
     "_native_batch_norm_legit",
     "_native_batch_norm_legit_no_training",
@@ -144,6 +147,8 @@ _SAME_PLACES = (
     "native_layer_norm",
     "native_dropout",
 )
+# New tensors that take no value of their argument.
+_NEW = ("zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full")
 _IF_OF_ONE_SHAPE = ("view", "_unsafe_view", "expand")
 _PADS = ("constant_pad_nd", "reflection_pad3d", "replication_pad3d")
 _POOLS = (
@@ -181,9 +186,9 @@ class _Follower(TorchDispatchMode):
         # Read before it runs: in place, its input becomes its output.
         traces = [(value, value._trace, tuple(value.shape[2:])) for value in inputs]
         output = func(*args, **(kwargs or {}))
-        if not traces:
-            return output
         name = func.overloadpacket.__name__
+        if not traces or name in _NEW:
+            return output
         pointwise = torch.Tag.pointwise in func.tags
         # Writing into a part of a tensor does not update the trace of the whole tensor.
         writes = func._schema.is_mutable and not pointwise and name not in _SAME_PLACES

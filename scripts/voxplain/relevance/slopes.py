@@ -20,14 +20,17 @@ from voxplain.relevance.plain import in_float64
 # Random directions along which slopes are compared. A missing part that is a third of the gradient
 # goes unnoticed along one of them at one in twenty.
 _DIRECTIONS = 2
-# Largest allowed difference from the gradient, as a fraction of its length times the step's.
-_TRUSTED = 0.02
+# Difference from the gradient, as a fraction of its length times the step's, from which float32 is
+# not believed: ReLUs that change their side within a step make about that much.
+_TRUSTED = 0.003
 # In float64 steps are so short that no ReLU changes its side.
 _TRUSTED_FLOAT64 = 1e-3
 # Where the network cannot be run in float64, a larger difference at every step is needed.
 _WRONG = 0.2
 # Errors of a network's outputs by rounding, in units of the type's epsilon.
 _ROUNDING = 100.0
+# Rounding of more than this part of the slope hides too much: float32 is not believed then either.
+_HIDDEN = 0.02
 
 Run = Callable[[Tensor], Tensor]
 
@@ -128,14 +131,14 @@ class _Comparison:
         Their difference beyond rounding, as a fraction of the larger of the slope and the
         gradient's length.
     unclear
-        Whether rounding hides both.
+        Whether rounding may hide a part of either.
     """
 
     def __init__(self, slope: float, gradient: float, length: float, rounding: float) -> None:
         self.slope, self.gradient = slope, gradient
         scale = max(abs(slope), length)
         self.error = max(0.0, abs(slope - gradient) - rounding) / scale if scale else 0.0
-        self.unclear = rounding > 0.5 * scale
+        self.unclear = rounding > _HIDDEN * scale
 
 
 def _compare(
