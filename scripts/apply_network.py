@@ -14,12 +14,12 @@ with job(snakemake):
     from voxplain.training.data import Scans
     from voxplain.training.device import choose_device
     from voxplain.training.loop import predict
-    from voxplain.training.networks import load_network
+    from voxplain.training.networks import TO_APPLY, load_network
     from voxplain.training.predictions import predictions_table
 
     torch.set_num_threads(snakemake.threads)
     device = choose_device(snakemake.resources.device)
-    network = load_network(snakemake.input.model, device)
+    network = load_network(snakemake.input.model, device, TO_APPLY)
     qualities = [
         json.loads(Path(path).read_text(encoding="utf-8")) for path in snakemake.input.quality
     ]
@@ -30,7 +30,7 @@ with job(snakemake):
     }
     of_network, of_cohort = (
         # Only the skull-stripping tool that was used counts, with its settings.
-        {**settings, "skull": {tool: settings["skull"].get(tool) for tool in used}}
+        {**settings, "skull": {tool: settings.get("skull", {}).get(tool) for tool in used}}
         for settings, used in (
             (network.metadata["preprocessing"], [network.metadata["skull_tool"]]),
             (snakemake.params.preprocessing, sorted(tools)),

@@ -42,7 +42,9 @@ with job(snakemake):
         by_method = {metadata["Method"]: metadata for metadata in by_image[image]}
         any_map = by_image[image][0]
         probabilities = [any_map["Probability"][group] for group in network.classes]
-        target = choose_target(settings["target"], network.classes, any_map["Class"], probabilities)
+        target = choose_target(
+            settings["target"], network.classes, any_map["Class"], probabilities, image
+        )
         scan = statistics.normalise(open_scan(paths[image], statistics.brain))
         orders = [
             (method, 0, mean_relevance(read_array(metadata["path"])[0], areas), 1)

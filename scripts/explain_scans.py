@@ -45,7 +45,9 @@ with job(snakemake):
             probabilities = torch.softmax(network.model(batch).double(), dim=1)[0].cpu().numpy()
         # The classes of a network that is applied are not known before the job.
         with naming({"target": "heatmaps.target"}):
-            target = choose_target(settings["target"], classes, member["class"], probabilities)
+            target = choose_target(
+                settings["target"], classes, member["class"], probabilities, image
+            )
         heatmap = explainer.explain(network.model, scan, target)
         # BIDS allows letters and digits only: desc-guidedBackprop.
         label = re.sub("_(.)", lambda match: match.group(1).upper(), name)

@@ -46,7 +46,9 @@ with job(snakemake):
         for metadata, scan in zip(heatmaps, scans, strict=True):
             probabilities = [metadata["Probability"][group] for group in classes]
             # The class that was explained, whatever the randomised network predicts.
-            target = choose_target(settings["target"], classes, metadata["Class"], probabilities)
+            target = choose_target(
+                settings["target"], classes, metadata["Class"], probabilities, metadata["Image"]
+            )
             heatmap = explainer.explain(model, scan, target)
             original, _ = read_array(metadata["path"])
             correlation = rank_correlation(original, heatmap, statistics.mask)
