@@ -17,7 +17,7 @@ with job(snakemake):
     from voxplain.training.networks import TO_APPLY, load_network
     from voxplain.training.predictions import predictions_table
 
-    torch.set_num_threads(snakemake.threads)
+    torch.set_num_threads(snakemake.params.threads)
     device = choose_device(snakemake.resources.device)
     network = load_network(snakemake.input.model, device, TO_APPLY)
     qualities = [

@@ -25,7 +25,7 @@ with job(snakemake):
     from voxplain.training.networks import load_network
     from voxplain.volumes import read_array
 
-    torch.set_num_threads(snakemake.threads)
+    torch.set_num_threads(snakemake.params.threads)
     inputs, settings = snakemake.input, snakemake.params.settings
     network = load_network(inputs.model, choose_device(snakemake.resources.device))
     statistics = network.statistics

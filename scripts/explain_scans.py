@@ -18,7 +18,7 @@ with job(snakemake):
     from voxplain_workflow.jobs.explaining import Explainer
     from voxplain_workflow.naming import naming
 
-    torch.set_num_threads(snakemake.threads)
+    torch.set_num_threads(snakemake.params.threads)
     device = choose_device(snakemake.resources.device)
     settings, name = snakemake.params.settings, snakemake.wildcards.method
     method = find_method(name)

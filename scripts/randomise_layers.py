@@ -18,7 +18,7 @@ with job(snakemake):
     from voxplain.volumes import read_array
     from voxplain_workflow.jobs.explaining import Explainer
 
-    torch.set_num_threads(snakemake.threads)
+    torch.set_num_threads(snakemake.params.threads)
     inputs, settings = snakemake.input, snakemake.params.settings
     name = snakemake.wildcards.method
     network = load_network(inputs.model, choose_device(snakemake.resources.device))

@@ -22,7 +22,14 @@ OUTPUTS = ("sidecar.json", "brain.nii.gz", "transform.h5")
 def run(tmp_path, repository):
     """Run a body inside ``scan_job`` or ``job``, as Snakemake would run a script."""
 
-    def run_job(body, context='scan_job(snakemake, "strip")', threads=3, outputs=OUTPUTS, log=None):
+    def run_job(
+        body,
+        context='scan_job(snakemake, "strip")',
+        threads=3,
+        outputs=OUTPUTS,
+        log=None,
+        params="",
+    ):
         lines = f"""\
             from types import SimpleNamespace
             from voxplain_workflow.jobs.fates import scan_job
@@ -33,6 +40,7 @@ def run(tmp_path, repository):
                 output={[str(tmp_path / name) for name in outputs]!r},
                 log=[{str(log or tmp_path / "job.log")!r}],
                 threads={threads},
+                params=SimpleNamespace({params}),
             )
             with {context}:
             """
@@ -219,15 +227,24 @@ def test_where_not_even_the_log_can_be_written_the_terminal_has_the_reason(run):
     assert "ERROR: OSError: [Errno 28] No space left on device" in done.printed
 
 
-def test_itk_gets_the_threads_of_the_rule(run):
+@pytest.mark.parametrize(("params", "expected"), [("", "1"), ("threads=4", "4")])
+def test_the_params_give_the_number_of_threads_whatever_the_cores(
+    run, monkeypatch, params, expected
+):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setenv("OMP_THREAD_LIMIT", "1")
     done = run(
         """
         import os
-        print(os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"])
+        names = ("OMP", "MKL", "OPENBLAS", "ITK_GLOBAL_DEFAULT")
+        for name in names:
+            print(os.environ.get(f"{name}_NUMBER_OF_THREADS") or os.environ[f"{name}_NUM_THREADS"])
+        print(os.environ.get("OMP_THREAD_LIMIT"), os.environ["OMP_DYNAMIC"])
         """,
-        threads=5,
+        threads=2,
+        params=params,
     )
-    assert done.log.splitlines()[0] == "5"
+    assert done.log.splitlines()[:5] == [expected] * 4 + ["None FALSE"]
 
 
 def test_a_fault_tells_reason_and_remedy_in_one_line():

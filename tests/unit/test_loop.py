@@ -1,4 +1,5 @@
 import copy
+import os
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -568,3 +569,23 @@ def test_an_epoch_as_a_dict_is_a_row_of_the_history():
         "test_accuracy",
         "seconds",
     ]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux can withhold cores")
+def test_the_number_of_threads_gives_the_gradient_and_not_the_number_of_cores():
+    """What the key threads relies on."""
+    cores, before = os.sched_getaffinity(0), torch.get_num_threads()
+    model = build_model("rieke", (40, 40, 40), 2).eval()
+    scans = torch.randn(4, 1, 40, 40, 40, generator=torch.Generator().manual_seed(1))
+    gradients = []
+    try:
+        torch.set_num_threads(3)
+        for allowed in (cores, {min(cores)}):
+            os.sched_setaffinity(0, allowed)
+            model.zero_grad()
+            nn.functional.cross_entropy(model(scans), torch.tensor([0, 1, 0, 1])).backward()
+            gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+    finally:
+        os.sched_setaffinity(0, cores)
+        torch.set_num_threads(before)
+    assert all(map(torch.equal, *gradients))

@@ -49,6 +49,16 @@ def test_a_rule_has_all_that_a_rule_needs(name):
     assert "lambda" not in text
 
 
+@pytest.mark.parametrize("name", RULES)
+def test_the_cores_of_a_run_are_no_part_of_a_result(name):
+    """A rule of several threads hands their number to its job as a param, which the job uses."""
+    script = (ROOT / f"scripts/{name}.py").read_text()
+    assert "snakemake.threads" not in script
+    several = re.search(r"^    threads: (.+)$", RULES[name], re.M).group(1) != "1"
+    assert several == ('threads=SETTINGS["threads"],' in RULES[name])
+    assert several == ("set_num_threads(snakemake.params.threads)" in script)
+
+
 def test_what_snakemakes_report_shows_is_told_apart_there():
     """A list has the same labels throughout, which are its columns, and no two rows the same."""
     lists, found, written = {}, 0, 0
