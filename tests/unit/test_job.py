@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 from textwrap import dedent, indent
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from matplotlib.image import imread
 
 from voxplain.faults import DataFault, Fate, failed
 from voxplain.volumes import read_array
+from voxplain_workflow.jobs.digests import find_damage, record_outputs
 from voxplain_workflow.jobs.frame import LOST_SCAN
 
 OUTPUTS = ("sidecar.json", "brain.nii.gz", "transform.h5")
@@ -29,14 +31,17 @@ def run(tmp_path, repository):
         outputs=OUTPUTS,
         log=None,
         params="",
+        inputs=(),
     ):
         lines = f"""\
             from types import SimpleNamespace
             from voxplain_workflow.jobs.fates import scan_job
             from voxplain_workflow.jobs.frame import job
             from voxplain_workflow.jobs.sidecars import read_sidecar, write_sidecar
+            class Inputs(list):
+                sidecar = {str(tmp_path / "before.json")!r}
             snakemake = SimpleNamespace(
-                input=SimpleNamespace(sidecar={str(tmp_path / "before.json")!r}),
+                input=Inputs({list(inputs)!r}),
                 output={[str(tmp_path / name) for name in outputs]!r},
                 log=[{str(log or tmp_path / "job.log")!r}],
                 threads={threads},
@@ -88,6 +93,43 @@ def test_the_picture_of_a_lost_scan_says_that_it_was_lost(run):
     picture = run(FAULT, outputs=("picture.png",)).outputs["picture.png"]
     assert picture.read_bytes() == LOST_SCAN.read_bytes()
     assert np.unique(imread(picture)[..., 0]).size > 10  # letters with smooth edges on one ground
+
+
+@pytest.mark.parametrize("damage", ["emptied", "flipped", "deleted"])
+def test_a_scan_is_not_charged_with_a_volume_that_was_damaged_after_it_was_made(
+    run, tmp_path, monkeypatch, damage
+):
+    monkeypatch.chdir(tmp_path)
+    volume = Path("results/c/T1w.nii.gz")
+    volume.parent.mkdir(parents=True)
+    volume.write_bytes(b"a volume")
+    record_outputs([str(volume)])
+    body = f"import os\nos.chdir({str(tmp_path)!r})\n{dedent(FAULT)}"
+    assert run(body, inputs=[str(volume)]).status == 0, "as it was made, it is the scan's fault"
+    if damage == "deleted":
+        volume.unlink()
+    else:
+        volume.write_bytes(b"" if damage == "emptied" else b"b volume")
+    done = run(body, inputs=[str(volume)])
+    assert done.status == 1
+    last = done.log.splitlines()[-1]
+    assert last.startswith(f"ERROR: {volume} is not as its job wrote it; delete it and run again")
+    assert "file a.dcm is truncated" in last
+
+
+def test_a_job_that_ends_well_leaves_the_digests_of_its_outputs(run, tmp_path, monkeypatch):
+    (tmp_path / "results").mkdir()
+    body = f"""
+        import os
+        os.chdir({str(tmp_path)!r})
+        snakemake.output = ["results/table.tsv"]
+        open("results/table.tsv", "w").write("a table")
+        """
+    assert run(body, context="job(snakemake)").status == 0
+    monkeypatch.chdir(tmp_path)
+    assert find_damage() == ([], 1)
+    (tmp_path / "results/table.tsv").write_text("a tab")
+    assert [damage.problem for damage in find_damage()[0]] == ["changed"]
 
 
 def test_outputs_that_were_written_before_the_fault_do_not_survive_it(run, tmp_path):

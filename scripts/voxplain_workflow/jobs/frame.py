@@ -22,6 +22,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from voxplain.faults import DataFault, SetupFault
+from voxplain_workflow.jobs.digests import changed_inputs, record_outputs
 from voxplain_workflow.running.disk import is_full
 
 # Beginnings of the last line of a log, which voxplain_workflow.running.failures reads.
@@ -59,9 +60,10 @@ def job(snakemake: Any) -> Iterator[None]:
             os.dup2(log, stream.fileno())
         signal.signal(signal.SIGTERM, _stop)
         yield
+        record_outputs(snakemake.output)
         print(f"{DONE}{time.monotonic() - begun:.1f} s; {_peak_memory()}", flush=True)
     except (DataFault, SetupFault) as fault:
-        _fail(str(fault), snakemake, terminal)
+        _fail(_describe(fault, snakemake), snakemake, terminal)
     except Exception as error:
         with suppress(OSError):  # a full disk has no room for this either
             traceback.print_exc()
@@ -81,6 +83,17 @@ def _fix_threads(threads: int) -> None:
     # The number above holds only if nothing lowers it.
     os.environ.update(OMP_DYNAMIC="FALSE", MKL_DYNAMIC="FALSE")
     os.environ.pop("OMP_THREAD_LIMIT", None)
+
+
+def _describe(fault: DataFault | SetupFault, snakemake: Any) -> str:
+    """The message of a fault; of faulty data that the workflow made itself, that it was damaged."""
+    changed = changed_inputs(snakemake.input) if isinstance(fault, DataFault) else []
+    if not changed:
+        return str(fault)
+    return (
+        f"{changed[0]} is not as its job wrote it; delete it and run again, and see `snakemake "
+        f"verify_results` for others ({fault})"
+    )
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:

@@ -18,6 +18,13 @@ class Targets(Stage):
         cohorts = self.plan.simulated if simulated else list(self.plan.cohorts)
         return layout.each(f"{layout.COHORT}/{{name}}", cohort=cohorts, name=names)
 
+    @property
+    def temporary(self) -> list[str]:
+        """Patterns of the outputs that Snakemake removes when all jobs that need them are done."""
+        settings = self.plan.settings
+        files = [] if settings["keep_intermediates"] else list(layout.INTERMEDIATES)
+        return files + [layout.CHUNK] * (not settings["heatmaps"]["keep_scans"])
+
     def simulated(self, wildcards: Any) -> list[str]:
         """The simulated cohorts' tables, and the DICOM of the classes that take part."""
         cohorts = [self.plan.cohorts[name] for name in self.plan.simulated]
