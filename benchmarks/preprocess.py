@@ -217,7 +217,7 @@ class Scan:
             output=outputs,
             log=[str(log)],
             threads=threads,
-            params=SimpleNamespace(**params),
+            params=SimpleNamespace(threads=threads, **params),
         )
         streams = [os.dup(stream) for stream in (1, 2)]  # a job redirects both to its log
         try:

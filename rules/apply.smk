@@ -17,6 +17,7 @@ use rule explain_scans as explain_new_scans with:
     params:
         images=new_scans.new_scans,
         settings=new_scans.new_settings,
+        threads=SETTINGS["threads"],
         code=new_scans.code_of_new_scans,
 
 
@@ -63,7 +64,7 @@ rule apply_network:
         layout.benchmark("apply_network", "{cohort}", "{network}")
     conda:
         "../envs/torch.yaml"
-    threads: 4
+    threads: SETTINGS["threads"]
     resources:
         gpu=GPUS,
         device=DEVICE,
@@ -72,6 +73,7 @@ rule apply_network:
     params:
         scans=new_scans.predicted_scans,
         preprocessing=new_scans.preprocessing,
+        threads=SETTINGS["threads"],
         code=new_scans.code_of_applying,
     script:
         "../scripts/apply_network.py"

@@ -17,7 +17,7 @@ rule change_areas:
         layout.benchmark("change_areas", *layout.of_split("{model}", "seed-{seed}"))
     conda:
         "../envs/torch.yaml"
-    threads: 4
+    threads: SETTINGS["threads"]
     resources:
         gpu=GPUS,
         device=DEVICE,
@@ -26,6 +26,7 @@ rule change_areas:
     params:
         images=faithfulness.changed,
         settings=faithfulness.changing,
+        threads=SETTINGS["threads"],
         code=faithfulness.code_of_changing,
     script:
         "../scripts/change_areas.py"
@@ -89,7 +90,7 @@ rule randomise_layers:
         method="|".join(EXPLAINING),
     conda:
         "../envs/torch.yaml"
-    threads: 4
+    threads: SETTINGS["threads"]
     resources:
         gpu=GPUS,
         device=DEVICE,
@@ -98,6 +99,7 @@ rule randomise_layers:
     params:
         images=faithfulness.randomised,
         settings=faithfulness.randomising,
+        threads=SETTINGS["threads"],
         code=faithfulness.code_of_randomising,
     script:
         "../scripts/randomise_layers.py"

@@ -48,7 +48,7 @@ rule explain_scans:
         method="|".join(EXPLAINING),
     conda:
         "../envs/torch.yaml"
-    threads: 4
+    threads: SETTINGS["threads"]
     resources:
         gpu=GPUS,
         device=DEVICE,
@@ -57,6 +57,7 @@ rule explain_scans:
     params:
         images=relevance.images,
         settings=relevance.settings,
+        threads=SETTINGS["threads"],
         code=relevance.code_of_relevance,
     script:
         "../scripts/explain_scans.py"

@@ -22,7 +22,7 @@ rule train_network:
         layout.benchmark("train_network", *layout.of_split("{model}", "seed-{seed}"))
     conda:
         "../envs/torch.yaml"
-    threads: 4
+    threads: SETTINGS["threads"]
     resources:
         gpu=GPUS,
         device=DEVICE,
@@ -30,6 +30,7 @@ rule train_network:
         runtime=growing(720),
     params:
         settings=train.settings,
+        threads=SETTINGS["threads"],
         code=train.code_of_training,
     script:
         "../scripts/train_network.py"

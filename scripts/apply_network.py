@@ -18,13 +18,13 @@ def main(snakemake: Any) -> None:
     from voxplain.training.data import Scans
     from voxplain.training.device import choose_device
     from voxplain.training.loop import predict
-    from voxplain.training.networks import load_network
+    from voxplain.training.networks import TO_APPLY, load_network
     from voxplain.training.predictions import predictions_table
     from voxplain_workflow.records.scans import NewScan
 
-    torch.set_num_threads(snakemake.threads)
+    torch.set_num_threads(snakemake.params.threads)
     device = choose_device(snakemake.resources.device)
-    network = load_network(snakemake.input.model, device)
+    network = load_network(snakemake.input.model, device, TO_APPLY)
     scans = [NewScan(**fields) for fields in snakemake.params.scans]
     qualities = {
         scan.image: json.loads(Path(scan.quality).read_text(encoding="utf-8")) for scan in scans
@@ -36,7 +36,7 @@ def main(snakemake: Any) -> None:
     }
     of_network, of_cohort = (
         # Only the skull-stripping tool that was used counts, with its settings.
-        {**settings, "skull": {tool: settings["skull"].get(tool) for tool in used}}
+        {**settings, "skull": {tool: settings.get("skull", {}).get(tool) for tool in used}}
         for settings, used in (
             (network.metadata["preprocessing"], [network.metadata["skull_tool"]]),
             (snakemake.params.preprocessing, sorted(tools)),

@@ -29,7 +29,7 @@ def main(snakemake: Any) -> None:
     from voxplain.training.networks import load_network
     from voxplain.volumes import read_array
 
-    torch.set_num_threads(snakemake.threads)
+    torch.set_num_threads(snakemake.params.threads)
     inputs, settings = snakemake.input, snakemake.params.settings
     network = load_network(inputs.model, choose_device(snakemake.resources.device))
     statistics = network.statistics
@@ -46,7 +46,9 @@ def main(snakemake: Any) -> None:
         by_method = {metadata["Method"]: metadata for metadata in by_image[image]}
         any_map = by_image[image][0]
         probabilities = [any_map["Probability"][group] for group in network.classes]
-        target = choose_target(settings["target"], network.classes, any_map["Class"], probabilities)
+        target = choose_target(
+            settings["target"], network.classes, any_map["Class"], probabilities, image
+        )
         scan = statistics.normalise(open_scan(paths[image], statistics.brain))
         orders = [
             (method, 0, mean_relevance(read_array(metadata["path"])[0], areas), 1)

@@ -16,6 +16,7 @@ def main(snakemake: Any) -> None:
     from voxplain.cohort.fates import check_tools_of_cohort, collect_fates, write_fates
     from voxplain.cohort.overview import describe_people, find_oddities
     from voxplain.tables import write_tsv
+    from voxplain_workflow.texts import unshield
 
     qualities = {
         image: json.loads(Path(path).read_text(encoding="utf-8"))
@@ -23,11 +24,11 @@ def main(snakemake: Any) -> None:
     }
     remedy = "set skull.tool to one of them"
     check_tools_of_cohort(qualities.values(), snakemake.wildcards.cohort, remedy)
-    table = collect_fates(snakemake.params.rows, qualities)
+    table = collect_fates(unshield(snakemake.params.rows), qualities)
     write_fates(snakemake.output.table, table)
     people = pd.DataFrame(describe_people(table))
     write_tsv(people, snakemake.output.people, floats=None)
-    oddities = pd.DataFrame(find_oddities(table, snakemake.params.unlisted))
+    oddities = pd.DataFrame(find_oddities(table, unshield(snakemake.params.unlisted)))
     write_tsv(oddities, snakemake.output.oddities)
     description = {
         "Name": f"voxplain, cohort {snakemake.wildcards.cohort}",

@@ -22,7 +22,7 @@ def main(snakemake: Any) -> None:
     from voxplain_workflow.jobs.explaining import Explainer
     from voxplain_workflow.naming import naming
 
-    torch.set_num_threads(snakemake.threads)
+    torch.set_num_threads(snakemake.params.threads)
     device = choose_device(snakemake.resources.device)
     settings, name = snakemake.params.settings, snakemake.wildcards.method
     method = find_method(name)
@@ -49,7 +49,9 @@ def main(snakemake: Any) -> None:
             probabilities = torch.softmax(network.model(batch).double(), dim=1)[0].cpu().numpy()
         # The classes of a network that is applied are not known before the job.
         with naming({"target": "heatmaps.target"}):
-            target = choose_target(settings["target"], classes, member["class"], probabilities)
+            target = choose_target(
+                settings["target"], classes, member["class"], probabilities, image
+            )
         heatmap = explainer.explain(network.model, scan, target)
         # BIDS allows letters and digits only: desc-guidedBackprop.
         label = re.sub("_(.)", lambda match: match.group(1).upper(), name)

@@ -22,7 +22,7 @@ def main(snakemake: Any) -> None:
     from voxplain.volumes import read_array
     from voxplain_workflow.jobs.explaining import Explainer
 
-    torch.set_num_threads(snakemake.threads)
+    torch.set_num_threads(snakemake.params.threads)
     inputs, settings = snakemake.input, snakemake.params.settings
     name = snakemake.wildcards.method
     network = load_network(inputs.model, choose_device(snakemake.resources.device))
@@ -50,7 +50,9 @@ def main(snakemake: Any) -> None:
         for metadata, scan in zip(heatmaps, scans, strict=True):
             probabilities = [metadata["Probability"][group] for group in classes]
             # The class that was explained, whatever the randomised network predicts.
-            target = choose_target(settings["target"], classes, metadata["Class"], probabilities)
+            target = choose_target(
+                settings["target"], classes, metadata["Class"], probabilities, metadata["Image"]
+            )
             heatmap = explainer.explain(model, scan, target)
             original, _ = read_array(metadata["path"])
             correlation = rank_correlation(original, heatmap, statistics.mask)

@@ -34,7 +34,7 @@ def main(snakemake: Any) -> None:
     from voxplain.training.statistics import read_statistics
     from voxplain_workflow.naming import naming
 
-    torch.set_num_threads(snakemake.threads)
+    torch.set_num_threads(snakemake.params.threads)
     device = choose_device(snakemake.resources.device)
     settings, seed = snakemake.params.settings, int(snakemake.wildcards.seed)
     classes, training = settings["classes"], settings["training"]
@@ -77,7 +77,8 @@ def main(snakemake: Any) -> None:
 
     # Everything that the weights depend on; the voxels of the scans enter by the statistics.
     precision = str(choose_precision(training["precision"], device)).removeprefix("torch.")
-    made_by = [settings, seed, snakemake.params.code, members.to_csv(), precision]
+    threads = snakemake.params.threads
+    made_by = [settings, seed, snakemake.params.code, members.to_csv(), precision, threads]
     volumes = [snakemake.input.mean, snakemake.input.sd]
     output = Path(snakemake.output.model)
     checkpoint = checkpoint_path(output.parent, made_by, volumes)
@@ -127,7 +128,9 @@ def main(snakemake: Any) -> None:
         device=str(device),
         precision=precision,
     )
-    write_tsv(pd.DataFrame(map(asdict, history)), snakemake.output.history, floats=None)
+    # Without its times, so that a training that is repeated writes the same file; the log has them.
+    epochs = pd.DataFrame(map(asdict, history)).drop(columns="seconds")
+    write_tsv(epochs, snakemake.output.history, floats=None)
     write_tsv(table, snakemake.output.predictions, floats="%.6f")
     write_sidecar(snakemake.output.record, training_record)
     remove_checkpoints(output.parent)

@@ -20,6 +20,7 @@ import jinja2
 import nibabel as nib
 import numpy as np
 
+from voxplain.faults import SetupFault
 from voxplain.volumes import Grid, read_array, resample, smooth_for
 
 # Each path is one string, so that code fingerprints include the file
@@ -83,6 +84,11 @@ def write_viewer(
         Names of other pages to their paths.
     radiological
         Whether the page starts in radiological convention, the subject's left on the right.
+
+    Raises
+    ------
+    SetupFault
+        A heatmap has voxels that are not finite, so that it has no highest one.
     """
     page = Path(page)
     folder = page.with_name(f"{page.stem}_files")
@@ -102,6 +108,11 @@ def write_viewer(
     for number, map_ in enumerate(maps, start=1):
         values, grid = read_array(map_.path)
         values = np.where(inside, values, 0)
+        if not np.isfinite(values).all():
+            raise SetupFault(
+                f"heatmap {map_.path} has voxels that are not finite numbers; delete it and run "
+                "again"
+            )
         top = _write_volume(folder, f"map-{number}", values, grid)
         highest = np.unravel_index(int(values.argmax()), values.shape)
         peak = grid.matrix[:3, :3] @ highest + grid.matrix[:3, 3]
@@ -148,7 +159,7 @@ def _write_volume(folder: Path, name: str, array: np.ndarray, grid: Grid, order:
     image.header.set_xyzt_units("mm")
     image.set_sform(grid.matrix, code="mni")
     image.set_qform(grid.matrix, code="mni")
-    content = base64.b64encode(gzip.compress(image.to_bytes())).decode("ascii")
+    content = base64.b64encode(gzip.compress(image.to_bytes(), mtime=0)).decode("ascii")
     text = f"voxplain({json.dumps(name)}, {json.dumps(content)});\n"
     (folder / f"{name}.js").write_text(text, encoding="utf-8")
     return float(array.max(initial=0))

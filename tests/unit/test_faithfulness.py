@@ -208,6 +208,13 @@ def test_a_network_is_asked_in_eval_mode_for_a_class_that_it_has():
         delete_and_insert(MODEL, SCAN, 1, step_of_voxel[1:])
 
 
+def test_a_network_without_finite_probabilities_has_no_curve():
+    damaged = copy.deepcopy(MODEL)
+    next(damaged.parameters()).data.view(-1)[0] = torch.nan
+    with pytest.raises(SetupFault, match="not finite numbers"):
+        delete_and_insert(damaged, SCAN, 1, np.where(MASK, 1, 0))
+
+
 def test_the_area_under_a_curve_is_that_of_scikit_learn():
     assert area_under([0, 0.25, 1], [1, 0.5, 0]) == pytest.approx(0.25 * 0.75 + 0.75 * 0.25)
     rng = np.random.default_rng(1)

@@ -7,7 +7,7 @@ import pytest
 
 # The lowest first. A module imports from its own floor and from those below it.
 FLOORS = (
-    ("faults", "volumes", "store", "tables"),
+    ("faults", "checksums", "volumes", "store", "tables"),
     ("atlas",),
     ("cohort",),
     ("anatomy",),

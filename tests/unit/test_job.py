@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from textwrap import dedent, indent
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from matplotlib.image import imread
 
 from voxplain.faults import DataFault, Fate, failed
 from voxplain.volumes import read_array
+from voxplain_workflow.jobs.digests import find_damage, record_outputs
 from voxplain_workflow.jobs.frame import LOST_SCAN
 
 OUTPUTS = ("sidecar.json", "brain.nii.gz", "transform.h5")
@@ -23,17 +25,28 @@ OUTPUTS = ("sidecar.json", "brain.nii.gz", "transform.h5")
 def run(tmp_path, repository):
     """Run a body inside ``scan_job`` or ``job``, as Snakemake would run a script."""
 
-    def run_job(body, context='scan_job(snakemake, "strip")', threads=3, outputs=OUTPUTS, log=None):
+    def run_job(
+        body,
+        context='scan_job(snakemake, "strip")',
+        threads=3,
+        outputs=OUTPUTS,
+        log=None,
+        params="",
+        inputs=(),
+    ):
         lines = f"""\
             from types import SimpleNamespace
             from voxplain_workflow.jobs.fates import scan_job
             from voxplain_workflow.jobs.frame import job
             from voxplain_workflow.jobs.sidecars import read_sidecar, write_sidecar
+            class Inputs(list):
+                sidecar = {str(tmp_path / "before.json")!r}
             snakemake = SimpleNamespace(
-                input=SimpleNamespace(sidecar={str(tmp_path / "before.json")!r}),
+                input=Inputs({list(inputs)!r}),
                 output={[str(tmp_path / name) for name in outputs]!r},
                 log=[{str(log or tmp_path / "job.log")!r}],
                 threads={threads},
+                params=SimpleNamespace({params}),
             )
             with {context}:
             """
@@ -81,6 +94,43 @@ def test_the_picture_of_a_lost_scan_says_that_it_was_lost(run):
     picture = run(FAULT, outputs=("picture.png",)).outputs["picture.png"]
     assert picture.read_bytes() == LOST_SCAN.read_bytes()
     assert np.unique(imread(picture)[..., 0]).size > 10  # letters with smooth edges on one ground
+
+
+@pytest.mark.parametrize("damage", ["emptied", "flipped", "deleted"])
+def test_a_scan_is_not_charged_with_a_volume_that_was_damaged_after_it_was_made(
+    run, tmp_path, monkeypatch, damage
+):
+    monkeypatch.chdir(tmp_path)
+    volume = Path("results/c/T1w.nii.gz")
+    volume.parent.mkdir(parents=True)
+    volume.write_bytes(b"a volume")
+    record_outputs([str(volume)])
+    body = f"import os\nos.chdir({str(tmp_path)!r})\n{dedent(FAULT)}"
+    assert run(body, inputs=[str(volume)]).status == 0, "as it was made, it is the scan's fault"
+    if damage == "deleted":
+        volume.unlink()
+    else:
+        volume.write_bytes(b"" if damage == "emptied" else b"b volume")
+    done = run(body, inputs=[str(volume)])
+    assert done.status == 1
+    last = done.log.splitlines()[-1]
+    assert last.startswith(f"ERROR: {volume} is not as its job wrote it; delete it and run again")
+    assert "file a.dcm is truncated" in last
+
+
+def test_a_job_that_ends_well_leaves_the_digests_of_its_outputs(run, tmp_path, monkeypatch):
+    (tmp_path / "results").mkdir()
+    body = f"""
+        import os
+        os.chdir({str(tmp_path)!r})
+        snakemake.output = ["results/table.tsv"]
+        open("results/table.tsv", "w").write("a table")
+        """
+    assert run(body, context="job(snakemake)").status == 0
+    monkeypatch.chdir(tmp_path)
+    assert find_damage() == ([], 1)
+    (tmp_path / "results/table.tsv").write_text("a tab")
+    assert [damage.problem for damage in find_damage()[0]] == ["changed"]
 
 
 def test_outputs_that_were_written_before_the_fault_do_not_survive_it(run, tmp_path):
@@ -243,15 +293,24 @@ def test_where_not_even_the_log_can_be_written_the_terminal_has_the_reason(run):
     assert "ERROR: OSError: [Errno 28] No space left on device" in done.printed
 
 
-def test_itk_gets_the_threads_of_the_rule(run):
+@pytest.mark.parametrize(("params", "expected"), [("", "1"), ("threads=4", "4")])
+def test_the_params_give_the_number_of_threads_whatever_the_cores(
+    run, monkeypatch, params, expected
+):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setenv("OMP_THREAD_LIMIT", "1")
     done = run(
         """
         import os
-        print(os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"])
+        names = ("OMP", "MKL", "OPENBLAS", "ITK_GLOBAL_DEFAULT")
+        for name in names:
+            print(os.environ.get(f"{name}_NUMBER_OF_THREADS") or os.environ[f"{name}_NUM_THREADS"])
+        print(os.environ.get("OMP_THREAD_LIMIT"), os.environ["OMP_DYNAMIC"])
         """,
-        threads=5,
+        threads=2,
+        params=params,
     )
-    assert done.log.splitlines()[0] == "5"
+    assert done.log.splitlines()[:5] == [expected] * 4 + ["None FALSE"]
 
 
 def test_a_fault_tells_reason_and_remedy_in_one_line():

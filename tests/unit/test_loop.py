@@ -1,5 +1,6 @@
 import copy
 import io
+import os
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -389,12 +390,12 @@ def test_a_training_that_ends_while_it_saves_keeps_the_state_before(
     whole, history = trained(training, testing)
     save, saved = torch.save, []
 
-    def breaks_off(state, path):
-        saved.append(path)
+    def breaks_off(state, stream):
+        saved.append(stream)
         if len(saved) == 3:
-            path.write_bytes(b"half a state")
+            stream.write(b"half a state")
             raise Interrupted
-        save(state, path)
+        save(state, stream)
 
     monkeypatch.setattr(torch, "save", breaks_off)
     with pytest.raises(Interrupted):
@@ -448,6 +449,17 @@ def test_a_checkpoint_that_cannot_be_read_is_set_aside_and_training_begins_anew(
     assert (tmp_path / ".checkpoint-x.pt.damaged").read_bytes() == damaged
     remove_checkpoints(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_takes_the_place_of_the_last(
+    training, testing, tmp_path, monkeypatch
+):
+    done = []
+    for name in ("fsync", "replace"):
+        call = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *a, n=name, c=call: (done.append(n), c(*a))[1])
+    trained(training, testing, checkpoint=tmp_path / ".checkpoint-x.pt", epochs=2)
+    assert done == ["fsync", "replace"] * 2
 
 
 # --- what is refused ------------------------------------------------------------------------------
@@ -615,3 +627,23 @@ def test_an_epoch_as_a_dict_is_a_row_of_the_history():
         "test_accuracy",
         "seconds",
     ]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux can withhold cores")
+def test_the_number_of_threads_gives_the_gradient_and_not_the_number_of_cores():
+    """What the key threads relies on."""
+    cores, before = os.sched_getaffinity(0), torch.get_num_threads()
+    model = build_model("rieke", (40, 40, 40), 2).eval()
+    scans = torch.randn(4, 1, 40, 40, 40, generator=torch.Generator().manual_seed(1))
+    gradients = []
+    try:
+        torch.set_num_threads(3)
+        for allowed in (cores, {min(cores)}):
+            os.sched_setaffinity(0, allowed)
+            model.zero_grad()
+            nn.functional.cross_entropy(model(scans), torch.tensor([0, 1, 0, 1])).backward()
+            gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+    finally:
+        os.sched_setaffinity(0, cores)
+        torch.set_num_threads(before)
+    assert all(map(torch.equal, *gradients))

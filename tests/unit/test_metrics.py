@@ -82,6 +82,25 @@ def test_a_patient_whose_label_changes_counts_as_diseased(groups):
     assert other["class"].tolist() == ["NC"]
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_no_class_is_predicted_where_a_probability_is_not_finite(value):
+    members = pd.DataFrame(
+        {"image": ["I7", "I8"], "patient": ["P1", "P2"], "class": ["AD", "NC"]}, index=[4, 2]
+    )
+    probabilities = np.array([[0.5, 0.5], [value, 0.5]])
+    with pytest.raises(SetupFault, match=r"probabilities of I8 are not finite .*1 of 2"):
+        predictions_table(members, probabilities, CLASSES)
+
+
+@pytest.mark.parametrize("compute", [measure, per_patient])
+def test_a_table_with_a_missing_probability_is_not_measured(compute):
+    """Neither counted as a prediction nor left out of a patient's mean."""
+    table = predictions(ROWS)
+    table.loc[1, "probability_AD"] = np.nan
+    with pytest.raises(SetupFault, match="probabilities of I1 are not finite"):
+        compute(table, CLASSES)
+
+
 # --- measures -------------------------------------------------------------------------------------
 
 

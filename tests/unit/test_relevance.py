@@ -231,3 +231,9 @@ def test_an_unknown_target_is_refused_with_those_allowed(wanted):
 def test_a_true_class_that_the_network_does_not_know_is_refused():
     with pytest.raises(SetupFault, match="FTD"):
         choose_target("true", CLASSES, "FTD", (1, 0, 0))
+
+
+@pytest.mark.parametrize("wanted", ["predicted", "disease", "true"])
+def test_no_class_is_explained_where_the_network_predicts_none(wanted):
+    with pytest.raises(SetupFault, match="probabilities of I5 are not finite numbers"):
+        choose_target(wanted, CLASSES, "CN", (0.5, float("nan"), 0.2), "I5")

@@ -11,8 +11,9 @@ import pytest
 from matplotlib.image import imread
 
 from browser import browse, needs_browser
-from voxplain.viewer import ViewedMap, write_viewer
-from voxplain.volumes import Grid, axis_aligned_grid, write_array
+from voxplain.faults import SetupFault
+from voxplain.viewer import ViewedMap, _write_volume, write_viewer
+from voxplain.volumes import Grid, axis_aligned_grid, read_array, write_array
 
 WAITING = "--virtual-time-budget=30000"  # for the volumes to be read and drawn
 GRID = axis_aligned_grid((30, 36, 30), (4.0, 4.0, 4.0), (-58, -70, -58))
@@ -118,6 +119,26 @@ def test_fine_volumes_are_brought_to_2_mm(tmp_path):
     assert coarse.shape == (20, 20, 20)
     assert coarse.voxel_size == (2.0, 2.0, 2.0)
     assert set(np.unique(found)) == {0, 7}, "labels are not mixed"
+
+
+def test_a_heatmap_without_a_highest_voxel_is_refused_by_its_name(made, tmp_path):
+    _, volumes = made
+    write_array(tmp_path / "nan.nii.gz", np.where(volumes["mask"], np.nan, 0), GRID)
+    one = ViewedMap(
+        "run", "I1", "lrp", str(tmp_path / "nan.nii.gz"), str(tmp_path / "brain.nii.gz")
+    )
+    paths = [tmp_path / f"{name}.nii.gz" for name in ("labels", "mask")]
+    with pytest.raises(SetupFault, match=r"nan\.nii\.gz has voxels that are not finite"):
+        write_viewer(tmp_path / "viewer.html", "t", [one], paths[0], NAMES, paths[1])
+
+
+def test_the_files_of_the_page_are_the_same_bytes_at_another_time(made, monkeypatch):
+    page, _ = made
+    before = (page.parent / "viewer_files/atlas.js").read_bytes()
+    monkeypatch.setattr(gzip.time, "time", lambda: 1.0)
+    labels, grid = read_array(page.parent.parent / "labels.nii.gz", np.uint8)
+    _write_volume(page.parent / "viewer_files", "atlas", labels, grid, order=0)
+    assert (page.parent / "viewer_files/atlas.js").read_bytes() == before
 
 
 def test_no_name_ends_the_pages_script(made):

@@ -10,6 +10,7 @@ from nibabel import processing
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from voxplain import volumes
 from voxplain.atlas import read_packaged_template
 from voxplain.faults import DataFault
 from voxplain.volumes import (
@@ -155,6 +156,42 @@ def test_a_file_that_is_no_nifti_is_refused_by_name(tmp_path, name):
     path = tmp_path / name
     path.write_text("hello, this is a note and no image\n" * 40)
     assert "not a readable NIfTI" in refused(path, read_image)
+
+
+def test_a_compressed_volume_with_a_flipped_bit_is_refused_or_read_as_it_was_written(tmp_path):
+    path, array = tmp_path / "scan.nii.gz", noise((9, 10, 11))
+    write_array(path, array, axis_aligned_grid(array.shape, (1,) * 3, (0,) * 3))
+    whole = path.read_bytes()
+    draw, refused = np.random.default_rng(3), 0
+    for _ in range(60):
+        damaged = bytearray(whole)
+        damaged[draw.integers(len(whole))] ^= 1 << int(draw.integers(8))
+        path.write_bytes(damaged)
+        try:
+            read, _ = read_array(path)
+        except DataFault as fault:
+            assert "scan.nii.gz" in str(fault)
+            refused += 1
+        else:
+            np.testing.assert_array_equal(read, array)
+    assert refused >= 55
+    damaged = bytearray(whole)
+    damaged[-6] ^= 1  # in the checksum itself
+    path.write_bytes(damaged)
+    with pytest.raises(DataFault, match="CRC"):
+        read_image(path)
+
+
+def test_a_compressed_volume_that_goes_on_and_on_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(volumes, "_CHUNK_BYTES", 1000)
+    path, array = tmp_path / "scan.nii.gz", noise((3, 4, 5))
+    write_array(path, array, axis_aligned_grid(array.shape, (1,) * 3, (0,) * 3))
+    content = gzip.decompress(path.read_bytes())
+    path.write_bytes(gzip.compress(content + bytes(500)))  # some programs pad
+    np.testing.assert_array_equal(read_array(path)[0], array)
+    path.write_bytes(gzip.compress(content + bytes(5000)))
+    with pytest.raises(DataFault, match="longer than its header says"):
+        read_image(path)
 
 
 def test_a_compressed_text_is_refused_by_name(tmp_path):

@@ -83,7 +83,7 @@ FIRST = {
     "faithfulness": {"scans": 0, "randomised_scans": 0},
 }
 # It looks at finished scans as they are: a declared input would be made anew before it looks.
-LOOKING = {"verify_inputs"}
+LOOKING = {"verify_inputs", "verify_results"}
 # Targets, and the pages of a whole run, which show something of nearly every rule.
 TARGETS = {"all", "simulated", "converted", "preprocessed"}
 COLLECTING = {*TARGETS, "report_results", "show_heatmaps"}

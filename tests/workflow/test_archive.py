@@ -1,6 +1,8 @@
 """A download as it comes: the archive's tree and table, and the faults that they hold."""
 
+import ast
 import csv
+import json
 import re
 import shutil
 
@@ -9,7 +11,9 @@ import numpy as np
 import pytest
 
 from voxplain.cohort.plan import plan_cohort
-from workflow.conftest import ROOT, TINY, read_scans, snakemake
+from voxplain_workflow.texts import unshield
+from workflow.conftest import ROOT, TINY, plan, read_scans, snakemake
+from workflow.test_rules import RULES
 
 SOURCE = "results/tiny/source"
 
@@ -273,3 +277,23 @@ def test_a_scan_mended_in_place_is_noticed_and_only_it_runs_again(archive):
     assert run.status == 0, run.said
     assert run.jobs["convert_series"] == 1
     assert empty.stat().st_size > 0
+
+
+def test_no_text_of_a_table_is_a_param_that_snakemakes_report_would_run(listed, tmp_path):
+    """That report writes params into a script of its page as they are."""
+    payload = "</script><script>document.title='ran'</script>"
+    rows = rows_of(listed)
+    for row in rows:
+        row["Description"] += payload
+    rows.append({**rows[0], "Image Data ID": "I999", "Group": payload, "Visit": payload})
+    write_rows(listed, rows)
+    run = plan(listed, "-n", config=archive_config(), jobs=str(tmp_path / "jobs.json"))
+    assert run.status == 0, run.said
+    jobs = json.loads((tmp_path / "jobs.json").read_text())
+    of_report = {name for name, text in RULES.items() if re.search(r"\breport\(", text)}
+    shown = [job for job in jobs if job["rule"] in of_report]
+    assert {"collect_scans", "report_splits", "show_quality"} <= {job["rule"] for job in shown}
+    assert [job["rule"] for job in shown if "<" in "".join(job["params"].values())] == []
+    (collected,) = (job for job in shown if job["rule"] == "collect_scans")
+    texts = json.dumps(unshield(ast.literal_eval(collected["params"]["rows"])))
+    assert texts.count(payload) >= len(rows)

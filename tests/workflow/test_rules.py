@@ -11,6 +11,7 @@ import zipfile
 import pytest
 import yaml
 
+from voxplain_workflow.planning import layout
 from voxplain_workflow.running.estimate import GROUP_SIZE, SCAN_CHAIN, read_costs
 from workflow.conftest import ROOT, TINY, snakemake
 from workflow.plans import jobs_of
@@ -31,7 +32,7 @@ def rules_of(path):
 RULES = {name: text for path in RULE_FILES for name, text in rules_of(path).items()}
 # These run whenever they are asked for: a benchmark file would count as done. What they tell is of
 # this moment, so that no fingerprint of their code is kept either.
-TELLING = {"verify_inputs", "estimate"}
+TELLING = {"verify_inputs", "verify_results", "estimate"}
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -49,6 +50,25 @@ def test_a_rule_has_all_that_a_rule_needs(name):
     selects = re.search(r"code=\w+\.code_of_\w+,", text)
     assert name in TELLING or selects or f'code=code_of("{name}"),' in text
     assert "lambda" not in text
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_the_cores_of_a_run_are_no_part_of_a_result(name):
+    """A rule of several threads hands their number to its job as a param, which the job uses."""
+    script = (ROOT / f"scripts/{name}.py").read_text()
+    assert "snakemake.threads" not in script
+    several = re.search(r"^    threads: (.+)$", RULES[name], re.M).group(1) != "1"
+    assert several == ('threads=SETTINGS["threads"],' in RULES[name])
+    assert several == ("set_num_threads(snakemake.params.threads)" in script)
+
+
+def test_what_snakemake_removes_is_known_to_verify_results():
+    text = "".join(path.read_text() for path in RULE_FILES if path.stem != "common")
+    named = re.findall(r"\bintermediate\((.+?)\)", text)
+    suffixes = {{"layout.TRANSFORM": layout.TRANSFORM}.get(n, n.strip('"')) for n in named}
+    assert set(layout.INTERMEDIATES) == {layout.scan_file(suffix) for suffix in suffixes}
+    assert set(re.findall(r"\bkept_maps\((.+?)\)", text)) == {"layout.CHUNK"}
+    assert "temp(" not in text
 
 
 def test_what_snakemakes_report_shows_is_told_apart_there():

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec
 
 import matplotlib
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -29,7 +31,8 @@ _TYPE = {
     "figure.titlesize": 9,
     "axes.linewidth": 0.6,
 }
-_FILES = {"pdf.fonttype": 42, "svg.fonttype": "none"}  # text stays text, so it can be edited
+# Text stays text, so that it can be edited; names inside an SVG do not change from file to file.
+_FILES = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "voxplain"}
 _LETTERS_PER_INCH, _LINE = 13, 0.15  # of the heading; _LINE in inches
 _Arguments = ParamSpec("_Arguments")
 
@@ -50,14 +53,28 @@ class Picture(Figure):
         return stream.getvalue()
 
 
+@contextlib.contextmanager
+def _seeded() -> Iterator[None]:
+    """Context with a fixed seed of numpy's global generator, which seaborn uses."""
+    state = np.random.get_state()
+    np.random.seed(0)
+    try:
+        yield
+    finally:
+        np.random.set_state(state)
+
+
 def in_print(
     draw: Callable[_Arguments, Figure],
 ) -> Callable[_Arguments, Figure]:
-    """Decorator for a drawing function: fonts as in print, whatever the caller's settings are."""
+    """Decorator for a drawing function: fonts as in print, whatever the caller's settings are.
+
+    Points that are scattered at random (seaborn's strip plots) lie at the same places each time.
+    """
 
     @functools.wraps(draw)
     def drawn(*arguments: _Arguments.args, **named: _Arguments.kwargs) -> Figure:
-        with matplotlib.rc_context(_TYPE):
+        with matplotlib.rc_context(_TYPE), _seeded():
             return draw(*arguments, **named)
 
     return drawn

@@ -8,6 +8,7 @@ imported when the method is used.
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -237,7 +238,11 @@ def find_method(name: str) -> Method:
 
 
 def choose_target(
-    target: str, classes: Sequence[str], true: str, probabilities: Sequence[float]
+    target: str,
+    classes: Sequence[str],
+    true: str,
+    probabilities: Sequence[float],
+    image: str = "the scan",
 ) -> int:
     """Index of the class to explain a scan for.
 
@@ -251,12 +256,22 @@ def choose_target(
         The class of the scan.
     probabilities
         Probabilities of the classes, as the network gives them.
+    image
+        Name of the scan for the message.
 
     Raises
     ------
     ParameterFault
         No class has that name.
+    SetupFault
+        A probability is not finite: a network without a prediction has nothing to explain.
     """
+    if not all(map(math.isfinite, probabilities)):
+        raise SetupFault(
+            f"the network's probabilities of {image} are not finite numbers "
+            f"({', '.join(f'{probability:g}' for probability in probabilities)}); the network or "
+            "the scan is damaged: train it again, or restore its file"
+        )
     if target == "disease":
         return 0
     if target == "predicted":

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from voxplain.faults import SetupFault
 from voxplain.relevance.behaviour import check_target
 from voxplain.relevance.inputs import as_input, probabilities
 
@@ -46,7 +47,8 @@ def delete_and_insert(
     Raises
     ------
     SetupFault
-        The network has no such class, or :func:`voxplain.relevance.inputs.as_input` raises it.
+        The network has no such class or gives a probability that is not finite, or
+        :func:`voxplain.relevance.inputs.as_input` raises it.
     ValueError
         The steps are not on the scan's grid.
     """
@@ -70,5 +72,10 @@ def delete_and_insert(
         check_target(outputs[:1], target)
         batches.append(probabilities(model, outputs)[:, target].cpu().numpy())
     both = np.concatenate(batches) if batches else np.empty(0)
+    if not np.isfinite(both).all():
+        raise SetupFault(
+            "the network gives probabilities that are not finite numbers while areas of the scan "
+            "are 0; the network or the scan is damaged: train it again, or restore its file"
+        )
     deletion, insertion = both[:last], both[last:]
     return np.append(deletion, insertion[:1]), np.append(insertion, deletion[:1])

@@ -6,13 +6,14 @@ import hashlib
 import json
 import os
 import textwrap
-import zipfile
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from voxplain.checksums import check_zip
 
 
 def checkpoint_path(
@@ -63,15 +64,12 @@ def load_whole(path: str | Path, device: torch.device | str = "cpu") -> Any:
 
     Raises
     ------
-    ValueError
-        Bytes of the file were changed: torch does not compare its checksums.
+    SetupFault
+        The file is not whole, or bytes of it were changed.
     Exception
         Torch cannot read the file; it raises many kinds.
     """
-    with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()
-    if damaged is not None:
-        raise ValueError(f"the checksum of {damaged} in it is wrong")
+    check_zip(path)  # torch does not compare the checksums
     return torch.load(path, map_location=device, weights_only=True)
 
 

@@ -17,7 +17,6 @@ CURVES = {
     "test_loss": "loss/test",
     "train_accuracy": "accuracy/train",
     "test_accuracy": "accuracy/test",
-    "seconds": "seconds",
 }
 
 
@@ -48,7 +47,7 @@ def write_events(
         The measures of the trained network, ``scan`` and ``patient`` to the result of
         :func:`voxplain.training.metrics.measure`. Measures that are None are left out.
     ended
-        End of the training in seconds since 1970; the times of the epochs are computed from it.
+        End of the training in seconds since 1970, the time of all events: the history has no times.
     """
     measures = {
         f"{level}/{name}": float(value)
@@ -68,20 +67,18 @@ def _events(
     measures: Mapping[str, float],
     ended: float,
 ) -> Iterator[Event]:
-    time = ended - sum(epoch["seconds"] for epoch in history)
-    yield Event(wall_time=time, file_version="brain.Event:2")
+    yield Event(wall_time=ended, file_version="brain.Event:2")
     shown = {
         name: value if isinstance(value, bool | int | float | str) else str(value)
         for name, value in hyperparameters.items()
     }
     # Not the method add_hparams of the writer, which adds a second run for every training.
     for summary in hparams(shown, measures):
-        yield Event(wall_time=time, summary=summary)
+        yield Event(wall_time=ended, summary=summary)
     for epoch in history:
-        time += epoch["seconds"]
         curves = {name: epoch[column] for column, name in CURVES.items()}
         curves["learning_rate"] = hyperparameters["learning_rate"]
-        yield _scalars(curves, epoch["epoch"], time)
+        yield _scalars(curves, epoch["epoch"], ended)
     yield _scalars(measures, history[-1]["epoch"], ended)
 
 

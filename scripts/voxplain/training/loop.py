@@ -221,7 +221,7 @@ def _resume(
 
 
 def _save(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, history: list) -> None:
-    """Write a checkpoint; the file is replaced only when the new one is complete."""
+    """Write a checkpoint; the file is replaced when the new one is complete and on the disk."""
     state = {
         "model": model.state_dict(),
         "optimiser": optimiser.state_dict(),

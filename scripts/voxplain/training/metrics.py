@@ -10,7 +10,7 @@ import pandas as pd
 from sklearn import metrics
 
 from voxplain.faults import ParameterFault
-from voxplain.training.predictions import PROBABILITY
+from voxplain.training.predictions import PROBABILITY, check_probabilities, most_probable
 
 MEASURES = ("accuracy", "balanced_accuracy", "roc_auc", "sensitivity", "specificity")
 ROC_AUCS = ("probabilities", "hard_labels")
@@ -21,13 +21,20 @@ def per_patient(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
 
     A patient with scans of several classes has the first of ``classes`` among them, as in the
     splits.
+
+    Raises
+    ------
+    SetupFault
+        A probability is not finite.
     """
     columns = [PROBABILITY.format(group) for group in classes]
+    # Before the mean, which leaves out missing values.
+    check_probabilities(table[columns].to_numpy(float), table["image"])
     grouped = table.groupby("patient", sort=True)
     patients = grouped[columns].mean()
     rank = {group: place for place, group in enumerate(classes)}
     patients["class"] = grouped["class"].agg(lambda groups: min(groups, key=rank.__getitem__))
-    patients["predicted"] = [classes[i] for i in patients[columns].to_numpy().argmax(1)]
+    patients["predicted"] = most_probable(patients[columns].to_numpy(), classes, patients.index)
     return patients.reset_index()
 
 
@@ -58,9 +65,14 @@ def measure(
     ------
     ParameterFault
         ``roc_auc`` is not one of :data:`ROC_AUCS`.
+    SetupFault
+        A probability is not finite.
     """
     if roc_auc not in ROC_AUCS:
         raise ParameterFault("roc_auc", f"is {roc_auc!r}; allowed: {', '.join(ROC_AUCS)}")
+    columns = [PROBABILITY.format(group) for group in classes]
+    names = table["image" if "image" in table else "patient"]
+    check_probabilities(table[columns].to_numpy(float), names)
     true, predicted = table["class"], table["predicted"]
     confusion = metrics.confusion_matrix(true, predicted, labels=list(classes))
     disease, not_disease = true == classes[0], true != classes[0]

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from voxplain.checksums import check_zip
 from voxplain.faults import SetupFault
 from voxplain.models import build_model, plan_model
 from voxplain.training.checkpoints import save_whole
 from voxplain.training.statistics import VoxelStatistics
 from voxplain.volumes import Grid
+
+# Fields that every file has, and the type of each.
+_FIELDS = {
+    "state_dict": dict,
+    "model": str,
+    "options": dict,
+    "classes": list,
+    "grid_shape": list,
+    "affine": list,
+    "mask": torch.Tensor,
+    "mean": torch.Tensor,
+    "sd": torch.Tensor,
+}
+# Metadata that the workflow stores, without which a network is not applied to other scans.
+TO_APPLY = {"preprocessing": dict, "skull_tool": str, "trained_on_patients": list}
 
 
 @dataclass(frozen=True)
@@ -92,16 +110,32 @@ def save_network(
     )
 
 
-def load_network(path: str | Path, device: torch.device | str = "cpu") -> TrainedNetwork:
+def load_network(
+    path: str | Path,
+    device: torch.device | str = "cpu",
+    needed: Mapping[str, type] = MappingProxyType({}),
+) -> TrainedNetwork:
     """A network from a file of :func:`save_network`.
+
+    The file is read against the checksums that it carries, which torch ignores.
+
+    Parameters
+    ----------
+    needed
+        Metadata that the file must have, with the type of each, such as :data:`TO_APPLY`.
 
     Raises
     ------
     SetupFault
-        The file is missing, or is not a network of voxplain, or its contents are inconsistent.
+        The file is missing, damaged, or is not a network of voxplain, lacks a field, its contents
+        are inconsistent, or a weight or statistic is not a finite number.
     """
+    if not Path(path).is_file():
+        raise SetupFault(f"network {path} does not exist")
     try:
+        check_zip(path)
         metadata = torch.load(path, map_location="cpu", weights_only=True)
+        _check_fields(metadata, needed)
         shape, classes = tuple(metadata.pop("grid_shape")), metadata.pop("classes")
         name, options = metadata.pop("model"), metadata.pop("options")
         affine = tuple(map(tuple, metadata.pop("affine")))
@@ -113,13 +147,14 @@ def load_network(path: str | Path, device: torch.device | str = "cpu") -> Traine
         plan = plan_model(name, shape, **options)
         model = build_model(name, shape, len(classes), **options)
         model.load_state_dict(metadata.pop("state_dict"))
-    except FileNotFoundError:
-        raise SetupFault(f"network {path} does not exist") from None
+        _check_numbers(model, mean, sd, affine)
     except Exception as error:  # torch raises various exceptions for other files
-        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
+        known = isinstance(error, SetupFault)
+        text = str(error) if known else f"{type(error).__name__}: {error}"
+        reason = textwrap.shorten(text, 200, placeholder=" ...")
         raise SetupFault(
-            f"{path} is no network that voxplain trained ({reason}); give the file model.pt of a "
-            "run"
+            f"network {path} cannot be used: {reason}; give the file model.pt of a run, or train "
+            "it again"
         ) from error
     return TrainedNetwork(
         model=model.to(device).eval(),
@@ -131,3 +166,38 @@ def load_network(path: str | Path, device: torch.device | str = "cpu") -> Traine
         last_layer=plan.last_layer,
         metadata=metadata,
     )
+
+
+def _check_fields(stored: Any, needed: Mapping[str, type]) -> None:
+    """Refuse a file without a field, or with one of another type."""
+    if not isinstance(stored, dict):
+        raise SetupFault(f"it holds a {type(stored).__name__}, expected named fields")
+    kinds = {**_FIELDS, **needed}
+    missing = [key for key in kinds if key not in stored]
+    if missing:
+        raise SetupFault(f"it has no field {', '.join(missing)}")
+    for key, kind in kinds.items():
+        if not isinstance(stored[key], kind):
+            found = type(stored[key]).__name__
+            raise SetupFault(f"its field {key} is a {found}, expected a {kind.__name__}")
+    classes = stored["classes"]
+    if len(classes) < 2 or len(set(map(str, classes))) < len(classes):
+        raise SetupFault(f"its classes are {classes}, expected two or more different ones")
+
+
+def _check_numbers(
+    model: nn.Module, mean: np.ndarray, sd: np.ndarray, affine: tuple[tuple[float, ...], ...]
+) -> None:
+    """Refuse weights and statistics with which no scan has a finite result."""
+    for key, value in model.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise SetupFault(f"weights {key} have values that are not finite numbers")
+        if key.endswith("running_var") and (value < 0).any():
+            raise SetupFault(f"weights {key}, a variance, have values below 0")
+    if not np.isfinite(mean).all():
+        raise SetupFault("the mean of its training scans has values that are not finite numbers")
+    # An SD is at least a floor above 0, see `voxplain.training.statistics.fit_statistics`.
+    if not (np.isfinite(sd) & (sd > 0)).all():
+        raise SetupFault("the SD of its training scans has values that are 0, below 0 or no number")
+    if np.shape(affine) != (4, 4) or not all(math.isfinite(v) for row in affine for v in row):
+        raise SetupFault("its affine is not a matrix of 4x4 finite numbers")

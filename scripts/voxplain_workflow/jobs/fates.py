@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from voxplain.faults import DataFault, Fate, failed
-from voxplain_workflow.jobs.frame import LOST_SCAN, full_disk, job
+from voxplain_workflow.jobs.frame import LOST_SCAN, changed_inputs, full_disk, job
 from voxplain_workflow.jobs.sidecars import LostEarlier, write_sidecar
 
 
@@ -26,6 +26,8 @@ def scan_job(snakemake: Any, stage: str) -> Iterator[None]:
         except DataFault as fault:
             if full_disk(snakemake.output):
                 raise  # the disk is at fault, not the scan
+            if changed_inputs(snakemake.input):
+                raise  # so is whatever damaged a file of an earlier stage
             _write_fate(snakemake.output, failed(stage, fault))
 
 

@@ -2,7 +2,8 @@
 
 An error ends the job with exit status 1, and Snakemake retries or reports it. The last line of the
 log then says what to do; the traceback of an unexpected error precedes it. Nothing here computes a
-result: fingerprints leave this module out (:mod:`voxplain_workflow.planning.fingerprint`).
+result (the number of threads is a param of the job), so that fingerprints leave this module out
+(:mod:`voxplain_workflow.planning.fingerprint`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from voxplain.faults import DataFault, SetupFault
+from voxplain_workflow.jobs.digests import changed_inputs, record_outputs
 from voxplain_workflow.running.disk import is_full
 
 # Beginnings of the last line of a log, which voxplain_workflow.running.failures reads.
@@ -31,6 +33,16 @@ _STOPPED_BY = {
     signal.SIGTERM: "cancelled, preempted, out of time, or the run that started it was killed",
     signal.SIGHUP: "its terminal was closed",
 }
+# Variables from which libraries take their number of threads.
+_THREADS = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "GOTO_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
+)
 # Placeholder for the pictures of a lost scan. It is a file, and stands in this module, so that
 # preprocessing depends neither on the code of figures nor on the placeholder.
 LOST_SCAN = Path(__file__).with_name("lost_scan.png")
@@ -40,10 +52,10 @@ LOST_SCAN = Path(__file__).with_name("lost_scan.png")
 def job(snakemake: Any) -> Iterator[None]:
     """Run a job with its output, and that of its child processes, redirected to the rule's log.
 
-    The environment holds the thread count of the rule. Libraries that read it when they are
-    imported (ITK) must be imported inside this context.
+    The environment holds the number of threads of the job, see :func:`_fix_threads`. Libraries that
+    read it when they are imported (torch, ITK, BLAS) must be imported inside this context.
     """
-    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(snakemake.threads)
+    _fix_threads(getattr(snakemake.params, "threads", 1))
     terminal = os.dup(sys.stderr.fileno())
     begun = time.monotonic()
     try:
@@ -55,14 +67,40 @@ def job(snakemake: Any) -> Iterator[None]:
         if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # `nohup` ignores it
             signal.signal(signal.SIGHUP, _stop)
         yield
+        record_outputs(snakemake.output)
         print(f"{DONE}{time.monotonic() - begun:.1f} s; {_peak_memory()}", flush=True)
     except (DataFault, SetupFault) as fault:
-        _fail(str(fault), snakemake, terminal)
+        _fail(_describe(fault, snakemake), snakemake, terminal)
     except Exception as error:
         with suppress(OSError):  # a full disk has no room for this either
             traceback.print_exc()
             sys.stderr.flush()
         _fail(f"{type(error).__name__}: {error}", snakemake, terminal)
+
+
+def _fix_threads(threads: int) -> None:
+    """Set the number of threads of all libraries: that of the job's params, not of its cores.
+
+    The order of a sum, and with it its last digits, depends on the number of threads. The param is
+    part of what determines the result; the rule's ``threads`` are capped by ``--cores``. Jobs
+    without the param use one thread, among them all that use ITK: its sums over several threads
+    differ from one run to the next.
+    """
+    os.environ.update(dict.fromkeys(_THREADS, str(threads)))
+    # The number above holds only if nothing lowers it.
+    os.environ.update(OMP_DYNAMIC="FALSE", MKL_DYNAMIC="FALSE")
+    os.environ.pop("OMP_THREAD_LIMIT", None)
+
+
+def _describe(fault: DataFault | SetupFault, snakemake: Any) -> str:
+    """The message of a fault; of faulty data that the workflow made itself, that it was damaged."""
+    changed = changed_inputs(snakemake.input) if isinstance(fault, DataFault) else []
+    if not changed:
+        return str(fault)
+    return (
+        f"{changed[0]} is not as its job wrote it; delete it and run again, and see `snakemake "
+        f"verify_results` for others ({fault})"
+    )
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:

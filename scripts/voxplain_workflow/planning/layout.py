@@ -43,6 +43,11 @@ STORED = scan_file(f"space-{SPACE}_desc-preproc_T1w.npy")
 TRUTH = scan_file(f"space-{SPACE}_desc-truth_probseg.nii.gz")
 RESIDUAL = scan_file(f"space-{SPACE}_desc-residual_T1w.nii.gz")
 TRANSFORM = f"from-T1w_to-{SPACE}_mode-image_xfm.h5"
+# Files of a scan that only stand between others; see keep_intermediates.
+INTERMEDIATES = tuple(
+    scan_file(suffix)
+    for suffix in ("T1w.nii.gz", "desc-brain_mask.nii.gz", "desc-corrected_T1w.nii.gz", TRANSFORM)
+)
 
 # --- template -------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from voxplain_workflow.planning.settings import skull_settings, sort_keys
 from voxplain_workflow.planning.stages.stage import Stage
 from voxplain_workflow.records import as_params
 from voxplain_workflow.records.scans import ConvertedScan
+from voxplain_workflow.texts import shield
 
 # Columns of scans.tsv that are known before anything is processed.
 _KNOWN = (
@@ -141,8 +142,8 @@ class PreprocessJobs(Stage):
             for image in cohort.scans
         }
 
-    def rows(self, wildcards: Any) -> list[dict[str, Any]]:
-        """Rows of the cohort's table with the columns that are known before processing."""
+    def rows(self, wildcards: Any) -> str:
+        """Rows of the cohort's table as shielded text: the columns known before processing."""
         cohort, rows = self.cohort_of(wildcards), []
         for scan in cohort.all_scans:
             row = {key: getattr(scan, key) for key in _KNOWN}
@@ -155,11 +156,11 @@ class PreprocessJobs(Stage):
                 fate = scan.fate.as_dict()
                 row |= {"fate": fate.pop("status"), **fate}
             rows.append(row)
-        return rows
+        return shield(rows)
 
-    def unlisted(self, wildcards: Any) -> list[str]:
-        """Images in the cohort's folders that are not in its table."""
-        return list(self.cohort_of(wildcards).unlisted)
+    def unlisted(self, wildcards: Any) -> str:
+        """Images in the cohort's folders that are not in its table, as shielded text."""
+        return shield(list(self.cohort_of(wildcards).unlisted))
 
     def twin_file(self, suffix: str) -> Callable[[Any], str]:
         """Input function: a file of a scan's healthy twin."""

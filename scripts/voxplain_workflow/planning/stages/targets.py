@@ -20,6 +20,13 @@ class Targets(Stage):
     def _of_simulated(self, *patterns: str) -> list[str]:
         return [path for name in patterns for path in layout.each(name, cohort=self.plan.simulated)]
 
+    @property
+    def temporary(self) -> list[str]:
+        """Patterns of the outputs that Snakemake removes when all jobs that need them are done."""
+        settings = self.plan.settings
+        files = [] if settings["keep_intermediates"] else list(layout.INTERMEDIATES)
+        return files + [layout.CHUNK] * (not settings["heatmaps"]["keep_scans"])
+
     def simulated(self, wildcards: Any) -> list[str]:
         """The simulated cohorts' tables, and the DICOM of the classes that take part."""
         cohorts = [self.plan.cohorts[name] for name in self.plan.simulated]

@@ -1,0 +1,18 @@
+"""Check that the results are as the jobs that made them left them."""
+
+from voxplain_workflow.jobs.frame import job
+
+with job(snakemake):
+    from voxplain.faults import SetupFault
+    from voxplain_workflow.jobs.digests import find_damage
+
+    damages, number = find_damage(snakemake.params.temporary)
+    if damages:
+        outputs = dict.fromkeys(damage.output for damage in damages)
+        raise SetupFault(
+            f"{len(damages)} of {number} results are not as they were written:\n"
+            + "\n".join(f"{damage.path}: {damage.problem}" for damage in damages)
+            + "\nTo make these again, run again with\n--forcerun "
+            + " ".join(outputs)
+        )
+    print(f"{number} results are as they were written.")
