@@ -7,6 +7,7 @@ top), and every affine maps voxel indices to millimetres.
 from __future__ import annotations
 
 import itertools
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +30,11 @@ _UNREADABLE = (
     ValueError,
     zlib.error,
 )
+
+# A head of 20 cm in voxels of 0.25 mm has this many; a header that claims more is wrong.
+_MOST_VOXELS = 2**29
+# The format of gzip shrinks no content to less than a part of so many.
+_GZIP_AT_BEST = 1032
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,7 @@ def read_image(path: str | Path) -> nib.Nifti1Image:
         )
     try:
         image = nib.load(path)
+        _check_size(path, image)
         shape = image.shape
         if len(shape) == 4 and shape[3] == 1:
             image = image.slicer[..., 0]
@@ -143,6 +150,31 @@ def read_image(path: str | Path) -> nib.Nifti1Image:
         raise DataFault(
             f"volume {path} is not a readable NIfTI file ({error})", "restore or export it again"
         ) from error
+
+
+def _check_size(path: Path, image: nib.spatialimages.SpatialImage) -> None:
+    """Raise if a header claims more voxels than a head has, or than its file can hold.
+
+    The voxels of such a file would not fit into memory, which would look like a fault of the
+    machine.
+    """
+    shape = "x".join(map(str, image.shape))
+    voxels = math.prod(map(int, image.shape))
+    if voxels > _MOST_VOXELS:
+        raise DataFault(
+            f"volume {path} has {shape} voxels by its header, more than any head",
+            "restore the file or export it again",
+        )
+    stored = Path(image.file_map["image"].filename or path)
+    if not stored.is_file():
+        return  # the .img file of a pair, which nibabel will miss
+    gzipped = stored.suffix.lower() == ".gz"
+    expected, held = voxels * image.get_data_dtype().itemsize, stored.stat().st_size
+    if expected > held * (_GZIP_AT_BEST if gzipped else 1):
+        raise DataFault(
+            f"volume {path} is truncated: {held} bytes, expected {expected} for {shape} voxels",
+            "restore the file or export it again",
+        )
 
 
 def read_array(

@@ -46,6 +46,8 @@ def job(snakemake: Any) -> Iterator[None]:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
             os.dup2(log, stream.fileno())
+            # Names of files may hold bytes that are not UTF-8.
+            stream.reconfigure(errors="backslashreplace")
         signal.signal(signal.SIGTERM, _stop)
         yield
         print(f"{DONE}{time.monotonic() - begun:.1f} s; {_peak_memory()}", flush=True)
