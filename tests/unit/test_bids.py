@@ -256,3 +256,14 @@ def test_a_fault_in_a_dataset_is_told_by_subject_and_session(dataset):
 def test_an_odd_pattern_is_no_crash(dataset, pattern):
     root = dataset("sub-1/anat/sub-1_T1w.nii.gz", participants="participant_id dx\nsub-1 AD\n")
     assert len(scans_of(root, pattern=pattern)) == 1
+
+
+def test_links_to_folders_above_do_not_multiply_images(dataset):
+    root = dataset(
+        "sub-01/anat/sub-01_T1w.nii.gz", participants="participant_id group\nsub-01 AD\n"
+    )
+    for number in range(6):
+        (root / f"sub-01/anat/up{number}").symlink_to(root / "sub-01", target_is_directory=True)
+    rows, places, _ = read_dataset(root, "heads", pattern="*/*/*/*/*/*/*/*/*/*_T1w.nii.gz")
+    (paths,) = places.values()
+    assert len(rows) == len(paths) == 1

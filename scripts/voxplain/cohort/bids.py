@@ -14,6 +14,7 @@ from pathlib import Path
 
 from voxplain.cohort.names import bids_label
 from voxplain.cohort.tables import read_table
+from voxplain.cohort.trees import once
 from voxplain.faults import ParameterFault, SetupFault
 
 # Kind of images to the pattern of their files in a subject's or session's folder.
@@ -139,13 +140,16 @@ def _files(place: Path, pattern: str) -> list[tuple[Path, str]]:
     *folders, name = (part for part in pattern.split("/") if part)
     matching = [place]
     for part in folders:
-        matching = [
-            inner
-            for outer in matching
-            if outer.is_dir()
-            for inner in sorted(outer.iterdir())
-            if fnmatchcase(inner.name, part)
-        ]
+        # Each folder once: links to folders above give endless names to the same folders.
+        matching = once(
+            [
+                inner
+                for outer in matching
+                if outer.is_dir()
+                for inner in sorted(outer.iterdir())
+                if fnmatchcase(inner.name, part)
+            ]
+        )
     files = [
         path
         for folder in matching
