@@ -9,6 +9,8 @@ from pathlib import Path
 
 from voxplain.faults import ParameterFault, SetupFault
 
+# Column of rows made from several tables: which line a table lacks, or empty.
+MISSING_LINE = "missing line"
 _MOST_BYTES = 2**29  # a thousand times the size of ADNI's largest table of visits
 
 
