@@ -670,3 +670,12 @@ def test_a_subject_too_long_for_a_file_name_is_a_fate():
     scan, _ = scans_of([row(image="1", subject="A1" * 100), row(image="2")])
     assert scan.fate.status == "failed"
     assert "longer than" in scan.fate.reason
+
+
+@pytest.mark.parametrize("image", ["I١٢", "I１２", "ı12"])
+def test_digits_of_other_scripts_are_no_image_id(image):
+    assert "is not digits" in only([row(image=image)]).fate.reason
+
+
+def test_a_month_of_endless_digits_is_no_month():
+    assert "is longer than" in only([row(visit="m" + "9" * 5000)]).fate.reason

@@ -328,3 +328,10 @@ def test_a_zip_file_with_several_names_counts_once(tmp_path):
     path = packed(tmp_path / "a.zip", "I1/a.dcm")
     (tmp_path / "b.zip").symlink_to(path)
     assert images_of(tmp_path) == {"I1": [f"{path}/I1"]}
+
+
+@pytest.mark.parametrize("name", ["I12\n", "I１２", "ı12", "I١٢"])
+def test_a_folder_that_only_looks_like_an_image_is_none(tmp_path, name):
+    folder = image_folder(tmp_path, "I1", "a.dcm")
+    image_folder(tmp_path, name, "a.dcm", subject="other")
+    assert images_of(tmp_path) == {"I1": [folder]}

@@ -16,7 +16,7 @@ from voxplain.faults import DataFault
 DICOM_ENDINGS = (".dcm", ".ima")
 FEWEST_SLICES = 20
 AGAIN = "download the image again"
-_ARCHIVE_SUBJECT = re.compile(r"^\d{3}_S_\d{4,5}$")
+_ARCHIVE_SUBJECT = re.compile(r"^[0-9]{3}_S_[0-9]{4,5}\Z")
 _SCOUT = re.compile(r"locali[sz]er|scout|survey|aahead|3[- ]?pl(ane)?\b", re.IGNORECASE)
 # A T1-weighted gradient echo has an echo time of a few ms; T2 and FLAIR have ten times as much.
 _LONGEST_ECHO_MS = 30.0

@@ -56,7 +56,7 @@ DIAGNOSIS_WORDS: dict[str, tuple[str, ...]] = {
     "SMC": ("SMC",),
 }
 
-_IMAGE_ID = re.compile(r"^[ID]?(\d+)$", re.IGNORECASE)
+_IMAGE_ID = re.compile(r"^[ID]?([0-9]+)\Z", re.IGNORECASE | re.ASCII)
 _MOST_NAMED = 5  # places in a message
 _LONGEST_LABEL = 40  # subject and session each occur twice in the path of a file
 _DAMAGED = "\N{REPLACEMENT CHARACTER}"  # what programs write for a letter they cannot read
@@ -293,7 +293,7 @@ def _iso_date(text: str) -> str:
 def _session_label(visit: str, date: str) -> str:
     """The BIDS session label: ``M12`` for month 12, ``SC``, ``BL``, else from visit or date."""
     word = visit.strip().lower()
-    month = re.search(r"(?:^m|month )\s*0*(\d+)$", word)
+    month = re.search(r"(?:^m|month )\s*0*([0-9]{1,4})\Z", word)
     if month:
         return f"M{int(month.group(1)):02d}"
     if word == "sc" or "screening" in word:

@@ -18,10 +18,10 @@ from voxplain.faults import ParameterFault, SetupFault
 
 # Name endings, in lower case, of files that nibabel reads; an .img file belongs to its .hdr file.
 VOLUME_ENDINGS = (".nii", ".nii.gz", ".hdr")
-_IMAGE_FOLDER = re.compile(r"^[ID](\d+)$", re.IGNORECASE)
-_IMAGE_OR_DIGITS = re.compile(r"^[ID]?(\d+)$", re.IGNORECASE)
-_SERIES_FOLDER = re.compile(r"^S\d+$", re.IGNORECASE)
-_IMAGE_IN_NAME = re.compile(r"_[ID](\d+)(\.[A-Za-z.]+)$")
+_IMAGE_FOLDER = re.compile(r"^[ID]([0-9]+)\Z", re.IGNORECASE | re.ASCII)
+_IMAGE_OR_DIGITS = re.compile(r"^[ID]?([0-9]+)\Z", re.IGNORECASE | re.ASCII)
+_SERIES_FOLDER = re.compile(r"^S[0-9]+\Z", re.IGNORECASE | re.ASCII)
+_IMAGE_IN_NAME = re.compile(r"_[ID]([0-9]+)(\.[A-Za-z.]+)\Z")
 # Name endings of files with an image id that are not slices of the image.
 _BESIDE = (".img", ".csv", ".txt", ".json", ".png", ".jpg", ".pdf")
 _MOST_FOLDERS = 1_000_000  # a cohort of 100,000 scans has fewer; a wrong root may have no end
