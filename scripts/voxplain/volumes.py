@@ -6,6 +6,7 @@ top), and every affine maps voxel indices to millimetres.
 
 from __future__ import annotations
 
+import errno
 import itertools
 import math
 import zlib
@@ -31,6 +32,8 @@ _UNREADABLE = (
     zlib.error,
 )
 
+# Errors of the system from a place in the file that its header gives, beside those without number.
+_OF_CONTENT = (None, errno.EINVAL, errno.EOVERFLOW)
 # A head of 20 cm in voxels of 0.25 mm has this many; a header that claims more is wrong.
 _MOST_VOXELS = 2**29
 # The format of gzip shrinks no content to less than a part of so many.
@@ -145,7 +148,7 @@ def read_image(path: str | Path) -> nib.Nifti1Image:
     except DataFault:
         raise
     except _UNREADABLE as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and error.errno not in _OF_CONTENT:
             raise  # the disk is at fault, not the file's content
         raise DataFault(
             f"volume {path} is not a readable NIfTI file ({error})", "restore or export it again"
@@ -160,6 +163,11 @@ def _check_size(path: Path, image: nib.spatialimages.SpatialImage) -> None:
     """
     shape = "x".join(map(str, image.shape))
     voxels = math.prod(map(int, image.shape))
+    if voxels < 1:
+        raise DataFault(
+            f"volume {path} has {shape or 'no'} voxels by its header",
+            "restore the file or export it again",
+        )
     if voxels > _MOST_VOXELS:
         raise DataFault(
             f"volume {path} has {shape} voxels by its header, more than any head",
@@ -194,7 +202,7 @@ def read_array(
     try:
         return np.asarray(image.dataobj, dtype), Grid.of(image)
     except _UNREADABLE as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and error.errno not in _OF_CONTENT:
             raise
         raise DataFault(
             f"the voxels of {path} cannot be read ({error})", "restore the file or export it again"

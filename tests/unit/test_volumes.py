@@ -430,3 +430,17 @@ def test_a_header_that_claims_more_voxels_than_the_file_holds_is_refused(tmp_pat
         stream.write(content)
     reason = refused(path, read_image)
     assert "x".join(map(str, shape)) in reason
+
+
+@pytest.mark.parametrize(
+    ("place", "form", "values"),
+    [(40, "<8h", (4, 4, 4, 4, 0, 1, 1, 1)), (42, "<3h", (4, 0, 4)), (108, "<f", (-1e30,))],
+    ids=["no volume", "no row", "a place before the file"],
+)
+def test_a_header_of_nonsense_is_refused(tmp_path, place, form, values):
+    path = tmp_path / "a.nii"
+    write_array(path, np.ones((4, 4, 4)), axis_aligned_grid((4, 4, 4), (2, 2, 2), (0, 0, 0)))
+    content = bytearray(path.read_bytes())
+    content[place : place + struct.calcsize(form)] = struct.pack(form, *values)
+    path.write_bytes(content)
+    refused(path)

@@ -15,8 +15,8 @@ _OF_MACHINE = re.compile(
     r"|no space left|disk quota",
     re.IGNORECASE,
 )
-# Errors of the system that come from the name of a file, and not from the machine.
-_OF_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.ELOOP)
+# Errors of the system that come from a file's name or content, and not from the machine.
+_OF_FILE = (errno.ENAMETOOLONG, errno.EILSEQ, errno.ELOOP, errno.EINVAL, errno.EOVERFLOW)
 
 
 def fault_of_data(error: Exception, remedy: str) -> DataFault | None:
@@ -58,7 +58,7 @@ def _is_of_machine(error: BaseException) -> bool:
     ):
         return True
     if isinstance(error, OSError) and error.errno is not None:
-        return error.errno not in _OF_NAME
+        return error.errno not in _OF_FILE
     if isinstance(error, DataFault):
         return False  # its message quotes other programs, which may say anything
     return "OutOfMemory" in type(error).__name__ or bool(_OF_MACHINE.search(str(error)))
