@@ -7,11 +7,16 @@ from snakemake.utils import min_version
 min_version("9.14")
 
 
+include: "rules/configuration.smk"
+
+
 # Given with --configfile, a file replaces config.yaml instead of being merged into it: two cohorts
 # where one was asked for would be a surprise. With --directory, a config.yaml there comes first.
 if not workflow.overwrite_configfiles:
 
-    configfile: "config.yaml" if Path("config.yaml").exists() else f"{workflow.basedir}/config.yaml"
+    packaged = f"{workflow.basedir}/config.yaml"
+
+    configfile: checked("config.yaml" if Path("config.yaml").exists() else packaged)
 
 
 # What they limit is a machine, or one group of jobs on a cluster; never the whole cluster, where

@@ -8,8 +8,11 @@ outcome, or raises what no user should see.
 
 import argparse
 import copy
+import gzip
+import json
 import random
 import signal
+import struct
 import sys
 import tempfile
 import traceback
@@ -21,17 +24,20 @@ import numpy as np
 import pydicom
 from pydicom.datadict import keyword_for_tag
 
+from voxplain.anatomy.intensity import is_already_corrected
+from voxplain.cohort.blame import fault_of_data
 from voxplain.cohort.dicom import SeriesHeader, write_series
 from voxplain.cohort.files import open_source
 from voxplain.cohort.scans import list_scans
 from voxplain.cohort.series import Conversion, read_scan
 from voxplain.cohort.tables import read_table
 from voxplain.faults import DataFault, SetupFault
-from voxplain.volumes import axis_aligned_grid
+from voxplain.volumes import axis_aligned_grid, write_array
 
 LONGEST_S = 60
 ODD_TEXT = ["", " ", "\0", "äöü", "1e999", "nan", "-1", "../../etc/passwd", "{image}", "a" * 5000]
 ODD = [None, True, 0, -1, 10**30, 1e-300, float("nan"), float("inf"), [], {}, [[]], {"a": {}}]
+ODD += [2**64, ["AD"], [1, 0], {"AD": 1}]
 
 
 # --- DICOM ----------------------------------------------------------------------------------------
@@ -122,6 +128,48 @@ def try_dicom(draw, scratch):
     if series.voxels.shape != VOLUME.shape or not np.array_equal(series.voxels, VOLUME):
         return "other voxels", told
     return ("as it was" if series.grid.matches(GRID, 1e-2) else "another place"), told
+
+
+# --- volumes --------------------------------------------------------------------------------------
+
+SIDECAR = {"SeriesDescription": "MPR; N3", "ImageType": ["ORIGINAL", "PRIMARY"], "EchoTime": 0.004}
+
+
+def try_volume(draw, scratch):
+    """A NIfTI file with a spoilt header, beside a sidecar with a spoilt value."""
+    path = scratch / draw.choice(["a_I1.nii", "a_I1.nii.gz"])
+    write_array(path, VOLUME, GRID, np.int16)
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rb") as stream:
+        content = bytearray(stream.read())
+    how = draw.choice(["header", "dims", "cut", "sidecar"])
+    if how == "header":
+        for _ in range(draw.randrange(1, 8)):
+            content[draw.randrange(352)] = draw.randrange(256)
+    elif how == "dims":
+        dims = [draw.choice([-1, 0, 1, 2, 24, 30, 26, 1000, 32767]) for _ in range(4)]
+        content[40:48] = struct.pack("<4h", draw.choice([0, 1, 2, 3, 3, 3, 4, 7, 200]), *dims[:3])
+    elif how == "cut":
+        del content[draw.randrange(len(content)) :]
+    with opened(path, "wb") as stream:
+        stream.write(content)
+    fields = {**SIDECAR, draw.choice(list(SIDECAR)): draw.choice([*ODD, *ODD_TEXT, "\ud800"])}
+    (scratch / "a_I1.json").write_text(json.dumps(fields))
+    try:
+        with open_source(scratch) as files:
+            series = read_scan(files, scratch, Conversion(unoriented="RAS"))
+    except Exception as error:
+        fault = fault_of_data(error, "look")
+        assert fault is not None, f"{how}: the machine is blamed for {error!r}"
+        assert isinstance(error, DataFault), f"{how}: {error!r} is nobody's words"
+        clean(fault.reason, fault.remedy)
+        return "refused", how
+    json.dumps(series.sidecar, ensure_ascii=False, allow_nan=False).encode()
+    is_already_corrected(
+        [series.sidecar.get("SeriesDescription", ""), *series.sidecar.get("ImageType", [])]
+    )
+    assert np.isfinite(series.voxels).all() and series.voxels.max() > 0
+    return ("as it was" if np.array_equal(series.voxels, VOLUME) else "other voxels"), how
 
 
 # --- tables ---------------------------------------------------------------------------------------
@@ -228,7 +276,7 @@ def try_config(draw, scratch, base=None):
 
 # --- all of them ----------------------------------------------------------------------------------
 
-KINDS = {"dicom": try_dicom, "table": try_table, "config": try_config}
+KINDS = {"dicom": try_dicom, "volume": try_volume, "table": try_table, "config": try_config}
 
 
 def clean(*texts):

@@ -7,7 +7,36 @@ a tool that is not installed) stops the run with a message, since it affects eve
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
+
+# A message line of more characters is cut in its middle: values of users' files may be long.
+_LONGEST_LINE = 2000
+# Bytes of names that are not UTF-8, half characters, and control characters other than \t and \n.
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    r"""The text with escapes (``\xff``) for what no file or terminal can hold.
+
+    These are the bytes of file names that are not UTF-8, half characters, and control characters.
+    """
+    return _UNPRINTABLE.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    # Python reads a byte that is not UTF-8 as the half character U+DC00 plus the byte.
+    code -= 0xDC00 if 0xDC80 <= code <= 0xDCFF else 0
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def shortened(text: str, longest: int = 100) -> str:
+    """The text, or its beginning and end with three dots between them if it is longer."""
+    if len(text) <= longest:
+        return text
+    kept = max(longest - 5, 2)
+    return f"{text[: kept - kept // 3]} ... {text[-(kept // 3) :]}"
 
 
 class DataFault(Exception):
@@ -22,13 +51,20 @@ class DataFault(Exception):
     """
 
     def __init__(self, reason: str, remedy: str) -> None:
-        # A reason may be a message of another library, with several lines.
-        self.reason, self.remedy = (" ".join(text.split()) for text in (reason, remedy))
+        # A reason may be a message of another library, with several lines, or name any file.
+        self.reason, self.remedy = (
+            shortened(printable(" ".join(text.split())), _LONGEST_LINE) for text in (reason, remedy)
+        )
         super().__init__(f"{self.reason}; {self.remedy}")
 
 
 class SetupFault(Exception):
     """The configuration, a table or an installed tool cannot be used; the message is one line."""
+
+    def __init__(self, message: str) -> None:
+        # Several keys may be wrong, and a message may end with a list of scans: a line for each.
+        lines = printable(message).split("\n")
+        super().__init__("\n".join(shortened(line, _LONGEST_LINE) for line in lines))
 
 
 class ParameterFault(SetupFault):

@@ -6,6 +6,7 @@ top), and every affine maps voxel indices to millimetres.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import itertools
@@ -32,6 +33,13 @@ _UNREADABLE = (
     ValueError,
     zlib.error,
 )
+
+# Errors of the system from a place in the file that its header gives, beside those without number.
+_OF_CONTENT = (None, errno.EINVAL, errno.EOVERFLOW)
+# A head of 20 cm in voxels of 0.25 mm has this many; a header that claims more is wrong.
+_MOST_VOXELS = 2**29
+# The format of gzip shrinks no content to less than a part of so many.
+_GZIP_AT_BEST = 1032
 
 
 # Bytes of a compressed file that are read at a time.
@@ -145,7 +153,7 @@ def read_image(path: str | Path) -> nib.Nifti1Image:
     except DataFault:
         raise
     except _UNREADABLE as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and error.errno not in _OF_CONTENT:
             raise  # the disk is at fault, not the file's content
         raise DataFault(
             f"volume {path} is not a readable NIfTI file ({error})", "restore or export it again"
@@ -159,6 +167,7 @@ def _load(path: Path) -> nib.spatialimages.SpatialImage:
     be read with other voxels. To read the file here takes no longer than to have nibabel read it.
     """
     image = nib.load(path)
+    _check_size(path, image)
     if not path.name.lower().endswith(".nii.gz"):
         return image
     expected = image.dataobj.offset + math.prod(image.shape) * image.get_data_dtype().itemsize
@@ -173,6 +182,36 @@ def _load(path: Path) -> nib.spatialimages.SpatialImage:
             content.write(chunk)
     content.seek(0)
     return type(image).from_stream(content)
+
+
+def _check_size(path: Path, image: nib.spatialimages.SpatialImage) -> None:
+    """Raise if a header claims more voxels than a head has, or than its file can hold.
+
+    The voxels of such a file would not fit into memory, which would look like a fault of the
+    machine.
+    """
+    shape = "x".join(map(str, image.shape))
+    voxels = math.prod(map(int, image.shape))
+    if voxels < 1:
+        raise DataFault(
+            f"volume {path} has {shape or 'no'} voxels by its header",
+            "restore the file or export it again",
+        )
+    if voxels > _MOST_VOXELS:
+        raise DataFault(
+            f"volume {path} has {shape} voxels by its header, more than any head",
+            "restore the file or export it again",
+        )
+    stored = Path(image.file_map["image"].filename or path)
+    if not stored.is_file():
+        return  # the .img file of a pair, which nibabel will miss
+    gzipped = stored.suffix.lower() == ".gz"
+    expected, held = voxels * image.get_data_dtype().itemsize, stored.stat().st_size
+    if expected > held * (_GZIP_AT_BEST if gzipped else 1):
+        raise DataFault(
+            f"volume {path} is truncated: {held} bytes, expected {expected} for {shape} voxels",
+            "restore the file or export it again",
+        )
 
 
 def read_array(
@@ -192,7 +231,7 @@ def read_array(
     try:
         return np.asarray(image.dataobj, dtype), Grid.of(image)
     except _UNREADABLE as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and error.errno not in _OF_CONTENT:
             raise
         raise DataFault(
             f"the voxels of {path} cannot be read ({error})", "restore the file or export it again"

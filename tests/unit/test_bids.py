@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from voxplain.cohort.bids import read_dataset
@@ -112,7 +114,10 @@ def test_a_participant_without_images_and_images_without_a_line_are_told(dataset
     )
     first, unknown, without = scans_of(root)
     assert first.fate is None
-    assert (unknown.fate.status, unknown.fate.reason) == ("failed", "unknown diagnosis word ''")
+    assert (unknown.fate.status, unknown.fate.reason) == (
+        "failed",
+        f"its diagnosis is unknown: {root}/participants.tsv has no line sub-2",
+    )
     assert (without.subject, without.fate.status) == ("3", "unused")
     assert "names no image" in without.fate.reason
 
@@ -256,3 +261,74 @@ def test_a_fault_in_a_dataset_is_told_by_subject_and_session(dataset):
 def test_an_odd_pattern_is_no_crash(dataset, pattern):
     root = dataset("sub-1/anat/sub-1_T1w.nii.gz", participants="participant_id dx\nsub-1 AD\n")
     assert len(scans_of(root, pattern=pattern)) == 1
+
+
+def test_links_to_folders_above_do_not_multiply_images(dataset):
+    root = dataset(
+        "sub-01/anat/sub-01_T1w.nii.gz", participants="participant_id group\nsub-01 AD\n"
+    )
+    for number in range(6):
+        (root / f"sub-01/anat/up{number}").symlink_to(root / "sub-01", target_is_directory=True)
+    rows, places, _ = read_dataset(root, "heads", pattern="*/*/*/*/*/*/*/*/*/*_T1w.nii.gz")
+    (paths,) = places.values()
+    assert len(rows) == len(paths) == 1
+
+
+@pytest.mark.parametrize(("folder", "line"), [("01", "1"), ("1", "001"), ("ADNI003", "adni-3")])
+def test_a_folder_whose_line_is_spelled_otherwise_is_told_both(dataset, folder, line):
+    root = dataset(
+        f"sub-{folder}/anat/sub-{folder}_T1w.nii.gz",
+        "sub-X/anat/sub-X_T1w.nii.gz",
+        participants=f"participant_id diagnosis\nsub-{line} AD\nsub-X CN\n",
+    )
+    fate = next(scan.fate for scan in scans_of(root) if scan.subject == folder)
+    assert fate.status == "failed"
+    assert f"participants.tsv has no line sub-{folder}, but sub-{line}" in fate.reason
+    assert "diagnosis word" not in fate.reason
+
+
+def test_a_session_without_a_line_is_told(dataset):
+    root = dataset(
+        "sub-1/ses-01/anat/sub-1_ses-01_T1w.nii.gz",
+        "sub-2/ses-01/anat/sub-2_ses-01_T1w.nii.gz",
+        "sub-X/ses-01/anat/sub-X_ses-01_T1w.nii.gz",
+        mine="participant_id session_id dx\nsub-1 ses-1 MCI\nsub-2 n/a n/a\nsub-X 01 AD\n",
+        **{"sub-2__sub-2_sessions": "session_id age\nses-1 70\n"},
+    )
+    scans = scans_of(root, table=root / "mine.tsv")
+    first, second, third = (scan for scan in scans if scan.image)
+    assert "mine.tsv has no line sub-1, ses-01, but ses-1" in first.fate.reason
+    assert "sub-2_sessions.tsv has no line ses-01, but ses-1" in second.fate.reason
+    assert third.fate is None
+
+
+def test_an_empty_diagnosis_is_no_missing_line(dataset):
+    root = dataset(
+        "sub-1/anat/sub-1_T1w.nii.gz",
+        "sub-2/anat/sub-2_T1w.nii.gz",
+        participants="participant_id diagnosis\nsub-1 n/a\nsub-2 AD\n",
+    )
+    first, second = scans_of(root)
+    assert (first.fate.status, first.fate.reason) == ("unused", "it has no diagnosis")
+    assert second.fate is None
+
+
+def test_names_that_are_not_utf_8_are_one_scans_fate_and_can_be_written(dataset, tmp_path):
+    root = dataset(
+        "sub-1/anat/sub-1_T1w.nii.gz",
+        "sub-2/anat/sub-2_T1w.nii.gz",
+        participants="participant_id diagnosis\nsub-1 AD\nsub-2 AD\n",
+    )
+    odd = os.fsdecode(b"sub-M\xfcller")
+    (tmp_path / odd / "anat").mkdir(parents=True)
+    (tmp_path / odd / "anat" / f"{odd}_T1w.nii.gz").touch()
+    (tmp_path / os.fsdecode(b"sub-2/anat/sub-2_run-\xff_T1w.nii.gz")).touch()
+    scans = scans_of(root, tasks=None)
+    lost = [scan for scan in scans if scan.fate]
+    assert [scan.fate.stage for scan in lost] == ["find", "find"]
+    assert "sub-2_run-\\xff_T1w.nii.gz is not UTF-8" in lost[0].fate.reason
+    assert "sub-M\\xfcller" in lost[1].fate.reason
+    assert "\\xfc" in lost[1].subject
+    assert len(scans) == 4
+    assert repr(scans).encode()
+    assert "".join(f"{scan.place}{scan.companions}{scan.description}" for scan in scans).encode()

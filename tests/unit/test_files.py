@@ -1,4 +1,6 @@
+import errno
 import hashlib
+import os
 import shutil
 import subprocess
 import zipfile
@@ -174,3 +176,72 @@ def test_two_entries_of_one_name_are_one_file(tmp_path, phantom):
         for _ in range(2):
             archive.write(tmp_path / "a.nii", "I1/a.nii")
     np.testing.assert_array_equal(read_series(f"{path}/I1").voxels, phantom[0])
+
+
+# --- hostile zip files ----------------------------------------------------------------------------
+
+
+def test_a_zip_file_that_would_fill_the_disk_is_not_unpacked(tmp_path, monkeypatch):
+    path = tmp_path / "one.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("I1/a.dcm", bytes(10_000))
+        archive.writestr("I1/b.dcm", bytes(10_000))
+        archive.writestr("I2/a.dcm", bytes(15_000))
+    monkeypatch.setattr("voxplain.cohort.files._MOST_UNPACKED", 15_000)
+    reason = refused(lambda: read_series(f"{path}/I1"), path)
+    assert "2 files of 20000 bytes together" in reason
+    with open_source(f"{path}/I2") as files:
+        assert [file.stat().st_size for file in files] == [15_000]
+
+
+def test_a_zip_file_of_endless_entries_is_not_unpacked(tmp_path, monkeypatch):
+    path = tmp_path / "one.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(4):
+            archive.writestr(f"I1/{number}.dcm", "")
+    monkeypatch.setattr("voxplain.cohort.files._MOST_ENTRIES", 3)
+    assert "unpacks to 4 files" in refused(lambda: read_series(f"{path}/I1"), path)
+
+
+def test_names_that_no_file_system_can_hold_are_shortened_and_stay_apart(series, tmp_path):
+    path = tmp_path / "one.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in series.files:
+            archive.write(file, f"I1/{'ä' * 200}{file.name}")
+    with open_source(f"{path}/I1") as files:
+        assert len(files) == len(series.files)
+        assert all(file.name.endswith("_I32237.dcm") for file in files)
+    np.testing.assert_array_equal(read_series(f"{path}/I1").voxels, series.volume)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_refused(series):
+    series.files[2].chmod(0)
+    assert "cannot be read (Permission denied)" in refused(
+        lambda: read_series(series.folder), series.files[2]
+    )
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.ENAMETOOLONG, errno.ELOOP])
+def test_an_error_of_the_system_about_a_scans_file_is_its_fault(series, code):
+    def read():
+        with open_source(series.folder):
+            raise OSError(code, os.strerror(code), str(series.files[1]))
+
+    assert os.strerror(code) in refused(read, series.files[1])
+
+
+def test_errors_of_the_machine_are_no_fault_of_a_scan(series):
+    for error in (
+        OSError(errno.ENOSPC, "No space left on device", str(series.files[1])),
+        PermissionError(errno.EACCES, "Permission denied", "/results/T1w.nii.gz"),
+        MemoryError(),
+    ):
+        with pytest.raises(type(error)), open_source(series.folder):
+            raise error
+
+
+def test_damaged_records_of_digests_name_what_changed(series, tmp_path):
+    (tmp_path / "a.sha256").write_text("half a line\n\n")
+    lines = find_changes(series.folder, tmp_path / "a.sha256")
+    assert f"{series.files[0]} was added" in lines

@@ -7,7 +7,7 @@ import fuzz
 pytestmark = pytest.mark.slow
 
 # What a bug was found with stays here.
-FOUND = {"table": [100], "dicom": [95, 133, 157], "config": []}
+FOUND = {"table": [100], "dicom": [95, 133, 157], "volume": [16, 527], "config": []}
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,7 @@ FOUND = {"table": [100], "dicom": [95, 133, 157], "config": []}
     [
         *(("table", seed) for seed in [*range(30), *FOUND["table"]]),
         *(("dicom", seed) for seed in [*range(8), *FOUND["dicom"]]),
+        *(("volume", seed) for seed in [*range(30), *FOUND["volume"]]),
         *(("config", seed) for seed in [*range(6), *FOUND["config"]]),
     ],
 )

@@ -161,8 +161,30 @@ def test_a_fault_of_the_setup_ends_the_job_with_one_line_and_no_traceback(run):
     assert not done.outputs
 
 
+def test_whatever_the_data_raises_is_the_scans_fate_and_its_traceback_is_in_the_log(run):
+    done = run("print('it begins')\n{}['no such key \\udcff']")
+    assert done.status == 0
+    assert set(done.outputs) == set(OUTPUTS)
+    fate = Fate(**json.loads(done.outputs["sidecar.json"].read_text())["Fate"])
+    assert (fate.status, fate.stage) == ("failed", "strip")
+    assert fate.reason.startswith("KeyError: 'no such key")
+    assert "job.log" in fate.remedy
+    assert "Traceback (most recent call last)" in done.log
+    assert "failed in strip: KeyError" in done.log
+
+
+@pytest.mark.parametrize(
+    "error",
+    ["MemoryError()", "OSError(28, 'No space left on device')", "ModuleNotFoundError('ants')"],
+)
+def test_the_machine_is_no_scans_fate(run, error):
+    done = run(f"raise {error}")
+    assert done.status == 1
+    assert not done.outputs
+
+
 def test_an_error_that_nobody_foresaw_ends_the_job_with_its_traceback(run):
-    done = run("print('it begins')\n{}['no such key']")
+    done = run("print('it begins')\n{}['no such key']", context="job(snakemake)")
     assert done.status == 1
     assert "Traceback (most recent call last)" in done.log
     assert done.log.splitlines()[-1] == "ERROR: KeyError: 'no such key'"

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from voxplain.cohort.scan import class_in
 from voxplain.cohort.scans import COLUMN_NAMES, find_columns, list_scans
+from voxplain.cohort.selection import EVERYTHING
 from voxplain.cohort.tables import read_table
 from voxplain.cohort.trees import find_images
+from voxplain.cohort.words import plain
 from voxplain.faults import SetupFault
 
 COLUMNS = ("Image ID", "Subject", "Group", "Visit", "Acq Date", "Description")
@@ -386,6 +388,65 @@ def test_subjects_that_differ_only_in_where_a_separator_stands_fail_by_name():
     assert [scan.fate for scan in scans[4:]] == [None, None]
 
 
+def test_subjects_whose_separators_contradict_each_other_are_two_patients_with_files_each():
+    subjects = ["1-11", "11-1", "1_11", "2-22"]
+    scans = scans_of([row(f"I{n}", subject=subject) for n, subject in enumerate(subjects)])
+    assert [scan.fate for scan in scans] == [None] * 4
+    assert [scan.patient for scan in scans] == ["1-11", "11-1", "1-11", "2-22"]
+    labels = [scan.subject_label for scan in scans]
+    assert labels == ["1U002D11", "11U002D1", "1U002D11", "222"]
+
+
+def test_a_subject_whose_letters_were_lost_fails_by_name():
+    scan = only([row(subject="\N{REPLACEMENT CHARACTER}1")])
+    assert scan.fate.status == "failed"
+    assert "were lost in another encoding" in scan.fate.reason
+
+
+def test_a_scan_without_a_diagnosis_is_not_used_and_not_lost():
+    scan = only([row(group="")])
+    assert (scan.fate.status, scan.fate.stage) == ("unused", "table")
+    assert scan.fate.reason == "it has no diagnosis"
+
+
+def test_a_diagnosis_of_any_length_is_named_in_short():
+    assert len(only([row(group="x" * 10_000)]).fate.reason) < 200
+
+
+def test_a_name_that_is_not_utf_8_is_the_fate_of_its_scan_with_escapes():
+    odd = b"/data/M\xfcller/I1".decode("utf-8", "surrogateescape")
+    places = {"I1": [odd], "I2": ["/data/I2"], "I3": ["/data/I3"], "I4": [odd, "/data/I4"]}
+    rows = [row(image=image) for image in places]
+    scans = list_scans(
+        rows, places, [("AD",)], "scans.csv", {}, {}, companions={"I2": [f"{odd}.xml"]}
+    )
+    assert [scan.fate and scan.fate.status for scan in scans] == [
+        "failed",
+        "failed",
+        None,
+        "failed",
+    ]
+    for scan in scans[:2]:
+        assert scan.fate.stage == "find"
+        assert "/data/M\\xfcller/I1" in scan.fate.reason
+        assert "rename" in scan.fate.remedy
+    assert repr(scans).encode()
+
+
+def test_an_image_of_thousands_of_folders_names_the_first():
+    reason = only([row(image="I1")], folders={"I1": list(map(str, range(5000))), "I999": ["f"]})
+    assert "has 5000 folders: 0, 1, 2, 3, 4 and 4995 more" in reason.fate.reason
+
+
+def test_words_of_other_scripts_are_not_all_the_same():
+    assert len({plain("Größe"), plain("Grüße"), plain("визит"), plain("基线")}) == 4
+    scans = scans_of(
+        [row("I1", visit="基线"), row("I2", visit="визит")],
+        select={**EVERYTHING, "visits": ["визит"]},
+    )
+    assert [scan.fate and scan.fate.status for scan in scans] == ["unused", None]
+
+
 @pytest.mark.parametrize("other", ["011S0003", "011-s-0003", "011 S0003", " 011_S_0003 "])
 def test_a_spelling_with_fewer_or_other_separators_is_no_doubt(other):
     scans = scans_of([row(image="I1"), row(image="I2", subject=other, visit="m12")])
@@ -609,3 +670,12 @@ def test_a_subject_too_long_for_a_file_name_is_a_fate():
     scan, _ = scans_of([row(image="1", subject="A1" * 100), row(image="2")])
     assert scan.fate.status == "failed"
     assert "longer than" in scan.fate.reason
+
+
+@pytest.mark.parametrize("image", ["I١٢", "I１２", "ı12"])
+def test_digits_of_other_scripts_are_no_image_id(image):
+    assert "is not digits" in only([row(image=image)]).fate.reason
+
+
+def test_a_month_of_endless_digits_is_no_month():
+    assert "is longer than" in only([row(visit="m" + "9" * 5000)]).fate.reason

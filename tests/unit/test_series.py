@@ -14,6 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+import dirty
+from voxplain.cohort.acquisition import read_metadata
 from voxplain.cohort.dicom import write_series
 from voxplain.cohort.dicom_images import read_images
 from voxplain.cohort.files import digest_files, open_source
@@ -21,7 +23,6 @@ from voxplain.cohort.series import (
     Conversion,
     convert_series,
     digest_voxels,
-    read_metadata,
     read_scan,
 )
 from voxplain.faults import DataFault
@@ -564,3 +565,71 @@ def test_a_sidecar_that_says_null_says_nothing(tmp_path, phantom):
     write_array(tmp_path / "a.nii", *phantom, np.uint16)
     (tmp_path / "a.json").write_text('{"SeriesDescription": null, "ImageType": null}')
     assert read_series(tmp_path).sidecar == {"Modality": "MR"}
+
+
+# --- whatever a scan's files hold is this scan's fault --------------------------------------------
+
+ODD_SIDECARS = {
+    "a number for a text": ('{"SeriesDescription": 7}', {"SeriesDescription": "7"}),
+    "a text for a list": (
+        '{"ImageType": "ORIGINAL\\\\PRIMARY"}',
+        {"ImageType": ["ORIGINAL", "PRIMARY"]},
+    ),
+    "numbers in a list": ('{"ImageType": [1, "N3"]}', {"ImageType": ["1", "N3"]}),
+    "a mapping for a list": ('{"ImageType": {"a": 1}, "EchoTime": 3}', {"EchoTime": 3}),
+    "a mapping for a text": ('{"SeriesDescription": {"a": [1]}}', {}),
+    "a list for a number": ('{"EchoTime": [1, 2]}', {}),
+    "not a number": ('{"EchoTime": NaN, "FlipAngle": Infinity}', {}),
+    "a number without end": (f'{{"EchoTime": 1{"0" * 400}}}', {}),
+    "half a character": ('{"Manufacturer": "a\\ud800"}', {"Manufacturer": "a\\ud800"}),
+    "a list": ("[1, 2]", {}),
+}
+
+
+@pytest.mark.parametrize("name", ODD_SIDECARS)
+def test_a_sidecar_gives_fields_of_the_right_types_that_can_be_written(tmp_path, phantom, name):
+    text, expected = ODD_SIDECARS[name]
+    write_array(tmp_path / "a.nii", *phantom, np.uint16)
+    (tmp_path / "a.json").write_text(text)
+    sidecar = read_series(tmp_path).sidecar
+    assert sidecar == {"Modality": "MR", **expected}
+    assert json.loads(json.dumps(sidecar, ensure_ascii=False).encode()) == sidecar
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": ' * 100_000, "[" * 100_000, '{"a"', " " * (16 * 2**20 + 1)]
+)
+def test_a_sidecar_that_is_no_json_or_has_no_end_is_refused(tmp_path, phantom, text):
+    write_array(tmp_path / "a.nii", *phantom, np.uint16)
+    (tmp_path / "a.json").write_text(text)
+    refused(lambda: read_series(tmp_path), "a.json")
+
+
+@pytest.mark.parametrize(
+    ("volume", "reason"),
+    [
+        (lambda volume: -1.0 - volume, "has no value above 0"),
+        (lambda volume: volume[:, :, :1], "measures"),
+        (lambda volume: volume[:1, :, :], "measures"),
+    ],
+    ids=["negative", "a last axis of 1", "a first axis of 1"],
+)
+def test_an_analyze_volume_that_is_no_head_is_refused(tmp_path, phantom, volume, reason):
+    array = volume(phantom[0].astype(np.float32))
+    write_analyze(tmp_path, (array, phantom[1]), "LAS")
+    assert reason in refused(lambda: read_series(tmp_path, unoriented="LAS"), tmp_path)
+
+
+def test_a_dicom_file_whose_name_is_not_utf_8_is_refused_with_escapes(series):
+    path = series.files[0].with_name(b"M\xfcller.dcm".decode("utf-8", "surrogateescape"))
+    series.files[0].rename(path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    assert "M\\xfcller.dcm" in refused(lambda: read_series(series.folder))
+
+
+def test_a_compressed_image_of_absurd_size_is_refused(series):
+    dirty.as_rle(series.folder)
+    path, slice_ = dirty.slices(series.folder)[3]
+    slice_.Rows = slice_.Columns = 65535
+    slice_.save_as(path)
+    assert "65535" in refused(lambda: check_series(series.folder), path)

@@ -579,3 +579,104 @@ def repeat(seed, first_number, **more):
 )
 def test_cohorts_repeat_each_other_that_differ_in_seed_and_numbers_only(cohorts, names):
     assert list(name_repeats(cohorts).values()) == names
+
+
+# --- hostile values -------------------------------------------------------------------------------
+
+
+def refused(schema, written):
+    with pytest.raises(SetupFault) as fault:
+        complete_settings(written, schema)
+    lines = str(fault.value).splitlines()
+    assert all(line.startswith("config: ") and len(line) < 700 for line in lines)
+    return str(fault.value)
+
+
+@pytest.mark.parametrize("section", ["quality", "skull.gate"])
+def test_a_minimum_above_its_maximum_is_refused(schema, section):
+    limits = {"min_brain_volume_ml": 900, "max_brain_volume_ml": 800}
+    outer, _, inner = section.partition(".")
+    message = refused(schema, config(**{outer: {inner: limits} if inner else limits}))
+    assert f"{section}.min_brain_volume_ml is 900, above {section}.max_brain_volume_ml" in message
+    limits["min_brain_volume_ml"] = 800
+    complete_settings(config(**{outer: {inner: limits} if inner else limits}), schema)
+
+
+def test_a_minimum_above_the_default_of_its_maximum_is_refused(schema):
+    assert "which is 2300" in refused(schema, config(quality={"min_brain_volume_ml": 2400}))
+
+
+def seeds_of(schema, place=""):
+    for key, described in keys_of(resolved(schema)):
+        if key.rsplit(".", 1)[-1] in ("seed", "seeds"):
+            yield key, described.get("items", described)
+
+
+def test_every_seed_fits_into_what_computes_with_it(schema):
+    seeds = dict(seeds_of(schema))
+    assert len(seeds) >= 6
+    assert all(described["maximum"] <= 2**32 - 1 for described in seeds.values())
+    message = refused(schema, config(training={"seeds": [2**64]}, splits={"seed": 2**64}))
+    assert message.count("allowed: at most 4294967295") == 2
+
+
+def test_a_number_of_endless_digits_is_refused(schema):
+    assert "has too many digits" in refused(schema, config(report={"viewed_scans": 10**5000}))
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"cohorts": {"demo\n": SIMULATED}},
+        {**config(), "conversion": {"unoriented": "LAS\n"}},
+        {**config(), "apply": {"networks": {"mine\n": "model.pt"}}},
+        simulated(visits={"sc\n": 1.0}),
+    ],
+)
+def test_no_line_break_follows_a_name(schema, written):
+    assert "\\n'" in refused(schema, written)
+
+
+@pytest.mark.parametrize("text", ["a\x1b[31m", "half \ud800", "\0"])
+def test_control_characters_are_refused(schema, text):
+    message = refused(schema, config({**ADNI, "table": text}))
+    assert "cohorts.demo.table" in message
+    assert message.isprintable()
+
+
+@pytest.mark.parametrize("group", [["AD"], {"AD": 1}, 7, None])
+def test_a_group_of_a_shortcut_that_is_no_text_is_refused(schema, group):
+    shortcut = {"kind": "mark", "group": group}
+    assert "simulation.shortcut.group is" in refused(schema, simulated(shortcut=shortcut))
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"cohorts": {"x" * 10_000 + "-": SIMULATED}},
+        {**config(), "k" * 10_000: 1},
+        {**config(), "resolution_mm": "9" * 10_000},
+        {**config(), "bias_correction": "a" * 10_000},
+        {**config(), "tasks": [["AD"] * 10_000]},
+        {**config(), "device": {"a" * 10_000: ["b" * 10_000]}},
+        {"cohorts": {"demo": {**SIMULATED, "x" * 10_000: 1}}},
+        {1: 2, "y" * 10_000: 3},
+        {"y" * 10_000: {1: 2}},
+    ],
+)
+def test_messages_do_not_echo_long_values(schema, written):
+    refused(schema, written)
+
+
+def test_a_bomb_of_aliases_is_refused_at_once(schema):
+    bomb = ["x"]
+    for _ in range(60):
+        bomb = [bomb] * 9
+    assert "YAML aliases" in refused(schema, config(tasks=bomb))
+    mapping = {"a": 1}
+    for _ in range(60):
+        mapping = dict.fromkeys("abcdefghi", mapping)
+    assert "YAML aliases" in refused(schema, config(cam=mapping))
+    circle = []
+    circle.append(circle)
+    assert "YAML aliases" in refused(schema, config(tasks=circle))

@@ -157,6 +157,33 @@ def test_bet_that_ends_well_without_a_mask_is_no_fault_of_the_data(fsl, blob):
         find_brain(read_image(blob[0]), BET, BET_OPTIONS)
 
 
+def say(root, text, status):
+    bet = root / "bin" / "bet"
+    bet.write_text(f"#!/bin/sh\necho {text!r} >&2\nexit {status}\n")
+    bet.chmod(0o755)
+
+
+@pytest.mark.parametrize("status", [0, 139])
+def test_bet_that_crashes_on_a_scan_is_a_fault_of_its_data(fsl, blob, status):
+    say(fsl, "bet: line 399: 7 Segmentation fault (core dumped) bet2", status)
+    with pytest.raises(DataFault, match=r"bet crashed \(Segmentation fault"):
+        find_brain(read_image(blob[0]), BET, BET_OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("bet: line 399: 7 Killed bet2", 137),
+        ("terminate called: std::bad_alloc, 7 Aborted bet2", 134),
+        ("bet: not found", 127),
+    ],
+)
+def test_bet_that_lacks_something_is_no_fault_of_a_scan(fsl, blob, text, status):
+    say(fsl, text, status)
+    with pytest.raises(ChildProcessError, match=f"without writing a mask.*code: {status}"):
+        find_brain(read_image(blob[0]), BET, BET_OPTIONS)
+
+
 def test_an_empty_mask_of_bet_is_a_fault_of_the_data_naming_the_scan(fsl, tmp_path):
     grid = axis_aligned_grid((12, 14, 10), (2.0, 2.0, 2.0), (-12, -14, -10))
     path = tmp_path / "dark.nii.gz"

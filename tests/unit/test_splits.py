@@ -442,6 +442,21 @@ def test_patients_of_both_cohorts_are_left_out_of_the_test_however_they_are_spel
     assert make_external(here, there, CLASSES, "b").test == ("I3", "I4")
 
 
+def test_other_people_of_a_test_cohort_are_tested_and_doubtful_ones_are_refused():
+    here = [replace(s, subject=n) for s, n in zip(scans_of([["AD"], ["NC"]]), "ab", strict=True)]
+    here[0] = replace(here[0], subject="1-11")
+    there = other_cohort(scans_of([["AD"], ["NC"]]))
+    there[0] = replace(there[0], subject="11-1")
+    assert make_external(here, there, CLASSES, "b").test == ("I100", "I101")
+    there[0] = replace(there[0], subject="1_11")
+    refused(lambda: make_external(here, there, CLASSES, "b"), "1 of its patients")
+    there[0] = replace(there[0], subject="111")
+    refused(
+        lambda: make_external(here, there, CLASSES, "b"),
+        "cohort b, whose patient 111 may be patient 1-11 of the training cohort",
+    )
+
+
 @given(here=cohorts(), there=cohorts(), shift=st.integers(0, 30))
 def test_an_external_test_shares_no_patient_and_loses_nobody_else(here, there, shift):
     there = [replace(s, subject=f"011_S_{int(s.subject[-4:]) + shift:04d}") for s in there]

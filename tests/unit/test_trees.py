@@ -1,8 +1,10 @@
 import os
+import time
 import zipfile
 
 import pytest
 
+from voxplain.cohort.tables import read_table
 from voxplain.cohort.trees import find_images, image_in_name, is_volume, split_zip
 from voxplain.faults import SetupFault
 
@@ -261,3 +263,75 @@ def test_a_link_to_what_was_not_downloaded_is_no_image(tmp_path):
     (tmp_path / "b_I2.nii").symlink_to(tmp_path / ".git/annex/nothing")
     (tmp_path / "c_I3.nii").symlink_to(tmp_path / "a_I1.nii")
     assert list(images_of(tmp_path)) == ["I1", "I3"]
+
+
+# --- hostile trees --------------------------------------------------------------------------------
+
+
+def test_pipes_and_devices_are_no_images_and_are_not_opened(tmp_path):
+    folder = image_folder(tmp_path, "I1", "a.dcm")
+    os.mkfifo(tmp_path / "x.zip")
+    os.mkfifo(tmp_path / "a_I2.nii")
+    (tmp_path / "b.zip").symlink_to("/dev/zero")
+    (tmp_path / "b_I3.nii").symlink_to("/dev/zero")
+    assert images_of(tmp_path) == {"I1": [folder]}
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_a_root_or_a_table_that_is_a_pipe_or_a_device_is_refused(tmp_path, make):
+    for name, read in (("x.zip", lambda path: find_images([path])), ("x.tsv", read_table)):
+        make(tmp_path / name)
+        with pytest.raises(SetupFault, match=name):
+            read(tmp_path / name)
+
+
+def test_links_to_folders_above_do_not_multiply_folders(tmp_path, monkeypatch):
+    """Four links to the top in each of four folders below each other: 4 ** 12 walks of old."""
+    folder = tmp_path
+    for level in range(4):
+        folder = folder / f"level{level}"
+        folder.mkdir()
+        for number in range(4):
+            (folder / f"up{number}").symlink_to(tmp_path)
+    (folder / "I1").mkdir()
+    listed, scandir = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or scandir(path))
+    assert list(images_of(tmp_path)) == ["I1"]
+    assert len(listed) == 5
+
+
+def test_a_folder_deeper_than_any_archive_is_listed(tmp_path):
+    deep = tmp_path.joinpath(*["x"] * 300)
+    deep.mkdir(parents=True)
+    (deep / "a_I1.nii").touch()
+    assert list(images_of(tmp_path)) == ["I1"]
+
+
+def test_a_root_without_end_is_refused(tmp_path, monkeypatch):
+    image_folder(tmp_path, "I1", "a.dcm")
+    monkeypatch.setattr("voxplain.cohort.trees._MOST_FOLDERS", 2)
+    with pytest.raises(SetupFault, match="roots has more than 2 folders, such as"):
+        find_images([tmp_path])
+
+
+def test_an_image_with_thousands_of_places_is_listed_in_no_time(tmp_path):
+    names = [f"{number}/MPR/2005/I1/a.dcm" for number in range(1500)]
+    path = packed(tmp_path / "one.zip", *names)
+    packed(tmp_path / "two.zip", *names)
+    begun = time.monotonic()
+    assert len(images_of(tmp_path)["I1"]) == 1500
+    assert time.monotonic() - begun < 5
+    assert images_of(path)["I1"][0] == f"{path}/0/MPR/2005/I1"
+
+
+def test_a_zip_file_with_several_names_counts_once(tmp_path):
+    path = packed(tmp_path / "a.zip", "I1/a.dcm")
+    (tmp_path / "b.zip").symlink_to(path)
+    assert images_of(tmp_path) == {"I1": [f"{path}/I1"]}
+
+
+@pytest.mark.parametrize("name", ["I12\n", "I１２", "ı12", "I١٢"])
+def test_a_folder_that_only_looks_like_an_image_is_none(tmp_path, name):
+    folder = image_folder(tmp_path, "I1", "a.dcm")
+    image_folder(tmp_path, name, "a.dcm", subject="other")
+    assert images_of(tmp_path) == {"I1": [folder]}

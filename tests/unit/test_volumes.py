@@ -1,4 +1,5 @@
 import gzip
+import struct
 
 import nibabel as nib
 import numpy as np
@@ -450,3 +451,33 @@ def test_an_oblique_grid_is_straightened_into_one_that_holds_it():
     centre = np.argwhere(volume).mean(axis=0) @ affine[:3, :3].T
     found = np.argwhere(moved > 0.5).mean(axis=0) + straight.matrix[:3, 3]
     assert found == pytest.approx(centre, abs=0.2)
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+@pytest.mark.parametrize("shape", [(32767, 32767, 32767), (800, 800, 700)])
+def test_a_header_that_claims_more_voxels_than_the_file_holds_is_refused(tmp_path, name, shape):
+    # As a signed number of 16 bit each, in the header's bytes 42 to 48.
+    path = tmp_path / name
+    write_array(path, np.ones((4, 4, 4)), axis_aligned_grid((4, 4, 4), (2, 2, 2), (0, 0, 0)))
+    opened = gzip.open if name.endswith(".gz") else open
+    with opened(path, "rb") as stream:
+        content = bytearray(stream.read())
+    content[42:48] = struct.pack("<3h", *shape)
+    with opened(path, "wb") as stream:
+        stream.write(content)
+    reason = refused(path, read_image)
+    assert "x".join(map(str, shape)) in reason
+
+
+@pytest.mark.parametrize(
+    ("place", "form", "values"),
+    [(40, "<8h", (4, 4, 4, 4, 0, 1, 1, 1)), (42, "<3h", (4, 0, 4)), (108, "<f", (-1e30,))],
+    ids=["no volume", "no row", "a place before the file"],
+)
+def test_a_header_of_nonsense_is_refused(tmp_path, place, form, values):
+    path = tmp_path / "a.nii"
+    write_array(path, np.ones((4, 4, 4)), axis_aligned_grid((4, 4, 4), (2, 2, 2), (0, 0, 0)))
+    content = bytearray(path.read_bytes())
+    content[place : place + struct.calcsize(form)] = struct.pack(form, *values)
+    path.write_bytes(content)
+    refused(path)

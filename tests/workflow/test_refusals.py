@@ -186,3 +186,21 @@ def test_a_job_on_a_clusters_node_without_a_gpu_finds_its_splits(tmp_path):
     run = snakemake(tmp_path, target, "-n", "--mode", "remote", config=config)
     assert run.status == 0, run.said
     assert run.jobs["evaluate_folds"] == 1
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["in the folder", "by --configfile"])
+def test_a_key_that_stands_twice_is_refused_wherever_the_file_comes_from(tmp_path, given):
+    path = tmp_path / ("mine.yaml" if given else "config.yaml")
+    path.write_text("cohorts: {demo: {source: simulated}}\nmax_failed: 0.1\nmax_failed: 0.2\n")
+    run = snakemake(tmp_path, "-n", *(["--configfile", str(path)] if given else []))
+    assert run.status != 0
+    assert "key max_failed stands in lines 2 and 3; keep one" in run.said
+    assert "Traceback" not in run.said
+
+
+def test_a_file_in_another_encoding_is_refused_before_snakemake_reads_it(tmp_path):
+    (tmp_path / "config.yaml").write_bytes("# M\xfcller\n".encode("latin-1"))
+    run = snakemake(tmp_path, "-n")
+    assert run.status != 0
+    assert "config.yaml is not UTF-8 (byte 0xfc in line 1)" in run.said
+    assert "Traceback" not in run.said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,12 @@ HOW_TO_GET_FSL = (
     "install FSL (https://fsl.fmrib.ox.ac.uk, its licence is free for non-commercial use only) and "
     "set FSLDIR, or run with --sdm conda"
 )
+
+# What shells and programs say of a crash on the input, and of want of memory or disk space.
+_CRASH = re.compile(
+    r"segmentation fault|floating point exception|illegal instruction|bus error|aborted", re.I
+)
+_WANT = re.compile(r"killed|bad_alloc|out of memory|no space left|disk quota", re.I)
 
 
 @dataclass(frozen=True)
@@ -124,19 +131,32 @@ def _run_bet(
         head, brain = Path(scratch) / "head.nii.gz", Path(scratch) / "brain"
         nib.save(image, head)
         options = {"robust": True} if robust_centre else {}
-        bet(
-            str(head),
-            str(brain),
-            mask=True,
-            seg=False,
-            fracintensity=fractional_intensity,
-            log={"tee": True},
-            **options,
-        )
+        said: list[str] = []
+        failed = ""
+        try:
+            bet(
+                str(head),
+                str(brain),
+                mask=True,
+                seg=False,
+                fracintensity=fractional_intensity,
+                log={"tee": True, "stdout": said.append, "stderr": said.append},
+                **options,
+            )
+        except RuntimeError as error:
+            failed = f" ({error})"
         mask_path = Path(scratch) / "brain_mask.nii.gz"
-        if not mask_path.is_file():
+        if failed or not mask_path.is_file():
+            crash = _CRASH.search("\n".join(said))
+            if crash and not _WANT.search("\n".join(said)):
+                raise DataFault(
+                    f"bet crashed ({crash[0]})",
+                    "look at the scan; try the other tool, or leave the scan out",
+                )
             # The bet script exits with 0 even where bet2 was killed or could not write.
-            raise ChildProcessError("bet ended without writing a mask; see above what it said")
+            raise ChildProcessError(
+                f"bet ended without writing a mask; see above what it said{failed}"
+            )
         return np.asarray(nib.load(mask_path).dataobj) > 0
 
 

@@ -11,10 +11,13 @@ import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from voxplain.cohort.names import bids_label
-from voxplain.cohort.tables import read_table
-from voxplain.faults import ParameterFault, SetupFault
+from voxplain.cohort.tables import MISSING_LINE, read_table
+from voxplain.cohort.trees import once
+from voxplain.cohort.words import plain
+from voxplain.faults import ParameterFault, SetupFault, printable
 
 # Kind of images to the pattern of their files in a subject's or session's folder.
 PATTERNS = {
@@ -26,6 +29,7 @@ _ENTITY = re.compile(r"_(space|desc)-")
 # Columns of the rows that :func:`read_dataset` adds to those of the dataset's tables.
 IMAGE, SUBJECT, SESSION, DESCRIPTION, DATE = "image", "subject", "session", "description", "date"
 NO_SESSION = "01"
+_MOST_NAMED = 5  # labels in a message
 
 
 def read_dataset(
@@ -68,7 +72,9 @@ def read_dataset(
     if not root.is_dir():
         raise ParameterFault("root", f"is {root}, a BIDS dataset that does not exist")
     top = root / "subjects" if (root / "subjects").is_dir() else root
-    known = _table_by_session(table or root / "participants.tsv", given=table is not None)
+    participants = table or root / "participants.tsv"
+    known = _table_by_session(participants, given=table is not None)
+    spelled = {_simple(label): label for label, _ in known}
     own_space = pattern == "auto" and images_are != "registered"
     wanted = PATTERNS[images_are] if pattern == "auto" else pattern
     rows: list[dict[str, str]] = []
@@ -83,12 +89,17 @@ def read_dataset(
             of_scans = _extra(place / f"sub-{subject}{label}_scans.tsv", "filename", "")
             lines = [known.get((subject, "")), of_sessions.get(session)]
             lines += [known.get((subject, session))]
+            missing = _missing(subject, session, known, spelled, participants)
+            if of_sessions and session and session not in of_sessions:
+                present = ", ".join(f"ses-{each}" for each in list(of_sessions)[:_MOST_NAMED])
+                missing = f"sub-{subject}_sessions.tsv has no line ses-{session}, but {present}"
             for file, inner in _files(place, wanted):
                 if own_space and not _is_in_own_space(file.name, images_are):
                     continue
-                image = bids_label(re.sub(r"_T1w\.nii(\.gz)?$", "", file.name))
+                image = bids_label(printable(re.sub(r"_T1w\.nii(\.gz)?$", "", file.name)))
                 row = _merged(*lines, of_scans.get(inner))
                 row |= {IMAGE: image, SUBJECT: subject, SESSION: session or NO_SESSION}
+                row |= {MISSING_LINE: missing} if missing else {}
                 stem = re.sub(r"^sub-[^_]+_(ses-[^_]+_)?", "", file.name)
                 row[DESCRIPTION] = re.sub(r"\.nii(\.gz)?$", "", stem).replace("_", " ")
                 # The date in the dataset, without the time.
@@ -115,7 +126,9 @@ def read_dataset(
         if (subject, session) not in listed:
             rows.append({**line, SUBJECT: subject, SESSION: session or NO_SESSION, IMAGE: ""})
     columns = dict.fromkeys(key for row in rows for key in row)
-    return [{key: row.get(key, "") for key in columns} for row in rows], places, companions
+    # Names of folders may hold bytes that are not UTF-8, and rows are written.
+    rows = [{key: printable(row.get(key, "")) for key in columns} for row in rows]
+    return rows, places, companions
 
 
 def _merged(*lines: Mapping[str, str] | None) -> dict[str, str]:
@@ -139,13 +152,16 @@ def _files(place: Path, pattern: str) -> list[tuple[Path, str]]:
     *folders, name = (part for part in pattern.split("/") if part)
     matching = [place]
     for part in folders:
-        matching = [
-            inner
-            for outer in matching
-            if outer.is_dir()
-            for inner in sorted(outer.iterdir())
-            if fnmatchcase(inner.name, part)
-        ]
+        # Each folder once: links to folders above give endless names to the same folders.
+        matching = once(
+            [
+                inner
+                for outer in matching
+                if outer.is_dir()
+                for inner in sorted(outer.iterdir())
+                if fnmatchcase(inner.name, part)
+            ]
+        )
     files = [
         path
         for folder in matching
@@ -186,6 +202,32 @@ def _table_by_session(path: str | Path, given: bool) -> dict[tuple[str, str], di
         ): row
         for row in rows
     }
+
+
+def _missing(
+    subject: str,
+    session: str,
+    known: Mapping[tuple[str, str], Any],
+    spelled: Mapping[str, str],
+    table: str | Path,
+) -> str:
+    """Which line the table of participants lacks for a folder; empty if it has one.
+
+    ``spelled`` is the simplest spelling of a label to the label in the table.
+    """
+    if not known or (subject, "") in known or (subject, session) in known:
+        return ""
+    sessions = [other for label, other in known if label == subject][:_MOST_NAMED]
+    if sessions:
+        present = ", ".join(f"ses-{each}" for each in sessions)
+        return f"{table} has no line sub-{subject}, ses-{session or NO_SESSION}, but {present}"
+    other = spelled.get(_simple(subject))
+    return f"{table} has no line sub-{subject}{f', but sub-{other}' if other else ''}"
+
+
+def _simple(label: str) -> str:
+    """A label without zeros before numbers, separators and case, in which spellings differ."""
+    return re.sub(r"(?<![0-9])0+(?=[0-9])", "", plain(label))
 
 
 def _extra(path: Path, key: str, entity: str) -> Mapping[str, dict[str, str]]:

@@ -16,13 +16,15 @@ from voxplain.faults import DataFault
 DICOM_ENDINGS = (".dcm", ".ima")
 FEWEST_SLICES = 20
 AGAIN = "download the image again"
-_ARCHIVE_SUBJECT = re.compile(r"^\d{3}_S_\d{4,5}$")
+_ARCHIVE_SUBJECT = re.compile(r"^[0-9]{3}_S_[0-9]{4,5}\Z")
 _SCOUT = re.compile(r"locali[sz]er|scout|survey|aahead|3[- ]?pl(ane)?\b", re.IGNORECASE)
 # A T1-weighted gradient echo has an echo time of a few ms; T2 and FLAIR have ten times as much.
 _LONGEST_ECHO_MS = 30.0
 # Largest deviation of a slice distance, as a fraction; rounding is smaller.
 _EVEN = 0.1
 _MOST_SHEAR_DEGREES = 1.0
+# A head of 20 cm in voxels of 0.25 mm has this many.
+_MOST_PIXELS = 2**29
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,14 @@ def _read_header(path: Path) -> pydicom.Dataset | None:
 
 
 def _check_pixels(path: Path, header: pydicom.Dataset) -> None:
+    frames = int(header.get("NumberOfFrames", 1) or 1)
+    if int(header.Rows) * int(header.Columns) * frames > _MOST_PIXELS:
+        # Compressed, such an image has a few kB, and would not fit into memory.
+        raise DataFault(
+            f"DICOM file {path} has {frames} frames of {header.Rows}x{header.Columns} pixels by "
+            "its header, more than any head",
+            AGAIN,
+        )
     syntax = header.file_meta.get("TransferSyntaxUID")
     if syntax is not None and syntax.is_compressed:
         _check_compressed(path, header)

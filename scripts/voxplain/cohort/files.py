@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import lzma
+import os
 import shutil
 import tempfile
 import zipfile
@@ -16,6 +18,12 @@ from voxplain.cohort.trees import image_in_name, is_volume, split_zip
 from voxplain.faults import DataFault
 
 _BLOCK = 1 << 20
+# A scan's files of a zip file have some 100 MB; a zip file of a few kB can hold terabytes of zeros.
+_MOST_UNPACKED = 4 << 30
+_MOST_ENTRIES = 20_000  # one for each slice
+_LONGEST_NAME = 255  # bytes, on nearly all file systems
+# Errors of the system that come from one file of the user, and not from the machine.
+_OF_FILE = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG)
 # Exceptions of unpacking a zip file that is corrupt or encrypted.
 _BROKEN = (
     zipfile.BadZipFile,
@@ -52,15 +60,28 @@ def open_source(
     Raises
     ------
     DataFault
-        The zip file is truncated or encrypted.
+        The zip file is truncated or encrypted, its files would fill the disk, or a file may not be
+        read.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        paths = _local_files(place, Path(scratch))
-        for number, companion in enumerate(companions):
-            folder = Path(scratch) / f"companion{number}"
-            paths += _local_files(companion, folder)
+        paths: list[Path] = []
         try:
+            paths += _local_files(place, Path(scratch))
+            for number, companion in enumerate(companions):
+                folder = Path(scratch) / f"companion{number}"
+                paths += _local_files(companion, folder)
             yield _of_image(paths, image)
+        except OSError as error:
+            places = [place, *companions]
+            sources = {Path(split_zip(path)[0]) for path in places}.union(paths)
+            named = error.filename if isinstance(error.filename, str | Path) else ""
+            if error.errno not in _OF_FILE or Path(named) not in sources:
+                raise
+            raise DataFault(
+                f"{named} cannot be read ({error.strerror})",
+                "make it readable for you, then run verify_inputs, which says how to take the scan "
+                "again",
+            ) from error
         except DataFault as fault:
             # Messages name the place instead of the temporary folder.
             parts = [text.replace(scratch, str(place)) for text in (fault.reason, fault.remedy)]
@@ -94,6 +115,7 @@ def _unpack(archive: str, inner: str, scratch: Path) -> list[Path]:
     wanted = PurePosixPath(inner or ".")
     stem = wanted.with_suffix("") if wanted.suffix.lower() == ".hdr" else None
     unpacked = []
+    chosen = []
     with zipfile.ZipFile(archive) as packed:
         for entry in packed.infolist():
             name = PurePosixPath(entry.filename)
@@ -101,11 +123,33 @@ def _unpack(archive: str, inner: str, scratch: Path) -> list[Path]:
             if entry.is_dir() or name.name.startswith("."):
                 continue
             if name.parent == wanted or name == wanted or paired:
-                target = scratch / name.name
-                with packed.open(entry) as source, target.open("wb") as stream:
-                    shutil.copyfileobj(source, stream, _BLOCK)
-                unpacked.append(target)
+                chosen.append(entry)
+        # No more is unpacked of a file than this size, whatever follows.
+        size = sum(entry.file_size for entry in chosen)
+        if size > _MOST_UNPACKED or len(chosen) > _MOST_ENTRIES:
+            raise DataFault(
+                f"{inner or 'the top'} of {archive} unpacks to {len(chosen)} files of {size} bytes "
+                f"together, expected at most {_MOST_ENTRIES} files of {_MOST_UNPACKED} bytes",
+                "unpack the zip file by hand if this is right, or download it again",
+            )
+        for entry in chosen:
+            target = scratch / _short(PurePosixPath(entry.filename).name)
+            with packed.open(entry) as source, target.open("wb") as stream:
+                shutil.copyfileobj(source, stream, _BLOCK)
+            unpacked.append(target)
     return sorted(set(unpacked))  # a zip file may hold two entries of one name
+
+
+def _short(name: str) -> str:
+    """A name that file systems can hold: of a longer one its digest and its end.
+
+    The end of a name has the image id and the kind of the file.
+    """
+    raw = os.fsencode(name)
+    if len(raw) <= _LONGEST_NAME:
+        return name
+    end = raw[-150:].decode("utf-8", "ignore")
+    return f"{hashlib.sha256(raw).hexdigest()[:16]}{end}"
 
 
 def _of_image(files: list[Path], image: str) -> list[Path]:
@@ -138,7 +182,7 @@ def find_changes(
     One line for every file that was replaced, removed or added; empty if nothing changed.
     """
     lines = Path(digests_path).read_text("utf-8", "surrogateescape").splitlines()
-    recorded = dict(reversed(line.split("  ", 1)) for line in lines)
+    recorded = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     try:
         with open_source(place, image, companions) as files:
             present = digest_files(files)

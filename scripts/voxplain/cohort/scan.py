@@ -38,6 +38,9 @@ class Scan:
         Files of the scan that are at other places: sidecar, mask, the archive's XML.
     fate
         Fate of a scan that will not be processed; None for the others.
+    label
+        BIDS label of the subject, if it is not :func:`voxplain.cohort.names.bids_label` of it,
+        which another patient of the cohort has too.
     progression
         ``sMCI`` or ``pMCI``, or empty; see :mod:`voxplain.cohort.progression`.
     """
@@ -59,11 +62,12 @@ class Scan:
     progression: str = ""
     phase: str = ""
     field_strength: str = ""
+    label: str = ""
 
     @property
     def subject_label(self) -> str:
         """The subject as a BIDS label, see :func:`voxplain.cohort.names.bids_label`."""
-        return bids_label(self.subject)
+        return self.label or bids_label(self.subject)
 
     @property
     def patient(self) -> str:

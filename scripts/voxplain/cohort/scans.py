@@ -12,11 +12,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import accumulate, pairwise
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
-from voxplain.cohort.names import bids_label, words_of
+from voxplain.cohort.names import bids_label, separators_of
 from voxplain.cohort.progression import (
     MCI_GROUPS,
     PROGRESSIVE,
@@ -26,8 +26,9 @@ from voxplain.cohort.progression import (
 )
 from voxplain.cohort.scan import Scan, class_in
 from voxplain.cohort.selection import EVERYTHING, columns_for, select_scans
+from voxplain.cohort.tables import MISSING_LINE
 from voxplain.cohort.words import plain
-from voxplain.faults import Fate, SetupFault
+from voxplain.faults import Fate, SetupFault, printable, shortened
 
 # Names of each column in users' tables: the archive's search export, ADNI's tables, and the lists
 # published with Rieke et al. 2018. Names are compared by their letters and digits.
@@ -55,8 +56,10 @@ DIAGNOSIS_WORDS: dict[str, tuple[str, ...]] = {
     "SMC": ("SMC",),
 }
 
-_IMAGE_ID = re.compile(r"^[ID]?(\d+)$", re.IGNORECASE)
+_IMAGE_ID = re.compile(r"^[ID]?([0-9]+)\Z", re.IGNORECASE | re.ASCII)
+_MOST_NAMED = 5  # places in a message
 _LONGEST_LABEL = 40  # subject and session each occur twice in the path of a file
+_DAMAGED = "\N{REPLACEMENT CHARACTER}"  # what programs write for a letter they cannot read
 _DATE_FORMATS = ("%Y-%m-%d", "%m/%d/%Y", "%m/%d/%y", "%Y/%m/%d", "%Y%m%d", "%Y-%m-%d %H:%M:%S.0")
 
 
@@ -181,6 +184,7 @@ def list_scans(
             table,
             diagnosed,
             image_ids,
+            row.get(MISSING_LINE, ""),
         )
         for number, row in enumerate(rows, start=2)
     ]
@@ -214,6 +218,7 @@ def _scan_of_row(
     table: str | Path,
     diagnosed: bool,
     image_ids: str,
+    missing_line: str,
 ) -> Scan:
     """The scan of one row; if a value cannot be read, its fate is ``failed``."""
     problems = []
@@ -237,16 +242,24 @@ def _scan_of_row(
         problems.append(f"subject or visit is longer than {_LONGEST_LABEL} letters and digits")
     if not session:
         problems.append("neither visit nor date is given")
+    if _DAMAGED in values["subject"]:
+        problems.append(f"letters of subject {values['subject']!r} were lost in another encoding")
     diagnosis = values.get("diagnosis", "")
     group = groups.get(diagnosis.lower(), "")
     remedy = f"correct line {number} of {table}"
     if image_ids == "labels":
         # In a BIDS dataset, one line may describe several images, and there are several tables.
         remedy = f"correct what the tables say of subject {values['subject']}, session {session}"
-    if diagnosed and not group:
-        problems.append(f"unknown diagnosis word {diagnosis!r}")
+    if diagnosed and diagnosis and not group:
+        problems.append(f"unknown diagnosis word {shortened(diagnosis)!r}")
         remedy += ", or add the word to `diagnosis_words`"
+    if diagnosed and not diagnosis and missing_line:
+        problems.append(f"its diagnosis is unknown: {missing_line}")
+        remedy = "let the line have the labels of the folder, or add the line"
     fate = Fate("failed", "table", "; ".join(problems), remedy) if problems else None
+    if diagnosed and not diagnosis and not missing_line:
+        # Without a diagnosis a scan has no class: nobody asked for it, so that it is not lost.
+        fate = Fate("unused", "table", "; ".join(["it has no diagnosis", *problems]))
     if not values["image"]:
         # A visit without a scan: its diagnosis may be needed for the patient's other scans.
         fate = Fate("unused", "table", "; ".join(["the line names no image", *problems[1:]]))
@@ -280,7 +293,7 @@ def _iso_date(text: str) -> str:
 def _session_label(visit: str, date: str) -> str:
     """The BIDS session label: ``M12`` for month 12, ``SC``, ``BL``, else from visit or date."""
     word = visit.strip().lower()
-    month = re.search(r"(?:^m|month )\s*0*(\d+)$", word)
+    month = re.search(r"(?:^m|month )\s*0*([0-9]{1,4})\Z", word)
     if month:
         return f"M{int(month.group(1)):02d}"
     if word == "sc" or "screening" in word:
@@ -291,20 +304,23 @@ def _session_label(visit: str, date: str) -> str:
 
 
 def _mark_doubtful(scans: list[Scan], table: str | Path) -> list[Scan]:
-    """The scans; those of ambiguous subjects such as ``1-11`` and ``11-1`` have failed.
+    """The scans; those of ambiguous subjects such as ``1-11`` and ``111`` have failed.
 
-    Two spellings mean one patient if one has all separators of the other (``011_S_0003``,
-    ``011S0003``).
+    ``1-11`` and ``11-1`` are two patients, whose files have labels with their separators; ``111``
+    may be either.
     """
-    spelled: dict[str, dict[str, frozenset[int]]] = {}
+    alike: dict[str, dict[str, set[str]]] = {}
     for scan in scans:
-        words = words_of(scan.subject.upper())
-        ends = frozenset(accumulate(map(len, words)))
-        spelled.setdefault(scan.patient, {})[scan.subject] = ends
+        of_patients = alike.setdefault(scan.patient.replace("-", ""), {})
+        of_patients.setdefault(scan.patient, set()).add(scan.subject)
     doubtful: dict[str, str] = {}
-    for patient, subjects in spelled.items():
-        if any(not few <= many for few, many in pairwise(sorted(subjects.values(), key=len))):
-            doubtful[patient] = ", ".join(map(repr, sorted(subjects)))
+    labels: dict[str, str] = {}
+    for of_patients in alike.values():
+        listed = ", ".join(map(repr, sorted(set().union(*of_patients.values()))))
+        for one, other in permutations(of_patients, 2):
+            labels[one] = bids_label(one, "-")
+            if separators_of(one) < separators_of(other):
+                doubtful[one] = doubtful[other] = listed
     remedy = f"in {table}, let the subjects of two patients differ in a letter or digit"
     marked = []
     for scan in scans:
@@ -314,7 +330,7 @@ def _mark_doubtful(scans: list[Scan], table: str | Path) -> list[Scan]:
                 "only in where their separators stand"
             )
             scan = replace(scan, fate=Fate("failed", "table", reason, remedy))
-        marked.append(scan)
+        marked.append(replace(scan, label=labels.get(scan.patient, "")))
     return marked
 
 
@@ -362,12 +378,28 @@ def _with_place(
     if scan.fate is not None:
         return scan
     folders = places.get(scan.image, ())
+    files = tuple(companions.get(scan.image, ()))
     if len(folders) == 1:
-        return replace(scan, place=folders[0], companions=tuple(companions.get(scan.image, ())))
-    if folders:
-        reason = f"image id {scan.image} has {len(folders)} folders: {', '.join(folders)}"
+        odd = [path for path in (folders[0], *files) if not _is_utf8(path)]
+        if not odd:
+            return replace(scan, place=folders[0], companions=files)
+        reason = f"the name {printable(odd[0])} is not UTF-8, which the workflow cannot pass on"
+        remedy = "rename what is not UTF-8 in it (convmv -f latin1 -t utf8 does whole folders)"
+    elif folders:
+        listed = ", ".join(map(printable, folders[:_MOST_NAMED]))
+        more = f" and {len(folders) - _MOST_NAMED} more" if len(folders) > _MOST_NAMED else ""
+        reason = f"image id {scan.image} has {len(folders)} folders: {listed}{more}"
         remedy = "keep the right one"
     else:
         reason = f"image id {scan.image} of subject {scan.subject} has no folder"
         remedy = "download the image, or delete its line from the table"
     return replace(scan, fate=Fate("failed", "find", reason, remedy))
+
+
+def _is_utf8(name: str) -> bool:
+    """Whether a name can be written; bytes that are not UTF-8 are half characters in Python."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

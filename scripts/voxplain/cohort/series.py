@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import re
 import signal
 import subprocess
@@ -14,13 +13,13 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import dcm2niix
 import nibabel as nib
 import numpy as np
 import pydicom
 
+from voxplain.cohort.acquisition import acquisition_fields, read_fields, read_sidecars
 from voxplain.cohort.dicom_images import (
     AGAIN,
     DICOM_ENDINGS,
@@ -35,29 +34,6 @@ from voxplain.cohort.trees import is_volume
 from voxplain.faults import DataFault
 from voxplain.volumes import Grid, axis_aligned_grid, read_array, read_image
 
-# Header fields that are copied from dcm2niix's sidecar into ours. None of them identifies a person
-# or a date.
-_SIDECAR_FIELDS = (
-    "Modality",
-    "Manufacturer",
-    "ManufacturersModelName",
-    "MagneticFieldStrength",
-    "MRAcquisitionType",
-    "SeriesDescription",
-    "ProtocolName",
-    "ScanningSequence",
-    "SequenceVariant",
-    "ScanOptions",
-    "SequenceName",
-    "ImageType",
-    "SliceThickness",
-    "EchoTime",
-    "RepetitionTime",
-    "InversionTime",
-    "FlipAngle",
-    "ConversionSoftware",
-    "ConversionSoftwareVersion",
-)
 # Signals of a program that crashed on its input; a kill for memory or time has another signal.
 _CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
 _SHORTEST_SIDE_MM, _LONGEST_SIDE_MM = 80.0, 400.0
@@ -153,7 +129,7 @@ def read_scan(
         series = _read_volume(volumes[0], place, conversion)
         if masks:
             series = replace(series, voxels=_masked(series, masks, place))
-        return replace(series, sidecar=series.sidecar | _read_sidecars(files))
+        return replace(series, sidecar=series.sidecar | read_sidecars(files))
     images = read_images(files, place)
     check_subject(images, subject, place)
     chosen = choose_series(images, place, description)
@@ -165,7 +141,7 @@ def read_scan(
         for number, gap in enumerate(gaps):
             fill_gap(gap, Path(scratch), f"filled{number:03d}")
         series = convert_series(scratch, place)
-    sidecar = series.sidecar | _read_sidecars(files)
+    sidecar = series.sidecar | read_sidecars(files)
     if gaps:
         sidecar["FilledSlices"] = sum(gap.missing for gap in gaps)
     return replace(series, sidecar=sidecar)
@@ -195,7 +171,9 @@ def _read_volume(path: Path, place: str | Path, conversion: Conversion) -> Conve
         )
     sizes = [abs(float(size)) or 1.0 for size in header.get_zooms()[:3]]
     ornt = nib.orientations.axcodes2ornt(conversion.unoriented)
-    array = nib.orientations.apply_orientation(np.asanyarray(image.dataobj).squeeze(), ornt)
+    stored = np.asanyarray(image.dataobj)
+    stored = stored.reshape(stored.shape[:3])  # a fourth axis, if there is one, has length 1
+    array = nib.orientations.apply_orientation(stored, ornt)
     order = [int(np.flatnonzero(ornt[:, 0] == axis)[0]) for axis in range(3)]
     sizes = [sizes[axis] for axis in order]
     centre = [-(n - 1) / 2 * size for n, size in zip(array.shape, sizes, strict=True)]
@@ -218,75 +196,6 @@ def _masked(series: ConvertedSeries, masks: Sequence[Path], place: str | Path) -
             "give the mask that was made with the volume",
         )
     return np.where(mask > 0, series.voxels, 0).astype(series.voxels.dtype)
-
-
-def _read_sidecars(files: Sequence[Path]) -> dict[str, Any]:
-    """Acquisition fields from the archive's XML and the JSON sidecar, which takes precedence."""
-    metadata: dict[str, Any] = {}
-    for path in files:
-        if path.suffix.lower() == ".xml":
-            metadata |= read_metadata(path)
-    for path in files:
-        if path.suffix.lower() == ".json":
-            try:
-                fields = _read_json(path.read_bytes())
-            except ValueError as error:
-                raise DataFault(
-                    f"sidecar {path.name} is no JSON ({error})", "mend it, or take it away"
-                ) from error
-            if isinstance(fields, dict):
-                metadata |= fields
-    return {key: metadata[key] for key in _SIDECAR_FIELDS if metadata.get(key) is not None}
-
-
-def _read_json(raw: bytes) -> Any:
-    """Parsed JSON; text from scanners may have control characters and may not be valid UTF-8."""
-    return json.loads(raw.decode("utf-8", "replace"), strict=False)
-
-
-# Term of an acquisition in the archive's XML files to BIDS field.
-_METADATA_FIELDS = {
-    "Manufacturer": "Manufacturer",
-    "Mfg Model": "ManufacturersModelName",
-    "Field Strength": "MagneticFieldStrength",
-    "Acquisition Type": "MRAcquisitionType",
-    "Slice Thickness": "SliceThickness",
-    "TE": "EchoTime",
-    "TR": "RepetitionTime",
-    "TI": "InversionTime",
-    "Flip Angle": "FlipAngle",
-    "Pulse Sequence": "ScanningSequence",
-}
-_SECONDS = ("EchoTime", "RepetitionTime", "InversionTime")
-
-
-def read_metadata(path: str | Path) -> dict[str, Any]:
-    """Acquisition fields of an image from the archive's XML file, under their BIDS names.
-
-    Raises
-    ------
-    DataFault
-        The file is not XML.
-    """
-    try:
-        root = ElementTree.parse(path).getroot()
-    except (ElementTree.ParseError, UnicodeDecodeError) as error:
-        raise DataFault(
-            f"metadata file {path} is no XML ({error})", "download it again, or take it away"
-        ) from error
-    metadata: dict[str, Any] = {}
-    for term in root.iter():
-        name = _METADATA_FIELDS.get(term.get("term", ""))
-        text = (term.text or "").strip()
-        if not name or not text:
-            continue
-        try:
-            value: Any = float(text)
-        except ValueError:
-            value = text
-        # BIDS uses seconds, the archive milliseconds.
-        metadata[name] = value / 1000 if name in _SECONDS and isinstance(value, float) else value
-    return metadata
 
 
 def fill_gap(gap: Gap, folder: Path, stem: str) -> list[Path]:
@@ -423,8 +332,7 @@ def convert_series(folder: str | Path, place: str | Path = "") -> ConvertedSerie
         # A copy, since the memory-mapped file is deleted.
         voxels = _checked(np.asarray(image.dataobj), grid, place).copy()
         sidecar_path = chosen.with_suffix(".json")
-        fields = _read_json(sidecar_path.read_bytes()) if sidecar_path.is_file() else {}
-    sidecar = {key: fields[key] for key in _SIDECAR_FIELDS if fields.get(key) is not None}
+        sidecar = acquisition_fields(read_fields(sidecar_path) if sidecar_path.is_file() else {})
     sidecar.setdefault("ConversionSoftware", "dcm2niix")
     sidecar.setdefault("ConversionSoftwareVersion", f"v{version('dcm2niix')}")
     return ConvertedSeries(voxels, grid, sidecar)
@@ -477,6 +385,11 @@ def _checked(voxels: np.ndarray, grid: Grid, place: str | Path) -> np.ndarray:
         raise DataFault(
             f"the volume of {place} holds one value only, or values that are no numbers",
             "download the image again",
+        )
+    if voxels.max() <= 0:
+        raise DataFault(
+            f"the volume of {place} has no value above 0 (its greatest is {voxels.max():g})",
+            "give the magnitude image of a T1-weighted scan, or download it again",
         )
     return voxels
 

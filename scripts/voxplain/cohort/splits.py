@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from voxplain.cohort.leakage import TEST, TRAIN
+from voxplain.cohort.names import may_be_one
 from voxplain.cohort.scan import Scan, class_in
 from voxplain.cohort.split_names import FIXED, FOLDS, SplitName, external_name, fold_name
 from voxplain.faults import ParameterFault
@@ -336,10 +337,18 @@ def make_external(
     Raises
     ------
     ParameterFault
-        A class has no scan to train on, or no scan left to test.
+        A class has no scan to train on, or no scan left to test, or subjects of the two cohorts
+        differ only in separators, so that they may be one patient.
     """
     known = {scan.patient for scan in training}
     tested = {scan.patient for scan in testing}
+    for one, other in may_be_one(sorted(known), sorted(tested)):
+        raise ParameterFault(
+            "testing",
+            f"is cohort {name}, whose patient {other} may be patient {one} of the training cohort: "
+            "they differ only in separators; spell their subjects alike in both tables, or let "
+            "them differ in a letter or digit",
+        )
     shared = tested & known
     hint = "; give each simulated cohort another first_number" if tested and tested <= known else ""
     other_parameters: tuple[str, ...] = ()

@@ -9,6 +9,10 @@ from pathlib import Path
 
 from voxplain.faults import ParameterFault, SetupFault
 
+# Column of rows made from several tables: which line a table lacks, or empty.
+MISSING_LINE = "missing line"
+_MOST_BYTES = 2**29  # a thousand times the size of ADNI's largest table of visits
+
 
 def read_table(table: str | Path, empty: bool = False) -> list[dict[str, str]]:
     """Rows of a CSV or TSV table of scans, column to text.
@@ -26,7 +30,11 @@ def read_table(table: str | Path, empty: bool = False) -> list[dict[str, str]]:
         The file is missing, is not text, or has no rows.
     """
     path = Path(table)
+    if path.exists() and not path.is_file():
+        raise ParameterFault("table", f"is {path}, which is a folder, a pipe or a device")
     try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise SetupFault(f"scan table {path} has more than {_MOST_BYTES} bytes: it is no table")
         text = _decoded(path.read_bytes())
     except FileNotFoundError:
         raise ParameterFault("table", f"is {path}, which does not exist") from None

@@ -9,22 +9,24 @@ from __future__ import annotations
 import os
 import re
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from voxplain.faults import ParameterFault, SetupFault
 
 # Name endings, in lower case, of files that nibabel reads; an .img file belongs to its .hdr file.
 VOLUME_ENDINGS = (".nii", ".nii.gz", ".hdr")
-_IMAGE_FOLDER = re.compile(r"^[ID](\d+)$", re.IGNORECASE)
-_IMAGE_OR_DIGITS = re.compile(r"^[ID]?(\d+)$", re.IGNORECASE)
-_SERIES_FOLDER = re.compile(r"^S\d+$", re.IGNORECASE)
-_IMAGE_IN_NAME = re.compile(r"_[ID](\d+)(\.[A-Za-z.]+)$")
+_IMAGE_FOLDER = re.compile(r"^[ID]([0-9]+)\Z", re.IGNORECASE | re.ASCII)
+_IMAGE_OR_DIGITS = re.compile(r"^[ID]?([0-9]+)\Z", re.IGNORECASE | re.ASCII)
+_SERIES_FOLDER = re.compile(r"^S[0-9]+\Z", re.IGNORECASE | re.ASCII)
+_IMAGE_IN_NAME = re.compile(r"_[ID]([0-9]+)(\.[A-Za-z.]+)\Z")
 # Name endings of files with an image id that are not slices of the image.
 _BESIDE = (".img", ".csv", ".txt", ".json", ".png", ".jpg", ".pdf")
-_DEEPEST = 12  # largest depth below the root, so that a link to a parent folder ends
+_MOST_FOLDERS = 1_000_000  # a cohort of 100,000 scans has fewer; a wrong root may have no end
 _ZIP = ".zip"
+_PARTS = 4  # folders that the same image has in a zip file and unpacked: patient to image
 
 
 @dataclass
@@ -42,6 +44,20 @@ class Tree:
 
     images: dict[str, list[str]] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
+    # Image id to the real paths of its places, for images with several.
+    _real: dict[str, set[str]] = field(default_factory=dict, repr=False, compare=False)
+
+    def add(self, image: str, place: str) -> None:
+        """Add a place of an image, unless it has the same files as one that is known."""
+        places = self.images.setdefault(image, [])
+        if places:
+            # Links may give the same folder several names.
+            known = self._real.setdefault(image, {os.path.realpath(places[0])})
+            real = os.path.realpath(place)
+            if real in known:
+                return
+            known.add(real)
+        places.append(place)
 
 
 def image_in_name(name: str) -> str:
@@ -65,6 +81,16 @@ def split_zip(place: str | Path) -> tuple[str, str]:
     return text, ""
 
 
+def once(paths: Sequence[Any]) -> list[Any]:
+    """The paths without those that links lead to the same file or folder as an earlier path."""
+    if len(paths) < 2:
+        return list(paths)
+    first: dict[str, Any] = {}
+    for path in paths:
+        first.setdefault(os.path.realpath(path), path)
+    return list(first.values())
+
+
 def find_images(roots: Sequence[str | Path]) -> Tree:
     """The images in an archive's folders and zip files.
 
@@ -84,16 +110,17 @@ def find_images(roots: Sequence[str | Path]) -> Tree:
         A root is neither a folder nor a zip file, or no root has an image.
     """
     tree, zips = Tree(), []
+    visited: set[tuple[int, int]] = set()
     for root in map(Path, roots):
         if root.is_dir():
-            zips += _walk(str(root), tree, _DEEPEST)
+            zips += _walk(str(root), tree, visited)
         elif root.is_file() and root.suffix.lower() == _ZIP:
             zips.append(str(root))
         elif root.exists():
             raise ParameterFault("roots", f"has {root}, which is neither a folder nor a zip file")
         else:
             raise ParameterFault("roots", f"has {root}, which does not exist")
-    for path in zips:
+    for path in once(zips):
         _look_into(path, tree)
     if not tree.images:
         raise ParameterFault(
@@ -105,9 +132,40 @@ def find_images(roots: Sequence[str | Path]) -> Tree:
     return tree
 
 
-def _walk(folder: str, tree: Tree, depth: int) -> list[str]:
-    """Add a folder's images to a tree; returns the zip files in the folder."""
+def _walk(root: str, tree: Tree, visited: set[tuple[int, int]]) -> list[str]:
+    """Add the images of a folder and the folders below it to a tree; returns their zip files.
+
+    Folders of ``visited`` (device and number) are left out and new ones are added to it, so that
+    links to folders above end.
+    """
+    zips, waiting = [], [root]
+    while waiting:
+        folder = waiting.pop()
+        entries = _listed(folder, visited)
+        files, folders = [], []
+        for entry in entries:
+            if _is(entry.is_dir):
+                if image := _image_of_folder(entry):
+                    tree.add(image, entry.path)
+                else:
+                    folders.append(entry.path)
+            elif _is(entry.is_file):  # and no pipe, no device, no link to what is not there
+                if entry.name.lower().endswith(_ZIP):
+                    zips.append(entry.path)
+                else:
+                    files.append(entry.name)
+        _add_files(tree, folder, files)
+        waiting += reversed(folders)
+    return zips
+
+
+def _listed(folder: str, visited: set[tuple[int, int]]) -> list[os.DirEntry]:
+    """The entries of a folder, sorted by name, without hidden ones; none of a visited folder."""
     try:
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in visited:
+            return []
+        visited.add((status.st_dev, status.st_ino))
         with os.scandir(folder) as listed:
             entries = [entry for entry in listed if not entry.name.startswith(".")]
     except OSError as error:
@@ -115,26 +173,20 @@ def _walk(folder: str, tree: Tree, depth: int) -> list[str]:
             f"image folder {folder} cannot be listed ({error.strerror}); make it readable, or give "
             "folders below it"
         ) from None
-    entries.sort(key=lambda entry: entry.name)
-    zips, files = [], []
-    for entry in entries:
-        if not _is_dir(entry):
-            if entry.name.lower().endswith(_ZIP):
-                zips.append(entry.path)
-            elif not entry.is_symlink() or os.path.isfile(entry.path):
-                files.append(entry.name)  # but no link to a file that was not downloaded
-        elif image := _image_of_folder(entry):
-            _add(tree, image, entry.path)
-        elif depth:
-            zips += _walk(entry.path, tree, depth - 1)
-    _add_files(tree, folder, files)
-    return zips
+    if len(visited) > _MOST_FOLDERS:
+        raise ParameterFault(
+            "roots",
+            f"has more than {_MOST_FOLDERS} folders, such as {folder}; give the folders that hold "
+            "images",
+        )
+    return sorted(entries, key=lambda entry: entry.name)
 
 
-def _is_dir(entry: os.DirEntry) -> bool:
+def _is(kind: Callable[[], bool]) -> bool:
+    """Whether an entry is of a kind; False for a link to itself."""
     try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
+        return kind()
+    except OSError:
         return False
 
 
@@ -144,9 +196,12 @@ def _image_of_folder(folder: os.DirEntry) -> str:
         return ""
     if not _IMAGE_FOLDER.match(folder.name):
         # Digits without a letter may be an image id, a year or a site.
-        with os.scandir(folder.path) as listed:
-            if any(_is_dir(entry) or image_in_name(entry.name) for entry in listed):
-                return ""
+        try:
+            with os.scandir(folder.path) as listed:
+                if any(_is(entry.is_dir) or image_in_name(entry.name) for entry in listed):
+                    return ""
+        except OSError:
+            return ""  # which is said when the folder is listed
     return f"I{match.group(1)}"
 
 
@@ -164,18 +219,11 @@ def _add_files(tree: Tree, folder: str, names: Iterable[str]) -> None:
         if name.lower().endswith(".xml"):
             tree.metadata[image] = f"{folder}/{name}"
         elif is_volume(name) and not of_series:
-            _add(tree, image, f"{folder}/{name}")
+            tree.add(image, f"{folder}/{name}")
         elif of_series or not name.lower().endswith(_BESIDE):
             sliced.add(image)
     for image in sorted(sliced):
-        _add(tree, image, folder)
-
-
-def _add(tree: Tree, image: str, place: str) -> None:
-    places = tree.images.setdefault(image, [])
-    # Links may give the same folder several names.
-    if not any(os.path.realpath(place) == os.path.realpath(other) for other in places):
-        places.append(place)
+        tree.add(image, folder)
 
 
 def _look_into(path: str, tree: Tree) -> None:
@@ -192,16 +240,17 @@ def _look_into(path: str, tree: Tree) -> None:
         match = _IMAGE_OR_DIGITS.match(PurePosixPath(folder).name)
         digits = match and not _IMAGE_FOLDER.match(PurePosixPath(folder).name)
         if match and not (digits and any(map(image_in_name, names))):
-            _add(packed, f"I{match.group(1)}", place)
+            packed.add(f"I{match.group(1)}", place)
         else:
             _add_files(packed, place, sorted(names))
     for image, places in packed.images.items():
+        known_places = (PurePosixPath(other).parts for other in tree.images.get(image, ()))
+        # An unpacked image has folders of the same names: patient, description, time, image.
+        known = {parts[-n:] for parts in known_places for n in range(1, _PARTS + 1)}
         for place in places:
-            inner = PurePosixPath(place.removeprefix(path).lstrip("/")).parts[-4:]
-            known_places = (PurePosixPath(other).parts for other in tree.images.get(image, ()))
-            # An unpacked image has folders of the same names: patient, description, time, image.
-            if not inner or not any(other[-len(inner) :] == inner for other in known_places):
-                _add(tree, image, place)
+            inner = PurePosixPath(place.removeprefix(path).lstrip("/")).parts[-_PARTS:]
+            if not inner or inner not in known:
+                tree.add(image, place)
     for image, place in packed.metadata.items():
         tree.metadata.setdefault(image, place)
 

@@ -13,5 +13,5 @@ def visit_month(visit: str) -> int | None:
     word = visit.lower()
     if word in ("sc", "bl"):
         return 0
-    month = re.fullmatch(r"m(\d+)", word)
+    month = re.fullmatch(r"m([0-9]{1,4})", word)
     return int(month[1]) if month else None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
+from voxplain.cohort.names import words_of
 
 
 def plain(text: str) -> str:
     """A word reduced to its letters and digits in lower case, for comparisons."""
-    return re.sub(r"[^a-z0-9]", "", text.lower())
+    # Of any script: two words of another one than ASCII's would have nothing left, and be the same.
+    return "".join(words_of(text.lower()))

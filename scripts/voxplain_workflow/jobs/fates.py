@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from voxplain.cohort.blame import fault_of_data
 from voxplain.faults import DataFault, Fate, failed
 from voxplain_workflow.jobs.frame import LOST_SCAN, changed_inputs, full_disk, job
 from voxplain_workflow.jobs.sidecars import LostEarlier, write_sidecar
@@ -18,16 +20,27 @@ def scan_job(snakemake: Any, stage: str) -> Iterator[None]:
     """Run one scan's job of a stage.
 
     If the data is faulty, the job still writes every declared output: sidecars with the fate,
-    empty volumes, which every reader refuses, and placeholder pictures.
+    empty volumes, which every reader refuses, and placeholder pictures. So it does after any error
+    that its data raises, see :func:`voxplain.cohort.blame.fault_of_data`; the log has the traceback
+    of an error that nobody foresaw.
     """
     with job(snakemake), _lost_earlier(snakemake.output):
         try:
             yield
-        except DataFault as fault:
-            if full_disk(snakemake.output):
-                raise  # the disk is at fault, not the scan
+        except LostEarlier:
+            raise
+        except Exception as error:
+            fault = fault_of_data(
+                error,
+                "look at the scan's files; if other programs open them, report this as a fault of "
+                f"voxplain, with the log {snakemake.log[0]}",
+            )
+            if fault is None or full_disk(snakemake.output):
+                raise  # the machine is at fault, not the scan
             if changed_inputs(snakemake.input):
                 raise  # so is whatever damaged a file of an earlier stage
+            if not isinstance(error, DataFault):
+                traceback.print_exc()
             _write_fate(snakemake.output, failed(stage, fault))
 
 

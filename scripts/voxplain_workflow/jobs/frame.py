@@ -63,6 +63,8 @@ def job(snakemake: Any) -> Iterator[None]:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
             os.dup2(log, stream.fileno())
+            # Names of files may hold bytes that are not UTF-8.
+            stream.reconfigure(errors="backslashreplace")
         signal.signal(signal.SIGTERM, _stop)
         if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # `nohup` ignores it
             signal.signal(signal.SIGHUP, _stop)

@@ -13,11 +13,12 @@ from typing import Any
 import jsonschema
 import yaml
 
-from voxplain.cohort.visits import visit_month
-from voxplain.faults import SetupFault
+from voxplain.faults import SetupFault, printable, shortened
 from voxplain.models import MODELS, Model
 from voxplain.relevance import METHODS
+from voxplain_workflow.planning.config_files import DEEPEST, MOST_VALUES
 from voxplain_workflow.planning.presets import fill_preset
+from voxplain_workflow.planning.sources import source_problems
 
 _BOUNDS = {
     "minimum": "at least {}",
@@ -38,15 +39,8 @@ _TYPES = {
     "object": "a mapping",
 }
 
-# The keys of a cohort that belong to some sources only.
-_OF_SCANS = ("table", "images", "columns", "diagnosis_words", "images_are")
-_KEYS_OF_SOURCE = {
-    "simulated": {"required": (), "allowed": ("simulation",)},
-    "adni": {"required": ("table", "images"), "allowed": _OF_SCANS},
-    "bids": {"required": ("images",), "allowed": (*_OF_SCANS, "files")},
-}
-# Values of such a key that count as not set.
-_UNSET = (None, {}, "", "heads", "auto")
+# Larger numbers mean nothing here, and not all of them can be computed with.
+_LARGEST = 1e300
 
 
 def read_schema(path: str | Path) -> dict[str, Any]:
@@ -118,6 +112,7 @@ def complete_settings(config: Mapping[str, Any], schema: Mapping[str, Any]) -> d
     SetupFault
         One line for every key that is unknown, missing, or has a value that is not allowed.
     """
+    _refuse_endless(config)
     settings = _unshared(config)
     _refuse_odd_values(settings)
     models = settings.get("models")
@@ -135,6 +130,28 @@ def complete_settings(config: Mapping[str, Any], schema: Mapping[str, Any]) -> d
     return settings
 
 
+def _refuse_endless(config: Mapping[str, Any]) -> None:
+    """Refuse a configuration whose YAML aliases repeat values without end, or contain themselves.
+
+    Aliases are shared values in memory, which a copy would write out.
+    """
+    # Content of what is shared is counted as often as it is met.
+    waiting: list[tuple[Any, int]] = [(config, 0)]
+    count = 0
+    while waiting:
+        value, depth = waiting.pop()
+        count += 1
+        if count + len(waiting) > MOST_VALUES or depth > DEEPEST:
+            raise SetupFault(
+                f"config: it holds more than {MOST_VALUES} values, or values nested in more than "
+                f"{DEEPEST} keys; YAML aliases (*name) repeat values: write them out"
+            )
+        if isinstance(value, Mapping):
+            waiting += ((child, depth + 1) for child in value.values())
+        elif isinstance(value, list):
+            waiting += ((child, depth + 1) for child in value)
+
+
 def _unshared(value: Any) -> Any:
     """A deep copy in which keys share no mappings (YAML anchors make keys share them)."""
     if isinstance(value, Mapping):
@@ -146,13 +163,19 @@ def _refuse_odd_values(value: Any, path: str = "") -> None:
     """Refuse keys that are not text and numbers that are not finite; replace 2.0 by 2."""
     items = value.items() if isinstance(value, dict) else enumerate(value)
     for key, child in list(items):
-        where = f"{path}{key}"
+        where = f"{path}{shortened(str(key))}"
         if isinstance(value, dict) and not isinstance(key, str):
             raise SetupFault(
                 f"config: key {where} is read as {type(key).__name__}; put it in quotes"
             )
         if isinstance(child, float) and not math.isfinite(child):
             raise SetupFault(f"config: {where} is {child}; allowed: a finite number")
+        if isinstance(child, int | float) and abs(child) > _LARGEST:
+            raise SetupFault(f"config: {where} has too many digits; allowed: up to {_LARGEST:.0e}")
+        if isinstance(child, str) and printable(child) != child:
+            raise SetupFault(
+                f"config: {where} is {_quoted(child)}; allowed: text without control characters"
+            )
         if isinstance(child, float) and child.is_integer():
             value[key] = int(child)
         if isinstance(child, dict | list):
@@ -195,110 +218,54 @@ def _resolved(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str
     return {**root["$defs"][name], **beside}
 
 
+def _match_all(
+    validator: Any, pattern: str, text: Any, schema: Mapping[str, Any]
+) -> Iterator[jsonschema.ValidationError]:
+    """The keyword ``pattern``, whose final $ is the end: Python's lets a line break follow."""
+    strict = re.sub(r"(?<!\\)\$$", r"\\Z", pattern)
+    if isinstance(text, str) and not re.search(strict, text):
+        yield jsonschema.ValidationError(f"{text!r} does not match {pattern!r}")
+
+
+_Validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"pattern": _match_all})
+
+
 def _problems(settings: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
-    validator = jsonschema.Draft202012Validator(schema)
+    validator = _Validator(schema)
     for error in sorted(validator.iter_errors(settings), key=lambda e: list(map(str, e.path))):
         yield from _in_words(error)
+    yield from _reversed_limits(settings)
     cohorts = settings.get("cohorts")
     for name, cohort in cohorts.items() if isinstance(cohorts, Mapping) else ():
         if isinstance(cohort, Mapping):
-            yield from _source_problems(name, cohort)
+            yield from source_problems(name, cohort)
 
 
-def _source_problems(name: str, cohort: Mapping[str, Any]) -> Iterator[str]:
-    source = cohort.get("source")
-    if not isinstance(source, str) or source not in _KEYS_OF_SOURCE:
-        return
-    for key in _KEYS_OF_SOURCE[source]["required"]:
-        if not cohort.get(key):
-            yield f"config: cohorts.{name}.{key} is missing; source {source} needs it"
-    owners: dict[str, list[str]] = {}
-    for other, keys in _KEYS_OF_SOURCE.items():
-        for key in keys["allowed"]:
-            owners.setdefault(key, []).append(other)
-    for key, sources in owners.items():
-        if source not in sources and cohort.get(key) not in _UNSET:
-            allowed = " or ".join(sources)
-            yield f"config: cohorts.{name}.{key} is for source {allowed}, not {source}; remove it"
-    if source == "bids" and isinstance(cohort.get("images"), list):
-        yield f"config: cohorts.{name}.images is a list; source bids takes one dataset's folder"
-    if isinstance(cohort.get("simulation"), Mapping):
-        yield from _simulation_problems(f"cohorts.{name}.simulation", cohort["simulation"])
-
-
-def _simulation_problems(where: str, simulation: Mapping[str, Any]) -> Iterator[str]:
-    """Messages on descending ranges, visits out of order, and effects that the preset excludes."""
-    ranges = {"age": simulation.get("age")}
-    ranges["scanner.voxel_size_mm"] = _get(simulation, "scanner", "voxel_size_mm")
-    groups = simulation.get("groups")
-    for group in groups if isinstance(groups, Mapping) else ():
-        ranges[f"groups.{group}.severity"] = _get(groups, group, "severity")
-    for key, pair in ranges.items():
-        try:
-            low, high = pair
-            backwards = low > high
-        except (TypeError, ValueError):
-            continue  # the schema reports this value
-        if backwards:
-            yield f"config: {where}.{key} is {pair}; allowed: the lower number first"
-    yield from _effect_problems(where, simulation)
-    visits = simulation.get("visits")
-    names = list(visits) if isinstance(visits, Mapping) else []
-    if all(re.fullmatch(r"sc|bl|m\d{2,3}", visit) for visit in names):
-        order = [visit_month(visit) for visit in names]
-        if order != sorted(set(order)) or (names and order[0] != 0):
+def _reversed_limits(value: Any, path: str = "") -> Iterator[str]:
+    """Messages on keys ``min_x`` above the keys ``max_x`` beside them, which nothing meets."""
+    if isinstance(value, list):
+        value = {str(place): child for place, child in enumerate(value)}
+    for key, child in value.items() if isinstance(value, dict) else ():
+        largest = f"max_{key.removeprefix('min_')}"
+        limits = child, value.get(largest)
+        numbers = all(isinstance(limit, int | float) for limit in limits)
+        if key.startswith("min_") and numbers and limits[0] > limits[1]:
             yield (
-                f"config: {where}.visits is {', '.join(names)}; allowed: sc or bl first, then "
-                "months in their order"
+                f"config: {path}{key} is {child}, above {path}{largest}, which is {limits[1]}; "
+                "allowed: the lower number as the minimum"
             )
-
-
-def _effect_problems(where: str, simulation: Mapping[str, Any]) -> Iterator[str]:
-    """Messages on effects under the preset ``null``, and on a shortcut in no group."""
-    groups, kind = simulation.get("groups"), _get(simulation, "shortcut", "kind")
-    groups = groups if isinstance(groups, Mapping) else {}
-    severities = [_get(groups, group, "severity") for group in groups]
-    with_disease = simulation.get("preset") in ("hippocampal", "diffuse_cortex")
-    if with_disease and severities and all(severity == [0, 0] for severity in severities):
-        yield (
-            f"config: {where}.preset is {simulation['preset']}, but nobody is ill: presets make "
-            "group AD ill; give another group a severity above 0"
-        )
-    area = _get(simulation, "shortcut", "area")
-    if isinstance(area, str) and not area.endswith(("_L", "_R")) and "Vermis" not in area:
-        yield f"config: {where}.shortcut.area is {area}, on both sides; allowed: {area}_L, {area}_R"
-    if simulation.get("preset") == "null":
-        why = "the preset null has no effect at all; remove the key, or choose another preset"
-        for group in groups:
-            severity = _get(groups, group, "severity")
-            if severity not in (None, [0, 0]):
-                yield f"config: {where}.groups.{group}.severity is {severity}, but {why}"
-        if kind not in (None, "none"):
-            yield f"config: {where}.shortcut.kind is {kind!r}, but {why}"
-    group = _get(simulation, "shortcut", "group")
-    converts = any(_get(groups, name, "converts") for name in groups)
-    carried = group in groups or (group == "AD" and converts)
-    if kind in ("mark", "scanner") and groups and not carried:
-        yield (
-            f"config: {where}.shortcut.group is {group!r}, which no scan of the cohort is; "
-            f"allowed: {', '.join(groups)}"
-        )
-
-
-def _get(mapping: Mapping[str, Any], *keys: str) -> Any:
-    value: Any = mapping
-    for key in keys:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value
+        yield from _reversed_limits(child, f"{path}{key}.")
 
 
 def _in_words(error: jsonschema.ValidationError) -> Iterator[str]:
     """One line naming the key, the value and what is allowed."""
-    where = ".".join(map(str, error.absolute_path))
+    where = ".".join(shortened(str(key)) for key in error.absolute_path)
+    value = _quoted(error.instance)
     if error.validator == "additionalProperties":
         allowed = list(error.schema.get("properties", {}))
         for key in error.instance.keys() - set(allowed):
-            near = difflib.get_close_matches(str(key), allowed, 1)
+            key = shortened(str(key))
+            near = difflib.get_close_matches(key, allowed, 1)
             hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(allowed)}"
             yield f"config: unknown key {f'{where}.' if where else ''}{key}; {hint}"
     elif error.validator == "required":
@@ -308,15 +275,20 @@ def _in_words(error: jsonschema.ValidationError) -> Iterator[str]:
             hint = f" ({described.split('. ')[0].strip()})" if described else ""
             yield f"config: {f'{where}.' if where else ''}{key} is missing{hint}"
     elif "propertyNames" in error.schema_path:
-        yield f"config: {error.instance!r} cannot be a key of {where}; {_allowed_name(error)}"
+        yield f"config: {value} cannot be a key of {where}; {_allowed_name(error)}"
     else:
-        yield f"config: {where or 'the file'} is {error.instance!r}; allowed: {_allowed(error)}"
+        yield f"config: {where or 'the file'} is {value}; allowed: {_allowed(error)}"
+
+
+def _quoted(value: Any) -> str:
+    """A value as Python writes it, shortened."""
+    return shortened(repr(value))
 
 
 def _allowed(error: jsonschema.ValidationError) -> str:
     if error.validator == "enum":
         values = [str(value) for value in error.validator_value]
-        near = difflib.get_close_matches(str(error.instance), values, 3)
+        near = difflib.get_close_matches(shortened(str(error.instance)), values, 3)
         return ", ".join(values if len(values) <= 12 else near or [*values[:12], "..."])
     if error.validator == "type":
         numeric = error.validator_value in ("number", "integer")
@@ -326,12 +298,14 @@ def _allowed(error: jsonschema.ValidationError) -> str:
     if error.validator == "oneOf":
         return ", or ".join(map(_in_short, error.validator_value))
     if error.validator not in _BOUNDS:
-        return error.message
+        return shortened(error.message)
     return _BOUNDS[error.validator].format(error.validator_value)
 
 
 def _as_number(text: str) -> str:
     """How to write a number that YAML reads as text; empty if the text is not a number."""
+    if len(text) > 40:
+        return ""
     parts = re.fullmatch(r"([+-]?)(\d*)(\.?)(\d*)(?:[eE]([+-]?)(\d+))?", text.strip())
     if not parts or not (parts[2] or parts[4]):
         return ""
