@@ -20,7 +20,10 @@ with scan_job(snakemake, "quality"):
         mask > 0, grid.voxel_volume_ml, brain, brain_mask, template, template_mask
     )
     settings = snakemake.params.settings
-    prefixes = ("SkullStrippingTool", "SkullStrippingRung", "BiasField", "Registration")
+    prefixes = (
+        *("ConversionNote", "SkullStrippingTool", "SkullStrippingRung"),
+        *("BiasField", "Registration"),
+    )
     write_sidecar(
         snakemake.output.quality,
         {

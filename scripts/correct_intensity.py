@@ -33,6 +33,7 @@ with scan_job(snakemake, "intensity"):
     write_sidecar(
         snakemake.output.sidecar,
         {
+            **{key: value for key, value in acquired.items() if key == "ConversionNote"},
             # Digest of the acquired voxels: it shows where two patients have the same scan.
             "SourceVoxelDataSha256": acquired["VoxelDataSha256"],
             "SkullStripped": True,
