@@ -295,6 +295,67 @@ def test_a_series_of_phase_images_is_no_t1(series):
     same(read_series(series.folder), series)
 
 
+@pytest.mark.parametrize("uid", ["1.2.3.4", ""])
+def test_a_slice_whose_series_has_another_identifier_does_not_vanish(series, uid):
+    """At an end it leaves no gap, and alone it would be left out as a series of one slice."""
+    dirty.change_slices(series.folder, 23, SeriesInstanceUID=uid)
+    reason = refused(lambda: read_series(series.folder), series.files[23].name)
+    assert "under another SeriesInstanceUID, series 2 'MP-RAGE' (1 slices" in reason
+
+
+def test_a_damaged_slice_without_a_suffix_does_not_vanish(series):
+    dirty.without_suffix(series.folder)
+    (series.folder / "README").write_text("no image")
+    path = series.folder / "IM00023"
+    path.write_bytes(b"\0" * 200 + path.read_bytes()[200:])
+    refused(lambda: read_series(series.folder), path, "though it is named as the images beside it")
+
+
+@pytest.mark.parametrize(
+    "kind", ["1.2.84010008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.4\0\2", "1.2.3\\OTHER"]
+)
+def test_a_slice_that_is_of_two_kinds_does_not_vanish(series, kind):
+    path = series.files[23]
+    slice_ = pydicom.dcmread(path)
+    del slice_.PixelData
+    with pydicom.config.disable_value_validation():
+        slice_.file_meta.MediaStorageSOPClassUID = kind
+        slice_.save_as(path)
+    assert "truncated" in refused(lambda: read_series(series.folder), path)
+
+
+OF_FRAMES = {
+    "ImageOrientationPatient": ("PlaneOrientationSequence", list(turned(5))),
+    "PixelSpacing": ("PixelMeasuresSequence", [4, 2]),
+    "EffectiveEchoTime": ("MREchoSequence", 4.2),
+    "ComplexImageComponent": ("MRImageFrameTypeSequence", "PHASE"),
+}
+
+
+@pytest.mark.parametrize("key", OF_FRAMES)
+def test_frames_of_one_file_that_are_of_several_kinds_are_refused(series, key):
+    sequence, value = OF_FRAMES[key]
+    usual = {
+        "ImageOrientationPatient": [0, 1, 0, 0, 0, -1],
+        "PixelSpacing": [4, 4],
+        "EffectiveEchoTime": 3.5,
+        "ComplexImageComponent": "MAGNITUDE",
+    }[key]
+    dirty.as_enhanced(series.folder)
+    (path,) = series.folder.glob("*.dcm")
+    whole = pydicom.dcmread(path)
+    for number, group in enumerate(whole.PerFrameFunctionalGroupsSequence):
+        within = pydicom.Dataset()
+        setattr(within, key, value if number == 23 else usual)
+        setattr(group, sequence, [within])
+    whole.save_as(path)
+    refused(lambda: read_series(series.folder), path, f"differ in {key}")
+    for group in whole.PerFrameFunctionalGroupsSequence:
+        setattr(getattr(group, sequence)[0], key, usual)
+    whole.save_as(path)
+    same(read_series(series.folder), series)
+
+
 # --- where an image lies --------------------------------------------------------------------------
 
 

@@ -392,6 +392,7 @@ def test_one_more_repeat_or_seed_trains_only_the_new_networks(key, value, traine
         ("voxplain/cohort/scan.py", {"report_splits"} | SUMMARISE | BASELINE),
         ("voxplain/cohort/names.py", {"report_splits"} | SUMMARISE | BASELINE | COLLECT),
         ("voxplain/cohort/dicom_images.py", CONVERT),
+        ("voxplain/cohort/dicom_choice.py", CONVERT),
         ("voxplain/cohort/dicom_slices.py", CONVERT),
         ("voxplain/cohort/orientation.py", CONVERT),
         ("voxplain/cohort/outliers.py", {"show_quality"}),

@@ -1,4 +1,4 @@
-"""The DICOM images among a scan's files: checks of each file, and choice of the T1 series."""
+"""The DICOM images among a scan's files: checks of each file, and what their headers say."""
 
 from __future__ import annotations
 
@@ -10,16 +10,11 @@ from pathlib import Path
 import numpy as np
 import pydicom
 
-from voxplain.cohort.words import plain
 from voxplain.faults import DataFault
 
 DICOM_ENDINGS = (".dcm", ".ima")
-FEWEST_SLICES = 20
 AGAIN = "download the image again"
 _ARCHIVE_SUBJECT = re.compile(r"^\d{3}_S_\d{4,5}$")
-_SCOUT = re.compile(r"locali[sz]er|scout|survey|aahead|3[- ]?pl(ane)?\b", re.IGNORECASE)
-# A T1-weighted gradient echo has an echo time of a few ms; T2 and FLAIR have ten times as much.
-_LONGEST_ECHO_MS = 30.0
 # Header fields that all slices of a series share: whose head it is, and of which scan.
 PERSON = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex")
 SCAN = (
@@ -56,6 +51,8 @@ class DicomImage:
         ``magnitude`` (or not said), ``phase``, ``real``, ``imaginary`` or ``mixed``.
     photometric
         PhotometricInterpretation.
+    varies
+        What differs between the frames of a file; empty if nothing does.
     settings
         Numbers of :data:`SETTINGS`, or None.
     shared
@@ -82,6 +79,7 @@ class DicomImage:
     orientation: tuple[float, ...]
     component: str
     photometric: str
+    varies: str
     settings: Mapping[str, float | None]
     shared: Mapping[str, str]
     instance: str
@@ -111,10 +109,12 @@ def read_images(files: Sequence[Path], place: str | Path) -> list[DicomImage]:
     if not files:
         raise DataFault(f"folder {place} is empty", AGAIN)
     images: list[DicomImage] = []
+    others: list[Path] = []
     known: dict[tuple[object, ...], list[DicomImage]] = {}
     for path in files:
         header = _read_header(path)
         if header is None:
+            others.append(path)
             continue
         image = _describe(path, header)
         key = (image.series, image.instance or str(path), image.positions)
@@ -127,6 +127,12 @@ def read_images(files: Sequence[Path], place: str | Path) -> list[DicomImage]:
             f"folder {place} holds {len(files)} files and no DICOM image among them",
             "download the image as DICOM",
         )
+    named = {re.sub("[0-9]+", "1", image.path.name) for image in images}
+    for path in others:
+        if re.sub("[0-9]+", "1", path.name) in named and not pydicom.misc.is_dicom(path):
+            raise DataFault(
+                f"file {path} is no DICOM file, though it is named as the images beside it", AGAIN
+            )
     return images
 
 
@@ -163,19 +169,32 @@ def _read_header(path: Path) -> pydicom.Dataset | None:
         raise DataFault(
             f"DICOM file {path} breaks off or is corrupt ({type(error).__name__}: {error})", AGAIN
         ) from error
-    kind = header.file_meta.get("MediaStorageSOPClassUID", header.get("SOPClassUID"))
     if "PixelData" not in header:
-        # The file may be cut within this identifier: an unknown object counts as an image. (Private
-        # objects, which Philips and Siemens put beside images, have no name.)
-        name = getattr(kind, "name", "")
-        if kind is None or "Image Storage" in name or (name == str(kind) and not kind.is_private):
+        if not _is_other_object(header):
             raise DataFault(f"DICOM file {path} is truncated: it ends before its pixels", AGAIN)
-        return None  # a DICOMDIR or a report beside the images
+        return None
     try:
         _check_pixels(path, header)
     except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
         raise DataFault(f"DICOM file {path} lacks what its pixels need ({error})", AGAIN) from error
     return header
+
+
+def _is_other_object(header: pydicom.Dataset) -> bool:
+    """Whether a file without pixels is no image, as a DICOMDIR or a report beside the images.
+
+    The file may be damaged within the identifier of its kind: an unknown object, and one of two
+    kinds, count as an image. (Private objects, as Philips and Siemens put beside images, have no
+    name.)
+    """
+    holders = ((header.file_meta, "MediaStorageSOPClassUID"), (header, "SOPClassUID"))
+    kinds = {kind for holder, key in holders if (kind := _text(holder, key))}
+    if len(kinds) != 1:
+        return False
+    kind = pydicom.uid.UID(kinds.pop())
+    if not kind.is_valid or "Image Storage" in kind.name:
+        return False
+    return kind.is_private or kind.name != str(kind)
 
 
 def _check_pixels(path: Path, header: pydicom.Dataset) -> None:
@@ -242,6 +261,7 @@ def _describe(path: Path, header: pydicom.Dataset) -> DicomImage:
         orientation=orientation,
         component=_component(header),
         photometric=_text(header, "PhotometricInterpretation").upper(),
+        varies=_varies(header),
         settings={key: _number(header, key, float) for key in SETTINGS},
         shared={key: _text(header, key) for key in (*PERSON, *SCAN)},
         instance=_text(header, "SOPInstanceUID"),
@@ -278,6 +298,30 @@ def _spacing(header: pydicom.Dataset) -> tuple[float, ...]:
         if measures is not None and (spacing := _floats(measures, "PixelSpacing", 2)):
             return spacing
     return _floats(header, "PixelSpacing", 2)
+
+
+# Of each frame of an enhanced object: its sequence, field, and the number of values.
+_OF_FRAME = (
+    ("PlaneOrientationSequence", "ImageOrientationPatient", 6),
+    ("PixelMeasuresSequence", "PixelSpacing", 2),
+    ("MREchoSequence", "EffectiveEchoTime", 1),
+    ("MRImageFrameTypeSequence", "ComplexImageComponent", 0),
+)
+
+
+def _varies(header: pydicom.Dataset) -> str:
+    """The first field that differs between the frames of a file; empty if none does."""
+    for sequence, key, count in _OF_FRAME:
+        seen = set()
+        for group in _sequence(header, "PerFrameFunctionalGroupsSequence"):
+            within = _first(group, sequence)
+            if within is not None and count:
+                seen.add(tuple(np.round(_floats(within, key, count), 2)))
+            elif within is not None:
+                seen.add(_text(within, key))
+        if len(seen) > 1:
+            return key
+    return ""
 
 
 # Third values of ImageType, as makers write them, and of ComplexImageComponent.
@@ -341,97 +385,10 @@ def _number(header: pydicom.Dataset, key: str, kind: type) -> float | int | None
 
 def _floats(holder: pydicom.Dataset, key: str, count: int) -> tuple[float, ...]:
     try:
-        values = tuple(float(value) for value in holder.get(key) or ())
+        values = tuple(float(value) for value in np.atleast_1d(holder.get(key, ())))
     except Exception:
         return ()
     return values if len(values) == count and np.isfinite(values).all() else ()
-
-
-# --- which series ---------------------------------------------------------------------------------
-
-
-def choose_series(
-    images: Sequence[DicomImage], place: str | Path, description: str = ""
-) -> list[DicomImage]:
-    """The images of the only T1-weighted series among several series.
-
-    Other series are left out first: other modalities and screen shots, localizers, series of fewer
-    than 20 slices, mosaics, echo-planar images and long echo times. If several are left, the series
-    with the table's description is chosen, if there is one; then acquired series take precedence
-    over reformatted ones. If several are still left, none is chosen.
-
-    Parameters
-    ----------
-    images, place
-        As in :func:`read_images`.
-    description
-        The table's description of the scan.
-
-    Raises
-    ------
-    DataFault
-        No series or several could be meant; each candidate is listed.
-    """
-    series: dict[str, list[DicomImage]] = {}
-    for image in images:
-        series.setdefault(image.series, []).append(image)
-    reasons = {name: _why_not(members) for name, members in series.items()}
-    left = {name: members for name, members in series.items() if not reasons[name]}
-    if not left:
-        listed = "; ".join(f"{_called(series[name])}: {why}" for name, why in reasons.items())
-        raise DataFault(
-            f"{place} holds no T1-weighted series of a whole head: {listed}",
-            "download the whole T1-weighted series",
-        )
-    rules = (
-        lambda members: bool(description) and plain(members[0].description) == plain(description),
-        lambda members: "DERIVED" not in members[0].kind,
-    )
-    for rule in rules:
-        if len(left) > 1:
-            left = {name: members for name, members in left.items() if rule(members)} or left
-    if len(left) > 1:
-        listed = "; ".join(map(_called, left.values()))
-        raise DataFault(
-            f"{place} holds {len(left)} series that could be meant: {listed}",
-            "leave the right one in the folder, or give its description in the table",
-        )
-    ((name, chosen),) = left.items()
-    for other, why in reasons.items():
-        if other != name:
-            print(f"left out {_called(series[other])}: {why or 'another series is meant'}")
-    return chosen
-
-
-def _why_not(members: Sequence[DicomImage]) -> str:
-    """Why a series is not a T1-weighted scan of a head; empty if it may be one."""
-    first = members[0]
-    slices = sum(image.frames for image in members)
-    if first.modality not in ("", "MR"):
-        return f"its modality is {first.modality}"
-    if "LOCALIZER" in first.kind or _SCOUT.search(first.description):
-        return "a localizer"
-    if "MOSAIC" in first.kind:
-        return "a mosaic, as functional series are stored"
-    if all(image.component in ("phase", "imaginary") for image in members):
-        return f"{first.component} images"
-    if slices < FEWEST_SLICES:
-        return f"{slices} slices"
-    if "EP" in first.sequence:
-        return "echo-planar"
-    echo_ms = first.settings["EchoTime"]
-    if echo_ms is not None and echo_ms > _LONGEST_ECHO_MS:
-        return f"an echo time of {echo_ms:g} ms"
-    return ""
-
-
-def _called(members: Sequence[DicomImage]) -> str:
-    """Number, description, slices and kind of a series, for messages."""
-    first = members[0]
-    slices = sum(image.frames for image in members)
-    number = f"series {first.number}" if first.number else "a series"
-    kind = "/".join(first.kind)
-    return f"{number} {first.description!r} ({slices} slices{', ' + kind if kind else ''})"
 
 
 def check_subject(images: Sequence[DicomImage], subject: str, place: str | Path) -> None:

@@ -54,7 +54,7 @@ def one_volume(images: Sequence[DicomImage], place: str | Path) -> list[DicomIma
     Parameters
     ----------
     images, place
-        One series, see :func:`voxplain.cohort.dicom_images.choose_series`.
+        One series, see :func:`voxplain.cohort.dicom_choice.choose_series`.
 
     Raises
     ------
@@ -65,6 +65,7 @@ def one_volume(images: Sequence[DicomImage], place: str | Path) -> list[DicomIma
     _check_shared(images, place, (*PERSON, *SCAN))
     for image in images:
         _check_geometry(image)
+        _check_frames(image)
     images = _magnitudes(images, place)
     kinds = ["derived" if "DERIVED" in image.kind else "original" for image in images]
     sizes = ["{}x{} pixels".format(*image.shape) for image in images]
@@ -122,6 +123,16 @@ def _check_geometry(image: DicomImage) -> None:
         raise DataFault(
             f"DICOM file {image.path} does not say how large its pixels are (PixelSpacing)",
             "download the image as the scanner wrote it",
+        )
+
+
+def _check_frames(image: DicomImage) -> None:
+    """Raise if the frames of one file are not of one volume."""
+    if image.varies:
+        raise DataFault(
+            f"the frames of DICOM file {image.path} differ in {image.varies}: they are several "
+            "volumes, or not one",
+            "give a file with one T1-weighted volume",
         )
 
 

@@ -21,14 +21,8 @@ import nibabel as nib
 import numpy as np
 import pydicom
 
-from voxplain.cohort.dicom_images import (
-    AGAIN,
-    DICOM_ENDINGS,
-    FEWEST_SLICES,
-    check_subject,
-    choose_series,
-    read_images,
-)
+from voxplain.cohort.dicom_choice import FEWEST_SLICES, choose_series
+from voxplain.cohort.dicom_images import AGAIN, DICOM_ENDINGS, check_subject, read_images
 from voxplain.cohort.dicom_slices import Gap, check_person, check_slices, check_volume, one_volume
 from voxplain.cohort.orientation import load_stored, read_oriented, stored_voxels
 from voxplain.cohort.trees import is_volume
@@ -152,9 +146,9 @@ def read_scan(
     Raises
     ------
     DataFault
-        As the functions of :mod:`voxplain.cohort.dicom_images`,
-        :mod:`voxplain.cohort.dicom_slices` and :mod:`voxplain.cohort.orientation` and
-        :func:`convert_series`, or there are other images besides the volume.
+        As the functions of :mod:`voxplain.cohort.dicom_images`, ``dicom_choice`` and
+        ``dicom_slices``, of :mod:`voxplain.cohort.orientation`, and :func:`convert_series`, or
+        there are other images besides the volume.
     """
     masks = [path for path in files if is_volume(path.name) and "_mask." in path.name]
     volumes = [path for path in files if is_volume(path.name) and path not in masks]
