@@ -24,7 +24,10 @@ def main(snakemake: Any) -> None:
         mask > 0, grid.voxel_volume_ml, brain, brain_mask, template, template_mask
     )
     settings = snakemake.params.settings
-    prefixes = ("SkullStrippingTool", "SkullStrippingRung", "BiasField", "Registration")
+    prefixes = (
+        *("ConversionNote", "SkullStrippingTool", "SkullStrippingRung"),
+        *("BiasField", "Registration"),
+    )
     write_sidecar(
         snakemake.output.quality,
         {

@@ -13,11 +13,13 @@ def main(snakemake: Any) -> None:
     from voxplain.cohort.files import digest_files, open_source
     from voxplain.cohort.series import Conversion, digest_voxels, read_scan
     from voxplain.volumes import write_array
+    from voxplain_workflow.naming import naming
 
     settings = dict(snakemake.params.settings)
     place, companions = settings.pop("place"), settings.pop("companions")
     expected = {key: settings.pop(key) for key in ("subject", "description")}
-    with open_source(place, snakemake.wildcards.image, companions) as files:
+    keys = {key: f"conversion.{key}" for key in settings}
+    with open_source(place, snakemake.wildcards.image, companions) as files, naming(keys):
         # In the format of sha256sum, so that it can check them; recorded for faulty series too.
         lines = [f"{digest}  {name}\n" for name, digest in digest_files(files).items()]
         Path(snakemake.output.digests).write_text("".join(lines), "utf-8", "surrogateescape")

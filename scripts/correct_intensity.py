@@ -37,6 +37,7 @@ def main(snakemake: Any) -> None:
     write_sidecar(
         snakemake.output.sidecar,
         {
+            **{key: value for key, value in acquired.items() if key == "ConversionNote"},
             # Digest of the acquired voxels: it shows where two patients have the same scan.
             "SourceVoxelDataSha256": acquired["VoxelDataSha256"],
             "SkullStripped": True,

@@ -140,6 +140,31 @@ def as_enhanced(folder):
     whole.save_as(found[0][0], enforce_file_format=True)
 
 
+# --- what headers say -----------------------------------------------------------------------------
+
+
+def change_slices(folder, *numbers, **changes):
+    """Give header fields other values: of the slices of these numbers, or of all.
+
+    A value may be a function of the slice's number.
+    """
+    for number, (path, slice_) in enumerate(slices(folder)):
+        if number in numbers or not numbers:
+            for key, value in changes.items():
+                setattr(slice_, key, value(number) if callable(value) else value)
+            slice_.save_as(path)
+
+
+def change_pixels(folder, *numbers, change):
+    """Give some slices other pixels, by a function of an array ``[row, column]``."""
+    for number, (path, slice_) in enumerate(slices(folder)):
+        if number in numbers:
+            pixels = np.ascontiguousarray(change(slice_.pixel_array), slice_.pixel_array.dtype)
+            slice_.PixelData = pixels.tobytes()
+            slice_.Rows, slice_.Columns = pixels.shape
+            slice_.save_as(path)
+
+
 # --- how slices lie -------------------------------------------------------------------------------
 
 
@@ -172,6 +197,27 @@ def add_series(folder, name, first=0, last=None, **changes):
         for key, value in changes.items():
             setattr(slice_, key, value)
         slice_.save_as(Path(folder) / f"{name.replace('/', '_')}-{path.stem}.other")
+
+
+def add_slices(folder, *numbers, name="more", change=None, **changes):
+    """Copy slices within their series, each with an identifier of its own.
+
+    Parameters
+    ----------
+    change
+        Function of the pixels, as in :func:`change_pixels`.
+    changes
+        Other values in their headers.
+    """
+    for number, (path, slice_) in enumerate(slices(folder)):
+        if number in numbers or not numbers:
+            slice_.SOPInstanceUID = generate_uid(entropy_srcs=[name, slice_.SOPInstanceUID])
+            slice_.file_meta.MediaStorageSOPInstanceUID = slice_.SOPInstanceUID
+            if change:
+                slice_.PixelData = change(slice_.pixel_array).tobytes()
+            for key, value in changes.items():
+                setattr(slice_, key, value)
+            slice_.save_as(path.with_name(f"{name} {path.name}.other"))
 
 
 def add_screenshot(folder):

@@ -58,6 +58,31 @@ class DataFault(Exception):
         super().__init__(f"{self.reason}; {self.remedy}")
 
 
+class AvoidableFault(DataFault):
+    """The data of one scan can be used if a parameter has another value.
+
+    Its remedy names the parameter of the function. A program that takes the value from another
+    source replaces this name by that of its source, see :func:`voxplain_workflow.naming.naming`.
+
+    Parameters
+    ----------
+    reason
+        As in :class:`DataFault`.
+    remedy
+        Likewise; ``{setting}`` in it stands for the parameter and its value.
+    parameter, value
+        Name of the parameter, and the value with which the data is used.
+    """
+
+    def __init__(self, reason: str, remedy: str, parameter: str, value: object) -> None:
+        self.parameter, self.value, self._remedy = parameter, value, remedy
+        super().__init__(reason, self.remedy_named(parameter))
+
+    def remedy_named(self, name: str) -> str:
+        """The remedy with another name for the parameter."""
+        return self._remedy.replace("{setting}", f"{name}: {self.value}")
+
+
 class SetupFault(Exception):
     """The configuration, a table or an installed tool cannot be used; the message is one line."""
 

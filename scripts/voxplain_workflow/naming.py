@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from voxplain.faults import ParameterFault, SetupFault
+from voxplain.faults import AvoidableFault, DataFault, ParameterFault, SetupFault
 
 
 @contextmanager
@@ -28,9 +28,15 @@ def naming(keys: Mapping[str, str], hints: Mapping[str, str] | None = None) -> I
     ------
     SetupFault
         In place of the library's fault.
+    DataFault
+        In place of an :class:`AvoidableFault`; its remedy names the key.
     """
     try:
         yield
+    except AvoidableFault as fault:
+        if fault.parameter not in keys:
+            raise
+        raise DataFault(fault.reason, fault.remedy_named(keys[fault.parameter])) from None
     except ParameterFault as fault:
         name, dot, entry = fault.parameter.partition(".")
         if name not in keys:

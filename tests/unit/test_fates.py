@@ -36,6 +36,7 @@ QUALITY = {
     "similarity": 0.8,
 }
 PROCESSING = {
+    "ConversionNote": "1 slice was missing and filled from the neighbours",
     "SkullStrippingTool": "bet",
     "SkullStrippingToolVersion": "6.0.7",
     "SkullStrippingRung": "neck",
@@ -74,6 +75,7 @@ def test_a_usable_scan_carries_its_measures_its_tools_and_its_volume():
     assert tuple(told) == COLUMNS
     assert (told["fate"], told["stage"], told["reason"]) == ("usable", "quality", MISSING)
     assert {measure: float(told[measure]) for measure in MEASURES} == QUALITY
+    assert told["conversion"] == "1 slice was missing and filled from the neighbours"
     assert told["skull_tool"] == "bet"
     assert told["skull_tool_version"] == "6.0.7"
     assert told["skull_rung"] == "neck"

@@ -339,3 +339,34 @@ def test_a_fault_tells_reason_and_remedy_in_one_line():
     fault = DataFault("file a.dcm is truncated", "download the image again")
     assert str(fault) == "file a.dcm is truncated; download the image again"
     assert failed("strip", fault) == FATE
+
+
+def test_the_remedy_of_a_lost_scan_names_the_key_of_the_configuration(series, tmp_path, repository):
+    """The library names its parameter; here the fate is what a user reads."""
+    series.files[9].unlink()
+    settings = {"place": str(series.folder), "companions": [], "subject": "", "description": ""}
+    settings |= {"missing_slices": 0, "max_slice_mm": 7, "nan_outside": False}
+    outputs = [str(tmp_path / name) for name in ("T1w.nii.gz", "T1w.json", "T1w.sha256")]
+    body = f"""
+        import runpy
+        from types import SimpleNamespace
+
+        class Outputs(list):
+            volume, sidecar, digests = {outputs!r}
+
+        snakemake = SimpleNamespace(
+            input=[],
+            output=Outputs({outputs!r}),
+            wildcards=SimpleNamespace(image=""),
+            params=SimpleNamespace(settings={settings!r}),
+            threads=1,
+            log=[{str(tmp_path / "job.log")!r}],
+        )
+        runpy.run_path("convert_series.py", init_globals={{"snakemake": snakemake}})
+        """
+    subprocess.run([sys.executable, "-c", dedent(body)], cwd=repository / "scripts", check=True)
+    fate = json.loads((tmp_path / "T1w.json").read_text())["Fate"]
+    assert fate["stage"] == "convert"
+    assert fate["remedy"].endswith(
+        "conversion.missing_slices: 1 fills 1 slice of 24 from the neighbours"
+    )

@@ -78,7 +78,7 @@ def test_the_page_has_the_worst_first_and_shows_each_scans_pictures(cohort, tmp_
     table = [
         *cohort,
         scan(10, similarity=0.5),
-        scan(11, similarity=0.3),
+        scan(11, similarity=0.3, conversion="the qform was trusted"),
         scan(12, fate="excluded", stage="quality", reason="too large", brain_volume_ml=2400),
         scan(13, fate="failed", stage="convert", reason="truncated", remedy="again"),
         scan(14, fate="unused"),
@@ -107,7 +107,9 @@ def test_the_page_has_the_worst_first_and_shows_each_scans_pictures(cohort, tmp_
     assert order[-1] == ("I14", "unused")
     assert rows[0][4] == "truncated; again"
     assert rows[0][5] == "n/a", "the rung of who was not stripped"
-    assert rows[2][4] == "Similarity 0.300 lies 55.0 SD below the median 0.850"
+    assert (
+        rows[2][4] == "the qform was trusted; Similarity 0.300 lies 55.0 SD below the median 0.850"
+    )
     assert "too large; Brain, ml 2400 lies 44.3 SD above the median 1415" in rows[1][4]
     sources = [picture["src"] for picture in read.pictures]
     assert len(sources) == 2 * 14

@@ -24,7 +24,7 @@ COHORT = [
     # The same person, spelled otherwise, at a visit with another diagnosis.
     row("I3", "011s0003", "MCI", sex="F", age="69.5", session="BL"),
     row("I4", "012_S_0004", "NC", sex="M", age="60", fate="failed", stage="find"),
-    row("I5", "013_S_0005", "NC", sex="M", age="80"),
+    row("I5", "013_S_0005", "NC", sex="M", age="80", conversion="the qform was trusted"),
     row("I5", "013_S_0005", "NC", sex="M", age="80", fate="duplicate"),
     row("I6", "014_S_0006", MISSING, diagnosis="Patient", fate="failed", stage="table"),
 ]
@@ -65,6 +65,7 @@ def test_oddities_are_counted_and_named():
         "visits with several scans": (0, MISSING),
         "lines that name an image again": (1, "I5"),
         "images of the table that are not there": (1, "I4"),
+        "scans whose conversion took a choice or filled slices": (1, "I5 (the qform was trusted)"),
         "scans that needed more than the skull tool as it is": (1, "I2 (bias, AD)"),
         "images that the table does not name": (2, "I8, I9"),
         "lines with an unknown diagnosis": (1, "I6 (Patient)"),

@@ -59,6 +59,24 @@ def as_nifti(folder, name="ADNI_S1_I1.nii.gz", **header):
         write_array(folder / name, volume, GRID, np.uint16)
 
 
+def with_mirrored_qform(folder):
+    as_nifti(folder, "a.nii")
+    path = folder / "a.nii"
+    image = nib.load(path)
+    image.header.set_qform(np.diag([-1, 1, 1, 1]) @ GRID.matrix, 1)
+    content = bytearray(path.read_bytes())
+    content[:348] = image.header.binaryblock
+    path.write_bytes(content)
+
+
+def with_a_flipped_bit(folder):
+    as_nifti(folder, "a.nii.gz")
+    path = folder / "a.nii.gz"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
 def volume_of(folder):
     """Another head for every folder; the same image twice is a fault of its own."""
     seed = int.from_bytes(folder.name.encode(), "big") % 2**32
@@ -105,6 +123,28 @@ FAULTS = {
     "truncated": (cut_third, "is truncated"),
     "cut in its header": (lambda f: cut_third(f, 600), "DICOM file"),
     "empty": (lambda f: [shutil.rmtree(f), f.mkdir()], "is empty"),
+    "two people": (
+        lambda f: dirty.change_slices(f, *range(14), PatientID="P1"),
+        "are of another person than the others (PatientID differs)",
+    ),
+    "a turned slice": (
+        lambda f: dirty.change_slices(f, 23, ImageOrientationPatient=[0, 1, 0, 0, 0, 1]),
+        "differ in orientation (turned by 180.0 degrees",
+    ),
+    "rounded echo times": (
+        lambda f: dirty.change_slices(f, EchoTime=lambda n: 3.5 + 1e-5 * (n % 2)),
+        "",
+    ),
+    "phase images": (
+        lambda f: dirty.change_slices(f, 5, ImageType=["ORIGINAL", "PRIMARY", "P", "ND"]),
+        "1 of 24 slices",
+    ),
+    "no directions": (
+        lambda f: dirty.change_slices(f, ImageOrientationPatient=[0] * 6),
+        "its direction cosines (0, 0, 0, 0, 0, 0)",
+    ),
+    "mirrored affines": (with_mirrored_qform, "contradict each other: they are mirrored"),
+    "a flipped bit": (with_a_flipped_bit, "is damaged"),
     "notes only": (only_notes, "no DICOM image among them"),
     "a web page": (lambda f: (f / "page.dcm").write_text("<html>"), "though its name says so"),
     "another subject": (of_other_subject, "is of subject 099_S_9999"),
@@ -186,6 +226,7 @@ def test_every_scan_is_converted_or_its_fault_told(download, name):
     if name == "one slice missing":
         expected[9] = np.rint((expected[8] + expected[10]) / 2)
         assert sidecar["FilledSlices"] == 1
+        assert "1 slice was missing" in sidecar["ConversionNote"]
     read = nib.load(volume)
     np.testing.assert_allclose(read.get_fdata(), expected, atol=0.51)
     np.testing.assert_allclose(read.affine, GRID.matrix, atol=1e-3)

@@ -1,28 +1,28 @@
-"""The DICOM images among a scan's files: checks of each file, and choice of the T1 series."""
+"""The DICOM images among a scan's files: checks of each file, and what their headers say."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pydicom
 
-from voxplain.cohort.words import plain
 from voxplain.faults import DataFault
 
 DICOM_ENDINGS = (".dcm", ".ima")
-FEWEST_SLICES = 20
 AGAIN = "download the image again"
 _ARCHIVE_SUBJECT = re.compile(r"^[0-9]{3}_S_[0-9]{4,5}\Z")
-_SCOUT = re.compile(r"locali[sz]er|scout|survey|aahead|3[- ]?pl(ane)?\b", re.IGNORECASE)
-# A T1-weighted gradient echo has an echo time of a few ms; T2 and FLAIR have ten times as much.
-_LONGEST_ECHO_MS = 30.0
-# Largest deviation of a slice distance, as a fraction; rounding is smaller.
-_EVEN = 0.1
-_MOST_SHEAR_DEGREES = 1.0
+# Header fields that all slices of a series share: whose head it is, and of which scan.
+PERSON = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex")
+SCAN = (
+    *("StudyInstanceUID", "FrameOfReferenceUID", "SeriesNumber"),
+    *("Manufacturer", "DeviceSerialNumber"),
+)
+# Numbers that differ between the volumes of a series of several echoes.
+SETTINGS = ("EchoTime", "RepetitionTime", "InversionTime", "FlipAngle")
 # A head of 20 cm in voxels of 0.25 mm has this many.
 _MOST_PIXELS = 2**29
 
@@ -39,14 +39,26 @@ class DicomImage:
         Identifier, number and description of its series.
     kind
         ImageType, in capital letters.
-    modality, sequence, echo_ms
-        Modality, values of ScanningSequence, echo time or None.
+    modality, sequence
+        Modality, and values of ScanningSequence.
     shape
         Rows and columns.
+    spacing
+        Distance between rows, and between columns, in mm; empty if it is unknown.
     positions
         ``[slice, 3]``, mm, DICOM's axes (LPS+): one for each frame; empty if they are unknown.
     orientation
         Direction cosines of rows and columns, six numbers, or empty.
+    component
+        ``magnitude`` (or not said), ``phase``, ``real``, ``imaginary`` or ``mixed``.
+    photometric
+        PhotometricInterpretation.
+    varies
+        What differs between the frames of a file; empty if nothing does.
+    settings
+        Numbers of :data:`SETTINGS`, or None.
+    shared
+        Text of the fields :data:`PERSON` and :data:`SCAN`; empty where it is not given.
     instance
         Identifier of the image.
     subject
@@ -62,11 +74,16 @@ class DicomImage:
     kind: tuple[str, ...]
     modality: str
     sequence: tuple[str, ...]
-    echo_ms: float | None
     shape: tuple[int, int]
+    spacing: tuple[float, ...]
     frames: int
     positions: tuple[tuple[float, ...], ...]
     orientation: tuple[float, ...]
+    component: str
+    photometric: str
+    varies: str
+    settings: Mapping[str, float | None]
+    shared: Mapping[str, str]
     instance: str
     subject: str
     in_acquisition: int | None
@@ -76,7 +93,8 @@ def read_images(files: Sequence[Path], place: str | Path) -> list[DicomImage]:
     """The DICOM images among some files; raises if an image would give a wrong volume.
 
     Files that are not DICOM are skipped, since archives put notes and lists beside images; so are a
-    DICOMDIR, reports and presentation states. The same image twice counts once.
+    DICOMDIR, reports and presentation states. The same image twice counts once; two images under
+    one identifier are both kept.
 
     Parameters
     ----------
@@ -92,19 +110,46 @@ def read_images(files: Sequence[Path], place: str | Path) -> list[DicomImage]:
     """
     if not files:
         raise DataFault(f"folder {place} is empty", AGAIN)
-    images: dict[str, DicomImage] = {}
+    images: list[DicomImage] = []
+    others: list[Path] = []
+    known: dict[tuple[object, ...], list[DicomImage]] = {}
     for path in files:
         header = _read_header(path)
         if header is None:
+            others.append(path)
             continue
         image = _describe(path, header)
-        images.setdefault(image.instance or str(path), image)
+        key = (image.series, image.instance or str(path), image.positions)
+        if any(same_pixels(image, other) for other in known.get(key, ())):
+            continue
+        known.setdefault(key, []).append(image)
+        images.append(image)
     if not images:
         raise DataFault(
             f"folder {place} holds {len(files)} files and no DICOM image among them",
             "download the image as DICOM",
         )
-    return list(images.values())
+    named = {re.sub("[0-9]+", "1", image.path.name) for image in images}
+    for path in others:
+        if re.sub("[0-9]+", "1", path.name) in named and not pydicom.misc.is_dicom(path):
+            raise DataFault(
+                f"file {path} is no DICOM file, though it is named as the images beside it", AGAIN
+            )
+    return images
+
+
+def same_pixels(image: DicomImage, other: DicomImage) -> bool:
+    """Whether two files hold the same pixels, however they are compressed.
+
+    The files are read again, since this is asked of copies only.
+    """
+    headers = [pydicom.dcmread(each.path) for each in (image, other)]
+    if headers[0].PixelData == headers[1].PixelData:
+        return True
+    try:
+        return np.array_equal(*(header.pixel_array for header in headers))
+    except Exception:  # a compression that cannot be read: what differs is not the same
+        return False
 
 
 def _read_header(path: Path) -> pydicom.Dataset | None:
@@ -126,19 +171,32 @@ def _read_header(path: Path) -> pydicom.Dataset | None:
         raise DataFault(
             f"DICOM file {path} breaks off or is corrupt ({type(error).__name__}: {error})", AGAIN
         ) from error
-    kind = header.file_meta.get("MediaStorageSOPClassUID", header.get("SOPClassUID"))
     if "PixelData" not in header:
-        # The file may be cut within this identifier: an unknown object counts as an image. (Private
-        # objects, which Philips and Siemens put beside images, have no name.)
-        name = getattr(kind, "name", "")
-        if kind is None or "Image Storage" in name or (name == str(kind) and not kind.is_private):
+        if not _is_other_object(header):
             raise DataFault(f"DICOM file {path} is truncated: it ends before its pixels", AGAIN)
-        return None  # a DICOMDIR or a report beside the images
+        return None
     try:
         _check_pixels(path, header)
     except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
         raise DataFault(f"DICOM file {path} lacks what its pixels need ({error})", AGAIN) from error
     return header
+
+
+def _is_other_object(header: pydicom.Dataset) -> bool:
+    """Whether a file without pixels is no image, as a DICOMDIR or a report beside the images.
+
+    The file may be damaged within the identifier of its kind: an unknown object, and one of two
+    kinds, count as an image. (Private objects, as Philips and Siemens put beside images, have no
+    name.)
+    """
+    holders = ((header.file_meta, "MediaStorageSOPClassUID"), (header, "SOPClassUID"))
+    kinds = {kind for holder, key in holders if (kind := _text(holder, key))}
+    if len(kinds) != 1:
+        return False
+    kind = pydicom.uid.UID(kinds.pop())
+    if not kind.is_valid or "Image Storage" in kind.name:
+        return False
+    return kind.is_private or kind.name != str(kind)
 
 
 def _check_pixels(path: Path, header: pydicom.Dataset) -> None:
@@ -150,22 +208,30 @@ def _check_pixels(path: Path, header: pydicom.Dataset) -> None:
             "its header, more than any head",
             AGAIN,
         )
+    bits, stored = int(header.BitsAllocated), int(header.get("BitsStored", 0) or 0)
+    if bits not in (1, 8, 16, 32, 64) or stored > bits:
+        raise DataFault(
+            f"DICOM file {path} stores {stored} bits of each pixel in {bits}, expected at most 8, "
+            "16, 32 or 64 in as many",
+            AGAIN,
+        )
     syntax = header.file_meta.get("TransferSyntaxUID")
     if syntax is not None and syntax.is_compressed:
         _check_compressed(path, header)
         return
-    expected = (
-        int(header.Rows)
-        * int(header.Columns)
-        * int(header.get("NumberOfFrames", 1) or 1)
-        * int(header.get("SamplesPerPixel", 1))
-        * int(header.BitsAllocated)
-        // 8
-    )
+    row = int(header.Columns) * int(header.get("SamplesPerPixel", 1)) * bits // 8
+    expected = int(header.Rows) * row * int(header.get("NumberOfFrames", 1) or 1)
     actual = len(header.PixelData)
     if actual < expected:
         raise DataFault(
             f"DICOM file {path} is truncated: {actual} bytes of pixels, expected {expected}", AGAIN
+        )
+    # Some archives fill up a block; a row and more says that rows, columns or bits are wrong.
+    if expected and actual - expected >= max(row, 2):
+        raise DataFault(
+            f"DICOM file {path} holds {actual} bytes of pixels, but its header describes "
+            f"{expected} ({header.Rows} rows, {header.Columns} columns, {bits} bits)",
+            AGAIN,
         )
 
 
@@ -198,11 +264,16 @@ def _describe(path: Path, header: pydicom.Dataset) -> DicomImage:
         kind=tuple(word.upper() for word in _words(header, "ImageType")),
         modality=_text(header, "Modality").upper(),
         sequence=tuple(word.upper() for word in _words(header, "ScanningSequence")),
-        echo_ms=_number(header, "EchoTime", float),
         shape=(_number(header, "Rows", int) or 0, _number(header, "Columns", int) or 0),
         frames=frames,
+        spacing=_spacing(header),
         positions=positions,
         orientation=orientation,
+        component=_component(header),
+        photometric=_text(header, "PhotometricInterpretation").upper(),
+        varies=_varies(header),
+        settings={key: _number(header, key, float) for key in SETTINGS},
+        shared={key: _text(header, key) for key in (*PERSON, *SCAN)},
         instance=_text(header, "SOPInstanceUID"),
         subject=_text(header, "PatientID"),
         in_acquisition=_number(header, "ImagesInAcquisition", int),
@@ -227,6 +298,67 @@ def _geometry(
     if not all(positions) or len(positions) != frames:
         return (), orientation
     return tuple(positions), orientation
+
+
+def _spacing(header: pydicom.Dataset) -> tuple[float, ...]:
+    """Distance between rows, and between columns; of the first frame."""
+    for key in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        group = _first(header, key)
+        measures = None if group is None else _first(group, "PixelMeasuresSequence")
+        if measures is not None and (spacing := _floats(measures, "PixelSpacing", 2)):
+            return spacing
+    return _floats(header, "PixelSpacing", 2)
+
+
+# Of each frame of an enhanced object: its sequence, field, and the number of values.
+_OF_FRAME = (
+    ("PlaneOrientationSequence", "ImageOrientationPatient", 6),
+    ("PixelMeasuresSequence", "PixelSpacing", 2),
+    ("MREchoSequence", "EffectiveEchoTime", 1),
+    ("MRImageFrameTypeSequence", "ComplexImageComponent", 0),
+)
+
+
+def _varies(header: pydicom.Dataset) -> str:
+    """The first field that differs between the frames of a file; empty if none does."""
+    for sequence, key, count in _OF_FRAME:
+        seen = set()
+        for group in _sequence(header, "PerFrameFunctionalGroupsSequence"):
+            within = _first(group, sequence)
+            if within is not None and count:
+                seen.add(tuple(np.round(_floats(within, key, count), 2)))
+            elif within is not None:
+                seen.add(_text(within, key))
+        if len(seen) > 1:
+            return key
+    return ""
+
+
+# Third values of ImageType, as makers write them, and of ComplexImageComponent.
+_COMPONENTS = {"P": "phase", "R": "real", "I": "imaginary"}
+# RawDataType of General Electric.
+_RAW_TYPE = (0x0043, 0x102F)
+
+
+def _component(header: pydicom.Dataset) -> str:
+    """Which part of the complex signal an image shows; ``magnitude`` if it does not say."""
+    said = _text(header, "ComplexImageComponent").lower()
+    if said in ("phase", "real", "imaginary", "mixed"):
+        return said
+    for word in map(str.upper, _words(header, "ImageType")[2:]):
+        if word == "MAGNITUDE" or re.match(r"M(_|$)", word):
+            return "magnitude"
+        if word.startswith("PHASE"):
+            return "phase"
+        if word in _COMPONENTS:
+            return _COMPONENTS[word]
+        if word in ("REAL", "IMAGINARY"):
+            return word.lower()
+    try:
+        raw = int(header[_RAW_TYPE].value) if "GE" in _text(header, "Manufacturer") else 0
+    except Exception:  # not there, or no number
+        raw = 0
+    return {1: "phase", 2: "real", 3: "imaginary"}.get(raw, "magnitude")
 
 
 def _sequence(holder: pydicom.Dataset, key: str) -> Sequence[pydicom.Dataset]:
@@ -263,94 +395,10 @@ def _number(header: pydicom.Dataset, key: str, kind: type) -> float | int | None
 
 def _floats(holder: pydicom.Dataset, key: str, count: int) -> tuple[float, ...]:
     try:
-        values = tuple(float(value) for value in holder.get(key) or ())
+        values = tuple(float(value) for value in np.atleast_1d(holder.get(key, ())))
     except Exception:
         return ()
     return values if len(values) == count and np.isfinite(values).all() else ()
-
-
-# --- which series ---------------------------------------------------------------------------------
-
-
-def choose_series(
-    images: Sequence[DicomImage], place: str | Path, description: str = ""
-) -> list[DicomImage]:
-    """The images of the only T1-weighted series among several series.
-
-    Other series are left out first: other modalities and screen shots, localizers, series of fewer
-    than 20 slices, mosaics, echo-planar images and long echo times. If several are left, the series
-    with the table's description is chosen, if there is one; then acquired series take precedence
-    over reformatted ones. If several are still left, none is chosen.
-
-    Parameters
-    ----------
-    images, place
-        As in :func:`read_images`.
-    description
-        The table's description of the scan.
-
-    Raises
-    ------
-    DataFault
-        No series or several could be meant; each candidate is listed.
-    """
-    series: dict[str, list[DicomImage]] = {}
-    for image in images:
-        series.setdefault(image.series, []).append(image)
-    reasons = {name: _why_not(members) for name, members in series.items()}
-    left = {name: members for name, members in series.items() if not reasons[name]}
-    if not left:
-        listed = "; ".join(f"{_called(series[name])}: {why}" for name, why in reasons.items())
-        raise DataFault(
-            f"{place} holds no T1-weighted series of a whole head: {listed}",
-            "download the whole T1-weighted series",
-        )
-    rules = (
-        lambda members: bool(description) and plain(members[0].description) == plain(description),
-        lambda members: "DERIVED" not in members[0].kind,
-    )
-    for rule in rules:
-        if len(left) > 1:
-            left = {name: members for name, members in left.items() if rule(members)} or left
-    if len(left) > 1:
-        listed = "; ".join(map(_called, left.values()))
-        raise DataFault(
-            f"{place} holds {len(left)} series that could be meant: {listed}",
-            "leave the right one in the folder, or give its description in the table",
-        )
-    ((name, chosen),) = left.items()
-    for other, why in reasons.items():
-        if other != name:
-            print(f"left out {_called(series[other])}: {why or 'another series is meant'}")
-    return chosen
-
-
-def _why_not(members: Sequence[DicomImage]) -> str:
-    """Why a series is not a T1-weighted scan of a head; empty if it may be one."""
-    first = members[0]
-    slices = sum(image.frames for image in members)
-    if first.modality not in ("", "MR"):
-        return f"its modality is {first.modality}"
-    if "LOCALIZER" in first.kind or _SCOUT.search(first.description):
-        return "a localizer"
-    if "MOSAIC" in first.kind:
-        return "a mosaic, as functional series are stored"
-    if slices < FEWEST_SLICES:
-        return f"{slices} slices"
-    if "EP" in first.sequence:
-        return "echo-planar"
-    if first.echo_ms is not None and first.echo_ms > _LONGEST_ECHO_MS:
-        return f"an echo time of {first.echo_ms:g} ms"
-    return ""
-
-
-def _called(members: Sequence[DicomImage]) -> str:
-    """Number, description, slices and kind of a series, for messages."""
-    first = members[0]
-    slices = sum(image.frames for image in members)
-    number = f"series {first.number}" if first.number else "a series"
-    kind = "/".join(first.kind)
-    return f"{number} {first.description!r} ({slices} slices{', ' + kind if kind else ''})"
 
 
 def check_subject(images: Sequence[DicomImage], subject: str, place: str | Path) -> None:
@@ -372,101 +420,3 @@ def check_subject(images: Sequence[DicomImage], subject: str, place: str | Path)
                 f"{subject} (in {place})",
                 "correct the table, or download the image again",
             )
-
-
-# --- slices ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Gap:
-    """Missing slices: the slices before and after the gap, and the number of missing slices."""
-
-    before: DicomImage
-    after: DicomImage
-    missing: int
-
-
-def check_slices(
-    images: Sequence[DicomImage], place: str | Path, missing_slices: int, max_slice_mm: float
-) -> list[Gap]:
-    """The gaps of a series; raises if its slices are not evenly spaced.
-
-    Parameters
-    ----------
-    images, place
-        One series, see :func:`choose_series`.
-    missing_slices
-        The largest allowed number of missing slices between others.
-    max_slice_mm
-        The largest allowed distance between two slices, in mm.
-
-    Returns
-    -------
-    The gaps where slices are missing.
-
-    Raises
-    ------
-    DataFault
-        A slice has no position or orientation, too many slices are missing, or slices are uneven,
-        shifted against each other (a tilted gantry), or too thick.
-    """
-    for image in images:
-        if not image.positions or not image.orientation:
-            # dcm2niix would still make a volume, in an arbitrary orientation.
-            raise DataFault(
-                f"DICOM file {image.path} does not say where its slices lie (place, orientation)",
-                "download the image as the scanner wrote it; left and right cannot be guessed",
-            )
-    frames = [(np.array(place), image) for image in images for place in image.positions]
-    orientations = {tuple(np.round(image.orientation, 2)) for image in images}
-    if len(orientations) > 1:
-        return []  # several volumes, which are separated by the conversion
-    rows, columns = np.array(images[0].orientation).reshape(2, 3)
-    normal = np.cross(rows, columns)
-    frames.sort(key=lambda frame: frame[0] @ normal)
-    depths = np.array([position @ normal for position, _ in frames])
-    steps = np.diff(depths)
-    if (steps < 1e-3).any():
-        return []  # several volumes at the same position, likewise
-    step = float(np.median(steps))
-    if step > max_slice_mm:
-        raise DataFault(
-            f"slices of {place} lie {step:.1f} mm apart, expected at most {max_slice_mm:g} mm",
-            "give a scan of the whole head in thin slices, or raise max_slice_mm",
-        )
-    extent = frames[-1][0] - frames[0][0]
-    sideways = float(np.linalg.norm(extent - (extent @ normal) * normal))
-    shear = np.degrees(np.arctan2(sideways, abs(extent @ normal)))
-    if shear > _MOST_SHEAR_DEGREES:
-        raise DataFault(
-            f"slices of {place} are shifted against each other by {shear:.1f} degrees (a tilted "
-            "gantry)",
-            "give the scan resampled to a rectangular grid",
-        )
-    counts = np.maximum(np.round(steps / step), 1).astype(int)
-    if (np.abs(steps - counts * step) > _EVEN * step).any():
-        worst = int(np.abs(steps - counts * step).argmax())
-        raise DataFault(
-            f"slices of {place} are uneven: {steps[worst]:.2f} mm between slices {worst + 1} and "
-            f"{worst + 2}, elsewhere {step:.2f} mm",
-            AGAIN,
-        )
-    expected = images[0].in_acquisition or 0
-    if expected - len(frames) > missing_slices:
-        # Missing first or last slices leave no gap.
-        raise DataFault(f"{place} has {len(frames)} slices, its header says {expected}", AGAIN)
-    gaps = [
-        Gap(frames[n][1], frames[n + 1][1], int(count) - 1)
-        for n, count in enumerate(counts)
-        if count > 1
-    ]
-    missing = sum(gap.missing for gap in gaps)
-    if missing > missing_slices:
-        where = ", ".join(f"{n + 1}" for n, count in enumerate(counts) if count > 1)
-        counted = "1 slice" if missing == 1 else f"{missing} slices"
-        raise DataFault(
-            f"{counted} of {place} missing (after slice {where} of those that are there), "
-            f"at most {missing_slices} may be",
-            f"{AGAIN}, or raise missing_slices, to fill them from their neighbours",
-        )
-    return gaps

@@ -30,6 +30,7 @@ COLUMNS = (
     "reason",
     "remedy",
     *MEASURES,
+    "conversion",
     "skull_tool",
     "skull_tool_version",
     "skull_rung",
@@ -62,6 +63,7 @@ def collect_fates(
             record |= {key: fate[key] for key in ("stage", "reason", "remedy")}
             record |= {"fate": fate["status"], **quality.get("Quality", {})}
             record |= {
+                "conversion": processing.get("ConversionNote"),
                 "skull_tool": processing.get("SkullStrippingTool"),
                 "skull_tool_version": processing.get("SkullStrippingToolVersion"),
                 "skull_rung": processing.get("SkullStrippingRung"),

@@ -167,6 +167,9 @@ def find_oddities(rows: Sequence[Row], unlisted: Sequence[str]) -> list[dict[str
             row["image"] for row in rows if row["stage"] == "find"
         ],
         "images that the table does not name": list(unlisted),
+        "scans whose conversion took a choice or filled slices": [
+            f"{row['image']} ({row['conversion']})" for row in scans if row["conversion"] != MISSING
+        ],
         "scans that needed more than the skull tool as it is": [
             f"{row['image']} ({row['skull_rung']}, {row['group']})"
             for row in scans

@@ -20,20 +20,24 @@ import numpy as np
 import pydicom
 
 from voxplain.cohort.acquisition import acquisition_fields, read_fields, read_sidecars
-from voxplain.cohort.dicom_images import (
-    AGAIN,
-    DICOM_ENDINGS,
-    FEWEST_SLICES,
-    Gap,
-    check_slices,
-    check_subject,
-    choose_series,
-    read_images,
-)
+from voxplain.cohort.dicom_choice import FEWEST_SLICES, choose_series
+from voxplain.cohort.dicom_images import AGAIN, DICOM_ENDINGS, check_subject, read_images
+from voxplain.cohort.dicom_slices import Gap, check_person, check_slices, check_volume, one_volume
+from voxplain.cohort.orientation import load_stored, read_oriented, stored_voxels
 from voxplain.cohort.trees import is_volume
-from voxplain.faults import DataFault
+from voxplain.faults import AvoidableFault, DataFault
 from voxplain.volumes import Grid, axis_aligned_grid, read_array, read_image
 
+# Field of the sidecar for what a user should know of the conversion, as on the quality page.
+NOTE = "ConversionNote"
+# What dcm2niix says where its volume is not all slices that it was given, and what that means.
+_REMARKS = {
+    "missing images|distance varies": "are missing or uneven",
+    "duplicates removed": "were taken for copies of others and left out",
+    "not stacked": "are not of one volume",
+}
+# What stored pixels are multiplied by, and what is added; the last one is that of Philips.
+_SCALES = ("RescaleSlope", "RescaleIntercept", (0x2005, 0x100E))
 # Signals of a program that crashed on its input; a kill for memory or time has another signal.
 _CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
 _SHORTEST_SIDE_MM, _LONGEST_SIDE_MM = 80.0, 400.0
@@ -80,6 +84,9 @@ class Conversion:
         The largest allowed distance between slices.
     nan_outside
         Whether NaN is treated as background (0), as some tools store it.
+    trust
+        Which affine of a volume is taken where its sform and qform contradict each other:
+        ``sform``, ``qform``, or ``refuse``.
     unoriented
         How to treat a volume without an orientation (plain Analyze): ``refuse``, or the directions
         of its axes, as ``LAS``.
@@ -87,6 +94,7 @@ class Conversion:
 
     missing_slices: int = 0
     max_slice_mm: float = 4.0
+    trust: str = "refuse"
     unoriented: str = "refuse"
     nan_outside: bool = False
 
@@ -114,8 +122,9 @@ def read_scan(
     Raises
     ------
     DataFault
-        As the functions of :mod:`voxplain.cohort.dicom_images` and :func:`convert_series`, or there
-        are other images besides the volume.
+        As the functions of :mod:`voxplain.cohort.dicom_images`, ``dicom_choice`` and
+        ``dicom_slices``, of :mod:`voxplain.cohort.orientation`, and :func:`convert_series`, or
+        there are other images besides the volume.
     """
     masks = [path for path in files if is_volume(path.name) and "_mask." in path.name]
     volumes = [path for path in files if is_volume(path.name) and path not in masks]
@@ -128,11 +137,12 @@ def read_scan(
             )
         series = _read_volume(volumes[0], place, conversion)
         if masks:
-            series = replace(series, voxels=_masked(series, masks, place))
+            series = replace(series, voxels=_masked(series, masks, place, conversion.trust))
         return replace(series, sidecar=series.sidecar | read_sidecars(files))
     images = read_images(files, place)
     check_subject(images, subject, place)
-    chosen = choose_series(images, place, description)
+    check_person(images, place)
+    chosen = one_volume(choose_series(images, place, description), place)
     gaps = check_slices(chosen, place, conversion.missing_slices, conversion.max_slice_mm)
     with tempfile.TemporaryDirectory() as scratch:
         # A folder with the files of this series only, under new names.
@@ -141,9 +151,12 @@ def read_scan(
         for number, gap in enumerate(gaps):
             fill_gap(gap, Path(scratch), f"filled{number:03d}")
         series = convert_series(scratch, place)
+    check_volume(series.grid, chosen, gaps, place)
     sidecar = series.sidecar | read_sidecars(files)
     if gaps:
-        sidecar["FilledSlices"] = sum(gap.missing for gap in gaps)
+        filled = sidecar["FilledSlices"] = sum(gap.missing for gap in gaps)
+        counted = "1 slice was" if filled == 1 else f"{filled} slices were"
+        sidecar[NOTE] = f"{counted} missing and filled from the neighbours"
     return replace(series, sidecar=sidecar)
 
 
@@ -153,43 +166,46 @@ def _read_volume(path: Path, place: str | Path, conversion: Conversion) -> Conve
         path.with_suffix(ending).is_file() for ending in (".img", ".IMG")
     ):
         raise DataFault(f"{path.name} of {place} has no .img beside it", AGAIN)
-    read_image(path)  # raises if the file is not a volume
-    image = nib.load(path)  # as stored: conversion to RAS+ would set an orientation code
-    header = image.header
-    oriented = isinstance(image, nib.Nifti1Pair) and (header["sform_code"] or header["qform_code"])
+    oriented = read_oriented(path, place, conversion.trust)
     if oriented:
-        voxels, grid = read_array(path, dtype=None)
+        voxels, grid, note = oriented
         if conversion.nan_outside and voxels.dtype.kind == "f":
             voxels = np.nan_to_num(voxels, nan=0, posinf=0, neginf=0)
-        return ConvertedSeries(_checked(voxels, grid, place), grid, {"Modality": "MR"})
+        sidecar = {"Modality": "MR", **({NOTE: note} if note else {})}
+        return ConvertedSeries(_checked(voxels, grid, place), grid, sidecar)
     if conversion.unoriented == "refuse":
-        raise DataFault(
-            f"{path.name} of {place} does not say how it lies in space (plain Analyze, or sform "
-            "and qform codes of 0)",
-            "convert the scan again from DICOM, or say how all such volumes of yours lie with "
-            "conversion.unoriented; left and right cannot be guessed",
+        raise AvoidableFault(
+            f"{path.name} of {place} does not say how it lies in space (plain Analyze, sform and "
+            "qform codes of 0, or affines of zeros)",
+            "convert the scan again from DICOM, or say how all such volumes of yours lie, as with "
+            "{setting}; left and right cannot be guessed",
+            "unoriented",
+            "LAS",
         )
-    sizes = [abs(float(size)) or 1.0 for size in header.get_zooms()[:3]]
+    image = load_stored(path)
+    sizes = [abs(float(size)) or 1.0 for size in image.header.get_zooms()[:3]]
     ornt = nib.orientations.axcodes2ornt(conversion.unoriented)
-    stored = np.asanyarray(image.dataobj)
-    stored = stored.reshape(stored.shape[:3])  # a fourth axis, if there is one, has length 1
-    array = nib.orientations.apply_orientation(stored, ornt)
+    array = nib.orientations.apply_orientation(stored_voxels(image, path), ornt)
     order = [int(np.flatnonzero(ornt[:, 0] == axis)[0]) for axis in range(3)]
     sizes = [sizes[axis] for axis in order]
     centre = [-(n - 1) / 2 * size for n, size in zip(array.shape, sizes, strict=True)]
     grid = axis_aligned_grid(array.shape, sizes, centre)
-    sidecar = {"Modality": "MR", "AssumedOrientation": conversion.unoriented}
+    note = f"its axes were taken to run to {conversion.unoriented}, since it does not say so"
+    sidecar = {"Modality": "MR", "AssumedOrientation": conversion.unoriented, NOTE: note}
     return ConvertedSeries(_checked(array, grid, place), grid, sidecar)
 
 
-def _masked(series: ConvertedSeries, masks: Sequence[Path], place: str | Path) -> np.ndarray:
+def _masked(
+    series: ConvertedSeries, masks: Sequence[Path], place: str | Path, trust: str
+) -> np.ndarray:
     """The voxels of a series, 0 outside of the only mask."""
     if len(masks) > 1:
         raise DataFault(
             f"beside {place} lie {len(masks)} masks: {', '.join(path.name for path in masks)}",
             "leave one",
         )
-    mask, grid = read_array(masks[0])
+    oriented = read_oriented(masks[0], place, trust)
+    mask, grid = oriented[:2] if oriented else read_array(masks[0])
     if not grid.matches(series.grid, tolerance_mm=1e-2):
         raise DataFault(
             f"{masks[0].name} beside {place} lies on another grid than its volume",
@@ -204,8 +220,8 @@ def fill_gap(gap: Gap, folder: Path, stem: str) -> list[Path]:
     Raises
     ------
     DataFault
-        The neighbours have several frames or different sizes, or their pixels cannot be read, for
-        example because of an unsupported compression.
+        The neighbours have several frames, or different sizes or scales, or their pixels cannot be
+        read, for example because of an unsupported compression.
     """
     before, after = (pydicom.dcmread(image.path) for image in (gap.before, gap.after))
     if gap.before.frames > 1 or gap.after.frames > 1:
@@ -220,8 +236,9 @@ def fill_gap(gap: Gap, folder: Path, stem: str) -> list[Path]:
             f"them ({error})",
             AGAIN,
         ) from error
-    if pixels[0].shape != pixels[1].shape:
-        raise DataFault(f"{gap.before.path} and {gap.after.path} differ in size", AGAIN)
+    scales = [[slice_.get(key) for key in _SCALES] for slice_ in (before, after)]
+    if pixels[0].shape != pixels[1].shape or scales[0] != scales[1]:
+        raise DataFault(f"{gap.before.path} and {gap.after.path} differ in size or scale", AGAIN)
     places = [np.array(image.positions[0]) for image in (gap.before, gap.after)]
     paths = []
     for number in range(1, gap.missing + 1):
@@ -271,26 +288,13 @@ def convert_series(folder: str | Path, place: str | Path = "") -> ConvertedSerie
     place = place or folder
     with tempfile.TemporaryDirectory() as scratch:
         # -d 0: files in subfolders were neither checked nor recorded; -g i: ignore the user's
-        # defaults file; -ba y: no name or date in sidecars; -z n: the volume is compressed only
-        # when the final file is written.
-        command = [
-            "-d",
-            "0",
-            "-g",
-            "i",
-            "-b",
-            "y",
-            "-ba",
-            "y",
-            "-z",
-            "n",
-            "-f",
-            "%s_%p",
-            "-o",
-            scratch,
-        ]
+        # defaults file; -m y: echo times that differ by rounding do not divide a series (what
+        # differs more is refused before); -ba y: no name or date in sidecars; -z n: the volume is
+        # compressed only when the final file is written.
+        options = {"d": "0", "g": "i", "m": "y", "b": "y", "ba": "y", "z": "n", "f": "%s_%p"}
+        command = [word for key, value in options.items() for word in (f"-{key}", value)]
         process = dcm2niix.main(
-            [*command, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            [*command, "-o", scratch, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
         output = process.stdout.decode(errors="replace")
         print(output, flush=True)
@@ -314,12 +318,10 @@ def convert_series(folder: str | Path, place: str | Path = "") -> ConvertedSerie
                 f"dcm2niix made no volume of {place}: {_last_line(output)}",
                 "check that the folder holds one T1-weighted series",
             )
-        uneven = re.findall(r"^.*(?:missing images|distance varies).*$", output, re.I | re.M)
-        if uneven:
-            raise DataFault(
-                f"slices of {place} are missing or uneven (dcm2niix: {uneven[-1].strip()})",
-                "download the image again",
-            )
+        for words, fault in _REMARKS.items():
+            said = re.findall(rf"^.*(?:{words}).*$", output, re.I | re.M)
+            if said:
+                raise DataFault(f"slices of {place} {fault} (dcm2niix: {said[-1].strip()})", AGAIN)
         chosen = _choose_volume(volumes, place)
         if nib.load(chosen).ndim > 3 and nib.load(chosen).shape[3] > 1:
             shape = "x".join(map(str, nib.load(chosen).shape))

@@ -100,7 +100,7 @@ def _row(
     worst = max((abs(flag.distance) for flag in flags), default=0.0)
     # Sort key with the worst scans first: by fate, then by distance from the median.
     place = _ORDER.index(fate) + (-0.5 if flagged else 0) - min(worst, 1e4) / 1e5
-    why = [row[key] for key in ("reason", "remedy") if row[key] != MISSING]
+    why = [row[key] for key in ("reason", "remedy", "conversion") if row[key] != MISSING]
     why += [
         f"{_HEADS[flag.measure]} {flag.value:.{_DIGITS.get(flag.measure, 3)}f} lies "
         f"{abs(flag.distance):.1f} SD {'above' if flag.distance > 0 else 'below'} the median "
