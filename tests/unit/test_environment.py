@@ -6,9 +6,13 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import snakemake
+import snakemake_executor_plugin_slurm_jobstep as slurm_jobstep
+from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
+from snakemake_interface_executor_plugins.settings import SharedFSUsage
 
 from voxplain.faults import SetupFault
 from voxplain_workflow.running import environment
@@ -40,6 +44,15 @@ def test_a_shell_finds_this_python_whatever_its_path(tmp_path, monkeypatch, name
     # As Snakemake writes the command of a script.
     command = f"{sys.executable} {shlex.quote('a script.py')}"
     assert subprocess.check_output(command, shell=True, text=True) == "here a script.py\n"
+
+
+def test_command_lines_of_jobs_that_are_sent_to_slurm_have_that_name_too(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/One Drive/.venv/bin/python")
+    name_interpreter()
+    shared = SimpleNamespace(shared_fs_usage=set(SharedFSUsage))
+    submitting = SimpleNamespace(workflow=SimpleNamespace(storage_settings=shared))
+    assert RemoteExecutor.get_python_executable(submitting) == "python"
+    assert slurm_jobstep.Executor.get_python_executable(None) == "python"
 
 
 def test_a_plain_path_stays_as_it_is(monkeypatch):
