@@ -16,7 +16,7 @@ from snakemake_interface_executor_plugins.settings import SharedFSUsage
 
 from voxplain.faults import SetupFault
 from voxplain_workflow.running import environment
-from voxplain_workflow.running.environment import import_own_first, name_interpreter
+from voxplain_workflow.running.environment import import_own_first, name_interpreter, protect_jobs
 
 PACKAGES = str(Path(snakemake.__file__).parent.parent)
 
@@ -94,6 +94,16 @@ def test_what_snakemake_and_python_need_at_their_start_stays(tmp_path, monkeypat
     assert sys.path == [tracing, PACKAGES, str(tmp_path)]
     assert os.environ["PYTHONPATH"] == os.pathsep.join([tracing, PACKAGES])
     assert "PYTHONNOUSERSITE" not in os.environ
+
+
+def test_the_folders_of_a_workflow_that_has_voxplain_as_a_module_stay(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    before = list(sys.path)
+    protect_jobs(tmp_path, as_module=True)
+    assert os.environ["PYTHONPATH"] == str(tmp_path)
+    assert sys.path == before
+    protect_jobs(tmp_path, as_module=False)
+    assert "PYTHONPATH" not in os.environ
 
 
 def test_the_workflows_own_folder_stays_first_if_it_is_on_pythonpath(monkeypatch):
