@@ -75,7 +75,8 @@ rule apply:
 
 
 onstart:
-    begin_run()
+    # Jobs that are sent to a cluster go on without this run.
+    note_run(ON_CLUSTER, "" if ON_CLUSTER else GUARD.start())
     begin_reports()
     lift_default_rate_limit(workflow.scheduler)
 

@@ -32,10 +32,10 @@ from voxplain_workflow.planning.stages.split import SplitJobs
 from voxplain_workflow.planning.stages.targets import Targets
 from voxplain_workflow.planning.stages.train import TrainJobs
 from voxplain_workflow.running.console import describe_missing, describe_results, say
-from voxplain_workflow.running.environment import import_own_first, name_interpreter
+from voxplain_workflow.running.environment import protect_jobs
 from voxplain_workflow.running.estimate import describe_plan, expected_seconds
 from voxplain_workflow.running.failures import FailureRecorder, describe_failures
-from voxplain_workflow.running.orphans import Guard, OrphanRecorder
+from voxplain_workflow.running.orphans import Guard
 from voxplain_workflow.running.progress import ProgressRecorder, Reporter, spare_log
 from voxplain_workflow.running.scheduling import lift_default_rate_limit
 from voxplain_workflow.running.start import (
@@ -51,10 +51,7 @@ STARTED = time.time()
 ON_CLUSTER = workflow.nodes is not None
 
 try:
-    name_interpreter()
-    # Where voxplain is a module, the other workflow may need what its user has on PYTHONPATH.
-    if workflow.modifier.parent_modifier is None:
-        import_own_first(workflow.workdir_init)
+    protect_jobs(workflow.workdir_init, as_module=workflow.modifier.parent_modifier is not None)
     check_module(workflow.modifier.path_modifier)
     if workflow.is_main_process:
         check_folders()
@@ -121,16 +118,10 @@ REPORTER = Reporter(PROGRESS)
 GUARD = Guard()
 if workflow.is_main_process:
     say(clear_stale_lock())
-    for recorder in (FAILURES, PROGRESS, OrphanRecorder(GUARD)):
+    for recorder in (FAILURES, PROGRESS, GUARD):
         logging.getLogger("snakemake.logging").addHandler(recorder)
     for text in describe_missing(PLAN):
         say(text)
-
-
-def begin_run():
-    """Note this run, and let its jobs end with it."""
-    # Jobs that are sent to a cluster go on without it.
-    note_run(ON_CLUSTER, "" if ON_CLUSTER else GUARD.start())
 
 
 def begin_reports():

@@ -6,13 +6,17 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import snakemake
+import snakemake_executor_plugin_slurm_jobstep as slurm_jobstep
+from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
+from snakemake_interface_executor_plugins.settings import SharedFSUsage
 
 from voxplain.faults import SetupFault
 from voxplain_workflow.running import environment
-from voxplain_workflow.running.environment import import_own_first, name_interpreter
+from voxplain_workflow.running.environment import import_own_first, name_interpreter, protect_jobs
 
 PACKAGES = str(Path(snakemake.__file__).parent.parent)
 
@@ -40,6 +44,15 @@ def test_a_shell_finds_this_python_whatever_its_path(tmp_path, monkeypatch, name
     # As Snakemake writes the command of a script.
     command = f"{sys.executable} {shlex.quote('a script.py')}"
     assert subprocess.check_output(command, shell=True, text=True) == "here a script.py\n"
+
+
+def test_command_lines_of_jobs_that_are_sent_to_slurm_have_that_name_too(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/One Drive/.venv/bin/python")
+    name_interpreter()
+    shared = SimpleNamespace(shared_fs_usage=set(SharedFSUsage))
+    submitting = SimpleNamespace(workflow=SimpleNamespace(storage_settings=shared))
+    assert RemoteExecutor.get_python_executable(submitting) == "python"
+    assert slurm_jobstep.Executor.get_python_executable(None) == "python"
 
 
 def test_a_plain_path_stays_as_it_is(monkeypatch):
@@ -81,6 +94,16 @@ def test_what_snakemake_and_python_need_at_their_start_stays(tmp_path, monkeypat
     assert sys.path == [tracing, PACKAGES, str(tmp_path)]
     assert os.environ["PYTHONPATH"] == os.pathsep.join([tracing, PACKAGES])
     assert "PYTHONNOUSERSITE" not in os.environ
+
+
+def test_the_folders_of_a_workflow_that_has_voxplain_as_a_module_stay(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    before = list(sys.path)
+    protect_jobs(tmp_path, as_module=True)
+    assert os.environ["PYTHONPATH"] == str(tmp_path)
+    assert sys.path == before
+    protect_jobs(tmp_path, as_module=False)
+    assert "PYTHONPATH" not in os.environ
 
 
 def test_the_workflows_own_folder_stays_first_if_it_is_on_pythonpath(monkeypatch):

@@ -1,6 +1,7 @@
 """Jobs do not outlive a run that is killed, and leave nothing behind when they are killed."""
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -10,8 +11,9 @@ from textwrap import dedent
 
 import psutil
 import pytest
+from snakemake_interface_logger_plugins.common import LogEvent
 
-from voxplain_workflow.running.orphans import MARK, Guard, OrphanRecorder, end_jobs, find_jobs
+from voxplain_workflow.running.orphans import MARK, Guard, end_jobs, find_jobs
 
 # A shell that waits for a program, as Snakemake may start a job.
 SHELL = '"$0" -c "$1"; true'
@@ -126,7 +128,7 @@ def test_what_a_killed_job_leaves_is_ended_before_the_job_is_tried_again(monkeyp
         jobs[0].kill()  # as the kernel does for want of memory
         jobs[0].wait()
         assert orphan in find_jobs(name)
-        OrphanRecorder(guard).note("job_error", {})
+        guard.handle(logging.makeLogRecord({"event": LogEvent.JOB_ERROR}))
         assert set(find_jobs(name)) == {psutil.Process(jobs[1].pid), kept}
     finally:
         guard.end()
@@ -135,6 +137,8 @@ def test_what_a_killed_job_leaves_is_ended_before_the_job_is_tried_again(monkeyp
             job.communicate()
 
 
-def test_a_run_without_a_guard_has_no_orphans():
-    Guard().end_orphans()
-    Guard().end()
+def test_before_a_run_begins_nothing_is_ended(monkeypatch):
+    guard = Guard()
+    monkeypatch.setattr(guard, "handleError", lambda record: pytest.fail("an error within"))
+    guard.handle(logging.makeLogRecord({"event": LogEvent.JOB_ERROR}))
+    guard.end()

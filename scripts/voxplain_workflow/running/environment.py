@@ -20,6 +20,27 @@ _AT_START = ("sitecustomize", "usercustomize")
 _OWN = Path(__file__).resolve().parents[2]
 
 
+def protect_jobs(started_in: str | Path, as_module: bool) -> None:
+    """Let jobs start and import their own modules, whatever the user's folders are called and hold.
+
+    Parameters
+    ----------
+    started_in
+        The folder where Snakemake was started.
+    as_module
+        Whether voxplain is a module of another workflow: its rules may need what its user has on
+        PYTHONPATH.
+
+    Raises
+    ------
+    SetupFault
+        See :func:`name_interpreter`.
+    """
+    name_interpreter()
+    if not as_module:
+        import_own_first(started_in)
+
+
 def name_interpreter() -> None:
     """Let a shell find this Python by its bare name, if its path has to be quoted.
 

@@ -99,10 +99,16 @@ def _descends(process: psutil.Process, pid: int) -> bool:
         return True
 
 
-class Guard:
-    """Ends the jobs of this process when it ends in any other way than by :meth:`end`."""
+class Guard(EventRecorder):
+    """Ends the jobs of this process when it ends in any other way than by :meth:`end`.
+
+    Of Snakemake's events it takes those of failed jobs: a job that was killed outright, for want of
+    memory for example, ends none of the programs that it started. They are ended before Snakemake
+    tries the job again.
+    """
 
     def __init__(self) -> None:
+        super().__init__()
         self.run = ""
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -134,26 +140,10 @@ class Guard:
             with contextlib.suppress(OSError, subprocess.TimeoutExpired):
                 process.communicate(_ENDED_WELL, timeout=5)
 
-    def end_orphans(self) -> None:
-        """End child processes of this run's jobs that were killed themselves."""
-        if self.run:
-            end_jobs(self.run, orphans_of=os.getpid())
-
-
-class OrphanRecorder(EventRecorder):
-    """Ends what a failed job left at work, before Snakemake tries the job again.
-
-    A job that was killed outright, for want of memory for example, ends none of its programs.
-    """
-
-    def __init__(self, guard: Guard) -> None:
-        super().__init__()
-        self._guard = guard
-
     def note(self, event: str, fields: Mapping[str, Any]) -> None:
         """See :class:`EventRecorder`."""
-        if event == "job_error":
-            self._guard.end_orphans()
+        if event == "job_error" and self.run:
+            end_jobs(self.run, orphans_of=os.getpid())
 
 
 def watch(run: str, patience_s: float) -> None:
