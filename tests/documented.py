@@ -46,7 +46,7 @@ class Block:
 
 def blocks_of(page: Path) -> list[Block]:
     """The fenced blocks of a page, in their order."""
-    text, found = page.read_text(), []
+    text, blocks = page.read_text(), []
     for number, match in enumerate(_FENCE.finditer(text)):
         above = text[: match.start()]
         place = ()
@@ -54,5 +54,5 @@ def blocks_of(page: Path) -> list[Block]:
             place = (new[1],)
         elif lines := _LINES.search(above):
             place = (lines[1], lines[2], lines[4])
-        found.append(Block(f"{page.name}-{number}", match[2], match[3], *place))
-    return found
+        blocks.append(Block(f"{page.name}-{number}", match[2], match[3], *place))
+    return blocks

@@ -63,17 +63,17 @@ def jobs_of(rule):
     # It would begin at midnight.
     command += ["--starttime=now-1days"]
     command += ["--units=M", f"--format={FIELDS}"]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    jobs = [Job(*line.split("|")) for line in told.splitlines()]
-    found = [job for job in jobs if re.match(rf"rule_{rule}(_|$)", job.comment)]
-    return sorted(found, key=lambda job: (job.end, int(job.jobid)))
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    jobs = [Job(*line.split("|")) for line in output.splitlines()]
+    matching = [job for job in jobs if re.match(rf"rule_{rule}(_|$)", job.comment)]
+    return sorted(matching, key=lambda job: (job.end, int(job.jobid)))
 
 
 def running(comment):
     """The id of the job in the queue whose comment ends like this."""
     command = ["squeue", "--noheader", "--states=RUNNING", "--format=%i %k"]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    ids = [line.split()[0] for line in told.splitlines() if line.rstrip().endswith(comment)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    ids = [line.split()[0] for line in output.splitlines() if line.rstrip().endswith(comment)]
     return ids[0] if ids else None
 
 
@@ -81,8 +81,8 @@ def wait_for(condition, process=None):
     """What a condition gives once it gives something, as long as a process lives."""
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
-        if found := condition():
-            return found
+        if result := condition():
+            return result
         if process is not None and process.poll() is not None:
             raise ChildProcessError(f"ended with {process.returncode} before {condition}")
         time.sleep(0.1)
@@ -224,11 +224,11 @@ def test_the_chain_of_a_scan_is_one_job_for_three_scans_and_asks_for_one_core(fi
 
 
 def test_memory_and_time_are_asked_for_by_rule(finished):
-    asked = {
+    requested = {
         rule: {(job.memory_mb, int(job.timelimitraw)) for job in jobs_of(rule)}
         for rule in ("check_scans", "fit_statistics", "explain_scans")
     }
-    assert asked == {
+    assert requested == {
         "check_scans": {(500, 5)},
         "fit_statistics": {(1000, 60)},
         "explain_scans": {(3000, 360)},

@@ -24,14 +24,14 @@ def note(event, arguments):
     if event == "open":
         path, mode, flags = arguments
         for_reading = not flags & (os.O_WRONLY | os.O_CREAT) if mode is None else "r" in mode
-        found = [path] if for_reading else []
+        paths = [path] if for_reading else []
     elif event in ("os.listdir", "os.scandir"):
-        found = arguments[:1]
+        paths = arguments[:1]
     elif event == "subprocess.Popen":
-        found = [arguments[0], *arguments[1]]
+        paths = [arguments[0], *arguments[1]]
     else:
         return
-    seen.update(os.fsdecode(path) for path in found if isinstance(path, (str, bytes, os.PathLike)))
+    seen.update(os.fsdecode(path) for path in paths if isinstance(path, (str, bytes, os.PathLike)))
 
 
 def is_below(path, places):

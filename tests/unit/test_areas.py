@@ -63,8 +63,8 @@ def test_the_density_is_the_areas_mean_by_the_brains(share_of):
 
 
 def test_in_an_even_heatmap_every_density_is_one():
-    found = rows(heatmap=np.full(HEATMAP.shape, 0.3, np.float32))["density"]
-    np.testing.assert_allclose(found, [1, 1, 1, 1, np.nan], rtol=1e-6)
+    density = rows(heatmap=np.full(HEATMAP.shape, 0.3, np.float32))["density"]
+    np.testing.assert_allclose(density, [1, 1, 1, 1, np.nan], rtol=1e-6)
 
 
 def test_a_heatmap_of_noughts_has_sums_but_no_shares_and_no_densities():
@@ -98,10 +98,10 @@ def test_small_values_are_not_lost_beside_large_ones():
 def test_shares_are_added_to_a_copy():
     table = pd.DataFrame({"area": ["A", "B"], "voxels": [2, 4], "sum": [3.0, 1.0]})
     before = table.copy()
-    found = add_shares(table, in_brain=8, brain_voxels=10, share_of="brain")
+    result = add_shares(table, in_brain=8, brain_voxels=10, share_of="brain")
     pd.testing.assert_frame_equal(table, before)
-    np.testing.assert_allclose(found["share"], [3 / 8, 1 / 8])
-    np.testing.assert_allclose(found["density"], [1.5 / 0.8, 0.25 / 0.8])
+    np.testing.assert_allclose(result["share"], [3 / 8, 1 / 8])
+    np.testing.assert_allclose(result["density"], [1.5 / 0.8, 0.25 / 0.8])
 
 
 # --- left and right -------------------------------------------------------------------------------
@@ -128,9 +128,9 @@ def test_a_plain_name_has_no_side(name, plain):
 
 def test_the_116_areas_of_aal_are_54_pairs_and_8_in_the_middle(aal):
     plain = [plain_name(name) for name in aal.names.values()]
-    found = {name: plain.count(name) for name in plain}
-    assert sorted(found.values()) == [1] * 8 + [2] * 54
-    assert {name for name, count in found.items() if count == 1} == {
+    counts = {name: plain.count(name) for name in plain}
+    assert sorted(counts.values()) == [1] * 8 + [2] * 54
+    assert {name for name, count in counts.items() if count == 1} == {
         name for name in aal.names.values() if name.startswith("Vermis")
     }
 
@@ -147,10 +147,10 @@ def test_both_sides_are_what_one_adds_by_hand():
 
 def test_an_area_without_a_voxel_on_either_side_has_no_density():
     table = both_sides(area_rows(HEATMAP, LABELS, {1: "Temporal_L", 8: "X_L", 9: "X_R"}, MASK))
-    found = column(table, "density")
-    assert np.isnan(found["X"])
+    density = column(table, "density")
+    assert np.isnan(density["X"])
     assert column(table, "share")["X"] == 0
-    assert found["Temporal"] == pytest.approx(1.5 / 4.5)
+    assert density["Temporal"] == pytest.approx(1.5 / 4.5)
 
 
 @given(
@@ -160,11 +160,11 @@ def test_an_area_without_a_voxel_on_either_side_has_no_density():
     share_of=st.sampled_from(SHARE_OF),
 )
 def test_merging_the_sides_gives_what_merged_labels_give(labels, heatmap, mask, share_of):
-    found = both_sides(area_rows(heatmap, labels, NAMES, mask, share_of)).set_index("area")
+    result = both_sides(area_rows(heatmap, labels, NAMES, mask, share_of)).set_index("area")
     merged = np.array([0, 1, 1, 3, 4, 4])[labels]
     names = {1: "Temporal_Mid", 3: "Vermis_4_5", 4: "Amygdala"}
     expected = area_rows(heatmap, merged, names, mask, share_of).set_index("area")
-    pd.testing.assert_frame_equal(found, expected, check_dtype=False, check_exact=False)
+    pd.testing.assert_frame_equal(result, expected, check_dtype=False, check_exact=False)
 
 
 # --- the ranking ----------------------------------------------------------------------------------

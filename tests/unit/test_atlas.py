@@ -62,8 +62,8 @@ def regions_on_template():
     """Name to region, and the template's brain with white matter near 1."""
     brain, grid = read_packaged_template()
     atlas = read_regions().on_grid(grid)
-    found = {name: atlas.labels == value for value, name in atlas.names.items()}
-    return found, brain / white_matter_level(brain), grid
+    regions = {name: atlas.labels == value for value, name in atlas.names.items()}
+    return regions, brain / white_matter_level(brain), grid
 
 
 def test_regions_are_those_of_yangs_figure(regions_on_template):
@@ -76,15 +76,15 @@ def test_regions_are_those_of_yangs_figure(regions_on_template):
 
 
 def test_regions_lie_where_the_templates_tissue_is(regions_on_template):
-    found, brain, _ = regions_on_template
-    assert np.median(brain[found["lateral_ventricle"]]) < 0.35, "fluid"
-    assert 0.6 < np.median(brain[found["hippocampus"]]) < 0.9, "grey matter"
-    assert 0.6 < np.median(brain[found["cortex"]]) < 0.9
+    regions, brain, _ = regions_on_template
+    assert np.median(brain[regions["lateral_ventricle"]]) < 0.35, "fluid"
+    assert 0.6 < np.median(brain[regions["hippocampus"]]) < 0.9, "grey matter"
+    assert 0.6 < np.median(brain[regions["cortex"]]) < 0.9
     # Moved by some millimetres, the ventricles cover tissue.
     for axis in range(3):
         for shift in (-4, 4):
-            moved = np.roll(found["lateral_ventricle"], shift, axis)
-            assert brain[moved].mean() > 1.2 * brain[found["lateral_ventricle"]].mean()
+            moved = np.roll(regions["lateral_ventricle"], shift, axis)
+            assert brain[moved].mean() > 1.2 * brain[regions["lateral_ventricle"]].mean()
 
 
 def test_left_areas_lie_left_and_right_areas_right(centres):
@@ -116,8 +116,8 @@ def test_on_another_grid_every_area_keeps_its_place_and_volume(aal, centres):
     for name in ("Hippocampus_L", "Frontal_Sup_R", "Cerebelum_6_L"):
         (value,) = moved.values_of([name])[name]
         volume = (moved.labels == value).sum() * moved.grid.voxel_volume_ml
-        own = (aal.labels == value).sum() * aal.grid.voxel_volume_ml
-        assert volume == pytest.approx(own, rel=0.05)
+        original = (aal.labels == value).sum() * aal.grid.voxel_volume_ml
+        assert volume == pytest.approx(original, rel=0.05)
 
 
 def test_between_two_areas_a_voxel_takes_the_nearer_one_and_nothing_between():
@@ -137,13 +137,13 @@ def test_an_atlas_on_its_own_grid_stays_as_it_is(aal):
 
 def stretched_by_hand(labels, shape):
     """Each voxel takes the label at the same relative place, whatever the affines say."""
-    found = np.zeros(shape, labels.dtype)
+    stretched = np.zeros(shape, labels.dtype)
     for voxel in np.ndindex(*shape):
         relative = [(i + 0.5) / n for i, n in zip(voxel, shape, strict=True)]
-        found[voxel] = labels[
+        stretched[voxel] = labels[
             tuple(int(r * n) for r, n in zip(relative, labels.shape, strict=True))
         ]
-    return found
+    return stretched
 
 
 @pytest.mark.parametrize("shape", [(5, 4, 3), (3, 4, 2), (9, 10, 11), (5, 2, 7), (1, 1, 1)])
@@ -152,14 +152,14 @@ def test_a_stretched_atlas_fills_the_other_grid_from_end_to_end(shape):
     names = {value: f"area {value}" for value in range(1, 61)}
     atlas = Atlas(labels, axis_aligned_grid(labels.shape, (2.0, 2.0, 2.0), (0.0, 0.0, 0.0)), names)
     target = axis_aligned_grid(shape, (3.0, 1.0, 2.0), (500.0, -70.0, 3.0))
-    found = atlas.stretched_over(target)
-    assert found.grid == target
-    assert found.names == names
-    assert found.labels.dtype == labels.dtype
-    np.testing.assert_array_equal(found.labels, stretched_by_hand(labels, shape))
+    stretched = atlas.stretched_over(target)
+    assert stretched.grid == target
+    assert stretched.names == names
+    assert stretched.labels.dtype == labels.dtype
+    np.testing.assert_array_equal(stretched.labels, stretched_by_hand(labels, shape))
     if min(shape) >= 5:
         corners = np.ix_(*[[0, -1]] * 3)
-        np.testing.assert_array_equal(found.labels[corners], labels[corners])
+        np.testing.assert_array_equal(stretched.labels[corners], labels[corners])
 
 
 def test_stretched_over_its_own_grid_the_atlas_stays_as_it_is(aal):
@@ -172,8 +172,8 @@ def test_stretching_moves_the_areas_by_millimetres_and_placing_does_not(aal, cen
     placed, stretched = centres_of(aal.on_grid(grid)), centres_of(aal.stretched_over(grid))
     names = [name for name in aal.names.values() if name.startswith("Temporal")]
 
-    def away(found):
-        return np.mean([np.linalg.norm(found[name] - centres[name]) for name in names])
+    def away(moved):
+        return np.mean([np.linalg.norm(moved[name] - centres[name]) for name in names])
 
     assert away(placed) < 1
     assert 3 < away(stretched) < 8
@@ -193,9 +193,9 @@ def test_names_are_written_as_bids_has_them_in_the_order_of_their_values(tmp_pat
 
 
 def test_a_name_without_side_means_both_sides_and_one_with_side_that_side(aal):
-    found = aal.values_of(["Hippocampus", "Amygdala_R", "Vermis_3"])
-    told = {area: [aal.names[value] for value in values] for area, values in found.items()}
-    assert told == {
+    labels = aal.values_of(["Hippocampus", "Amygdala_R", "Vermis_3"])
+    names = {area: [aal.names[value] for value in values] for area, values in labels.items()}
+    assert names == {
         "Hippocampus": ["Hippocampus_L", "Hippocampus_R"],
         "Amygdala_R": ["Amygdala_R"],
         "Vermis_3": ["Vermis_3"],

@@ -45,8 +45,8 @@ def test_of_one_network_the_spread_is_delongs():
     assert aucs.mean() == pytest.approx(measure(table, CLASSES)["roc_auc"], abs=0.003)
     assert aucs.std() == pytest.approx(delong_sd(table), rel=0.05)
     low, high = interval(aucs)
-    told = measure(table, CLASSES)["roc_auc"]
-    expected = stats.norm.interval(0.95, told, delong_sd(table))
+    auc = measure(table, CLASSES)["roc_auc"]
+    expected = stats.norm.interval(0.95, auc, delong_sd(table))
     assert (low, high) == pytest.approx(expected, abs=0.01)
 
 
@@ -55,14 +55,16 @@ def test_of_one_network_the_spread_is_delongs():
 def test_every_draw_is_what_scikit_learn_says_of_the_drawn_patients(classes, roc_auc):
     """The draws of two folds by hand, from the generator's own multinomials."""
     tables = [drawn(1, (0, 24), classes, scans=2), drawn(2, (24, 48), classes)]
-    found = draw_aucs(tables, classes, roc_auc, draws=5)
+    aucs = draw_aucs(tables, classes, roc_auc, draws=5)
     generator = np.random.default_rng(0)
     weight = {}
     for place in range(len(classes)):
-        own = [f"P{n:04d}" for n in range(48) if n % len(classes) == place]
-        counts = generator.multinomial(len(own), np.full(len(own), 1 / len(own)), size=5)
-        weight.update(dict(zip(own, counts.T, strict=True)))
-    for number, auc in enumerate(found):
+        patients = [f"P{n:04d}" for n in range(48) if n % len(classes) == place]
+        counts = generator.multinomial(
+            len(patients), np.full(len(patients), 1 / len(patients)), size=5
+        )
+        weight.update(dict(zip(patients, counts.T, strict=True)))
+    for number, auc in enumerate(aucs):
         of_folds = []
         for table in tables:
             weights = [weight[patient][number] for patient in table["patient"]]
@@ -106,8 +108,8 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
 def test_a_fold_that_lacks_a_class_does_not_count():
     whole, lacking = drawn(5, (0, 30)), drawn(6, (30, 40))
     lacking = lacking[lacking["class"] == "AD"]
-    told = draw_aucs([whole, lacking], CLASSES)
-    assert told.mean() == pytest.approx(measure(whole, CLASSES)["roc_auc"], abs=0.01)
+    aucs = draw_aucs([whole, lacking], CLASSES)
+    assert aucs.mean() == pytest.approx(measure(whole, CLASSES)["roc_auc"], abs=0.01)
     assert np.isnan(draw_aucs([lacking], CLASSES)).all()
     assert np.isnan(interval(draw_aucs([lacking], CLASSES))).all()
 
@@ -123,14 +125,16 @@ def test_every_drawn_curve_is_what_scikit_learn_says_of_the_drawn_patients(class
     table = drawn(1, (0, 24), classes, scans=2)
     table["probability_AD"] = table["probability_AD"].round(1)  # scans of one probability
     at = np.linspace(0, 1, 11)
-    found = draw_rocs([table], classes, "AD", at, draws=20)
+    curves = draw_rocs([table], classes, "AD", at, draws=20)
     generator = np.random.default_rng(0)
     counts = {}
     for group in classes:
-        own = sorted(table.loc[table["class"] == group, "patient"].unique())
-        told = generator.multinomial(len(own), np.full(len(own), 1 / len(own)), size=20)
-        counts |= dict(zip(own, told.T, strict=True))
-    for draw, curve in enumerate(found):
+        patients = sorted(table.loc[table["class"] == group, "patient"].unique())
+        drawn_counts = generator.multinomial(
+            len(patients), np.full(len(patients), 1 / len(patients)), size=20
+        )
+        counts |= dict(zip(patients, drawn_counts.T, strict=True))
+    for draw, curve in enumerate(curves):
         weights = [counts[patient][draw] for patient in table["patient"]]
         wrong, right, _ = roc_curve(
             table["class"] == "AD", table["probability_AD"], sample_weight=weights

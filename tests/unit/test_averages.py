@@ -58,9 +58,9 @@ def test_heatmaps_are_found_by_their_sidecars(tmp_path):
         if folder != "empty":
             path = tmp_path / folder / "sub-1_desc-cam_relevance.json"
             path.write_text(f'{{"Image": "I{number}", "Class": "AD"}}')
-    found = find_maps(tmp_path / folder for folder in ("chunk-2", "chunk-1", "empty"))
-    assert [told["Image"] for told in found] == ["I0", "I1"]
-    assert found[0]["path"] == tmp_path / "chunk-2/sub-1_desc-cam_relevance.nii.gz"
+    maps = find_maps(tmp_path / folder for folder in ("chunk-2", "chunk-1", "empty"))
+    assert [heatmap["Image"] for heatmap in maps] == ["I0", "I1"]
+    assert maps[0]["path"] == tmp_path / "chunk-2/sub-1_desc-cam_relevance.nii.gz"
 
 
 def test_of_no_heatmap_the_average_is_nought():

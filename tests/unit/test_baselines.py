@@ -86,8 +86,8 @@ def test_three_classes_have_a_probability_and_coefficients_each():
     predictions, coefficients = predict_split(members, table, classes)
     values = table.to_numpy()
     model, expected = by_hand(values[:12], members["class"][:12], values[12:])
-    told = predictions[[f"probability_{group}" for group in model.classes_]]
-    np.testing.assert_allclose(told, expected, atol=1e-5)
+    probabilities = predictions[[f"probability_{group}" for group in model.classes_]]
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
     assert list(coefficients["class"]) == ["MCI", "MCI", "AD", "AD", "NC", "NC"]
     mci = coefficients.loc[coefficients["class"] == "MCI", "coefficient"]
     np.testing.assert_allclose(mci, model.coef_[list(model.classes_).index("MCI")], atol=1e-4)

@@ -31,8 +31,8 @@ def dataset(tmp_path):
     return make
 
 
-def scans_of(root, images_are="heads", tasks=(("AD", "NC"),), **told):
-    rows, places, companions = read_dataset(root, images_are, **told)
+def scans_of(root, images_are="heads", tasks=(("AD", "NC"),), **options):
+    rows, places, companions = read_dataset(root, images_are, **options)
     table = root / "participants.tsv"
     return list_scans(
         rows, places, tasks, table, COLUMNS, {}, companions=companions, image_ids="labels"
@@ -48,11 +48,11 @@ def test_a_dataset_with_sessions_becomes_scans(dataset):
         "sub-02/ses-M00/anat/sub-02_ses-M00_acq-mprage_T1w.nii.gz",
         participants="participant_id sex age diagnosis\nsub-01 M 71 CN\nsub-02 F 68 AD\n",
     )
-    told = [
+    rows = [
         (s.image, s.subject, s.session, s.group, s.sex, s.age, s.description)
         for s in scans_of(root)
     ]
-    assert told == [
+    assert rows == [
         ("sub01sesM00", "01", "M00", "NC", "M", "71", "T1w"),
         ("sub01sesM12run1", "01", "M12", "NC", "M", "71", "run-1 T1w"),
         ("sub02sesM00acqmprage", "02", "M00", "AD", "F", "68", "acq-mprage T1w"),
@@ -153,7 +153,7 @@ def test_other_files_are_taken_by_a_pattern(dataset):
 
 
 @pytest.mark.parametrize(
-    ("files", "tables", "told"),
+    ("files", "tables", "message"),
     [
         ((), {}, "has no image sub-"),
         (("sub-1/anat/sub-1_T1w.nii",), {"participants": "name dx\na AD\n"}, "participant_id"),
@@ -164,9 +164,9 @@ def test_other_files_are_taken_by_a_pattern(dataset):
         ),
     ],
 )
-def test_what_is_no_dataset_is_refused(dataset, files, tables, told):
+def test_what_is_no_dataset_is_refused(dataset, files, tables, message):
     root = dataset(*files, **tables)
-    with pytest.raises(SetupFault, match=told):
+    with pytest.raises(SetupFault, match=message):
         read_dataset(root, "heads")
 
 

@@ -46,9 +46,9 @@ def scan():
     ],
 )
 def test_two_maps_by_hand(normalise, expected):
-    found = combine([line(1, 3, 0, 4), line(2, 0, 0, 2)], normalise)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found.ravel(), expected, rtol=1e-6)
+    combined = combine([line(1, 3, 0, 4), line(2, 0, 0, 2)], normalise)
+    assert combined.dtype == np.float32
+    np.testing.assert_allclose(combined.ravel(), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -57,8 +57,8 @@ def test_two_maps_by_hand(normalise, expected):
 )
 def test_a_mask_leaves_out_what_lies_outside(normalise, expected):
     mask = np.array([True, True, True, False]).reshape(LINE)
-    found = combine([line(1, 3, 0, 40)], normalise, mask)
-    np.testing.assert_allclose(found.ravel(), expected, rtol=1e-6)
+    combined = combine([line(1, 3, 0, 40)], normalise, mask)
+    np.testing.assert_allclose(combined.ravel(), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("normalise", NORMALISATIONS)
@@ -104,8 +104,8 @@ def test_a_score_by_sums_has_the_sum_1_and_by_maxima_lies_below_1(maps):
 
 def test_values_at_the_end_of_what_a_number_can_be_do_not_overflow():
     largest = np.finfo(np.float64).max
-    found = combine([np.array([largest, largest, 0, 0]).reshape(LINE)], "sum")
-    np.testing.assert_allclose(found.ravel(), [0.5, 0.5, 0, 0])
+    combined = combine([np.array([largest, largest, 0, 0]).reshape(LINE)], "sum")
+    np.testing.assert_allclose(combined.ravel(), [0.5, 0.5, 0, 0])
 
 
 # --- what is refused ------------------------------------------------------------------------------
@@ -139,9 +139,9 @@ def test_the_summary_combines_the_maps_of_its_methods(scan, normalise):
     )
     maps = [explain(name, model, scan, 1, **options) for name, options in methods.items()]
     mask = scan > -1
-    found = summary(model, scan, 1, methods, normalise, mask)
-    np.testing.assert_allclose(found, combine(maps, normalise, mask), rtol=1e-6)
-    assert found.max() > 0
+    combined = summary(model, scan, 1, methods, normalise, mask)
+    np.testing.assert_allclose(combined, combine(maps, normalise, mask), rtol=1e-6)
+    assert combined.max() > 0
 
 
 @pytest.mark.parametrize(
@@ -163,6 +163,6 @@ def test_an_unknown_normalisation_is_refused_before_any_map_is_made(scan):
 
 
 def test_the_example_in_the_documentation_runs():
-    told = doctest.testmod(module)
-    assert told.attempted > 0
-    assert told.failed == 0
+    result = doctest.testmod(module)
+    assert result.attempted > 0
+    assert result.failed == 0

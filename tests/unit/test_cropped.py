@@ -70,19 +70,19 @@ def assert_the_same(model, brain, tolerance=1e-9):
     network = CroppedNetwork(other, brain)
     scans = scans_of(brain)
     logits, gradients = losses_and_gradients(model, model, scans)
-    ours, own = losses_and_gradients(other, network, shown(scans, network))
-    torch.testing.assert_close(ours, logits, rtol=tolerance, atol=tolerance)
+    cropped_logits, cropped = losses_and_gradients(other, network, shown(scans, network))
+    torch.testing.assert_close(cropped_logits, logits, rtol=tolerance, atol=tolerance)
     for name, expected in gradients.items():
-        found = own[name] if own[name] is not None else torch.zeros_like(expected)
-        torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance, msg=name)
+        actual = cropped[name] if cropped[name] is not None else torch.zeros_like(expected)
+        torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance, msg=name)
     for name, expected in model.state_dict().items():
-        found = other.state_dict()[name]
-        torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance, msg=name)
+        actual = other.state_dict()[name]
+        torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance, msg=name)
     model.eval()
     other.eval()
     with torch.no_grad():
-        found = network(shown(scans, network))
-        torch.testing.assert_close(found, model(scans), rtol=tolerance, atol=tolerance)
+        actual = network(shown(scans, network))
+        torch.testing.assert_close(actual, model(scans), rtol=tolerance, atol=tolerance)
     return network
 
 
@@ -270,8 +270,8 @@ class Listed(nn.Module):
         return self.head(self.layers(scans).relu())
 
 
-def twice(module, given, found):
-    return 2 * found
+def twice(module, given, output):
+    return 2 * output
 
 
 def hooked(model, *which):

@@ -20,8 +20,8 @@ def test_a_gpu_is_used_where_it_is_there_and_not_forbidden(monkeypatch, wanted, 
     assert choose_device(wanted) == torch.device(chosen)
 
 
-@pytest.mark.parametrize(("built", "told"), [(None, "none"), ("12.8", "12.8")])
-def test_a_gpu_that_is_not_there_is_refused_in_one_line(monkeypatch, built, told):
+@pytest.mark.parametrize(("built", "named"), [(None, "none"), ("12.8", "12.8")])
+def test_a_gpu_that_is_not_there_is_refused_in_one_line(monkeypatch, built, named):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", built)
     with pytest.raises(SetupFault) as fault:
@@ -30,7 +30,7 @@ def test_a_gpu_that_is_not_there_is_refused_in_one_line(monkeypatch, built, told
     assert "\n" not in message
     assert message.startswith("device is cuda, but PyTorch ")
     assert torch.__version__ in message
-    assert f"built for CUDA {told}" in message
+    assert f"built for CUDA {named}" in message
     assert message.endswith("allowed here: cpu, auto")
 
 

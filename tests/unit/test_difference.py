@@ -17,15 +17,15 @@ def test_t_is_that_of_scipy():
             moments.add(scan)
         arguments += [moments.mean, moments.variance, moments.count]
     expected = scipy.stats.ttest_ind(*groups, equal_var=False).statistic
-    found = welch_t(*arguments)
-    np.testing.assert_allclose(found, expected, rtol=1e-10)
+    t = welch_t(*arguments)
+    np.testing.assert_allclose(t, expected, rtol=1e-10)
     np.testing.assert_allclose(welch_t(*arguments[3:], *arguments[:3]), -expected, rtol=1e-10)
 
 
 def test_t_is_nought_only_where_both_groups_do_not_vary():
     means = np.array([1.0, 1.0, 1.0, 1.0])
-    found = welch_t(means, np.array([0, 4, 0, 4.0]), 4, 0 * means, np.array([0, 0, 9, 15.0]), 5)
-    np.testing.assert_allclose(found, [0, 1, 1 / np.sqrt(9 / 5), 0.5])
+    t = welch_t(means, np.array([0, 4, 0, 4.0]), 4, 0 * means, np.array([0, 0, 9, 15.0]), 5)
+    np.testing.assert_allclose(t, [0, 1, 1 / np.sqrt(9 / 5), 0.5])
     without = welch_t(means, means * np.nan, 4, means, means, 5)
     assert np.isnan(without).all()
 

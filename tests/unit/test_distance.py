@@ -45,10 +45,10 @@ def test_no_way_round_is_shorter(a, b, c):
 
 @given(a=maps)
 def test_a_normalised_map_sums_to_one_and_keeps_its_shape(a):
-    found = normalise(a.astype(np.float32))
-    assert found.dtype == np.float64
-    assert found.sum() == pytest.approx(1)
-    np.testing.assert_allclose(found * a.sum(), a, atol=1e-9)
+    normalised = normalise(a.astype(np.float32))
+    assert normalised.dtype == np.float64
+    assert normalised.sum() == pytest.approx(1)
+    np.testing.assert_allclose(normalised * a.sum(), a, atol=1e-9)
 
 
 def test_a_map_of_noughts_has_no_distance_to_anything():
@@ -91,13 +91,13 @@ def test_a_cell_is_the_distance_of_its_two_maps_within_its_class(of_classes):
 
 
 def test_the_table_is_symmetric_with_noughts_on_its_diagonal(of_classes):
-    found = {
+    distances = {
         (row["class"], row["method_a"], row["method_b"]): row["distance"]
         for row in distance_rows(of_classes)
     }
-    for (group, a, b), apart in found.items():
-        assert found[group, b, a] == apart
-        assert (apart == 0) == (a == b)
+    for (group, a, b), value in distances.items():
+        assert distances[group, b, a] == value
+        assert (value == 0) == (a == b)
 
 
 def test_a_map_of_noughts_has_no_distance_in_its_row_and_column_of_its_class_only(of_classes):

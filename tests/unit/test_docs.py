@@ -28,20 +28,20 @@ def test_there_are_examples(repository):
 
 
 def test_only_one_page_says_where_its_blocks_belong(repository):
-    told = {path.name for path in pages(repository) if any(b.path for b in blocks_of(path))}
-    assert told == {"extending.md"}
+    names = {path.name for path in pages(repository) if any(b.path for b in blocks_of(path))}
+    assert names == {"extending.md"}
 
 
 def test_every_method_has_its_formula_and_its_traps(repository):
     text = (repository / "docs/methods.md").read_text().split("## Published variants")[0]
-    told = set()
+    documented = set()
     for part in re.split(r"^###? ", text, flags=re.M)[1:]:
         named = {name for name in part.splitlines()[0].lower().split(", ") if name in METHODS}
         if named:
             for needed in ("```math", "*Trust it*", "*Traps:*"):
                 assert needed in part, (named, needed)
-        told |= named
-    assert told == METHODS.keys()
+        documented |= named
+    assert documented == METHODS.keys()
 
 
 def test_no_example_hides_in_a_list(repository):
@@ -73,15 +73,17 @@ def commands(repository):
 
 def test_every_call_of_snakemake_is_one_as_it_is_written(repository):
     """A target behind --configfile or --quiet is taken for a file or a kind of quiet."""
-    found = 0
+    count = 0
     for name, words in commands(repository):
         parser = get_argument_parser()
         parser.exit_on_error = False
         try:
-            asked = parser.parse_args([word.rstrip(",;").replace("$batch", "1") for word in words])
+            arguments = parser.parse_args(
+                [word.rstrip(",;").replace("$batch", "1") for word in words]
+            )
         except (SystemExit, argparse.ArgumentError):
             pytest.fail(name)
-        for file in asked.configfile or ():
+        for file in arguments.configfile or ():
             assert str(file).endswith(".yaml"), name
-        found += 1
-    assert found > 20
+        count += 1
+    assert count > 20

@@ -60,11 +60,11 @@ def test_the_table_tells_intended_and_achieved_loss_of_every_group_and_area():
             assert row["achieved_loss_sd"] == pytest.approx(0, abs=1e-9)
             assert row["intensity_change"] == pytest.approx(-intended / 2, abs=0.002)
             assert row["patients"] == 20
-    own, others = (
+    diseased, healthy = (
         measures[(measures["group"] == group) & (measures["area"] == AREAS[0])]["volume_ml"]
         for group in ("AD", "CN")
     )
-    assert areas.loc["AD", AREAS[0]]["cohens_d"] == pytest.approx(cohens_d(own, others))
+    assert areas.loc["AD", AREAS[0]]["cohens_d"] == pytest.approx(cohens_d(diseased, healthy))
     assert np.isnan(areas.loc["CN", AREAS[0]]["cohens_d"])
     heads = table[table["part"] == "head"]
     assert set(heads["name"]) == {"head1", "head2"}
@@ -99,12 +99,12 @@ def test_volumes_tell_ill_from_well_where_tissue_was_lost_and_intensities_where_
 # (With pairs of different folds as well, forty small ones are at 0.45 instead of 0.51.)
 @pytest.mark.parametrize("patients", [8, 40])
 def test_labels_without_an_effect_are_at_chance_over_many_cohorts(patients):
-    found = [
+    results = [
         baseline_auc(cohort(patients, 0.0, seed, groups=("AD", "CN")), "volume_ml", ("AD", "CN"))
         for seed in range(20)
     ]
-    assert np.mean([auc for auc, *_ in found]) == pytest.approx(0.5, abs=0.06)
-    covered = sum(low <= 0.5 <= high for _, low, high, _ in found)
+    assert np.mean([auc for auc, *_ in results]) == pytest.approx(0.5, abs=0.06)
+    covered = sum(low <= 0.5 <= high for _, low, high, _ in results)
     assert covered >= 15
 
 
@@ -120,9 +120,9 @@ def test_the_interval_is_that_of_drawn_patients():
         roc_auc_score(labels, np.r_[draw.choice(above, 25), draw.choice(below, 35)])
         for _ in range(2000)
     ]
-    found = np.r_[above, below]
-    auc, *interval = _pairs_in_order(found, np.zeros(60), labels == 1, 4000)
-    assert auc == pytest.approx(roc_auc_score(labels, found))
+    values = np.r_[above, below]
+    auc, *interval = _pairs_in_order(values, np.zeros(60), labels == 1, 4000)
+    assert auc == pytest.approx(roc_auc_score(labels, values))
     assert interval == pytest.approx(np.quantile(aucs, [0.025, 0.975]), abs=0.015)
 
 
@@ -132,12 +132,12 @@ def test_patients_of_different_folds_make_no_pair():
 
     draw = np.random.default_rng(2)
     fold, labels = np.repeat(np.arange(4), 10), np.tile([0, 1], 20)
-    found = draw.normal(labels, 1) + 5 * fold  # each fold's regression has an offset of its own
-    aucs = [roc_auc_score(labels[fold == k], found[fold == k]) for k in range(4)]
-    auc, low, high = _pairs_in_order(found, fold, labels == 1, 500)
+    values = draw.normal(labels, 1) + 5 * fold  # each fold's regression has an offset of its own
+    aucs = [roc_auc_score(labels[fold == k], values[fold == k]) for k in range(4)]
+    auc, low, high = _pairs_in_order(values, fold, labels == 1, 500)
     assert auc == pytest.approx(np.mean(aucs))
     assert low < auc < high
-    assert roc_auc_score(labels, found) < auc - 0.1
+    assert roc_auc_score(labels, values) < auc - 0.1
 
 
 def test_a_patient_of_both_groups_counts_under_the_first_and_one_of_a_kind_tells_nothing():

@@ -35,7 +35,7 @@ from voxplain_workflow.running.estimate import (
 
 # All that apply to rieke, and what looks at the network.
 OF_RIEKE = [name for name, method in METHODS.items() if not method.models]
-LOOKING = len(OF_RIEKE) - 1
+EXPLAINED = len(OF_RIEKE) - 1
 # 200 scans; in the fixed split 60 of them test.
 COHORT = {
     "source": "simulated",
@@ -93,8 +93,8 @@ def test_the_template_is_what_the_estimate_takes_it_for():
 @pytest.mark.parametrize("resolution", [2, 3, 4])
 def test_a_coarser_brain_has_as_many_fewer_voxels(resolution):
     _, mask, _ = make_template("packaged", resolution)
-    found = count_regions({**SETTINGS, "resolution_mm": resolution})["voxel_occlusion"]
-    assert found == pytest.approx(mask.sum(), rel=0.01)
+    voxels = count_regions({**SETTINGS, "resolution_mm": resolution})["voxel_occlusion"]
+    assert voxels == pytest.approx(mask.sum(), rel=0.01)
 
 
 @pytest.mark.slow
@@ -138,7 +138,7 @@ def test_work_grows_with_what_it_is_done_for():
     assert once["train_network"].jobs == 6
     assert twice["train_network"].jobs == 12
     assert twice["train_network"].units == 4 * once["train_network"].units
-    assert twice["explain_scans"].jobs == 2 * once["explain_scans"].jobs == 2 * LOOKING * 6
+    assert twice["explain_scans"].jobs == 2 * once["explain_scans"].jobs == 2 * EXPLAINED * 6
     assert once["average_heatmaps"].jobs == 2 * once["tabulate_areas"].jobs == 2 * len(OF_RIEKE)
     assert twice["fit_statistics"] == once["fit_statistics"]
 
@@ -153,7 +153,7 @@ def test_every_network_and_task_adds_its_own():
     assert both["train_network"].jobs == 2 * one["train_network"].jobs
     assert both["train_network"].cpu_h > 10 * one["train_network"].cpu_h
     # cam applies to the second only.
-    assert both["explain_scans"].jobs == one["explain_scans"].jobs / LOOKING * (2 * LOOKING + 1)
+    assert both["explain_scans"].jobs == one["explain_scans"].jobs / EXPLAINED * (2 * EXPLAINED + 1)
     assert both["summarise_networks"].jobs == one["summarise_networks"].jobs == 1
 
 
@@ -173,7 +173,7 @@ def test_faithfulness_is_counted_in_forward_passes():
     assert work["change_areas"].jobs == 1
     assert work["change_areas"].units == 8 * 2 * 20 * (len(OF_RIEKE) + 5)
     assert changed(scans=100)["change_areas"].units == 60 / 8 * work["change_areas"].units
-    assert work["randomise_layers"].jobs == LOOKING
+    assert work["randomise_layers"].jobs == EXPLAINED
     assert work["randomise_layers"].units == pytest.approx(work["explain_scans"].units * 7 * 2 / 60)
     one = changed(randomise=["sensitivity"])["randomise_layers"]
     assert (one.jobs, one.units) == (1, 7 * 2 * GRADIENT)

@@ -33,7 +33,7 @@ def path(tmp_path):
 def test_every_number_of_every_epoch_is_there_once(path):
     curves = read_curves(path)
     for column, tag in CURVES.items():
-        assert curves[tag] == [(int(told["epoch"]), rounded(told[column])) for told in HISTORY]
+        assert curves[tag] == [(int(row["epoch"]), rounded(row[column])) for row in HISTORY]
     assert curves["learning_rate"] == [(epoch, rounded(1e-4)) for epoch in (1, 2, 3)]
 
 

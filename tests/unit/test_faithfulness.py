@@ -48,23 +48,23 @@ def line(*values):
 
 def test_areas_are_those_of_the_atlas_and_what_is_nearest_to_each():
     labels = np.array([7, 5, 5, 0, 0, 0, 0, 0, 2, 0, 0])[:, None, None]
-    found = areas_of_brain(labels, MASK)[:, 0, 0].tolist()
+    numbers = areas_of_brain(labels, MASK)[:, 0, 0].tolist()
     # 7 lies outside the brain. Of 2, 5 and around 2, around 5; the fifth voxel behind 5 is even.
-    assert found[:5] == [0, 2, 2, 4, 4]
-    assert found[5] in (3, 4)
-    assert found[6:] == [3, 3, 1, 3, 3]
+    assert numbers[:5] == [0, 2, 2, 4, 4]
+    assert numbers[5] in (3, 4)
+    assert numbers[6:] == [3, 3, 1, 3, 3]
     assert areas_of_brain(0 * labels, MASK)[:, 0, 0].tolist() == [0] + [1] * 10
     rng = np.random.default_rng(0)
     labels = np.where(rng.random((6, 7, 8)) < 0.02, rng.integers(1, 117, (6, 7, 8)), 0)
     mask = rng.random(labels.shape) < 0.9
     areas = areas_of_brain(labels, mask)
     seeds = np.argwhere((labels > 0) & mask)
-    own = labels[tuple(seeds.T)]
-    assert len(np.unique(own)) == len(own)
+    seed_labels = labels[tuple(seeds.T)]
+    assert len(np.unique(seed_labels)) == len(seed_labels)
     for place in np.argwhere(mask & (labels == 0)):
         away = ((seeds - place) ** 2).sum(1)
-        close = own[away == away.min()]
-        (around,) = np.unique(own)[areas[tuple(place)] - 1 - len(own) :][:1]
+        close = seed_labels[away == away.min()]
+        (around,) = np.unique(seed_labels)[areas[tuple(place)] - 1 - len(seed_labels) :][:1]
         assert around in close
     assert (areas > 0).sum() == mask.sum()
 
@@ -90,8 +90,8 @@ def test_a_map_of_noughts_has_a_random_order_the_same_for_all_methods():
     order = order_areas(nothing, 1, "I1")
     assert sorted(order) == list(range(1, 31))
     assert (order == order_areas(nothing + 2, 1, "I1", draw=1)).all()
-    others = [(2, "I1", 1), (1, "I2", 1), (1, "I1", 2)]
-    assert all((order != order_areas(nothing, *other)).any() for other in others)
+    other_arguments = [(2, "I1", 1), (1, "I2", 1), (1, "I1", 2)]
+    assert all((order != order_areas(nothing, *arguments)).any() for arguments in other_arguments)
 
 
 def test_steps_end_with_the_area_that_reaches_the_next_part_of_the_brain():
@@ -118,7 +118,7 @@ def test_every_area_goes_whole_and_steps_are_no_more_than_asked_for():
         assert step_of_voxel.max() == len(fraction) - 1 <= steps
         assert ((step_of_voxel > 0) == (areas > 0)).all()
         of_area = [np.unique(step_of_voxel[areas == area]) for area in order]
-        assert all(len(found) == 1 for found in of_area)
+        assert all(len(steps_of_area) == 1 for steps_of_area in of_area)
         assert (np.diff(np.concatenate(of_area)) >= 0).all()
         done = [(step_of_voxel[areas > 0] <= step).mean() for step in range(len(fraction))]
         np.testing.assert_allclose(fraction, done)
@@ -238,8 +238,8 @@ def random_rows(image="I1", patient="P1", draws=5, group="AD"):
 
 
 def values_of(scores, method):
-    own = scores[scores["method"] == method]
-    return own.set_index("measure")["value"].to_dict()
+    rows = scores[scores["method"] == method]
+    return rows.set_index("measure")["value"].to_dict()
 
 
 def test_the_true_contributions_beat_their_reverse_and_random_orders_lie_between():
@@ -300,9 +300,9 @@ def test_means_are_over_patients_and_chance_has_its_spread():
 
 def test_methods_stand_in_the_order_asked_for():
     table = pd.concat([rows_of("a", GIVEN), rows_of("b", -GIVEN), *random_rows()])
-    found = summarise_scores(score_curves(table), ["b", "a"])
-    assert list(found["method"].unique()) == ["b", "a"]
-    assert found["low"].isna().all(), "one patient"
+    summary = summarise_scores(score_curves(table), ["b", "a"])
+    assert list(summary["method"].unique()) == ["b", "a"]
+    assert summary["low"].isna().all(), "one patient"
 
 
 def test_no_scan_has_no_rows():
@@ -323,9 +323,9 @@ def test_the_mean_curve_is_straight_between_points_and_counts_a_patient_once():
     table = pd.concat(
         [row("P1", "I1", [1, 0, 0]), row("P1", "I2", [0, 0, 0]), row("P2", "I3", [1, 1, 0])]
     )
-    found = mean_curves(table, points=5)
-    assert found["fraction"].tolist() == [0, 0.25, 0.5, 0.75, 1]
-    assert found["probability"].tolist() == [0.75, 0.625, 0.5, 0.25, 0]
+    mean = mean_curves(table, points=5)
+    assert mean["fraction"].tolist() == [0, 0.25, 0.5, 0.75, 1]
+    assert mean["probability"].tolist() == [0.75, 0.625, 0.5, 0.25, 0]
 
 
 # --- rank correlation -----------------------------------------------------------------------------
@@ -339,8 +339,10 @@ def test_rank_correlation_is_that_of_scipy_of_absolute_values_in_the_brain():
     assert rank_correlation(one, other, mask) == pytest.approx(expected)
     assert rank_correlation(one, np.exp(abs(one)), mask) == pytest.approx(1)
     # By hand, ranks 1, 2.5, 2.5, 4 and 2, 1, 3, 4; the last voxel lies outside.
-    found = rank_correlation(line(1, 2, -2, 3, 9), line(2, 1, 3, 4, 0), line(1, 1, 1, 1, 0) > 0)
-    assert found == pytest.approx(3 / np.sqrt(4.5 * 5))
+    correlation = rank_correlation(
+        line(1, 2, -2, 3, 9), line(2, 1, 3, 4, 0), line(1, 1, 1, 1, 0) > 0
+    )
+    assert correlation == pytest.approx(3 / np.sqrt(4.5 * 5))
 
 
 def test_a_map_of_one_value_ranks_nothing():
@@ -355,13 +357,13 @@ def test_correlations_are_means_over_patients():
         ("a", "I1", "P1", 2, "conv", np.nan),
     ]
     columns = ["method", "image", "patient", "step", "layer", "rank_correlation"]
-    found = summarise_correlations(pd.DataFrame(rows, columns=columns)).to_dict("records")
-    assert found[0]["mean"] == 0.25
-    assert [(row["step"], row["layer"], row["scans"], row["patients"]) for row in found] == [
+    summary = summarise_correlations(pd.DataFrame(rows, columns=columns)).to_dict("records")
+    assert summary[0]["mean"] == 0.25
+    assert [(row["step"], row["layer"], row["scans"], row["patients"]) for row in summary] == [
         (1, "fc", 3, 2),
         (2, "conv", 0, 0),
     ]
-    assert np.isnan(found[1]["mean"])
+    assert np.isnan(summary[1]["mean"])
 
 
 # --- layers made anew -----------------------------------------------------------------------------
@@ -450,14 +452,14 @@ def test_a_map_that_does_not_look_stays_and_a_gradient_does_not():
     model, untrained = network(), network(seed=1)
     mask = np.ones(GRID_SHAPE, bool)
     original = {"edges": abs(scan), "sensitivity": explain("sensitivity", model, scan, 0)}
-    found = {"edges": [], "sensitivity": []}
+    correlations = {"edges": [], "sensitivity": []}
     for _, forgetting in randomise_layers(model, untrained, scan):
         remade = {"edges": abs(scan), "sensitivity": explain("sensitivity", forgetting, scan, 0)}
         for name, heatmap in remade.items():
-            found[name].append(rank_correlation(original[name], heatmap, mask))
-    assert found["edges"] == pytest.approx([1] * 7)
-    assert found["sensitivity"][-1] < 0.8 < 1 - 1e-6
-    assert found["sensitivity"][-1] < found["sensitivity"][0] < 1
+            correlations[name].append(rank_correlation(original[name], heatmap, mask))
+    assert correlations["edges"] == pytest.approx([1] * 7)
+    assert correlations["sensitivity"][-1] < 0.8 < 1 - 1e-6
+    assert correlations["sensitivity"][-1] < correlations["sensitivity"][0] < 1
 
 
 @pytest.mark.parametrize("name", MODELS)

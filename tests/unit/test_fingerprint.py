@@ -221,9 +221,9 @@ def test_one_more_entry_of_a_registry_is_no_change_of_the_others(tmp_path):
     for entries in ('{"plain": "methods.plain"}', '{"plain": "methods.plain", "other": "x"}'):
         registry.write_text(f"METHODS: dict[str, str] = {entries}\n")
         for name in ("plain", "other"):
-            found = fingerprint(script, tmp_path, [f"methods.{name}"])
-            prints.setdefault(name, set()).add(found)
-    assert [len(found) for found in prints.values()] == [1, 1]
+            result = fingerprint(script, tmp_path, [f"methods.{name}"])
+            prints.setdefault(name, set()).add(result)
+    assert [len(result) for result in prints.values()] == [1, 1]
     assert prints["plain"] != prints["other"]
     registry.write_text("METHODS: dict[str, str] = {}\nLEVEL = 2\n")
     assert fingerprint(script, tmp_path, ["methods.plain"]) not in prints["plain"]
@@ -316,6 +316,6 @@ def test_every_file_beside_the_modules_counts_for_the_scripts_that_use_it(reposi
 
 def test_what_a_job_selects_counts_in_any_order(code):
     script = code / "compute.py"
-    told = {fingerprint(script, code, entries=e) for e in (["a", "b"], ["b", "a"])}
-    told |= {digest(code), fingerprint(script, code, entries=["a"])}
-    assert len(told) == 3
+    fingerprints = {fingerprint(script, code, entries=e) for e in (["a", "b"], ["b", "a"])}
+    fingerprints |= {digest(code), fingerprint(script, code, entries=["a"])}
+    assert len(fingerprints) == 3

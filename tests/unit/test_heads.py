@@ -58,11 +58,13 @@ def test_white_matter_is_at_one_and_air_at_zero(packaged_head):
 @pytest.mark.slow
 def test_the_brain_of_the_head_is_the_packaged_one_in_its_place(packaged_head):
     brain, grid = read_packaged_template()
-    found = resample(
+    resampled = resample(
         np.where(packaged_head.brain, packaged_head.t1, 0), packaged_head.grid, grid, 0
     )
-    assert ((found > 0) == (brain > 0)).mean() > 0.9999
-    np.testing.assert_allclose(found * white_matter_level(brain), brain, atol=0.01 * brain.max())
+    assert ((resampled > 0) == (brain > 0)).mean() > 0.9999
+    np.testing.assert_allclose(
+        resampled * white_matter_level(brain), brain, atol=0.01 * brain.max()
+    )
 
 
 @pytest.mark.slow

@@ -84,9 +84,9 @@ def test_no_modules_import_each_other_in_a_circle(graph):
 
 def test_no_module_imports_from_a_higher_floor(graph):
     above = [
-        f"{module} imports {other}"
-        for module, others in graph.items()
-        for other in others
-        if module != "voxplain" and other != "voxplain" and floor_of(module) < floor_of(other)
+        f"{module} imports {name}"
+        for module, imports in graph.items()
+        for name in imports
+        if module != "voxplain" and name != "voxplain" and floor_of(module) < floor_of(name)
     ]
     assert not above

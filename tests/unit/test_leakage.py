@@ -214,7 +214,7 @@ def test_statistics_of_some_training_scans_pass_if_that_many_were_asked_for():
 
 
 @pytest.mark.parametrize(
-    ("fitted_on", "scans", "told"),
+    ("fitted_on", "scans", "message"),
     [
         (["I1"], 2, "other scans and not on exactly 2 of the training scans"),
         (["I1", "I2", "I3"], 2, "other scans and not on exactly 2 of the"),
@@ -223,9 +223,9 @@ def test_statistics_of_some_training_scans_pass_if_that_many_were_asked_for():
         (["I1", "I2"], 200, "other scans and not on exactly the 3 training scans"),
     ],
 )
-def test_statistics_of_other_than_so_many_training_scans_are_refused(fitted_on, scans, told):
+def test_statistics_of_other_than_so_many_training_scans_are_refused(fitted_on, scans, message):
     (line,) = refused(lambda: check_fitted_on(fitted_on, clean(), "statistics", scans))
-    assert line.startswith(f"statistics were fitted on {told}")
+    assert line.startswith(f"statistics were fitted on {message}")
 
 
 def test_a_test_scan_of_another_cohort_with_a_training_scans_id_is_no_test_scan_seen():

@@ -39,7 +39,7 @@ def drawn(seed, classes=CLASSES, scans=12):
 
 
 def network(split="repeat-1_fold-1", seed=1, table=None, **changes):
-    told = {
+    fields = {
         "cohort": "a",
         "tested_on": "a",
         "task": "AD-NC",
@@ -49,7 +49,7 @@ def network(split="repeat-1_fold-1", seed=1, table=None, **changes):
         "seed": seed,
         "predictions": drawn(seed) if table is None else table,
     }
-    return NetworkPredictions(**{**told, **changes})
+    return NetworkPredictions(**{**fields, **changes})
 
 
 def summary_rows(networks, roc_auc="probabilities"):
@@ -84,7 +84,7 @@ def test_a_cross_validation_is_what_one_computes_by_hand():
     assert list(summary.columns) == [
         *("cohort", "tested_on", "task", "model", "kind", "level", "evaluation"),
         *("networks", "n", "imputed"),
-        *(f"{name}_{what}" for name in MEASURES for what in ("mean", "sd")),
+        *(f"{name}_{statistic}" for name in MEASURES for statistic in ("mean", "sd")),
         *("roc_auc_low", "roc_auc_high"),
         "roc_auc_sd_of_repeats",
     ]
@@ -120,7 +120,7 @@ def test_seeds_count_as_networks_and_within_their_repeat():
 @pytest.mark.parametrize("classes", [CLASSES, ("AD", "MCI", "NC")])
 def test_mean_and_sd_are_those_of_the_cross_validations_own_table(classes):
     tables = {(1, fold, 7): drawn(fold, classes) for fold in (1, 2, 3, 4)}
-    own = cross_validation_table(tables, classes).set_index(["level", "split"])
+    expected = cross_validation_table(tables, classes).set_index(["level", "split"])
     summary = summary_rows(
         network(f"repeat-{repeat}_fold-{fold}", seed, table, classes=classes)
         for (repeat, fold, seed), table in tables.items()
@@ -128,8 +128,8 @@ def test_mean_and_sd_are_those_of_the_cross_validations_own_table(classes):
     for level in ("scan", "patient"):
         row = row_of(summary, level)
         for name in MEASURES:
-            assert row[f"{name}_mean"] == pytest.approx(own.loc[(level, "mean"), name])
-            assert row[f"{name}_sd"] == pytest.approx(own.loc[(level, "sd"), name])
+            assert row[f"{name}_mean"] == pytest.approx(expected.loc[(level, "mean"), name])
+            assert row[f"{name}_sd"] == pytest.approx(expected.loc[(level, "sd"), name])
 
 
 def test_per_patient_the_mean_of_their_scans_decides():
@@ -145,8 +145,10 @@ def test_per_patient_the_mean_of_their_scans_decides():
 def test_the_published_roc_auc_is_the_balanced_accuracy():
     networks = [network(f"repeat-1_fold-{fold}", table=drawn(fold)) for fold in (1, 2, 3)]
     summary = summary_rows(networks, roc_auc="hard_labels")
-    for what in ("mean", "sd"):
-        np.testing.assert_allclose(summary[f"roc_auc_{what}"], summary[f"balanced_accuracy_{what}"])
+    for statistic in ("mean", "sd"):
+        np.testing.assert_allclose(
+            summary[f"roc_auc_{statistic}"], summary[f"balanced_accuracy_{statistic}"]
+        )
     usual = summary_rows(networks)
     assert not np.allclose(usual["roc_auc_mean"], summary["roc_auc_mean"])
 
@@ -174,7 +176,7 @@ def test_a_fold_without_a_class_counts_where_it_can():
 def test_the_interval_is_that_of_the_networks_together():
     networks = [network(f"repeat-1_fold-{fold}", table=drawn(fold, scans=40)) for fold in (1, 2)]
     row = row_of(summary_rows(networks), "scan")
-    tables = [told.predictions for told in networks]
+    tables = [one.predictions for one in networks]
     assert (row["roc_auc_low"], row["roc_auc_high"]) == interval(draw_aucs(tables, CLASSES))
     assert row["roc_auc_low"] < row["roc_auc_mean"] < row["roc_auc_high"]
     # Nothing can be drawn of one patient of each class.
@@ -202,19 +204,19 @@ def test_a_network_is_compared_with_a_baseline_on_the_same_patients():
     networks = [network(f"repeat-1_fold-{f}", table=drawn(f, scans=40)) for f in (1, 2)]
     baselines = [beside(drawn(10 + f, scans=40), f"repeat-1_fold-{f}") for f in (1, 2)]
     summary = Summary([*networks, *baselines])
-    told = row_of(summary.differences(), "scan")
-    assert (told["model"], told["baseline"]) == ("rieke", "baseline: x")
+    difference = row_of(summary.differences(), "scan")
+    assert (difference["model"], difference["baseline"]) == ("rieke", "baseline: x")
     means, draws = [], []
     for of in (networks, baselines):
         tables = [one.predictions for one in of]
         means.append(np.mean([measure(table, CLASSES)["roc_auc"] for table in tables]))
         draws.append(draw_aucs(tables, CLASSES))
-    assert told["roc_auc"] == pytest.approx(means[0] - means[1])
-    assert (told["low"], told["high"]) == pytest.approx(interval(draws[0] - draws[1]))
+    assert difference["roc_auc"] == pytest.approx(means[0] - means[1])
+    assert (difference["low"], difference["high"]) == pytest.approx(interval(draws[0] - draws[1]))
     # A baseline that predicts as the network does is no other, whoever is drawn.
     same = [beside(one.predictions, one.split) for one in networks]
-    told = row_of(Summary([*networks, *same]).differences(), "patient")
-    assert told["roc_auc"] == told["low"] == told["high"] == 0
+    difference = row_of(Summary([*networks, *same]).differences(), "patient")
+    assert difference["roc_auc"] == difference["low"] == difference["high"] == 0
 
 
 def test_without_baselines_or_on_other_splits_there_is_no_difference():
@@ -265,10 +267,10 @@ def test_networks_are_read_one_at_a_time():
 
     def one_at_a_time():
         for fold in (1, 2, 3):
-            told = network(f"repeat-1_fold-{fold}")
+            one = network(f"repeat-1_fold-{fold}")
             alive.append(fold)
-            yield told
-            told.predictions.drop(told.predictions.index, inplace=True)
+            yield one
+            one.predictions.drop(one.predictions.index, inplace=True)
 
     assert row_of(summary_rows(one_at_a_time()), "scan")["networks"] == 3
     assert alive == [1, 2, 3]

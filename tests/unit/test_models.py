@@ -80,7 +80,7 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-def told(shape):
+def with_x(shape):
     return "x".join(map(str, shape))
 
 
@@ -90,12 +90,12 @@ def leaves(model):
 
 def outputs(model, scans):
     """What every layer of a network gives, by name, in the order of the calls."""
-    found, names = {}, []
+    tensors, names = {}, []
 
     def keep(name):
         def hook(part, given, out):
             names.append(name)
-            found[name] = out
+            tensors[name] = out
 
         return hook
 
@@ -104,7 +104,7 @@ def outputs(model, scans):
     for handle in handles:
         handle.remove()
     assert len(names) == len(set(names))  # each once
-    return found
+    return tensors
 
 
 def on_meta(name, grid_shape, classes=2, **options):
@@ -114,12 +114,12 @@ def on_meta(name, grid_shape, classes=2, **options):
         return model, outputs(model, torch.empty(2, 1, *grid_shape))
 
 
-def maps_of(model, found):
+def maps_of(model, tensors):
     """Shapes of the maps that a plan names: all but those of poolings."""
     layers = leaves(model)
     return {
         name: tuple(out.shape[2:])
-        for name, out in found.items()
+        for name, out in tensors.items()
         if out.ndim == 5 and not isinstance(layers[name], nn.MaxPool3d | nn.AdaptiveAvgPool3d)
     }
 
@@ -142,18 +142,18 @@ def test_the_plan_of_a_grid_is_known(name, grid, last, shape, features, label):
 
 @pytest.mark.parametrize(("name", "grid"), [row[:2] for row in PLANS])
 def test_torch_gives_the_layers_of_the_plan(name, grid):
-    model, found = on_meta(name, grid, 3)
+    model, tensors = on_meta(name, grid, 3)
     plan = plan_model(name, grid)
-    assert maps_of(model, found) == plan.layers
-    assert list(maps_of(model, found)) == list(plan.layers)  # in this order
+    assert maps_of(model, tensors) == plan.layers
+    assert list(maps_of(model, tensors)) == list(plan.layers)  # in this order
     assert first_dense(model).in_features == plan.features
     assert model.cam_layer == plan.last_layer
-    assert list(found.values())[-1].shape == (2, 3)
+    assert list(tensors.values())[-1].shape == (2, 3)
 
 
 def test_riekes_grid_gives_the_papers_feature_maps():
-    model, found = on_meta("rieke", MM_1)
-    assert [tuple(found[f"features.{n}"].shape[1:]) for n in (3, 7, 11, 15)] == [
+    model, tensors = on_meta("rieke", MM_1)
+    assert [tuple(tensors[f"features.{n}"].shape[1:]) for n in (3, 7, 11, 15)] == [
         (8, 95, 113, 95),
         (16, 31, 37, 31),
         (32, 14, 17, 14),
@@ -164,21 +164,21 @@ def test_riekes_grid_gives_the_papers_feature_maps():
 
 def test_yangs_grid_gives_the_papers_feature_maps():
     """Before its last pooling VoxCNN has 3^3 voxels, behind it one."""
-    _, found = on_meta("voxcnn", YANG)
-    assert [tuple(found[f"pool{n}"].shape[1:]) for n in (1, 2, 3, 4)] == [
+    _, tensors = on_meta("voxcnn", YANG)
+    assert [tuple(tensors[f"pool{n}"].shape[1:]) for n in (1, 2, 3, 4)] == [
         (8, 53, 53, 53),
         (16, 24, 24, 24),
         (32, 9, 9, 9),
         (64, 1, 1, 1),
     ]
-    assert found["conv4c"].shape[1:] == (64, 3, 3, 3)
-    assert found["conv2b"].shape[1:] == (16, 49, 49, 49)
-    _, found = on_meta("voxresnet", YANG)
-    assert found["relu1b"].shape[1:] == (32, 110, 110, 110)
-    assert found["conv1c"].shape[1:] == found["bn4"].shape[1:] == (64, 55, 55, 55)
-    assert found["conv4"].shape[1:] == found["voxres6_out"].shape[1:] == (64, 28, 28, 28)
-    assert found["conv7"].shape[1:] == found["voxres9_out"].shape[1:] == (128, 14, 14, 14)
-    assert found["flatten"].shape[1:] == (1024,)
+    assert tensors["conv4c"].shape[1:] == (64, 3, 3, 3)
+    assert tensors["conv2b"].shape[1:] == (16, 49, 49, 49)
+    _, tensors = on_meta("voxresnet", YANG)
+    assert tensors["relu1b"].shape[1:] == (32, 110, 110, 110)
+    assert tensors["conv1c"].shape[1:] == tensors["bn4"].shape[1:] == (64, 55, 55, 55)
+    assert tensors["conv4"].shape[1:] == tensors["voxres6_out"].shape[1:] == (64, 28, 28, 28)
+    assert tensors["conv7"].shape[1:] == tensors["voxres9_out"].shape[1:] == (128, 14, 14, 14)
+    assert tensors["flatten"].shape[1:] == (1024,)
 
 
 def passes(name, grid, pools):
@@ -222,14 +222,14 @@ def test_the_plan_follows_torch_on_any_grid_or_refuses_what_torch_refuses(case, 
         plan = plan_model(name, grid, **options)
     except SetupFault as fault:
         assert f"model {name}" in str(fault)
-        assert told(grid) in str(fault)
+        assert with_x(grid) in str(fault)
         assert "\n" not in str(fault)
         # The residual networks would run on less than two voxels, but there is nothing to see.
         too_small = min(grid) < LEAST[name] and (chosen == "auto" or name == "voxresnet")
         assert too_small or not passes(name, grid, chosen)
         return
-    model, found = on_meta(name, grid, **options)
-    assert maps_of(model, found) == plan.layers
+    model, tensors = on_meta(name, grid, **options)
+    assert maps_of(model, tensors) == plan.layers
     assert first_dense(model).in_features == plan.features
     assert min(plan.layers[plan.last_layer]) >= (2 if "res" in name else 1)
 
@@ -241,7 +241,7 @@ def test_the_smallest_grids_of_each_row_are_tight(name, least, pools):
         assert passes(name, grid, pools)
     less = (200, least - 1, 200)
     if least == LEAST[name]:
-        with pytest.raises(SetupFault, match=rf"{told(less)} .*at least {least}; .*finer grid"):
+        with pytest.raises(SetupFault, match=rf"{with_x(less)} .*at least {least}; .*finer grid"):
             plan_model(name, less)
     else:
         assert plan_model(name, less).pools != pools
@@ -263,7 +263,7 @@ def test_a_grid_too_small_for_given_pools_is_refused_with_both_named(
     with pytest.raises(SetupFault) as fault:
         plan_model(name, grid, pools=[int(pool) for pool in told_pools.split(",")])
     assert str(fault.value) == (
-        f"pools is {told_pools}, with which model {name} does not fit a grid of {told(grid)} "
+        f"pools is {told_pools}, with which model {name} does not fit a grid of {with_x(grid)} "
         f"voxels (the paper's {papers} needs at least {least} along each axis); choose smaller "
         "pools, or a finer grid"
     )
@@ -288,7 +288,7 @@ def test_a_grid_too_small_for_any_options_is_refused_before_anything_is_built(na
     grid = (100, LEAST[name] - 1, 100)
     for call in (plan_model, describe_model, lambda *args: build_model(*args, 2)):
         with pytest.raises(
-            SetupFault, match=rf"{told(grid)} .*{name}: .*at least {LEAST[name]}; .*finer grid"
+            SetupFault, match=rf"{with_x(grid)} .*{name}: .*at least {LEAST[name]}; .*finer grid"
         ):
             call(name, grid)
     plan_model(name, (LEAST[name],) * 3)
@@ -584,15 +584,15 @@ def test_the_layers_that_yang_reads_give_what_their_names_say(networks):
     by_hand = ByHand(networks["voxresnet"].state_dict())
     with torch.no_grad():
         scans = scans_for("voxresnet")
-        found = outputs(networks["voxresnet"], scans)
+        tensors = outputs(networks["voxresnet"], scans)
         expected = by_hand.norm("bn4", by_hand.body(scans, 1))
-        torch.testing.assert_close(found["bn4"], expected, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(tensors["bn4"], expected, rtol=1e-10, atol=1e-10)
         expected = by_hand.body(scans, 3)
-        torch.testing.assert_close(found["voxres9_out"], expected, rtol=1e-10, atol=1e-10)
-        found = outputs(networks["voxcnn"], scans_for("voxcnn"))
+        torch.testing.assert_close(tensors["voxres9_out"], expected, rtol=1e-10, atol=1e-10)
+        tensors = outputs(networks["voxcnn"], scans_for("voxcnn"))
         weights = ByHand(networks["voxcnn"].state_dict())
-        torch.testing.assert_close(found["conv2b"], weights.conv("conv2b", found["relu2a"]))
-        torch.testing.assert_close(found["relu2b"], found["conv2b"].clamp(min=0))
+        torch.testing.assert_close(tensors["conv2b"], weights.conv("conv2b", tensors["relu2a"]))
+        torch.testing.assert_close(tensors["relu2b"], tensors["conv2b"].clamp(min=0))
 
 
 @pytest.mark.parametrize("name", GAP)
@@ -600,11 +600,11 @@ def test_a_gap_networks_logits_are_weighted_means_of_its_last_layer(networks, na
     """So that class activation maps, which sum those maps with these weights, are exact."""
     model = networks[name]
     with torch.no_grad():
-        found = outputs(model, scans_for(name))
-    maps = found[model.cam_layer]
+        tensors = outputs(model, scans_for(name))
+    maps = tensors[model.cam_layer]
     camera = torch.einsum("bkxyz,ck->bcxyz", maps, model.classifier.weight)
     expected = camera.mean((2, 3, 4)) + model.classifier.bias
-    torch.testing.assert_close(found["classifier"], expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(tensors["classifier"], expected, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", GAP)
@@ -742,14 +742,14 @@ def test_occlusion_computes_every_network_by_parts(networks, name):
     regions = Regions(start, np.minimum(start + sizes, grid))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = occlude(model, scan[0, 0], regions)
+        drops = occlude(model, scan[0, 0], regions)
     occluded = scan.repeat(len(regions), 1, 1, 1, 1)
     for number, box in enumerate(regions.boxes()):
         occluded[(number, 0, *box)] = 0
     with torch.no_grad():
-        drops = torch.softmax(model(scan), 1) - torch.softmax(model(occluded), 1)
-    assert drops.abs().max() > 1e-9
-    np.testing.assert_allclose(found, drops.numpy(), rtol=1e-7, atol=1e-13)
+        expected = torch.softmax(model(scan), 1) - torch.softmax(model(occluded), 1)
+    assert expected.abs().max() > 1e-9
+    np.testing.assert_allclose(drops, expected.numpy(), rtol=1e-7, atol=1e-13)
 
 
 # --- the registry ---------------------------------------------------------------------------------

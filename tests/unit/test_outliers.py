@@ -9,7 +9,7 @@ from voxplain_workflow.reports.quality import page_of_quality, table_of_flags
 
 
 def scan(number, fate="usable", **measures):
-    told = {
+    quality = {
         "brain_volume_ml": 1400 + 10 * (number % 5),
         "largest_part": 1.0,
         "border_share": 0.0,
@@ -17,9 +17,9 @@ def scan(number, fate="usable", **measures):
         "similarity": 0.85,
     }
     if fate == "failed":
-        told = dict.fromkeys(told, "n/a")
+        quality = dict.fromkeys(quality, "n/a")
     row = dict.fromkeys(COLUMNS, "n/a") | {"image": f"I{number}", "fate": fate, "subject": "s"}
-    return {key: str(value) for key, value in (row | told | measures).items()}
+    return {key: str(value) for key, value in (row | quality | measures).items()}
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_the_page_has_the_worst_first_and_shows_each_scans_pictures(cohort, tmp_
 
 def test_the_table_of_flags_has_the_farthest_first(cohort):
     table = [*cohort, scan(10, similarity=0.7), scan(11, overlap=0.94)]
-    told = table_of_flags(find_outliers(table))
-    assert list(told["image"]) == ["I11", "I10"]
-    assert list(told["distance_sd"]) == [pytest.approx(-20), pytest.approx(-15)]
+    flags = table_of_flags(find_outliers(table))
+    assert list(flags["image"]) == ["I11", "I10"]
+    assert list(flags["distance_sd"]) == [pytest.approx(-20), pytest.approx(-15)]
     assert table_of_flags([]).empty

@@ -12,10 +12,10 @@ from voxplain.cohort.overview import (
 )
 
 
-def row(image, subject="011_S_0003", group="AD", **told):
+def row(image, subject="011_S_0003", group="AD", **fields):
     """A line of scans.tsv."""
     known = {"image": image, "subject": subject, "group": group, "fate": "usable", "session": "SC"}
-    return {**dict.fromkeys(COLUMNS, MISSING), **known, **told}
+    return {**dict.fromkeys(COLUMNS, MISSING), **known, **fields}
 
 
 COHORT = [
@@ -31,8 +31,8 @@ COHORT = [
 
 
 def test_people_are_counted_once_with_their_age_at_the_first_scan():
-    told = {(r["which"], r["group"]): r for r in describe_people(COHORT)}
-    assert list(told) == [
+    rows = {(r["which"], r["group"]): r for r in describe_people(COHORT)}
+    assert list(rows) == [
         ("table", "AD"),
         ("table", "MCI"),
         ("table", "NC"),
@@ -41,24 +41,24 @@ def test_people_are_counted_once_with_their_age_at_the_first_scan():
         ("usable", "MCI"),
         ("usable", "NC"),
     ]
-    diseased, healthy = told["table", "AD"], told["table", "NC"]
+    diseased, healthy = rows["table", "AD"], rows["table", "NC"]
     assert (diseased["scans"], diseased["patients"], diseased["female"]) == (2, 1, 1)
     assert (diseased["age_mean"], diseased["age_sd"]) == (70, MISSING)
     assert (healthy["scans"], healthy["patients"], healthy["male"]) == (2, 2, 2)
     assert (healthy["age_mean"], healthy["age_min"], healthy["age_max"]) == (70, 60, 80)
     assert healthy["age_sd"] == pytest.approx(14.14)  # of the sample: sqrt(200)
-    assert told["usable", "NC"]["patients"] == 1
-    assert told["table", "unknown"]["age_mean"] == MISSING
+    assert rows["usable", "NC"]["patients"] == 1
+    assert rows["table", "unknown"]["age_mean"] == MISSING
 
 
 def test_who_is_said_to_be_both_sexes_counts_as_neither():
-    (told, _) = describe_people([row("I1", sex="F"), row("I2", sex="M")])
-    assert (told["patients"], told["female"], told["male"]) == (1, 0, 0)
+    (people, _) = describe_people([row("I1", sex="F"), row("I2", sex="M")])
+    assert (people["patients"], people["female"], people["male"]) == (1, 0, 0)
 
 
 def test_oddities_are_counted_and_named():
-    told = {r["finding"]: (r["count"], r["which"]) for r in find_oddities(COHORT, ["I8", "I9"])}
-    assert told == {
+    oddities = {r["finding"]: (r["count"], r["which"]) for r in find_oddities(COHORT, ["I8", "I9"])}
+    assert oddities == {
         "patients with several diagnoses": (1, "011S0003 (AD, MCI)"),
         "patients at several field strengths": (0, MISSING),
         "patients of both sexes": (0, MISSING),
@@ -78,10 +78,10 @@ def test_magnets_visits_and_sexes_are_compared_within_a_person():
         row("I3", "012_S_0004", field_strength="1.494"),
         row("I4", "012_S_0004", field_strength="1.5 Tesla MRI", session="M12"),
     ]
-    told = {r["finding"]: r["which"] for r in find_oddities(rows, [])}
-    assert told["patients at several field strengths"] == "011S0003 (1.5, 2.89 T)"
-    assert told["patients of both sexes"] == "011S0003"
-    assert told["visits with several scans"] == "011_S_0003 SC (2)"
+    oddities = {r["finding"]: r["which"] for r in find_oddities(rows, [])}
+    assert oddities["patients at several field strengths"] == "011S0003 (1.5, 2.89 T)"
+    assert oddities["patients of both sexes"] == "011S0003"
+    assert oddities["visits with several scans"] == "011_S_0003 SC (2)"
 
 
 def test_a_visit_is_of_a_person_however_the_subject_is_spelled():
@@ -92,16 +92,16 @@ def test_a_visit_is_of_a_person_however_the_subject_is_spelled():
 
 
 def test_of_many_only_the_first_are_named():
-    told = {r["finding"]: r for r in find_oddities(COHORT, [f"I{n}" for n in range(25)])}
-    told = told["images that the table does not name"]
-    assert told["count"] == 25
-    assert told["which"].endswith(f"I{MOST_NAMED - 1}, and 5 more")
+    rows = {r["finding"]: r for r in find_oddities(COHORT, [f"I{n}" for n in range(25)])}
+    rows = rows["images that the table does not name"]
+    assert rows["count"] == 25
+    assert rows["which"].endswith(f"I{MOST_NAMED - 1}, and 5 more")
 
 
 def test_the_people_of_a_split_are_counted_by_side_and_class():
     def member(image, patient, side="train", group="AD"):
-        told = {"split": "fixed", "side": side, "cohort": "a", "image": image}
-        return {**told, "patient": patient, "class": group}
+        fields = {"split": "fixed", "side": side, "cohort": "a", "image": image}
+        return {**fields, "patient": patient, "class": group}
 
     members = [
         member("I1", "P1"),
@@ -115,12 +115,12 @@ def test_the_people_of_a_split_are_counted_by_side_and_class():
         Person("a", "I3", 74.0, 0),
         Person("a", "I4", None, None),
     ]
-    told = describe_members(members, people)
-    train = told["fixed", "train", "AD"]
+    summary = describe_members(members, people)
+    train = summary["fixed", "train", "AD"]
     assert (train["female"], train["male"]) == (1, 1)
     assert (train["age_mean"], train["age_min"], train["age_max"]) == (72, 70, 74)
     assert train["age_sd"] == pytest.approx(2.83)  # sqrt(8)
-    assert told["fixed", "test", "NC"] == {
+    assert summary["fixed", "test", "NC"] == {
         "female": 0,
         "male": 0,
         **dict.fromkeys(("age_mean", "age_sd", "age_min", "age_max"), MISSING),

@@ -24,16 +24,16 @@ class Reader(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
-        told = dict(attributes)
+        values = dict(attributes)
         if tag not in ("meta", "img", "input"):
             self.open.append(tag)
         if tag == "td":
             self.cells.append("")
-            self.values.append(told.get("data-value"))
+            self.values.append(values.get("data-value"))
         if tag == "a":
-            self.links.append(told["href"])
+            self.links.append(values["href"])
         if tag == "img":
-            self.pictures.append(told)
+            self.pictures.append(values)
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
@@ -169,8 +169,8 @@ def test_a_table_is_sorted_and_searched_in_a_browser(page, tmp_path):
     with open(tmp_path / "page.html", "a") as stream:
         stream.write(script)
     shown = browse(tmp_path / "page.html", "--dump-dom", f"--user-data-dir={tmp_path / 'profile'}")
-    told = re.search(r"<body>&lt;(.*)&gt;", shown).group(1).split("|")
-    assert told == [
+    shown_rows = re.search(r"<body>&lt;(.*)&gt;", shown).group(1).split("|")
+    assert shown_rows == [
         "I1 I2 I3 I4",
         "I3 I1 I4 I2",
         "I4 I1 I3 I2",

@@ -218,25 +218,25 @@ def coarse():
 
 def test_a_map_is_interpolated_between_the_centres_and_held_beyond_them(coarse):
     field = Field((0, -1, 2), (5, 1, 4), (3, 7, 2))
-    found = bring_onto_grid(coarse, field, (16, 20, 15))
-    assert found.dtype == np.float32
+    result = bring_onto_grid(coarse, field, (16, 20, 15))
+    assert result.dtype == np.float32
     where = np.meshgrid(*(np.arange(n) for n in (16, 20, 15)), indexing="ij")
     places = [(w - c) / s for w, c, s in zip(where, (2.5, 0, 3), (3, 7, 2), strict=True)]
     expected = ndimage.map_coordinates(coarse.numpy(), places, order=1, mode="nearest")
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(found[:3, 0, 3], coarse[0, 0, 0])
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(result[:3, 0, 3], coarse[0, 0, 0])
 
 
 @pytest.mark.parametrize("shape", [(12, 9, 15), (13, 8, 11)])
 def test_a_stretched_map_is_torchs_trilinear_one_with_corners_not_aligned(coarse, shape):
     field = Field((0, 0, 0), (5, 5, 5), (2, 2, 2))
-    found = bring_onto_grid(coarse, field, shape, "stretch")
+    result = bring_onto_grid(coarse, field, shape, "stretch")
     places = np.meshgrid(
         *((np.arange(n) + 0.5) * m / n - 0.5 for n, m in zip(shape, coarse.shape, strict=True)),
         indexing="ij",
     )
     expected = ndimage.map_coordinates(coarse.numpy(), places, order=1, mode="nearest")
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_both_placements_agree_where_a_pooling_covers_the_scan_evenly(coarse):
@@ -250,8 +250,8 @@ def test_both_placements_agree_where_a_pooling_covers_the_scan_evenly(coarse):
 
 def test_a_map_of_unknown_field_is_stretched_with_a_warning(coarse):
     with pytest.warns(RuntimeWarning, match="cannot be followed back to the scan"):
-        found = bring_onto_grid(coarse, None, (12, 9, 15))
-    np.testing.assert_array_equal(found, bring_onto_grid(coarse, None, (12, 9, 15), "stretch"))
+        result = bring_onto_grid(coarse, None, (12, 9, 15))
+    np.testing.assert_array_equal(result, bring_onto_grid(coarse, None, (12, 9, 15), "stretch"))
 
 
 def test_an_unknown_placement_is_refused(coarse):

@@ -286,18 +286,18 @@ def test_the_table_of_a_plan_is_read_back_as_its_scans():
     folders = {scan.image: [scan.folder] for scan in planned}
     scans = list_scans(rows, folders, [["AD", "NC"]], "scans.csv", {}, {})
     assert [scan.fate for scan in scans] == [None] * len(planned)
-    for scan, own in zip(scans, planned, strict=True):
+    for scan, original in zip(scans, planned, strict=True):
         assert (scan.image, scan.subject, scan.diagnosis, scan.sex) == (
-            own.image,
-            own.subject,
-            own.group,
-            own.sex,
+            original.image,
+            original.subject,
+            original.group,
+            original.sex,
         )
-        assert scan.date == own.acquired[:10]
-        assert scan.place == own.folder
-        month = re.search(r"Month (\d+)", own.visit)
+        assert scan.date == original.acquired[:10]
+        assert scan.place == original.folder
+        month = re.search(r"Month (\d+)", original.visit)
         assert scan.session == (f"M{int(month[1]):02d}" if month else "SC")
-        assert int(scan.age) == int(own.age)
+        assert int(scan.age) == int(original.age)
 
 
 def test_a_scan_as_dict_is_sorted_and_whole():
@@ -405,14 +405,14 @@ def test_converters_are_the_progressive_ones_of_the_table():
     rows = [scan.table_row() for scan in planned]
     folders = {scan.image: [scan.folder] for scan in planned}
     scans = list_scans(rows, folders, [["pMCI", "sMCI"]], "scans.csv", {}, {})
-    found = {i: p.label for i, p in derive_progression(scans, 36, "first").items() if p.label}
+    labels = {i: p.label for i, p in derive_progression(scans, 36, "first").items() if p.label}
     expected = {
         visits[0].image: "pMCI" if visits[-1].group == "AD" else "sMCI"
         for visits in of_patients(planned)
     }
-    assert found == expected
-    assert set(found.values()) == {"pMCI", "sMCI"}
-    assert {scan.image for scan in scans if scan.fate is None} == set(found)
+    assert labels == expected
+    assert set(labels.values()) == {"pMCI", "sMCI"}
+    assert {scan.image for scan in scans if scan.fate is None} == set(labels)
 
 
 # --- several cohorts ------------------------------------------------------------------------------
@@ -431,9 +431,9 @@ def test_where_numbers_start_changes_names_only(seed, first):
     shifted = plan(seed=seed, first_number=first)
     named = {"image": "", "subject": ""}
     assert [replace(s, **named) for s in shifted] == [replace(s, **named) for s in plan(seed=seed)]
-    for scan, own in zip(shifted, plan(seed=seed), strict=True):
-        assert int(scan.subject[-4:]) == int(own.subject[-4:]) + first
-        assert int(scan.image[1:]) == int(own.image[1:]) + 1000 * first
+    for scan, original in zip(shifted, plan(seed=seed), strict=True):
+        assert int(scan.subject[-4:]) == int(original.subject[-4:]) + first
+        assert int(scan.image[1:]) == int(original.image[1:]) + 1000 * first
 
 
 def test_a_number_of_more_than_four_digits_is_refused():

@@ -164,9 +164,9 @@ def test_what_needs_splits_raises_their_fault_and_scans_are_preprocessed_all_the
     assert Targets(plan).preprocessed(None)
     job = SimpleNamespace(cohort="tiny")
     assert len(PreprocessJobs(plan).assessed(job)) >= 6
-    for asked in (lambda: plan.runs, lambda: Targets(plan).all(None)):
+    for call in (lambda: plan.runs, lambda: Targets(plan).all(None)):
         with pytest.raises(SystemExit, match=r"splits.fixed_test_patients is 3"):
-            asked()
+            call()
 
 
 def test_a_gpu_is_asked_for_only_where_jobs_run(monkeypatch):

@@ -31,10 +31,10 @@ def texts_of(figure):
 
 
 def heatmap(*voxels, background=0.0):
-    found = np.where(MASK, background, 0.0)
+    values = np.where(MASK, background, 0.0)
     for voxel in voxels:
-        found[voxel] = 1.0
-    return found
+        values[voxel] = 1.0
+    return values
 
 
 def blurred(seed):
@@ -224,12 +224,12 @@ def test_a_cell_says_the_distance_of_each_class_in_ten_thousandths(drawn, classe
     table = distances(maps)
     picture, figure = drawn(plot_distances, table, "a cohort")
     assert coloured(picture).sum() > 5000
-    told = np.array(texts_of(figure)).reshape(3, 3)
+    texts = np.array(texts_of(figure)).reshape(3, 3)
     for i, a in enumerate("abc"):
         for j, b in enumerate("abc"):
             cell = table[(table["method_a"] == a) & (table["method_b"] == b)]
             values = [float(cell[cell["class"] == c]["distance"].iloc[0]) for c in classes]
-            assert told[i, j] == " / ".join(f"{1e4 * value:.2f}" for value in values)
+            assert texts[i, j] == " / ".join(f"{1e4 * value:.2f}" for value in values)
     assert " / ".join(classes) in figure._suptitle.get_text()
 
 
@@ -242,9 +242,9 @@ def test_a_cell_is_coloured_by_the_mean_over_the_classes_that_have_a_distance(dr
     for (a, b), rows in table.groupby(["method_a", "method_b"]):
         expected = 1e4 * rows["distance"].astype(float).mean()
         assert shown["abc".index(a), "abc".index(b)] == pytest.approx(expected)
-    told = np.array(texts_of(figure)).reshape(3, 3)
-    assert told[0, 1].endswith(" / n/a") and not told[0, 1].startswith("n/a")
-    assert "n/a" not in told[0, 2]
+    texts = np.array(texts_of(figure)).reshape(3, 3)
+    assert texts[0, 1].endswith(" / n/a") and not texts[0, 1].startswith("n/a")
+    assert "n/a" not in texts[0, 2]
 
 
 def test_a_cell_without_a_distance_in_any_class_still_says_so(drawn):

@@ -41,8 +41,8 @@ def test_every_class_has_its_two_panels_with_random_orders_as_one_line_and_a_ban
         assert lines_of(axes) == [{0.4}, {0.7}, {0.2}]
         band = axes.collections[0].get_paths()[0].vertices[:, 1]
         assert (band.min(), band.max()) == (0.3, 0.5)
-    told = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert told == ["a", "b", "random orders"]
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["a", "b", "random orders"]
 
 
 def test_nothing_to_draw_is_an_empty_picture(drawn):

@@ -125,7 +125,7 @@ def test_the_border_is_drawn_in_its_place_on_every_slice_of_every_row(scan):
     picture, figure = scan
     for slices, _ in rows_of(figure, 4):
         borders = [contours_of(axes) for axes in slices]
-        assert [len(found) for found in borders] == [1] * len(slices)
+        assert [len(contours) for contours in borders] == [1] * len(slices)
         box = borders[1][0].get_paths()[0].get_extents()  # x = 16: y 13 and 14, z 8 to 11
         np.testing.assert_allclose([box.x0, box.x1, box.y0, box.y1], [12.5, 14.5, 7.5, 11.5])
         assert tuple(borders[1][0].get_edgecolor()[0][:3]) == to_rgb("#4fc3f7")
@@ -249,13 +249,13 @@ def test_what_is_left_has_a_row_below_the_truth_with_a_scale_of_its_own(with_res
 
 def test_its_border_is_drawn_on_its_own_row_and_the_truths_on_all(with_residual):
     _, figure = with_residual
-    found = [contours_of(slices[1]) for slices, _ in rows_of(figure, 3)]
-    assert [len(borders) for borders in found] == [1, 2, 1]
-    box = found[1][0].get_paths()[0].get_extents()  # y 13 and 14, z 8; 0.08 is below the threshold
+    drawn = [contours_of(slices[1]) for slices, _ in rows_of(figure, 3)]
+    assert [len(borders) for borders in drawn] == [1, 2, 1]
+    box = drawn[1][0].get_paths()[0].get_extents()  # y 13 and 14, z 8; 0.08 is below the threshold
     np.testing.assert_allclose([box.x0, box.x1, box.y0, box.y1], [12.5, 14.5, 7.5, 8.5])
-    colours = [tuple(borders[-1].get_edgecolor()[0][:3]) for borders in found]
+    colours = [tuple(borders[-1].get_edgecolor()[0][:3]) for borders in drawn]
     assert set(colours) == {to_rgb("#4fc3f7")}
-    assert tuple(found[1][0].get_edgecolor()[0][:3]) != to_rgb("#4fc3f7")
+    assert tuple(drawn[1][0].get_edgecolor()[0][:3]) != to_rgb("#4fc3f7")
 
 
 def test_where_nothing_is_left_the_row_says_so(drawn):
@@ -368,13 +368,13 @@ def test_every_mean_is_a_point_on_its_methods_line(two_regions):
     for axes, (region, measure) in zip(
         figure.axes, [(r, m) for r in ("hippocampus", "amygdala") for m in MEASURES], strict=True
     ):
-        own = table[(table["region"] == region) & (table["measure"] == measure)]
+        rows = table[(table["region"] == region) & (table["measure"] == measure)]
         points = points_of(axes)
-        assert len(points) == len(own)
+        assert len(points) == len(rows)
         lines = dict(zip(names_on(figure.axes[0]), axes.get_yticks(), strict=True))
         for smoothing, marker in ((0, "o"), (4, "s")):
             of_marker = {y: x for x, y, m, _ in points if m == marker}
-            for row in own[own["smoothing_mm"] == smoothing].to_dict("records"):
+            for row in rows[rows["smoothing_mm"] == smoothing].to_dict("records"):
                 nearest = min(of_marker, key=lambda y, row=row: abs(y - lines[row["method"]]))
                 assert of_marker[nearest] == pytest.approx(row["mean"])
                 assert abs(nearest - lines[row["method"]]) < 0.3
@@ -382,8 +382,8 @@ def test_every_mean_is_a_point_on_its_methods_line(two_regions):
 
 def test_bars_reach_from_low_to_high(two_regions):
     table, _, figure = two_regions
-    own = table[(table["region"] == "hippocampus") & (table["measure"] == "mass")]
-    assert sorted(bars_of(figure.axes[1])) == sorted(zip(own["low"], own["high"], strict=True))
+    rows = table[(table["region"] == "hippocampus") & (table["measure"] == "mass")]
+    assert sorted(bars_of(figure.axes[1])) == sorted(zip(rows["low"], rows["high"], strict=True))
 
 
 def test_a_dashed_line_is_at_chance(two_regions):
@@ -405,8 +405,8 @@ def test_smoothings_differ_by_marker_and_colour_and_baselines_are_grey(two_regio
     assert len({colours["o", False], colours["s", False], to_rgb("0.5")}) == 3
     ticks = axes.get_yticklabels()
     assert [to_rgb(tick.get_color()) == to_rgb("0.5") for tick in ticks] == [False] * 3 + [True]
-    told = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert told == ["not smoothed", "smoothed by 4 mm", "baseline", "chance"]
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["not smoothed", "smoothed by 4 mm", "baseline", "chance"]
 
 
 def test_without_baselines_the_legend_has_none_and_lines_are_even(drawn):

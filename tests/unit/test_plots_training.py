@@ -31,7 +31,7 @@ def cut_or_covered(figure):
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     renderer = canvas.get_renderer()
-    found = []
+    problems = []
     heads = [figure._suptitle, *(axes.title for axes in figure.axes)]
     labels = [label for axes in figure.axes for label in (axes.xaxis.label, axes.yaxis.label)]
     boxes = {
@@ -42,12 +42,12 @@ def cut_or_covered(figure):
     width, height = canvas.get_width_height()
     for name, box in boxes.items():
         if box.x0 < 0 or box.y0 < 0 or box.x1 > width or box.y1 > height:
-            found.append(f"{name} is cut")
+            problems.append(f"{name} is cut")
     top = figure._suptitle.get_window_extent(renderer)
     for axes in figure.axes:
         if axes.title.get_text() and axes.title.get_window_extent(renderer).overlaps(top):
-            found.append(f"{axes.title.get_text()} touches the heading")
-    return found
+            problems.append(f"{axes.title.get_text()} touches the heading")
+    return problems
 
 
 def history(seed=0, epochs=12):
@@ -92,10 +92,10 @@ def test_learning_curves_show_both_sides_of_every_training_and_their_mean(drawn,
     assert count(picture, TEST) > 300
     assert f"{folds} trainings" in figure._suptitle.get_text()
     assert cut_or_covered(figure) == []
-    for axes, what in zip(figure.axes, ("loss", "accuracy"), strict=True):
+    for axes, measure_name in zip(figure.axes, ("loss", "accuracy"), strict=True):
         assert len(axes.lines) == 2 * (folds + 1)
         for side, line in (("train", axes.lines[folds]), ("test", axes.lines[2 * folds + 1])):
-            expected = np.mean([h[f"{side}_{what}"] for h in histories.values()], axis=0)
+            expected = np.mean([h[f"{side}_{measure_name}"] for h in histories.values()], axis=0)
             np.testing.assert_allclose(line.get_ydata(), expected)
             np.testing.assert_array_equal(line.get_xdata(), np.arange(1, 13))
 
@@ -121,8 +121,8 @@ def area_under(line):
 
 def legend_of(axes):
     """Without what it says of the band."""
-    told = [text.get_text() for text in axes.get_legend().get_texts()]
-    return [text for text in told if not text.startswith("95 %")]
+    texts = [text.get_text() for text in axes.get_legend().get_texts()]
+    return [text for text in texts if not text.startswith("95 %")]
 
 
 def test_roc_curves_show_every_fold_and_all_pooled(drawn):
@@ -271,8 +271,8 @@ def test_a_confusion_matrix_has_a_row_and_a_column_for_each_class(drawn, classes
         assert [tick.get_text() for tick in axes.get_xticklabels()] == list(classes)
         assert [tick.get_text() for tick in axes.get_yticklabels()] == list(classes)
     counts = pd.crosstab(table["class"], table["predicted"]).loc[list(classes), list(classes)]
-    told = [int(text.split("\n")[0]) for text in texts_of(figure)[: len(classes) ** 2]]
-    assert told == counts.to_numpy().ravel().tolist()
+    shown = [int(text.split("\n")[0]) for text in texts_of(figure)[: len(classes) ** 2]]
+    assert shown == counts.to_numpy().ravel().tolist()
     blue = (picture[..., 2] - picture[..., 0]) > 60
     assert blue.sum() > 5000
 
@@ -292,10 +292,10 @@ def test_repeats_are_summed_and_a_patient_counts_once_in_each(drawn):
     assert "3 repeats or seeds" in figure._suptitle.get_text()
     pools = list(pool_folds(tables).values())
     for number, at_level in enumerate((lambda t: t, lambda t: per_patient(t, classes))):
-        told = [measure(at_level(table), classes) for table in pools]
+        metrics = [measure(at_level(table), classes) for table in pools]
         shown = [int(text.split("\n")[0]) for text in texts_of(figure)[4 * number :][:4]]
-        assert shown == np.sum([one["confusion"] for one in told], axis=0).ravel().tolist()
-        accuracies = [one["accuracy"] for one in told]
+        assert shown == np.sum([one["confusion"] for one in metrics], axis=0).ravel().tolist()
+        accuracies = [one["accuracy"] for one in metrics]
         spread = f"{np.mean(accuracies):.2f} ± {np.std(accuracies, ddof=1):.2f}"
         assert figure.axes[number].get_title().endswith(f"accuracy {spread}")
 
@@ -351,15 +351,15 @@ def test_every_task_is_a_panel_with_a_point_and_a_bar_of_every_model_and_cohort(
     assert [axes.get_title() for axes in figure.axes] == TASKS
     for axes, task in zip(figure.axes, TASKS, strict=True):
         for (cohort, tested_on, _), (points, bars) in zip(SERIES, series_of(axes), strict=True):
-            own = summary[
+            rows = summary[
                 (summary["task"] == task)
                 & (summary["cohort"] == cohort)
                 & (summary["tested_on"] == tested_on)
                 & (summary["level"] == "patient")
             ]
-            np.testing.assert_array_equal(points.get_ydata(), own["roc_auc_mean"])
+            np.testing.assert_array_equal(points.get_ydata(), rows["roc_auc_mean"])
             ends = np.array([line[:, 1] for line in bars.get_segments()])
-            np.testing.assert_allclose(ends, own[["roc_auc_low", "roc_auc_high"]])
+            np.testing.assert_allclose(ends, rows[["roc_auc_low", "roc_auc_high"]])
         shown = [points for points, _ in series_of(axes)]
         looks = {(points.get_color(), points.get_marker()) for points in shown}
         assert len({colour for colour, _ in looks}) == len({mark for _, mark in looks}) == 4
@@ -384,8 +384,8 @@ def test_the_points_are_of_scans_or_patients_as_the_axis_says(drawn, level):
     _, figure = drawn(plot_models, summary, "a run", level)
     (axes,) = figure.axes
     assert axes.get_ylabel() == f"ROC AUC per {level}"
-    own = summary[summary["level"] == level]
-    np.testing.assert_array_equal(series_of(axes)[0][0].get_ydata(), own["roc_auc_mean"])
+    rows = summary[summary["level"] == level]
+    np.testing.assert_array_equal(series_of(axes)[0][0].get_ydata(), rows["roc_auc_mean"])
 
 
 @pytest.mark.parametrize("tasks", [1, 5])
@@ -440,12 +440,12 @@ def test_headings_as_long_as_real_ones_are_not_cut(drawn):
         "hippocampal_at_3_tesla, AD-CN, voxresnet_shallow_gap (pools 2,2,2,1)",
     )
     tables = repeated(classes)
-    for function, asked in (
+    for function, arguments in (
         (plot_roc, (tables, classes)),
         (plot_confusion, (tables, classes)),
         (plot_models, (summary_of(["AD-NC"], MODELS, SERIES),)),
     ):
-        _, figure = drawn(function, *asked, f"{title}: {title}")
+        _, figure = drawn(function, *arguments, f"{title}: {title}")
         assert figure._suptitle.get_text().count("\n") >= 1
         assert cut_or_covered(figure) == []
 

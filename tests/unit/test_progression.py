@@ -58,10 +58,10 @@ def labels(scans, horizon=36, visit="any"):
 
 
 def reason(scans, image="I0", horizon=36, visit="any"):
-    found = derive_progression(scans, horizon, visit)[image]
-    assert found.label == ""
-    assert "\n" not in found.reason
-    return found.reason
+    progression = derive_progression(scans, horizon, visit)[image]
+    assert progression.label == ""
+    assert "\n" not in progression.reason
+    return progression.reason
 
 
 # --- the rules ------------------------------------------------------------------------------------
@@ -98,8 +98,8 @@ def test_a_later_visit_without_ad_does_not_take_progression_back():
 
 def test_ad_after_the_horizon_is_stable_if_a_visit_at_the_horizon_was_without_it():
     assert labels(patient((0, "MCI"), (36, "MCI"), (48, "AD")))["I0"] == STABLE
-    told = reason(patient((0, "MCI"), (24, "MCI"), (48, "AD")))
-    assert told == "followed for 24 of 36 months without AD, then seen with it after 48"
+    message = reason(patient((0, "MCI"), (24, "MCI"), (48, "AD")))
+    assert message == "followed for 24 of 36 months without AD, then seen with it after 48"
     # Back to MCI at month 60: when the disease came is known no better.
     assert labels(patient((0, "MCI"), (24, "MCI"), (48, "AD"), (60, "MCI")))["I0"] == ""
 
@@ -265,7 +265,7 @@ def test_there_is_a_label_or_a_reason_and_the_first_visits_label_is_the_same_eit
     of_any = derive_progression(history, 36, "any")
     of_first = derive_progression(history, 36, "first")
     assert list(of_any) == list(of_first)
-    assert all(bool(found.label) != bool(found.reason) for found in of_any.values())
+    assert all(bool(one.label) != bool(one.reason) for one in of_any.values())
     if of_any:
         first, *later = of_any
         assert of_first[first] == of_any[first]

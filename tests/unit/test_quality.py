@@ -200,8 +200,8 @@ def test_each_threshold_decides_by_itself_and_the_limit_itself_is_allowed(
         just_out.reason
     )
     assert just_out.remedy
-    others = {name: value for name, value in THRESHOLDS.items() if name != limit}
-    assert judge(Quality(**{**GOOD.as_dict(), measure: outside}), others).status == "usable"
+    remaining = {name: value for name, value in THRESHOLDS.items() if name != limit}
+    assert judge(Quality(**{**GOOD.as_dict(), measure: outside}), remaining).status == "usable"
 
 
 def test_the_reason_names_measure_value_unit_and_limit_in_words():

@@ -27,8 +27,8 @@ OWN = "The voxplain authors"
 @pytest.fixture(scope="module")
 def config(repository):
     schema = read_schema(repository / "schemas/config.schema.yaml")
-    told = yaml.safe_load((repository / "config.yaml").read_text())
-    return complete_settings(told, schema)
+    settings = yaml.safe_load((repository / "config.yaml").read_text())
+    return complete_settings(settings, schema)
 
 
 # --- tables ---------------------------------------------------------------------------------------
@@ -71,11 +71,11 @@ def test_localisation_shows_a_row_for_each_method(tmp_path):
         ("cam", "truth", 0, "mass", 0.9, 0.9, 0.9, 9.0),
         ("lrp", "truth", 0, "average_precision", None, None, None, None),
     ]
-    told = module._shown_localisation(pd.DataFrame(rows, columns=columns))
-    assert list(told.columns) == ["method", "truth", "truth, smoothed 12 mm"]
-    assert told["truth"][0] == (0.25, "0.25 (0.20 to 0.30), 2.5 x")
-    assert told["truth, smoothed 12 mm"][0] == (0.5, "0.50, 5.0 x")
-    assert told["truth"][1][1] == "n/a"
+    shown = module._shown_localisation(pd.DataFrame(rows, columns=columns))
+    assert list(shown.columns) == ["method", "truth", "truth, smoothed 12 mm"]
+    assert shown["truth"][0] == (0.25, "0.25 (0.20 to 0.30), 2.5 x")
+    assert shown["truth, smoothed 12 mm"][0] == (0.5, "0.50, 5.0 x")
+    assert shown["truth"][1][1] == "n/a"
 
 
 @pytest.mark.parametrize("subjects", [True, False])
@@ -127,13 +127,13 @@ def test_the_costs_of_a_rule_are_those_of_all_its_jobs(tmp_path):
     (tmp_path / "train/deep/one.tsv").write_text(head + "120\t0:02:00\t900.5\t180\n")
     (tmp_path / "train/two.tsv").write_text(head + "60\t0:01:00\t1000\t60\n")
     (tmp_path / "once.tsv").write_text(head + "0.01\t0:00:00\t-\tNA\n")  # too short to be measured
-    told = costs_of_rules(tmp_path).set_index("rule")
-    assert told.loc["train", "jobs"] == 2
-    assert told.loc["train", "CPU time, min"] == 4
-    assert told.loc["train", "longest job, min"] == 2
-    assert told.loc["train", "peak memory, MB"] == 1000
-    assert told.loc["once", "CPU time, min"] == 0
-    assert pd.isna(told.loc["once", "peak memory, MB"])
+    costs = costs_of_rules(tmp_path).set_index("rule")
+    assert costs.loc["train", "jobs"] == 2
+    assert costs.loc["train", "CPU time, min"] == 4
+    assert costs.loc["train", "longest job, min"] == 2
+    assert costs.loc["train", "peak memory, MB"] == 1000
+    assert costs.loc["once", "CPU time, min"] == 0
+    assert pd.isna(costs.loc["once", "peak memory, MB"])
     assert costs_of_rules(tmp_path / "nowhere").empty
     (tmp_path / "train/three.tsv").touch()  # of a job that ends just now
     assert costs_of_rules(tmp_path).set_index("rule").loc["train", "jobs"] == 2
@@ -169,13 +169,13 @@ def test_n4_is_cited_where_the_ladder_may_run_it(config):
 
 
 def test_who_only_brings_brains_to_the_grid_cites_no_skull_tool_and_no_network(config):
-    def cohorts(**told):
-        return {name: {**c, **told} for name, c in config["cohorts"].items()}
+    def cohorts(**changes):
+        return {name: {**c, **changes} for name, c in config["cohorts"].items()}
 
-    own = {**config, "bias_correction": "never"}
-    given = {**own, "cohorts": cohorts(source="bids", images_are="registered")}
+    without_bias = {**config, "bias_correction": "never"}
+    given = {**without_bias, "cohorts": cohorts(source="bids", images_are="registered")}
     assert keys(given, Used()) == {"rieke2018", "wen2020", "fonov2011", "molder2021"}
-    given = {**own, "cohorts": cohorts(source="bids", images_are="brains")}
+    given = {**without_bias, "cohorts": cohorts(source="bids", images_are="brains")}
     assert keys(given, Used()) == {"rieke2018", "wen2020", "fonov2011", "avants2008", "molder2021"}
 
 
@@ -248,7 +248,10 @@ def test_a_configuration_without_subjects_names_none(config):
 
 
 def test_a_configuration_without_subjects_names_no_heads(config):
-    own = {**config, "cohorts": {"own": {"simulation": {"heads": ["/data/sub-1.nii.gz", "b.nii"]}}}}
-    hidden = hide_subjects(own, subjects=False)["cohorts"]["own"]
+    with_heads = {
+        **config,
+        "cohorts": {"own": {"simulation": {"heads": ["/data/sub-1.nii.gz", "b.nii"]}}},
+    }
+    hidden = hide_subjects(with_heads, subjects=False)["cohorts"]["own"]
     assert hidden["simulation"]["heads"] == ["head 1", "head 2"]
-    assert own["cohorts"]["own"]["simulation"]["heads"][0] == "/data/sub-1.nii.gz"
+    assert with_heads["cohorts"]["own"]["simulation"]["heads"][0] == "/data/sub-1.nii.gz"

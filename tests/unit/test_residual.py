@@ -38,7 +38,7 @@ def test_unsigned_volumes_do_not_wrap_around():
 
 
 @pytest.mark.parametrize(
-    ("scan", "twin", "mask", "told"),
+    ("scan", "twin", "mask", "message"),
     [
         (np.zeros((4, 3, 3)), np.zeros(SHAPE), MASK, "shape"),
         (np.zeros(SHAPE), np.zeros((4, 3)), MASK, "its twin of"),
@@ -47,8 +47,8 @@ def test_unsigned_volumes_do_not_wrap_around():
         (np.zeros(SHAPE), np.full(SHAPE, np.inf), MASK, "NaN or infinite"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(scan, twin, mask, told):
-    with pytest.raises(SetupFault, match=told):
+def test_what_cannot_be_compared_is_refused(scan, twin, mask, message):
+    with pytest.raises(SetupFault, match=message):
         residual(scan, twin, mask)
 
 
@@ -90,25 +90,25 @@ def scans(inputs, residual=True):
     ]
 
 
-def sought(inputs, residual=True):
+def target_regions(inputs, residual=True):
     settings = {"regions": ["cortex"], "truth_threshold": 0.05, "residual_threshold": 0.1}
     return TargetRegions(inputs, scans(inputs, residual), settings)
 
 
 def test_a_scans_own_regions_come_first_each_with_its_own_threshold(inputs):
-    found = sought(inputs).of_scan("I1")
-    assert list(found) == [TRUTH, RESIDUAL, "cortex"]
-    assert np.argwhere(found[TRUTH]).tolist() == [[1, 0, 0], [2, 0, 0]]
-    assert np.argwhere(found[RESIDUAL]).tolist() == [[2, 0, 0]]
-    assert list(sought(inputs).of_scan("I3")) == ["cortex"], "a scan without a disease"
+    regions = target_regions(inputs).of_scan("I1")
+    assert list(regions) == [TRUTH, RESIDUAL, "cortex"]
+    assert np.argwhere(regions[TRUTH]).tolist() == [[1, 0, 0], [2, 0, 0]]
+    assert np.argwhere(regions[RESIDUAL]).tolist() == [[2, 0, 0]]
+    assert list(target_regions(inputs).of_scan("I3")) == ["cortex"], "a scan without a disease"
 
 
 def test_a_scan_whose_twin_failed_keeps_its_truth_and_the_log_says_so(inputs, capsys):
-    assert list(sought(inputs).scan_specific("I2")) == [TRUTH]
-    told = capsys.readouterr().out
-    assert "I2: no residual, see the fate in" in told and "I2_residual.json" in told
-    assert "I1" not in told
+    assert list(target_regions(inputs).scan_specific("I2")) == [TRUTH]
+    log = capsys.readouterr().out
+    assert "I2: no residual, see the fate in" in log and "I2_residual.json" in log
+    assert "I1" not in log
 
 
 def test_without_residuals_there_is_only_the_truth(inputs):
-    assert list(sought(inputs, residual=False).scan_specific("I1")) == [TRUTH]
+    assert list(target_regions(inputs, residual=False).scan_specific("I1")) == [TRUTH]

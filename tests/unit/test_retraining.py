@@ -110,10 +110,10 @@ def test_every_number_is_what_other_code_says_of_the_pairs():
     assert row["distance_sd"] == pytest.approx(np.std(apart, ddof=1))
     assert row["rank_correlation_mean"] == pytest.approx(np.mean(alike), abs=1e-6)
     assert row["rank_correlation_sd"] == pytest.approx(np.std(alike, ddof=1), abs=1e-6)
-    own = [
+    correlations = [
         stats.spearmanr(maps["a"][s], maps["a"][t]).statistic for s, t in ((0, 1), (0, 2), (1, 2))
     ]
-    assert rows["a", "a"]["rank_correlation_mean"] == pytest.approx(np.mean(own), abs=1e-6)
+    assert rows["a", "a"]["rank_correlation_mean"] == pytest.approx(np.mean(correlations), abs=1e-6)
 
 
 def test_a_map_that_is_nought_everywhere_counts_in_nothing():

@@ -65,24 +65,24 @@ def test_a_missing_column_is_named():
 
 
 @pytest.mark.parametrize(
-    ("times", "low", "found"),
+    ("times", "low", "expected"),
     [(2.0, 1.1, True), (1.9, 1.5, False), (3.0, 0.9, False), (3.0, np.nan, False)],
 )
-def test_a_method_finds_what_it_ranks_twice_as_well_as_chance(times, low, found):
-    assert exceeds_chance({"times_chance": times, "times_low": low}) is found
+def test_a_method_finds_what_it_ranks_twice_as_well_as_chance(times, low, expected):
+    assert exceeds_chance({"times_chance": times, "times_low": low}) is expected
 
 
 def network(cohort, roc_auc, low, high):
-    told = {"cohort": cohort, "task": "AD-NC", "model": "rieke", "kind": "network"}
-    told["evaluation"] = "external test"
-    return {**told, "roc_auc": roc_auc, "roc_auc_low": low, "roc_auc_high": high}
+    fields = {"cohort": cohort, "task": "AD-NC", "model": "rieke", "kind": "network"}
+    fields["evaluation"] = "external test"
+    return {**fields, "roc_auc": roc_auc, "roc_auc_low": low, "roc_auc_high": high}
 
 
 DISEASE, SHORTCUT, NOTHING = ["disease"], ["shortcut"], []
 
 
 @pytest.mark.parametrize(
-    ("effects", "told", "said"),
+    ("effects", "roc_auc", "finding"),
     [
         (DISEASE, (0.95, 0.9, 0.99), "own, AD-NC, rieke: ROC AUC 0.95 (0.90 to 0.99)."),
         (DISEASE, (0.6, 0.45, 0.7), "(0.45 to 0.70): the network tells nothing apart."),
@@ -95,15 +95,15 @@ DISEASE, SHORTCUT, NOTHING = ["disease"], ["shortcut"], []
         (None, (0.8, np.nan, np.nan), "ROC AUC 0.80."),
     ],
 )
-def test_what_a_networks_accuracy_means_depends_on_the_cohort(effects, told, said):
-    networks = pd.DataFrame([network("own", *told)])
+def test_what_a_networks_accuracy_means_depends_on_the_cohort(effects, roc_auc, finding):
+    networks = pd.DataFrame([network("own", *roc_auc)])
     (sentence,) = findings(scorecard(SCORES.iloc[:0]), networks, {"own": effects})
-    assert said in sentence
+    assert finding in sentence
 
 
 def test_an_interval_over_folds_accuses_nobody():
-    told = {**network("null", 0.6, 0.51, 0.7), "evaluation": "cross-validation"}
-    (sentence,) = findings(scorecard(SCORES.iloc[:0]), pd.DataFrame([told]), {"null": []})
+    row = {**network("null", 0.6, 0.51, 0.7), "evaluation": "cross-validation"}
+    (sentence,) = findings(scorecard(SCORES.iloc[:0]), pd.DataFrame([row]), {"null": []})
     assert "too narrow, an external test can tell whether something leaks" in sentence
 
 

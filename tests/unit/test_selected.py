@@ -67,9 +67,9 @@ def test_no_other_script_reaches_a_registry(before, tmp_path):
     ids=["planner", "module"],
 )
 def test_how_a_network_is_built_counts_for_the_jobs_that_load_it(before, tmp_path, old, new):
-    found = changed(before, tmp_path, NETWORKS, old, new)
-    assert found == jobs_of_network(before, "voxcnn")
-    assert {job[0] for job in found} == {
+    jobs = changed(before, tmp_path, NETWORKS, old, new)
+    assert jobs == jobs_of_network(before, "voxcnn")
+    assert {job[0] for job in jobs} == {
         *("train_network", "change_areas", "explain_scans", "randomise_layers", "apply_network")
     }
 
@@ -93,21 +93,21 @@ def test_how_a_network_is_built_counts_for_the_jobs_that_load_it(before, tmp_pat
     ids=["options", "options of several", "module", "explains"],
 )
 def test_what_a_method_takes_and_explains_counts_for_its_jobs(before, tmp_path, old, new, methods):
-    found = changed(before, tmp_path, METHODS, old, new)
-    assert found == jobs_of_methods(before, *methods)
-    assert {job[1] for job in found} > {"any", "rieke", "voxcnn"}
+    jobs = changed(before, tmp_path, METHODS, old, new)
+    assert jobs == jobs_of_methods(before, *methods)
+    assert {job[1] for job in jobs} > {"any", "rieke", "voxcnn"}
 
 
 def test_the_networks_of_a_method_count_where_one_is_concerned(before, tmp_path):
     """One more network of `cam` explains nothing of the others again."""
-    found = changed(
+    jobs = changed(
         before,
         tmp_path,
         METHODS,
         'models=("voxresnet_gap", "voxresnet_shallow_gap")',
         'models=("voxcnn", "voxresnet_shallow_gap", "voxresnet_gap")',
     )
-    assert found == {
+    assert jobs == {
         ("explain_scans", "voxcnn", "cam"),
         ("randomise_layers", "voxcnn", "cam"),
         ("explain_scans", "any", "cam"),
@@ -147,14 +147,14 @@ def test_papers_count_where_they_are_cited(before, tmp_path, name, old, new, of)
 
 def test_one_more_entry_changes_no_other_job(before, tmp_path):
     method = '"another": Method("voxplain.relevance.gradient", "one more"),\n    "lrp": Method('
-    found = changed(before, tmp_path / "method", METHODS, '"lrp": Method(', method)
-    assert found
-    assert all("another" in job for job in found)
+    jobs = changed(before, tmp_path / "method", METHODS, '"lrp": Method(', method)
+    assert jobs
+    assert all("another" in job for job in jobs)
     network = (
         '"another": Model("voxplain.models.rieke", "one more", "voxplain.models.shapes.plan_rieke",'
         '\n _VOXRESNET_RECIPE, passes=1, layers=7),\n    "voxcnn": Model('
     )
-    found = changed(before, tmp_path / "network", NETWORKS, '"voxcnn": Model(', network)
+    jobs = changed(before, tmp_path / "network", NETWORKS, '"voxcnn": Model(', network)
     # Of what is applied the network may be any.
-    assert ("apply_network", "any") in found
-    assert all({"another", "any"} & set(job) for job in found)
+    assert ("apply_network", "any") in jobs
+    assert all({"another", "any"} & set(job) for job in jobs)

@@ -64,7 +64,7 @@ def test_the_defaults_of_the_schema_ask_for_nothing():
         for part in described["$defs"].values()
         if "select" in part.get("properties", {})
     )
-    assert {key: told["default"] for key, told in cohort["properties"].items()} == EVERYTHING
+    assert {key: schema["default"] for key, schema in cohort["properties"].items()} == EVERYTHING
     assert fate_of({}, sex="", age="", phase="", field="", description="") is None
 
 
@@ -85,10 +85,10 @@ def test_the_defaults_of_the_schema_ask_for_nothing():
 )
 def test_a_scan_takes_part_that_is_as_asked_for(select, fits, fails):
     good = {COLUMNS[key]: value for key, value in {**GOOD, **fits}.items()}
-    told = fates([row(**fits), row(**fails, image="I2"), good], select)
-    assert told["I1"] is None
-    assert told["I2"].status == "unused"
-    assert next(iter(fails.values())) in told["I2"].reason
+    by_image = fates([row(**fits), row(**fails, image="I2"), good], select)
+    assert by_image["I1"] is None
+    assert by_image["I2"].status == "unused"
+    assert next(iter(fails.values())) in by_image["I2"].reason
 
 
 @pytest.mark.parametrize(
@@ -138,14 +138,14 @@ def test_the_first_of_several_is_the_earliest_then_the_lowest_image_id():
     assert kept["all"] == ["I7", "I5", "I4", "I8", "I9"]
     assert kept["first_of_visit"] == ["I4", "I8", "I9"]
     assert kept["first_of_patient"] == ["I4", "I9"]
-    told = fates(rows, {"keep": "first_of_patient"})["I7"]
-    assert told.reason == "image I4 is the patient's first scan (select.keep)"
+    later = fates(rows, {"keep": "first_of_patient"})["I7"]
+    assert later.reason == "image I4 is the patient's first scan (select.keep)"
 
 
 def test_without_dates_the_visits_say_what_came_first():
     rows = [row(image=f"I{10 - n}", visit=v, date="") for n, v in enumerate(["m24", "m06", "sc"])]
-    told = fates(rows, {"keep": "first_of_patient"})
-    assert [image for image, fate in told.items() if fate is None] == ["I8"]
+    by_image = fates(rows, {"keep": "first_of_patient"})
+    assert [image for image, fate in by_image.items() if fate is None] == ["I8"]
 
 
 def test_who_is_left_out_is_nobodys_first():
@@ -154,8 +154,10 @@ def test_who_is_left_out_is_nobodys_first():
         row(image="I2", visit="m06", date="2006-03-01", group="unheard of"),
         row(image="I3", visit="m12", date="2006-09-01"),
     ]
-    told = fates(rows, {"keep": "first_of_patient", "not_description": "repeat"})
-    assert [told[image].status if told[image] else None for image in ("I1", "I2", "I3")] == [
+    by_image = fates(rows, {"keep": "first_of_patient", "not_description": "repeat"})
+    assert [
+        by_image[image].status if by_image[image] else None for image in ("I1", "I2", "I3")
+    ] == [
         "unused",
         "failed",
         None,
@@ -179,9 +181,9 @@ def test_a_change_of_diagnosis_is_seen_at_visits_that_take_no_part():
     ],
 )
 def test_what_cannot_be_asked_for_is_refused(select, message):
-    with pytest.raises(SetupFault) as told:
+    with pytest.raises(SetupFault) as fault:
         fate_of(select)
-    assert message in str(told.value)
+    assert message in str(fault.value)
 
 
 def test_a_column_that_is_asked_for_must_be_there():
@@ -209,18 +211,18 @@ def test_nobody_left_is_told_with_the_reason():
         ),
         min_size=1,
         max_size=8,
-        unique_by=lambda told: told["image"],
+        unique_by=lambda by_image: by_image["image"],
     ),
     st.sampled_from(["first_of_visit", "first_of_patient"]),
 )
 def test_one_scan_of_each_is_left_and_every_other_has_a_reason(scans, keep):
     rows = [row(**values) for values in scans]
     try:
-        told = fates(rows, {"keep": keep, "age": [60, 80], "field_strengths": [1.5]})
+        by_image = fates(rows, {"keep": keep, "age": [60, 80], "field_strengths": [1.5]})
     except SetupFault as fault:
         assert "no scan to process" in str(fault)  # all have a reason
         return
-    left = [values for values in scans if told[values["image"]] is None]
+    left = [values for values in scans if by_image[values["image"]] is None]
     visits = [v["visit"].replace(" ", "").upper() if keep == "first_of_visit" else "" for v in left]
     who = list(zip((v["subject"] for v in left), visits, strict=True))
     assert len(who) == len(set(who)) >= 1

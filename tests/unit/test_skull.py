@@ -104,11 +104,11 @@ def test_an_fsl_folder_without_bet_is_no_installation(fsl):
 def test_bet_without_fsl_is_refused_with_how_to_get_it(no_fsl):
     with pytest.raises(SetupFault) as fault:
         find_tool("bet")
-    told = str(fault.value)
-    assert "\n" not in told
+    message = str(fault.value)
+    assert "\n" not in message
     for part in ("tool is bet", "fsl.fmrib.ox.ac.uk", "FSLDIR", "--sdm conda", "deepbet"):
-        assert part in told
-    assert "non-commercial" in told
+        assert part in message
+    assert "non-commercial" in message
 
 
 def test_without_any_tool_both_ways_out_are_told(no_fsl, monkeypatch):
@@ -178,23 +178,23 @@ def test_the_empty_volume_of_a_lost_scan_is_not_given_to_any_tool(fsl, tmp_path)
 
 
 @pytest.fixture(scope="module")
-def found(scan):
+def deepbet_mask(scan):
     return find_brain(read_image(scan.head_path), DEEPBET, DEEPBET_OPTIONS)
 
 
 @pytest.mark.slow
-def test_deepbet_finds_the_brain_of_a_scan(scan, found):
-    assert found.shape == scan.grid.shape
-    assert found.dtype == bool
-    assert dice(found, scan.mask) > 0.95
+def test_deepbet_finds_the_brain_of_a_scan(scan, deepbet_mask):
+    assert deepbet_mask.shape == scan.grid.shape
+    assert deepbet_mask.dtype == bool
+    assert dice(deepbet_mask, scan.mask) > 0.95
 
 
 @pytest.mark.slow
-def test_deepbet_leaves_the_skull_and_takes_the_middle_of_the_brain(scan, found):
+def test_deepbet_leaves_the_skull_and_takes_the_middle_of_the_brain(scan, deepbet_mask):
     bright_outside = (scan.volume > 300) & ~scan.mask
-    assert (found & bright_outside).sum() / bright_outside.sum() < 0.05
+    assert (deepbet_mask & bright_outside).sum() / bright_outside.sum() < 0.05
     middle = np.argwhere(scan.mask).mean(axis=0).round().astype(int)
-    assert found[tuple(middle)]
+    assert deepbet_mask[tuple(middle)]
 
 
 def test_deepbet_finds_no_brain_in_a_constant_volume(tmp_path):
@@ -211,12 +211,12 @@ def test_the_sidecar_tells_tool_version_options_and_volume():
     grid = axis_aligned_grid((10, 10, 10), (2.0, 2.0, 2.5), (0, 0, 0))
     mask = np.zeros(grid.shape, bool)
     mask[:4] = True
-    told = describe(BET, {"robust_centre": True, "fractional_intensity": 0.4}, mask, grid)
-    assert told == {
+    metadata = describe(BET, {"robust_centre": True, "fractional_intensity": 0.4}, mask, grid)
+    assert metadata == {
         "SkullStrippingTool": "bet",
         "SkullStrippingToolVersion": "6.0.7",
         "SkullStrippingOptions": {"fractional_intensity": 0.4, "robust_centre": True},
         "BrainVolumeMl": 4.0,
     }
-    assert list(told["SkullStrippingOptions"]) == sorted(told["SkullStrippingOptions"])
-    json.dumps(told)
+    assert list(metadata["SkullStrippingOptions"]) == sorted(metadata["SkullStrippingOptions"])
+    json.dumps(metadata)

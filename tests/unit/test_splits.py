@@ -464,10 +464,10 @@ def test_an_external_test_without_a_class_on_a_side_is_refused():
     whole = scans_of([["AD"], ["NC"]])
     healthy = other_cohort(scans_of([["NC"], ["MCI"]]))
     refused(lambda: make_external(healthy, whole, CLASSES, "b"), "cohort b", "class AD to train on")
-    told = refused(
+    message = refused(
         lambda: make_external(whole, healthy, CLASSES, "b"), "cohort b", "class AD to test", "(0 of"
     )
-    assert "first_number" not in told
+    assert "first_number" not in message
     refused(
         lambda: make_external(whole, whole, CLASSES, "b"),
         "class AD to test (2 of its patients",
@@ -495,10 +495,10 @@ def cohorts_of_heads(draw, least=3):
     names = [f"head{n}" for n in range(draw(st.integers(least, 6)))]
     heads = {}
     for group in CLASSES:
-        own = [patient for patient, its in by_class.items() if its == group]
-        assume(len(own) >= least)
-        some = [draw(st.sampled_from(names)) for _ in own[least:]]
-        heads |= dict(zip(own, [*names[:least], *some], strict=True))
+        patients = [patient for patient, its in by_class.items() if its == group]
+        assume(len(patients) >= least)
+        some = [draw(st.sampled_from(names)) for _ in patients[least:]]
+        heads |= dict(zip(patients, [*names[:least], *some], strict=True))
     return scans, heads
 
 
@@ -513,8 +513,8 @@ def test_no_head_is_on_two_sides_and_every_scan_is_tested_once_a_repeat(
         assert split.test, "every fold tests some head"
         assert not heads_of(scans, heads, split.train) & heads_of(scans, heads, split.test)
     for repeat in range(repeats):
-        own = splits[repeat * folds : (repeat + 1) * folds]
-        assert sorted(image for split in own for image in split.test) == sorted(
+        of_repeat = splits[repeat * folds : (repeat + 1) * folds]
+        assert sorted(image for split in of_repeat for image in split.test) == sorted(
             scan.image for scan in scans
         )
 
@@ -624,15 +624,15 @@ def test_two_heads_are_enough_for_two_folds_and_a_fixed_split():
 
 
 @pytest.mark.parametrize(
-    ("stratify", "told"), [(True, "patients of class AD"), (False, "patients")]
+    ("stratify", "counted"), [(True, "patients of class AD"), (False, "patients")]
 )
-def test_fewer_heads_than_folds_are_refused_by_both_numbers_and_what_to_set(stratify, told):
+def test_fewer_heads_than_folds_are_refused_by_both_numbers_and_what_to_set(stratify, counted):
     scans = scans_of([["AD"]] * 6 + [["NC"]] * 6)
     heads = made_from(scans, ["a", "b"] * 6)
     refused(
         lambda: make_folds(scans, CLASSES, 3, 1, stratify, 1, heads),
         "folds is 3",
-        f"the {told} are made from 2 heads",
+        f"the {counted} are made from 2 heads",
         "at least 3 heads",
     )
 
@@ -670,12 +670,12 @@ def test_an_external_test_by_head_leaves_out_whoever_shares_a_head():
 # --- what is refused ------------------------------------------------------------------------------
 
 
-def refused(call, *told):
+def refused(call, *words):
     with pytest.raises(SetupFault) as fault:
         call()
     message = str(fault.value)
     assert "\n" not in message
-    for word in told:
+    for word in words:
         assert word in message
     return message
 

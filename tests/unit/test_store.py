@@ -115,7 +115,7 @@ def test_a_scan_of_another_mask_is_refused_by_name(tmp_path, other):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "message"),
     [
         (lambda path: path.unlink(), "missing"),
         (lambda path: path.write_bytes(b""), "is empty: it failed in an earlier stage"),
@@ -126,11 +126,11 @@ def test_a_scan_of_another_mask_is_refused_by_name(tmp_path, other):
         (lambda path: np.save(path, np.zeros(1, [("a", "f4")])), "no stored scan"),
     ],
 )
-def test_what_is_no_whole_scan_is_refused_by_name(tmp_path, spoil, told):
+def test_what_is_no_whole_scan_is_refused_by_name(tmp_path, spoil, message):
     path = tmp_path / "scan.npy"
     write_scan(path, drawn(), BRAIN)
     spoil(path)
-    with pytest.raises(DataFault, match=told) as fault:
+    with pytest.raises(DataFault, match=message) as fault:
         open_scan(path, BRAIN)
     assert str(path) in fault.value.reason
     assert "\n" not in str(fault.value)

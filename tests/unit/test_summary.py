@@ -103,10 +103,10 @@ def test_mean_sd_and_pooled_accuracy_are_told_per_scan_and_per_patient(place):
 
 def test_what_no_fold_can_measure_is_told_as_missing(tmp_path):
     write_cross_validation(tmp_path, {(1, 1, 1): predictions([0.9, 0.2], ["AD", "AD"])})
-    told = summarise_accuracy(read(tmp_path / "cross_validation.tsv"))
-    assert "accuracy 0.50 ± n/a; 0.50" in told
-    assert "roc auc n/a ± n/a; n/a" in told
-    assert "nan" not in told
+    text = summarise_accuracy(read(tmp_path / "cross_validation.tsv"))
+    assert "accuracy 0.50 ± n/a; 0.50" in text
+    assert "roc auc n/a ± n/a; n/a" in text
+    assert "nan" not in text
 
 
 # --- comparison -----------------------------------------------------------------------------------
@@ -336,11 +336,11 @@ def test_distances_within_noise_are_marked_and_floors_stand_on_the_diagonal(tmp_
 
 def test_the_table_over_seeds_takes_the_place_of_each_seeds_own(place):
     write_spread(place / "fixed" / "retraining.tsv")
-    told = summarise_run(place, ["fixed"])
-    assert told.count("Distances of the methods' average heatmaps") == 1
-    assert told.count("Areas with most relevance by sum") == 1
-    assert f"Of seed-1; every seed's tables: {place}/fixed/seed-*/" in told
-    assert "one training" not in told
+    text = summarise_run(place, ["fixed"])
+    assert text.count("Distances of the methods' average heatmaps") == 1
+    assert text.count("Areas with most relevance by sum") == 1
+    assert f"Of seed-1; every seed's tables: {place}/fixed/seed-*/" in text
+    assert "one training" not in text
     write_spread(place / "folds" / "retraining.tsv")
     assert "mean ± SD over folds (rieke, folds)" in summarise_run(place, ["fixed"])
     assert "on other folds" in summarise_run(place, ["fixed"])
@@ -350,9 +350,9 @@ def test_one_training_says_how_to_tell_its_noise(place):
     for path in (place / "fixed" / "seed-2").iterdir():
         path.unlink()
     (place / "fixed" / "seed-2").rmdir()
-    told = summarise_run(place, ["fixed"])
-    assert "noise of retraining, one training cannot tell" in told
-    assert "training.seeds: [0, 1, 2]" in told
+    text = summarise_run(place, ["fixed"])
+    assert "noise of retraining, one training cannot tell" in text
+    assert "training.seeds: [0, 1, 2]" in text
 
 
 # --- all networks ---------------------------------------------------------------------------------
@@ -360,10 +360,10 @@ def test_one_training_says_how_to_tell_its_noise(place):
 
 def test_baselines_stand_below_the_networks_with_intervals_and_differences(tmp_path):
     groups = ["AD", "NC"] * 4
-    told = {"cohort": "a", "tested_on": "a", "task": "AD-NC", "classes": CLASSES, "seed": 0}
+    fields = {"cohort": "a", "tested_on": "a", "task": "AD-NC", "classes": CLASSES, "seed": 0}
     networks = [
         NetworkPredictions(
-            **told, model=model, kind=kind, split=split, predictions=predictions(given, groups)
+            **fields, model=model, kind=kind, split=split, predictions=predictions(given, groups)
         )
         for model, kind, given in (
             ("rieke", "network", [0.9, 0.1] * 4),
@@ -391,11 +391,11 @@ def test_baselines_stand_below_the_networks_with_intervals_and_differences(tmp_p
 
 
 def test_a_run_tells_accuracy_and_every_seed_of_the_splits_asked_for(place):
-    told = summarise_run(place, ["fixed"])
-    assert told.index("Cross-validation") < told.index("seed-1)") < told.index("seed-2)")
-    assert f"table: {place / 'cross_validation.tsv'}" in told
-    assert f"{place}/{{learning_curves,roc,confusion}}.png" in told
-    assert "24.69 / 0.50" in told
+    text = summarise_run(place, ["fixed"])
+    assert text.index("Cross-validation") < text.index("seed-1)") < text.index("seed-2)")
+    assert f"table: {place / 'cross_validation.tsv'}" in text
+    assert f"{place}/{{learning_curves,roc,confusion}}.png" in text
+    assert "24.69 / 0.50" in text
     assert "Distances" not in summarise_run(place, ["repeat-1_fold-1"])
 
 
@@ -403,10 +403,10 @@ def test_what_an_earlier_run_left_is_not_told(place):
     for path in place.rglob("*.tsv"):
         os.utime(path, (1000, 1000))
     os.utime(place / "fixed" / "seed-2" / "distances.tsv", (2000, 2000))
-    told = summarise_run(place, ["fixed"], since=1500)
-    assert "seed-2)" in told
-    assert "seed-1)" not in told
-    assert "Cross-validation" not in told
+    text = summarise_run(place, ["fixed"], since=1500)
+    assert "seed-2)" in text
+    assert "seed-1)" not in text
+    assert "Cross-validation" not in text
     assert summarise_run(place, ["fixed"], since=3000) == ""
 
 
@@ -419,8 +419,8 @@ def test_new_scans_are_counted_by_what_was_predicted_unless_the_table_is_older(t
     place.mkdir(parents=True)
     table = pd.DataFrame({"image": ["I1", "I2", "I3"], "predicted": ["NC", "AD", "NC"]})
     table.to_csv(place / "predictions.tsv", **LOOK)
-    told = summarise_applied(place)
-    assert "Network first on other: 3 scans, predicted 1 AD, 2 NC" in told
-    assert f"table: {place}/predictions.tsv" in told
+    text = summarise_applied(place)
+    assert "Network first on other: 3 scans, predicted 1 AD, 2 NC" in text
+    assert f"table: {place}/predictions.tsv" in text
     assert summarise_applied(place, since=os.stat(place / "predictions.tsv").st_mtime + 1) == ""
     assert summarise_applied(tmp_path / "results/other/applied/none") == ""

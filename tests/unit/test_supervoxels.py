@@ -44,17 +44,17 @@ def network():
 def test_there_are_at_most_so_many_levels_and_segments_falling_geometrically_to_two(
     scan, levels, most
 ):
-    found = segment(scan, levels, most)
-    counts = [len(np.unique(level)) - 1 for level in found]
-    wanted = np.geomspace(most, 2, levels).round() if levels > 1 else [most]
-    assert 1 <= len(found) <= levels
-    assert found.dtype == np.int32
+    hierarchy = segment(scan, levels, most)
+    counts = [len(np.unique(level)) - 1 for level in hierarchy]
+    expected = np.geomspace(most, 2, levels).round() if levels > 1 else [most]
+    assert 1 <= len(hierarchy) <= levels
+    assert hierarchy.dtype == np.int32
     assert counts == sorted(set(counts))
     assert counts[-1] == most
     assert counts[0] >= 2
     # Each level has what its place asks for, or less where segments would be specks.
     for place, count in enumerate(reversed(counts)):
-        assert count <= wanted[place]
+        assert count <= expected[place]
     if levels == 5:
         assert counts[0] <= 3
 
@@ -64,8 +64,8 @@ def test_each_level_divides_the_mask_into_connected_segments_of_some_size(scan, 
     mask = np.zeros(SHAPE, bool)
     mask[2:10, 3:12, 1:9] = True
     inside = mask if with_mask else scan != 0
-    found = segment(scan, 6, 20, mask if with_mask else None)
-    for level in found:
+    hierarchy = segment(scan, 6, 20, mask if with_mask else None)
+    for level in hierarchy:
         np.testing.assert_array_equal(level > 0, inside)
         numbers = np.unique(level[inside])
         np.testing.assert_array_equal(numbers, np.arange(1, len(numbers) + 1))
@@ -77,9 +77,9 @@ def test_each_level_divides_the_mask_into_connected_segments_of_some_size(scan, 
 
 
 def test_a_segment_is_a_union_of_segments_of_the_next_level(scan):
-    found = segment(scan, 8, 30)
-    assert len(found) > 3
-    for coarse, fine in itertools.pairwise(found):
+    hierarchy = segment(scan, 8, 30)
+    assert len(hierarchy) > 3
+    for coarse, fine in itertools.pairwise(hierarchy):
         for number in range(1, fine.max() + 1):
             assert len(np.unique(coarse[fine == number])) == 1
         assert coarse.max() < fine.max()
@@ -123,10 +123,10 @@ def test_a_mask_in_parts_is_divided_as_a_whole(scan):
 
 def test_a_scan_without_differences_or_of_one_voxel_is_one_segment():
     for shape in ((4, 4, 4), (1, 1, 1)):
-        found = segment(np.ones(shape, np.float32), 5, 10)
-        assert found.max(axis=(1, 2, 3)).min() >= 1
-        assert (found > 0).all()
-        assert len(found) <= 5
+        hierarchy = segment(np.ones(shape, np.float32), 5, 10)
+        assert hierarchy.max(axis=(1, 2, 3)).min() >= 1
+        assert (hierarchy > 0).all()
+        assert len(hierarchy) <= 5
 
 
 @pytest.mark.parametrize(
@@ -168,11 +168,11 @@ def test_the_map_is_that_of_a_loop_of_full_forward_passes(scan, target):
         for number in range(1, level.max() + 1):
             occluded = np.where(level == number, 0, scan)
             expected[level == number] += abs(whole - probability(occluded)) / len(hierarchy)
-    found = sa_ucm(model, scan, target, levels=6, most_segments=15)
-    assert found.dtype == np.float32
+    heatmap = sa_ucm(model, scan, target, levels=6, most_segments=15)
+    assert heatmap.dtype == np.float32
     assert expected.max() > 0.01
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6)
-    assert not found[scan == 0].any()
+    np.testing.assert_allclose(heatmap, expected, rtol=1e-3, atol=1e-6)
+    assert not heatmap[scan == 0].any()
 
 
 def test_each_segment_is_occluded_once(scan, monkeypatch):
@@ -197,6 +197,6 @@ def test_each_segment_is_occluded_once(scan, monkeypatch):
 def test_a_mask_and_the_memory_are_handed_on(scan):
     mask = np.zeros(SHAPE, bool)
     mask[4:9, 4:11, 3:8] = True
-    found = sa_ucm(network(), scan, 0, levels=3, most_segments=6, mask=mask, memory_mb=1)
-    assert not found[~mask].any()
-    assert found[mask].max() > 0
+    heatmap = sa_ucm(network(), scan, 0, levels=3, most_segments=6, mask=mask, memory_mb=1)
+    assert not heatmap[~mask].any()
+    assert heatmap[mask].max() > 0

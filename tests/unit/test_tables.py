@@ -110,9 +110,9 @@ def test_what_is_written_is_read_again(names, numbers, tmp_path_factory):
     rows = [(*names[n % len(names)], number) for n, number in enumerate(numbers)]
     table = pd.DataFrame(rows, columns=["patient", "area", "value"])
     write_tsv(table, path, "%.17g")
-    found = read_tsv(path)
-    assert found[["patient", "area"]].equals(table[["patient", "area"]])
-    np.testing.assert_allclose(found["value"].astype(float), table["value"], rtol=1e-12)
+    result = read_tsv(path)
+    assert result[["patient", "area"]].equals(table[["patient", "area"]])
+    np.testing.assert_allclose(result["value"].astype(float), table["value"], rtol=1e-12)
 
 
 # --- rows of text ---------------------------------------------------------------------------------

@@ -57,10 +57,10 @@ def test_batches_are_the_normalised_scans_in_their_order_with_their_classes(
     scans, statistics, volumes, paths
 ):
     order = [4, 0, 6, 2, 5, 1, 3]
-    found = collected(Batches(scans, CPU, 3), order)
-    assert [len(batch) for batch, _ in found] == [3, 3, 1]
-    assert [label for _, labels in found for label in labels] == [LABELS[n] for n in order]
-    together = torch.cat([batch for batch, _ in found])
+    batches = collected(Batches(scans, CPU, 3), order)
+    assert [len(batch) for batch, _ in batches] == [3, 3, 1]
+    assert [label for _, labels in batches for label in labels] == [LABELS[n] for n in order]
+    together = torch.cat([batch for batch, _ in batches])
     assert together.shape == (7, 1, *GRID.shape)
     assert together.dtype == torch.float32
     for scan, number in zip(together.numpy(), order, strict=True):
@@ -74,11 +74,11 @@ def test_batches_are_the_normalised_scans_in_their_order_with_their_classes(
 @pytest.mark.parametrize("size", [1, 2, 4, 7, 20])
 @pytest.mark.parametrize("count", [0, 1, 2, 5, 7])
 def test_the_size_of_batches_changes_nothing_else(scans, size, count):
-    found = collected(Batches(scans, CPU, size), range(count))
-    assert [len(batch) for batch, _ in found] == [size] * (count // size) + [
+    batches = collected(Batches(scans, CPU, size), range(count))
+    assert [len(batch) for batch, _ in batches] == [size] * (count // size) + [
         left for left in [count % size] if left
     ]
-    together = torch.cat([batch for batch, _ in found]) if found else torch.zeros(0)
+    together = torch.cat([batch for batch, _ in batches]) if batches else torch.zeros(0)
     single = [batch for batch, _ in collected(Batches(scans, CPU, 1), range(count))]
     assert torch.equal(together, torch.cat(single) if single else torch.zeros(0))
 
@@ -105,8 +105,8 @@ def test_whoever_stops_early_leaves_the_batches_as_they_were(scans):
     expected = collected(batches, [3, 1, 6, 2])
     for _ in batches.in_order([0, 4, 5, 6, 1]):
         break
-    found = collected(batches, [3, 1, 6, 2])
-    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(found, expected, strict=True))
+    result = collected(batches, [3, 1, 6, 2])
+    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(result, expected, strict=True))
 
 
 def test_codes_that_are_kept_on_the_device_give_the_same_batches(scans, monkeypatch):
@@ -206,11 +206,11 @@ def test_every_batch_holds_every_class_where_it_is_asked_for(labels, size, seed)
 
 def test_classes_of_the_papers_sizes_are_drawn_once_each():
     # Yang et al. 2018: 47 and 56 subjects, batches of five; Rieke et al. 2018: 399 and 395 scans.
-    for counts, size, batches in (((47, 56), 5, 21), ((47, 56), 3, 35), ((399, 395), 5, 159)):
+    for counts, size, expected in (((47, 56), 5, 21), ((47, 56), 3, 35), ((399, 395), 5, 159)):
         labels = [label for label, count in enumerate(counts) for _ in range(count)]
-        found = planned(labels, size, every_class=True)
-        assert len(found) == batches
-        assert sorted(flat(found)) == list(range(len(labels)))
+        batches = planned(labels, size, every_class=True)
+        assert len(batches) == expected
+        assert sorted(flat(batches)) == list(range(len(labels)))
 
 
 def test_a_rare_class_is_drawn_again_scan_by_scan():
@@ -255,10 +255,10 @@ def test_batches_too_small_for_all_classes_are_refused_with_both_numbers():
 
 def test_given_parts_are_the_batches(scans):
     parts = [[4, 0, 6], [2, 2], [5, 1, 3]]
-    found = [
+    batches = [
         (batch.clone(), labels.tolist()) for batch, labels in Batches(scans, CPU, 3).in_parts(parts)
     ]
-    assert [labels for _, labels in found] == [[LABELS[n] for n in part] for part in parts]
+    assert [labels for _, labels in batches] == [[LABELS[n] for n in part] for part in parts]
     single = [batch for batch, _ in collected(Batches(scans, CPU, 1), range(7))]
-    for (batch, _), part in zip(found, parts, strict=True):
+    for (batch, _), part in zip(batches, parts, strict=True):
         assert torch.equal(batch, torch.cat([single[number] for number in part]))

@@ -57,36 +57,36 @@ def volume_in(page, name):
     """A volume as the page's scripts hold it, and its grid."""
     text = (page.parent / "viewer_files" / f"{name}.js").read_text()
     call = re.fullmatch(r"voxplain\((.*)\);", text.strip())
-    told, content = json.loads(f"[{call.group(1)}]")
-    assert told == name
+    stored_name, content = json.loads(f"[{call.group(1)}]")
+    assert stored_name == name
     image = nib.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(content)))
     assert image.get_data_dtype() == np.uint8
     return image.get_fdata(), Grid.of(image)
 
 
-def told(page, name):
+def constant(page, name):
     return json.loads(re.search(rf"^const {name} = (.*);$", page.read_text(), re.M).group(1))
 
 
 def test_the_volumes_are_those_that_were_given(made):
     page, volumes = made
-    for row in told(page, "maps"):
+    for row in constant(page, "maps"):
         name = {"average of AD": "AD", "average of NC": "NC", "I1 (AD)": "scan"}[row["subject"]]
         expected = np.where(volumes["mask"], volumes[name], 0)
-        found, grid = volume_in(page, row["file"])
+        volume, grid = volume_in(page, row["file"])
         assert grid.matches(GRID)
-        np.testing.assert_allclose(found, expected, atol=expected.max() / 255)
+        np.testing.assert_allclose(volume, expected, atol=expected.max() / 255)
         under, _ = volume_in(page, row["under"])
         brain = volumes["other" if name == "scan" else "brain"]
         np.testing.assert_allclose(under, brain, atol=brain.max() / 255)
     labels, _ = volume_in(page, "atlas")
     np.testing.assert_array_equal(labels, volumes["labels"])
-    assert told(page, "areas") == {str(number): name for number, name in NAMES.items()}
+    assert constant(page, "areas") == {str(number): name for number, name in NAMES.items()}
 
 
 def test_the_highest_voxel_of_each_map_is_told_in_mm(made):
     page, volumes = made
-    row = told(page, "maps")[0]
+    row = constant(page, "maps")[0]
     heat = np.where(volumes["mask"], volumes["AD"], 0)
     place = np.unravel_index(heat.argmax(), heat.shape)
     assert row["peak"] == pytest.approx(GRID.matrix[:3, :3] @ place + GRID.matrix[:3, 3])
@@ -94,11 +94,11 @@ def test_the_highest_voxel_of_each_map_is_told_in_mm(made):
 
 def test_each_map_has_a_scale_and_the_classes_of_a_method_one_to_share(made):
     page, volumes = made
-    rows = told(page, "maps")
+    rows = constant(page, "maps")
     largest = np.where(volumes["mask"], volumes["AD"], 0).max()
     assert [row["top"] for row in rows] == pytest.approx([largest] * 5, rel=1e-6)
-    own = [np.where(volumes["mask"], volumes[name], 0).max() for name in ("AD", "NC", "scan")]
-    expected = [own[0], own[0], own[1], own[1], own[2]]
+    tops = [np.where(volumes["mask"], volumes[name], 0).max() for name in ("AD", "NC", "scan")]
+    expected = [tops[0], tops[0], tops[1], tops[1], tops[2]]
     assert [row["own_top"] for row in rows] == pytest.approx(expected, rel=1e-6)
 
 
@@ -114,10 +114,10 @@ def test_fine_volumes_are_brought_to_2_mm(tmp_path):
     page = tmp_path / "viewer.html"
     write_viewer(page, "t", [one], paths["labels"], {7: "Area"}, paths["mask"])
     assert '<input id="radiological" type="checkbox">' in page.read_text()
-    found, coarse = volume_in(page, "atlas")
+    resampled, coarse = volume_in(page, "atlas")
     assert coarse.shape == (20, 20, 20)
     assert coarse.voxel_size == (2.0, 2.0, 2.0)
-    assert set(np.unique(found)) == {0, 7}, "labels are not mixed"
+    assert set(np.unique(resampled)) == {0, 7}, "labels are not mixed"
 
 
 def test_no_name_ends_the_pages_script(made):
@@ -134,8 +134,8 @@ def test_a_browser_shows_the_choice_and_names_the_area(made, tmp_path):
     # A voxel's centre, on the left, where there is relevance.
     place = np.array([8, 20, 20])
     x, y, z = GRID.matrix[:3, :3] @ place + GRID.matrix[:3, 3]
-    asked = f"#subject=average+of+NC&method=lrp&at={x:g},{y:g},{z:g}"
-    dom = browse(page, "--dump-dom", WAITING, asked=asked)
+    query = f"#subject=average+of+NC&method=lrp&at={x:g},{y:g},{z:g}"
+    dom = browse(page, "--dump-dom", WAITING, query=query)
     assert '<body data-state="ready" data-order="radiological">' in dom, dom[-3000:]
     shown = dict(re.findall(r'<span id="(\w+)">([^<]*)', dom))
     assert shown["area"] == "Left_L"
@@ -143,9 +143,9 @@ def test_a_browser_shows_the_choice_and_names_the_area(made, tmp_path):
     value = float(shown["value"].split()[1])
     assert value == pytest.approx(volumes["NC"][tuple(place)], abs=volumes["NC"].max() / 100)
     picture = tmp_path / "viewer.png"
-    asked = asked.replace("NC", "AD")  # the brighter one
+    query = query.replace("NC", "AD")  # the brighter one
     size = "--window-size=1000,700"
-    browse(page, size, WAITING, f"--screenshot={picture}", asked=asked)
+    browse(page, size, WAITING, f"--screenshot={picture}", query=query)
     pixels = imread(picture)[..., :3]
     middle = pixels[120:650]
     grey = (np.ptp(middle, axis=-1) < 0.05) & (middle.mean(axis=-1) > 0.25)
@@ -158,7 +158,7 @@ def test_a_browser_shows_the_choice_and_names_the_area(made, tmp_path):
 @needs_browser
 def test_it_opens_at_the_highest_voxel(made):
     page, _ = made
-    x, y, z = told(page, "maps")[0]["peak"]
+    x, y, z = constant(page, "maps")[0]["peak"]
     dom = browse(page, "--dump-dom", WAITING)
     assert f'<span id="where">x {x:.0f}, y {y:.0f}, z {z:.0f} mm' in dom
 

@@ -306,7 +306,7 @@ def test_smoothing_for_a_coarser_grid_agrees_with_nibabel():
     grid = axis_aligned_grid((40, 44, 30), (1.0, 0.8, 1.5), (0, 0, 0))
     target = axis_aligned_grid((10, 10, 10), (3.0, 3.0, 3.0), (0, 0, 0))
     array = noise(grid.shape)
-    fwhm = [np.sqrt(9 - own**2) for own in (1.0, 0.8, 1.5)]
+    fwhm = [np.sqrt(9 - size**2) for size in (1.0, 0.8, 1.5)]
     expected = processing.smooth_image(nib.Nifti1Image(array, grid.matrix), fwhm).get_fdata()
     interior = (slice(8, -8),) * 3  # the two treat the border differently
     result = smooth_for(array, grid, target)
@@ -411,5 +411,5 @@ def test_an_oblique_grid_is_straightened_into_one_that_holds_it():
     moved = resample(volume, oblique, straight)
     assert moved.sum() == pytest.approx(volume.sum(), rel=0.02)
     centre = np.argwhere(volume).mean(axis=0) @ affine[:3, :3].T
-    found = np.argwhere(moved > 0.5).mean(axis=0) + straight.matrix[:3, 3]
-    assert found == pytest.approx(centre, abs=0.2)
+    moved_centre = np.argwhere(moved > 0.5).mean(axis=0) + straight.matrix[:3, 3]
+    assert moved_centre == pytest.approx(centre, abs=0.2)

@@ -83,7 +83,7 @@ FIRST = {
     "faithfulness": {"scans": 0, "randomised_scans": 0},
 }
 # It looks at finished scans as they are: a declared input would be made anew before it looks.
-LOOKING = {"verify_inputs"}
+CHECKING = {"verify_inputs"}
 # Targets, and the pages of a whole run, which show something of nearly every rule.
 TARGETS = {"all", "simulated", "converted", "preprocessed"}
 COLLECTING = {*TARGETS, "report_results", "show_heatmaps"}
@@ -154,7 +154,7 @@ def traced_jobs(trace: Path) -> list[dict]:
 
 def undeclared_in(trace: Path) -> set[tuple[str, str]]:
     """Rule and file, where a job read a file that its rule does not declare."""
-    jobs = [job for job in traced_jobs(trace) if job["rule"] not in LOOKING]
+    jobs = [job for job in traced_jobs(trace) if job["rule"] not in CHECKING]
     return {(job["rule"], path) for job in jobs for path in job["undeclared"]}
 
 
@@ -169,10 +169,10 @@ def plan(
     arguments = words[words.index("snakemake") + 1 :]
     handle, output = tempfile.mkstemp(".log", "said-", directory)
     os.close(handle)
-    asked = {"arguments": arguments, "output": output, **more}
+    request = {"arguments": arguments, "output": output, **more}
     process = planner(warm=root == ROOT)
     try:
-        process.stdin.write(f"{json.dumps(asked)}\n")
+        process.stdin.write(f"{json.dumps(request)}\n")
         process.stdin.flush()
         status = int(process.stdout.readline())
     except BaseException:  # out of time: the answer would be taken for the next one's
@@ -203,8 +203,8 @@ def read_scans(directory: Path, cohort: str = "tiny") -> dict[str, dict[str, str
 def spoil_statistics(directory: Path) -> None:
     """Make training of the fixed split fail: its voxel statistics are of another scan as well."""
     path = directory / "results/tiny/AD-NC/splits/fixed_statistics.json"
-    told = json.loads(path.read_text())
-    path.write_text(json.dumps({**told, "FittedOn": [*told["FittedOn"], "I0"]}))
+    statistics = json.loads(path.read_text())
+    path.write_text(json.dumps({**statistics, "FittedOn": [*statistics["FittedOn"], "I0"]}))
 
 
 @pytest.fixture(scope="session")

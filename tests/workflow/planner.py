@@ -131,10 +131,10 @@ def serve():
     with tempfile.TemporaryDirectory() as folder:
         translated = Path(folder) / "translated"
         for line in sys.stdin:
-            asked = json.loads(line)
+            request = json.loads(line)
             child = os.fork()
             if child == 0:
-                plan(**asked, translated=translated)
+                plan(**request, translated=translated)
             print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
             if translated.exists():
                 TRANSLATED.update(pickle.loads(translated.read_bytes()))

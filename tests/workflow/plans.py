@@ -45,8 +45,8 @@ def _jobs_of(config, targets, root, edited):
             replaced[str(path)] = str(folder / f"edited{len(replaced)}.py")
             Path(replaced[str(path)]).write_text(path.read_text() + added)
         jobs = folder / "jobs.json"
-        asked = {"root": root, "config": json.loads(config)}
-        run = plan(folder, *targets, "-n", **asked, jobs=str(jobs), edited=replaced)
+        options = {"root": root, "config": json.loads(config)}
+        run = plan(folder, *targets, "-n", **options, jobs=str(jobs), edited=replaced)
         assert run.status == 0, run.said
         return json.loads(jobs.read_text())
 

@@ -72,7 +72,7 @@ def series_of(archive, image):
 def test_each_fault_costs_its_own_scan_and_the_others_go_on(archive, first_run):
     rows = rows_of(archive)
     images = [row["Image Data ID"] for row in rows if row["Group"] != "MCI"]
-    good, truncated, gone, empty, *others = images
+    good, truncated, gone, empty, *remaining = images
     broken = sorted(series_of(archive, truncated).iterdir())[10]
     broken.write_bytes(broken.read_bytes()[:-500])
     shutil.rmtree(series_of(archive, gone))
@@ -87,9 +87,9 @@ def test_each_fault_costs_its_own_scan_and_the_others_go_on(archive, first_run):
 
     assert run.status == 0, run.said
     scans = read_scans(archive, "own")
-    fine = {good, *others}
+    fine = {good, *remaining}
     fates = {i: (row["fate"], row["stage"]) for i, row in scans.items() if i not in fine}
-    assert all(scans[image]["fate"] == "usable" for image in others)
+    assert all(scans[image]["fate"] == "usable" for image in remaining)
     mci = [row["Image Data ID"] for row in rows if row["Group"] == "MCI"]
     assert fates == {
         truncated: ("failed", "convert"),
@@ -114,7 +114,7 @@ def test_each_fault_costs_its_own_scan_and_the_others_go_on(archive, first_run):
     assert f"{truncated} (" in run.said
     assert "download the image again" in run.said
     # The good scan comes out as it does from the simulated cohort: the very same rules.
-    kept = scans[others[0]]["preprocessed"]
+    kept = scans[remaining[0]]["preprocessed"]
     ours = nib.load(archive / "results/own" / kept).get_fdata()
     theirs = nib.load(first_run / "results/tiny" / kept).get_fdata()
     assert np.array_equal(ours, theirs)
@@ -204,9 +204,9 @@ def test_a_plan_says_how_many_scans_have_no_images_and_whether_that_is_too_many(
         config = archive_config(max_failed=max_failed)
         run = snakemake(listed, "preprocessed", "-n", config=config)
         assert run.status == 0, run.said
-        (line,) = [told for told in run.said.splitlines() if "cannot be processed" in told]
-        assert line.startswith("Cohort own: 1 of 6 scans cannot be processed; the first is I")
-        assert ("will stop before any training" in line) == too_many
+        (message,) = [line for line in run.said.splitlines() if "cannot be processed" in line]
+        assert message.startswith("Cohort own: 1 of 6 scans cannot be processed; the first is I")
+        assert ("will stop before any training" in message) == too_many
 
 
 @pytest.mark.slow

@@ -83,8 +83,8 @@ def test_a_splits_statistics_are_those_of_its_training_scans(tiny_run):
     expected = np.maximum(volumes.std(0), floor)[mask]
     assert np.allclose(sd[mask], expected, rtol=1e-6, atol=1.1 * half_a_step)
     assert not mean[~mask].any()
-    told = json.loads((place / "repeat-1_fold-1_statistics.json").read_text())
-    assert sorted(told["FittedOn"]) == sorted(training)
+    sidecar = json.loads((place / "repeat-1_fold-1_statistics.json").read_text())
+    assert sorted(sidecar["FittedOn"]) == sorted(training)
 
 
 def test_metrics_follow_from_the_predictions(tiny_run):
@@ -136,8 +136,8 @@ def probability_of_ad(model, scan):
 def test_a_stored_network_gives_the_predictions_beside_it(tiny_run):
     model, scan_of, _ = stored_network(tiny_run)
     for row in table(tiny_run / FIXED / "predictions.tsv").itertuples():
-        found = probability_of_ad(model, scan_of(row.image))
-        assert found == pytest.approx(row.probability_AD, abs=1e-4)
+        probability = probability_of_ad(model, scan_of(row.image))
+        assert probability == pytest.approx(row.probability_AD, abs=1e-4)
 
 
 def test_voxel_occlusion_is_the_change_by_a_cube_around_the_voxel(tiny_run):
@@ -168,18 +168,18 @@ def test_a_methods_average_is_that_of_its_scans_and_lies_in_the_brain(tiny_run, 
         volumes = [p.with_suffix("").with_suffix(".nii.gz") for p in folder.glob("scans/*/*.json")]
         of_class = [
             nib.load(volume).get_fdata()
-            for volume, told in zip(volumes, sidecars, strict=True)
-            if told["Class"] == group
+            for volume, sidecar in zip(volumes, sidecars, strict=True)
+            if sidecar["Class"] == group
         ]
         assert len(of_class) == 1
         assert np.allclose(mean.get_fdata(), np.mean(of_class, axis=0), rtol=1e-5, atol=1e-12)
         assert np.allclose(mean.affine[:3, 3], (-96, -132, -78))
         assert (mean.get_fdata()[~mask] == 0).all()
         assert (mean.get_fdata() >= 0).all()
-        told = json.loads((folder / f"mean_{group}.json").read_text())
+        sidecar = json.loads((folder / f"mean_{group}.json").read_text())
         explained = METHODS[method].explains
-        assert method == "summary" or told["Explains"] == [f"{explained} of AD"]
-        assert told["Model"] == LABEL
+        assert method == "summary" or sidecar["Explains"] == [f"{explained} of AD"]
+        assert sidecar["Model"] == LABEL
 
 
 def test_areas_and_distances_follow_from_the_average_maps(tiny_run):
@@ -238,29 +238,29 @@ def test_the_truth_of_a_diseased_test_scan_lies_in_the_areas_that_lost_tissue(ti
 def test_localisation_is_what_scikit_learn_says_of_each_map(tiny_run):
     mask = nib.load(next(tiny_run.glob("results/template/*desc-brain_mask.nii.gz"))).get_fdata() > 0
     regions = nib.load(next(tiny_run.glob("results/template/*regions_dseg.nii.gz"))).get_fdata()
-    told = table(tiny_run / FIXED / "localisation.tsv")
-    summary = told[(told["measure"] == "average_precision") & (told["smoothing_mm"] == 0)]
+    means = table(tiny_run / FIXED / "localisation.tsv")
+    summary = means[(means["measure"] == "average_precision") & (means["smoothing_mm"] == 0)]
     for method in ("sensitivity", "occlusion"):
         rows = table(tiny_run / FIXED / method / "localisation.tsv")
         assert set(rows["smoothing_mm"]) == {0, 12}
         rows = rows[(rows["measure"] == "average_precision") & (rows["smoothing_mm"] == 0)]
-        found = {}
+        by_region = {}
         for path in (tiny_run / FIXED / method).glob("scans/*/*.json"):
             scan = json.loads(path.read_text())
             heatmap = nib.load(path.with_suffix(".nii.gz")).get_fdata()[mask]
-            sought = {"hippocampus": regions == 2}
+            regions_of_scan = {"hippocampus": regions == 2}
             if scan["Class"] == "AD":
-                sought["truth"] = truth_of(tiny_run, scan["Image"])[1] > 0.05
-            for name, region in sought.items():
+                regions_of_scan["truth"] = truth_of(tiny_run, scan["Image"])[1] > 0.05
+            for name, region in regions_of_scan.items():
                 expected = metrics.average_precision_score(region[mask], heatmap)
                 (row,) = rows[(rows["image"] == scan["Image"]) & (rows["region"] == name)].to_dict(
                     "records"
                 )
                 assert row["value"] == pytest.approx(expected, rel=1e-4)
                 assert row["chance"] == pytest.approx(region[mask].mean(), rel=1e-4)
-                found.setdefault(name, []).append(expected)
+                by_region.setdefault(name, []).append(expected)
         assert set(rows[rows["region"] == "truth"]["class"]) == {"AD"}
-        for name, values in found.items():
+        for name, values in by_region.items():
             (row,) = summary[(summary["method"] == method) & (summary["region"] == name)].to_dict(
                 "records"
             )
@@ -280,7 +280,7 @@ def test_the_baseline_is_the_t_of_the_training_scans(tiny_run):
         )
         for group in ("AD", "NC")
     ]
-    found = nib.load(tiny_run / f"{TASK}/splits/fixed_group_difference.nii.gz").get_fdata()
+    t = nib.load(tiny_run / f"{TASK}/splits/fixed_group_difference.nii.gz").get_fdata()
     mask = nib.load(next(tiny_run.glob("results/template/*desc-brain_mask.nii.gz"))).get_fdata() > 0
     # Where the scans do not differ by rounding only.
     error = np.sqrt(sum(group.var(0, ddof=1) / len(group) for group in groups))
@@ -288,11 +288,11 @@ def test_the_baseline_is_the_t_of_the_training_scans(tiny_run):
     sure &= error > 0.55 * np.median(error[mask])
     assert sure.sum() > 0.4 * mask.sum()
     expected = stats.ttest_ind(*groups, equal_var=False).statistic
-    np.testing.assert_allclose(found[sure], expected[sure], rtol=0.02, atol=0.02)
-    assert not found[~mask].any()
-    told = table(tiny_run / FIXED / "localisation.tsv")
-    assert "group_difference" in set(told["method"])
-    assert list(told["region"].unique()) == [
+    np.testing.assert_allclose(t[sure], expected[sure], rtol=0.02, atol=0.02)
+    assert not t[~mask].any()
+    rows = table(tiny_run / FIXED / "localisation.tsv")
+    assert "group_difference" in set(rows["method"])
+    assert list(rows["region"].unique()) == [
         "truth",
         "cortex",
         "hippocampus",
@@ -302,13 +302,13 @@ def test_the_baseline_is_the_t_of_the_training_scans(tiny_run):
 
 def test_scans_whose_atrophy_nobody_knows_are_localised_by_region_only(finished):
     """The simulated archive given as somebody's own download; its volumes are taken as they are."""
-    own = {
+    cohort = {
         "source": "adni",
         "table": "results/tiny/source/scans.csv",
         "images": "results/tiny/source/ADNI",
     }
     # The folders are named as seen from the run's own.
-    config = {**FIRST, "cohorts": {"tiny": own}}
+    config = {**FIRST, "cohorts": {"tiny": cohort}}
     (finished / "config.yaml").write_text(yaml.safe_dump(config))
     words = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
     words += ["--workflow-profile", str(ROOT / "profiles/default"), "--cores", "2"]
@@ -317,10 +317,10 @@ def test_scans_whose_atrophy_nobody_knows_are_localised_by_region_only(finished)
     run = subprocess.run(words, cwd=finished, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert "Finding what was simulated" not in run.stdout + run.stderr
-    told = table(finished / FIXED / "localisation.tsv")
-    assert set(told["region"]) == {"cortex", "hippocampus", "lateral_ventricle"}
-    assert set(told["method"]) == {"sensitivity", "occlusion", "group_difference"}
-    assert (told["patients"] == 2).all()
+    rows = table(finished / FIXED / "localisation.tsv")
+    assert set(rows["region"]) == {"cortex", "hippocampus", "lateral_ventricle"}
+    assert set(rows["method"]) == {"sensitivity", "occlusion", "group_difference"}
+    assert (rows["patients"] == 2).all()
 
 
 def test_the_noise_of_retraining_is_that_of_two_seeds_maps(finished):
@@ -353,8 +353,8 @@ def test_the_noise_of_retraining_is_that_of_two_seeds_maps(finished):
             [shares[row["class"], row[f"method_{which}"], seed] for seed in (1, 2)]
             for which in "ab"
         )
-        own = row["method_a"] == row["method_b"]
-        pairs = [(a[0], a[1])] if own else list(zip(a, b, strict=True))
+        same_method = row["method_a"] == row["method_b"]
+        pairs = [(a[0], a[1])] if same_method else list(zip(a, b, strict=True))
         apart = [np.linalg.norm(one - other) for one, other in pairs]
         alike = [stats.spearmanr(one, other).statistic for one, other in pairs]
         assert row["distance_mean"] == pytest.approx(np.mean(apart), rel=1e-4)
@@ -362,7 +362,7 @@ def test_the_noise_of_retraining_is_that_of_two_seeds_maps(finished):
         floor = max(np.linalg.norm(maps[0] - maps[1]) for maps in (a, b))
         assert row["floor"] == pytest.approx(floor, rel=1e-4)
         # A tenth of the way to the other method is not as far as the other method.
-        assert own or str(row["within_noise"]) == "False"
+        assert same_method or str(row["within_noise"]) == "False"
         assert row["model"] == LABEL
 
 
@@ -393,10 +393,10 @@ def test_baselines_are_fitted_on_each_splits_training_scans(tiny_run):
             sd[sd == 0] = 1
             model = LogisticRegression().fit((values - mean) / sd, train["class"])
             tested = (features.loc[test["image"]].to_numpy() - mean) / sd
-            told = predictions[predictions["split"] == split]
-            assert list(told["image"]) == list(test["image"])
+            rows_of_split = predictions[predictions["split"] == split]
+            assert list(rows_of_split["image"]) == list(test["image"])
             expected = model.predict_proba(tested)[:, 0]
-            np.testing.assert_allclose(told["probability_AD"], expected, atol=1e-4)
+            np.testing.assert_allclose(rows_of_split["probability_AD"], expected, atol=1e-4)
         rows = table(folder / "cross_validation.tsv")
         assert list(rows["split"][:5]) == [
             *("repeat-1_fold-1", "repeat-1_fold-2", "pooled", "mean", "sd")
@@ -505,11 +505,11 @@ def test_training_goes_on_where_it_was_killed(finished):
 
 def test_the_same_image_under_two_patients_stops_the_run_before_training(finished):
     """Two scans with the same voxels: the audit of every split that holds both names them."""
-    found = sorted(finished.glob("results/tiny/derivatives/*/*/anat/*_desc-quality_T1w.json"))
-    first, second = found[:2]
+    paths = sorted(finished.glob("results/tiny/derivatives/*/*/anat/*_desc-quality_T1w.json"))
+    first, second = paths[:2]
     digest = json.loads(first.read_text())["SourceVoxelDataSha256"]
-    told = json.loads(second.read_text())
-    second.write_text(json.dumps({**told, "SourceVoxelDataSha256": digest}))
+    metadata = json.loads(second.read_text())
+    second.write_text(json.dumps({**metadata, "SourceVoxelDataSha256": digest}))
     target = f"{TASK}/splits.tsv"
     run = snakemake(
         finished,
@@ -537,12 +537,12 @@ def test_a_failed_scan_is_left_out_and_the_others_go_on(finished):
     victim = fixed[fixed["side"] == "test"]["image"].item()
     two = {**FIRST, "max_failed": 0.5, "faithfulness": TINY["faithfulness"]}
     (quality,) = finished.glob(f"results/tiny/derivatives/*/*/anat/*acq-{victim}_desc-quality*")
-    told = json.loads(quality.read_text())
+    metadata = json.loads(quality.read_text())
     fate = {"status": "excluded", "stage": "quality", "reason": "by hand", "remedy": ""}
-    quality.write_text(json.dumps({**told, "Fate": fate}))
+    quality.write_text(json.dumps({**metadata, "Fate": fate}))
     target = f"{FIXED}/distances.tsv"
-    others = [f"{FIXED}/{name}.tsv" for name in ("localisation", "faithfulness")]
-    run = snakemake(finished, target, *others, config=two)
+    more_targets = [f"{FIXED}/{name}.tsv" for name in ("localisation", "faithfulness")]
+    run = snakemake(finished, target, *more_targets, config=two)
     assert run.status == 0, run.said
     members = table(finished / f"{TASK}/splits/fixed_members.tsv")
     assert victim not in set(members["image"])
@@ -552,9 +552,9 @@ def test_a_failed_scan_is_left_out_and_the_others_go_on(finished):
     rows = table(finished / target)
     assert rows[rows["class"] == "NC"]["distance"].isna().all()
     assert rows[rows["class"] == "AD"]["distance"].notna().any()
-    found = table(finished / FIXED / "localisation.tsv")
-    assert (found["patients"] == 1).all()
-    assert "truth" in set(found["region"])
+    localisation = table(finished / FIXED / "localisation.tsv")
+    assert (localisation["patients"] == 1).all()
+    assert "truth" in set(localisation["region"])
     assert set(table(finished / FIXED / "faithfulness.tsv")["class"]) == {"AD"}
 
 

@@ -154,18 +154,18 @@ def test_the_tests_that_the_page_names_pass(extended):
         line for block in of("bash") for line in block.text.splitlines() if "pytest" in line
     ]
     files = re.findall(r"tests/\S+\.py", " ".join(commands))
-    own = [path for path in files if METHOD in path or MODEL in path]
-    assert len(own) == 2
-    others = sorted({*files} - {*own})
-    others += [f"tests/unit/test_{name}.py" for name in ("networks", "faithfulness", "docs")]
+    of_page = [path for path in files if METHOD in path or MODEL in path]
+    assert len(of_page) == 2
+    further = sorted({*files} - {*of_page})
+    further += [f"tests/unit/test_{name}.py" for name in ("networks", "faithfulness", "docs")]
     new = f"{METHOD} or {MODEL} or registr or citation or cost or describes or formula"
     rows = [
         "tests/workflow/test_rerun.py::test_every_key_of_the_schema_has_a_row",
         "tests/workflow/test_all_methods.py"
         "::test_the_tour_plans_every_network_with_every_method_that_applies",
     ]
-    done(extended, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *own, *rows)
-    said = done(extended, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *others, "-k", new)
+    done(extended, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *of_page, *rows)
+    said = done(extended, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *further, "-k", new)
     assert int(re.search(r"(\d+) passed", said)[1]) > 50, said
 
 

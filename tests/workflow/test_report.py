@@ -24,11 +24,11 @@ class Reader(HTMLParser):
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag, attributes):
-        told = dict(attributes)
+        values = dict(attributes)
         if tag == "a":
-            self.links.append(unquote(told["href"]))
+            self.links.append(unquote(values["href"]))
         if tag == "img":
-            self.pictures.append(unquote(told["src"]))
+            self.pictures.append(unquote(values["src"]))
 
     def handle_data(self, data):
         self.text.append(data)
@@ -63,8 +63,8 @@ def test_it_has_a_picture_of_everything(tiny_run, reader):
     assert "report_files/summary.png" in reader.pictures
     assert "tiny/quality.html" in reader.links
     copy = tiny_run / "results" / RUN / "mean_maps.png"
-    own = tiny_run / "results/tiny/AD-NC/rieke/fixed/seed-1/mean_maps.png"
-    assert copy.read_bytes() == own.read_bytes()
+    original = tiny_run / "results/tiny/AD-NC/rieke/fixed/seed-1/mean_maps.png"
+    assert copy.read_bytes() == original.read_bytes()
 
 
 def test_its_tables_have_the_numbers_of_the_files(tiny_run, reader):
@@ -108,17 +108,17 @@ def test_without_subjects_it_names_none(finished):
 def test_the_viewer_offers_averages_and_some_scans(tiny_run):
     text = (tiny_run / "results/viewer.html").read_text(encoding="utf-8")
     maps = json.loads(re.search(r"^const maps = (.*);$", text, re.M).group(1))
-    subjects = {told["subject"] for told in maps}
+    subjects = {shown["subject"] for shown in maps}
     assert {"average of AD (n = 1)", "average of NC (n = 1)"} < subjects
-    assert all("of 2 test patients" in told["run"] for told in maps)
+    assert all("of 2 test patients" in shown["run"] for shown in maps)
     assert len(subjects) == 4, "and a scan of each class"
-    assert {told["method"] for told in maps} == set(TINY["heatmaps"]["methods"])
+    assert {shown["method"] for shown in maps} == set(TINY["heatmaps"]["methods"])
     assert len(maps) == 4 * len(TINY["heatmaps"]["methods"])
     files = tiny_run / "results/viewer_files"
-    for told in maps:
-        assert (files / f"{told['file']}.js").is_file()
-        assert told["top"] > 0
-    assert len({told["under"] for told in maps}) == 3, "the template, and the scans' own brains"
+    for shown in maps:
+        assert (files / f"{shown['file']}.js").is_file()
+        assert shown["top"] > 0
+    assert len({shown["under"] for shown in maps}) == 3, "the template, and the scans' own brains"
 
 
 @needs_browser

@@ -31,14 +31,14 @@ def rules_of(path):
 RULES = {name: text for path in RULE_FILES for name, text in rules_of(path).items()}
 # These run whenever they are asked for: a benchmark file would count as done. What they tell is of
 # this moment, so that no fingerprint of their code is kept either.
-TELLING = {"verify_inputs", "estimate"}
+REPORTING = {"verify_inputs", "estimate"}
 
 
 @pytest.mark.parametrize("name", RULES)
 def test_a_rule_has_all_that_a_rule_needs(name):
     text = RULES[name]
     needed = {"log", "benchmark", "conda", "threads", "resources", "params", "script"}
-    needed -= {"benchmark"} if name in TELLING else set()
+    needed -= {"benchmark"} if name in REPORTING else set()
     for directive in needed:
         assert re.search(rf"^    {directive}:", text, re.M), f"{name} has no {directive}"
     assert re.search(r"^        mem_mb=", text, re.M)
@@ -47,28 +47,28 @@ def test_a_rule_has_all_that_a_rule_needs(name):
     assert f'"../scripts/{name}.py"' in text, "a script is named as its rule"
     # Where a job loads modules by name, they count as well: tests/unit/test_selected.py.
     selects = re.search(r"code=\w+\.code_of_\w+,", text)
-    assert name in TELLING or selects or f'code=code_of("{name}"),' in text
+    assert name in REPORTING or selects or f'code=code_of("{name}"),' in text
     assert "lambda" not in text
 
 
 def test_what_snakemakes_report_shows_is_told_apart_there():
     """A list has the same labels throughout, which are its columns, and no two rows the same."""
-    lists, found, written = {}, 0, 0
+    lists, count, written = {}, 0, 0
     for path in RULE_FILES:
         text = path.read_text()
         written += len(re.findall(r"\breport\(", text))
         # Some stand in lists, further to the right: each ends where it is indented as it began.
         shown = re.findall(r"^( +)(?:\w+=)?report\(\n(.*?)^\1\)", text, re.M | re.S)
-        found += len(shown)
+        count += len(shown)
         for _, block in shown:
-            told = dict(re.findall(r'(caption|category|subcategory)="(.*)",', block))
-            assert told["category"] == "Summary" or "{cohort}" in told["subcategory"], block
-            caption = path.parent / told["caption"]
+            fields = dict(re.findall(r'(caption|category|subcategory)="(.*)",', block))
+            assert fields["category"] == "Summary" or "{cohort}" in fields["subcategory"], block
+            caption = path.parent / fields["caption"]
             assert len(caption.read_text()) > 80, caption
             labels = ast.literal_eval(re.search(r"labels=(\{.*?\}),$", block, re.M | re.S).group(1))
-            place = told["category"], told.get("subcategory", "").replace("several", "split")
+            place = fields["category"], fields.get("subcategory", "").replace("several", "split")
             lists.setdefault(place, []).append(labels)
-    assert found == written > 30
+    assert count == written > 30
     for place, shown in lists.items():
         assert len({tuple(labels) for labels in shown}) == 1, place
         assert len({tuple(labels.values()) for labels in shown}) == len(shown), place
@@ -159,7 +159,7 @@ TABLES = ROOT / "scripts/voxplain/tables.py"
 
 
 def third_party(script):
-    seen, waiting, found = set(), [script], set()
+    seen, waiting, packages = set(), [script], set()
     library = ROOT / "scripts"
     while waiting:
         path = waiting.pop()
@@ -189,15 +189,15 @@ def third_party(script):
             for name in names:
                 top = name.split(".")[0]
                 if name == "voxplain.tables.read_tsv":
-                    found.add("pandas")
+                    packages.add("pandas")
                 if top in ("voxplain", "voxplain_workflow"):
                     place = library.joinpath(*name.split("."))
                     waiting += [
                         p for p in (place.with_suffix(".py"), place / "__init__.py") if p.is_file()
                     ]
                 elif top not in sys.stdlib_module_names:
-                    found.add(top)
-    return found
+                    packages.add(top)
+    return packages
 
 
 @pytest.mark.parametrize("option", ["--profile", "--workflow-profile"])
@@ -231,13 +231,13 @@ def test_every_rule_asks_for_more_memory_than_it_was_seen_to_take_at_1_mm(tmp_pa
     assert costs["resolution_mm"] == config["resolution_mm"] == 1
     plan = snakemake(tmp_path, "-n", config=config).said
     jobs = re.findall(r"^rule (\w+):\n(?:    .*\n)+?    resources: .*mem_mb=(\d+)", plan, re.M)
-    asked = {rule: int(memory) for rule, memory in jobs}
+    requested = {rule: int(memory) for rule, memory in jobs}
     # The paper's methods have no summary, its cohort no heads of its own and no twins, its network
     # one seed; nobody asked for TensorBoard.
-    others = {"strip_head", "register_head", "combine_heatmaps", "measure_residual", "compare_runs"}
-    others |= {"write_events"}
-    assert asked.keys() == costs["rules"].keys() - others
-    for rule, memory in asked.items():
+    unused = {"strip_head", "register_head", "combine_heatmaps", "measure_residual", "compare_runs"}
+    unused |= {"write_events"}
+    assert requested.keys() == costs["rules"].keys() - unused
+    for rule, memory in requested.items():
         assert costs["rules"][rule]["peak_mb"] < memory, rule
         assert costs["rules"][rule]["asked_mb"] == memory, f"measure {rule} again"
 

@@ -161,10 +161,10 @@ def download(tmp_path_factory):
 
 
 def fates(place):
-    told = {}
+    sidecars = {}
     for path in place.glob("results/own/derivatives/**/anat/*_T1w.json"):
-        told[path.name.split("_acq-")[1].split("_")[0]] = json.loads(path.read_text())
-    return told
+        sidecars[path.name.split("_acq-")[1].split("_")[0]] = json.loads(path.read_text())
+    return sidecars
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -194,9 +194,9 @@ def test_every_scan_is_converted_or_its_fault_told(download, name):
 def test_nobodys_name_leaves_the_headers(download):
     place, run = download
     texts = [path for top in ("results", "logs") for path in place.glob(f"{top}/**/*")]
-    told = [run.said, *(path.read_text("latin-1") for path in texts if path.is_file())]
-    assert len(told) > 100
-    assert not [text[:200] for text in told for word in PERSON if word in text]
+    outputs = [run.said, *(path.read_text("latin-1") for path in texts if path.is_file())]
+    assert len(outputs) > 100
+    assert not [text[:200] for text in outputs for word in PERSON if word in text]
 
 
 def test_nothing_is_written_outside_the_results(download):
@@ -254,8 +254,8 @@ def sources(first_run, tmp_path_factory):
     (mask,) = files.glob(f"**/*_acq-{image}_desc-brain_mask.nii.gz")
     shutil.copy(mask, native / "sub-1_desc-brain_mask.nii.gz")
 
-    def cohort(source, **told):
-        return {"source": source, "train": False, **told}
+    def cohort(source, **settings):
+        return {"source": source, "train": False, **settings}
 
     cohorts = {
         "zipped": cohort("adni", table="scans.csv", images="one.zip"),
@@ -280,7 +280,7 @@ def preprocessed(sources, cohort):
     (scan,) = (s for s in read_scans(place, cohort).values() if s["fate"] != "unused")
     assert scan["fate"] == "usable", scan["reason"]
     volumes = (place / "results" / cohort, scan), (first_run / "results/tiny", row)
-    return scan, *(nib.load(top / found["preprocessed"]).get_fdata() for top, found in volumes)
+    return scan, *(nib.load(top / one["preprocessed"]).get_fdata() for top, one in volumes)
 
 
 @pytest.mark.parametrize("cohort", ["zipped", "loose", "bids"])

@@ -37,12 +37,12 @@ def test_every_split_trains_on_one_of_two_heads_and_tests_on_the_other(tmp_path,
         images = set(re.findall(r"acq-(I\d+)_", block))
         training[split] = {head_of(image) for image in images}
     assert training.keys() == {"repeat-1_fold-1", "repeat-1_fold-2", "fixed"}
-    assert all(len(found) == 1 for found in training.values())
+    assert all(len(heads_of_split) == 1 for heads_of_split in training.values())
     assert training["repeat-1_fold-1"] != training["repeat-1_fold-2"]
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "messages"),
     [
         ({"folds": 3}, ("splits.folds is 3", "from 2 heads", "at least 3 heads")),
         # The head with one patient of each class comes first, and is not enough.
@@ -53,10 +53,10 @@ def test_every_split_trains_on_one_of_two_heads_and_tests_on_the_other(tmp_path,
         ({"fixed_draw": "as_published"}, ("splits.fixed_draw is as_published", "with heads: hash")),
     ],
 )
-def test_what_two_heads_cannot_do_is_refused_by_key(tmp_path, heads, change, told):
+def test_what_two_heads_cannot_do_is_refused_by_key(tmp_path, heads, change, messages):
     run = snakemake(tmp_path, "-n", config=by_head(heads, **change))
     assert run.status != 0
-    for words in ("splits.group_by is head", "cohort tiny, task AD-NC", *told):
+    for words in ("splits.group_by is head", "cohort tiny, task AD-NC", *messages):
         assert words in run.said
 
 

@@ -28,12 +28,12 @@ def test_it_ends_with_pages_and_with_tables_of_both_methods(first_run):
     folder = first_run / "results/tiny/AD-NC/rieke/fixed/seed-1"
     with open(folder / "distances.tsv", newline="") as stream:
         rows = list(csv.DictReader(stream, delimiter="\t"))
-    found = {
+    distances = {
         (row["class"], row["method_a"], row["method_b"]): float(row["distance"]) for row in rows
     }
-    assert len(found) == len(rows) == 2 * 2 * 2, "two classes, two methods"
-    for (group, one, other), distance in found.items():
-        assert distance == found[group, other, one]
+    assert len(distances) == len(rows) == 2 * 2 * 2, "two classes, two methods"
+    for (group, one, other), distance in distances.items():
+        assert distance == distances[group, other, one]
         assert (distance == 0) == (one == other)
     for method in FIRST["heatmaps"]["methods"]:
         for group in ("AD", "NC"):
@@ -88,12 +88,12 @@ def test_sidecars_say_how_each_scan_was_made(first_run):
     sidecars = list(first_run.glob(f"{DERIVATIVES}/sub-*/ses-SC/anat/*desc-preproc_T1w.json"))
     assert len(sidecars) == 6
     for path in sidecars:
-        told = json.loads(path.read_text())
-        assert told["SpatialReference"] == "MNI152NLin2009cAsym"
-        assert told["ResolutionMm"] == 4
-        assert told["RegistrationMethod"] == "syn_quick"
-        assert told["RegistrationTransform"] == "antsRegistrationSyNQuick[s]"
-        assert told["BiasFieldCorrection"] == "none"
+        sidecar = json.loads(path.read_text())
+        assert sidecar["SpatialReference"] == "MNI152NLin2009cAsym"
+        assert sidecar["ResolutionMm"] == 4
+        assert sidecar["RegistrationMethod"] == "syn_quick"
+        assert sidecar["RegistrationTransform"] == "antsRegistrationSyNQuick[s]"
+        assert sidecar["BiasFieldCorrection"] == "none"
         mask = json.loads(next(path.parent.glob("*_acq-*_desc-brain_mask.json")).read_text())
         assert mask["SkullStrippingTool"] == "deepbet"
         assert mask["SkullStrippingToolVersion"] == "1.0.2"

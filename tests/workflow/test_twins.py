@@ -53,20 +53,22 @@ def test_a_twin_shows_what_is_left_of_its_scans_atrophy(finished):
     np.testing.assert_allclose(left, np.where(mask, abs(scan - twin), 0), atol=1e-6)
     _, truth = volume_of(finished, image, "desc-truth_probseg")
     assert left[truth > 0.1].mean() > 1.5 * left[mask & (truth < 0.01)].mean()
-    told = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())
-    assert told["HealthyTwin"] == twin_image(image)
-    assert told["IntensityScaleMethod"] == "percentile"
+    sidecar = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())
+    assert sidecar["HealthyTwin"] == twin_image(image)
+    assert sidecar["IntensityScaleMethod"] == "percentile"
 
     # The twin is nobody's scan.
     for name in ("source/scans.csv", "scans.tsv", "AD-NC/splits.tsv", "quality_gate.json"):
         assert twin_image(image) not in (finished / "results/tiny" / name).read_text()
     assert (finished / "results/tiny/scans.tsv").read_text() == before
 
-    found = table(finished / f"{FIXED}/localisation.tsv")
-    assert list(found["region"].unique())[:3] == ["truth", "residual", "cortex"]
-    own = found[(found["region"] == "residual") & (found["measure"] == "average_precision")]
-    assert set(own["method"]) == {"sensitivity", "group_difference"}
-    (row,) = own[(own["method"] == "sensitivity") & (own["smoothing_mm"] == 0)].to_dict("records")
+    scores = table(finished / f"{FIXED}/localisation.tsv")
+    assert list(scores["region"].unique())[:3] == ["truth", "residual", "cortex"]
+    rows = scores[(scores["region"] == "residual") & (scores["measure"] == "average_precision")]
+    assert set(rows["method"]) == {"sensitivity", "group_difference"}
+    (row,) = rows[(rows["method"] == "sensitivity") & (rows["smoothing_mm"] == 0)].to_dict(
+        "records"
+    )
     (heatmap,) = (finished / f"{FIXED}/sensitivity/scans").rglob(f"*{image}*.nii.gz")
     values = nib.load(heatmap).get_fdata()[mask]
     expected = metrics.average_precision_score(left[mask] > 0.05, values)
@@ -84,8 +86,8 @@ def test_a_twin_shows_what_is_left_of_its_scans_atrophy(finished):
     assert run.rules == {"measure_residual"}
     assert path.stat().st_size == 0
     assert "Cohort tiny: of 1 scans no residual could be measured" in run.said
-    told = (finished / f"logs/measure_residual/tiny/{path.name.split('_space')[0]}.log").read_text()
-    assert f"its healthy twin {twin_image(image)} was excluded in quality: overlap is 0.5" in told
+    log = (finished / f"logs/measure_residual/tiny/{path.name.split('_space')[0]}.log").read_text()
+    assert f"its healthy twin {twin_image(image)} was excluded in quality: overlap is 0.5" in log
 
 
 def volume_of_template(directory):
