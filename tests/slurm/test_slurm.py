@@ -168,9 +168,9 @@ def finished(tmp_path_factory):
         # SLURM starts a requeued job only after two minutes, unless it is told to.
         command = ["scontrol", "update", f"jobid={job}", "StartTime=now"]
         wait_for(lambda: subprocess.run(command, capture_output=True).returncode == 0)
-    said = (folder / "said.log").read_text()
-    assert process.returncode == 0, said[-5000:]
-    return Finished(folder, said, preempted, cancelled)
+    output = (folder / "said.log").read_text()
+    assert process.returncode == 0, output[-5000:]
+    return Finished(folder, output, preempted, cancelled)
 
 
 def test_the_work_is_finished_in_spite_of_all(finished):

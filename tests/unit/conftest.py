@@ -112,25 +112,25 @@ def scan(head: Head, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespac
         "voxel_size_mm": (1.9, 1.9),
     }
     seeds = {"losses": {}, "ageing": 0.0, "anatomy_seed": 70, "scan_seed": 80}
-    made = simulate_scan(head, **seeds, scanner=ScannerSettings(noise=0.03, **scanner))
+    simulated = simulate_scan(head, **seeds, scanner=ScannerSettings(noise=0.03, **scanner))
     brain = head.brain
     white = Head(brain.astype(np.float32), brain, head.areas, head.grid)
     masked = simulate_scan(white, **seeds, scanner=ScannerSettings(noise=0, **scanner))
     mask = masked.volume > masked.volume.max() / 2
 
-    x, y, z = centres_mm(made.grid) / 100
+    x, y, z = centres_mm(simulated.grid) / 100
     field = np.exp(0.25 * x + 0.2 * y * z - 0.3 * z**2 + 0.1 * np.sin(3 * y)).astype(np.float32)
-    clean = made.volume.astype(np.float32)
+    clean = simulated.volume.astype(np.float32)
     folder = tmp_path_factory.mktemp("scan")
-    write_array(folder / "head.nii.gz", clean * field, made.grid)
-    write_array(folder / "mask.nii.gz", mask, made.grid, np.uint8)
-    write_array(folder / "brain.nii.gz", np.where(mask, clean, 0), made.grid)
+    write_array(folder / "head.nii.gz", clean * field, simulated.grid)
+    write_array(folder / "mask.nii.gz", mask, simulated.grid, np.uint8)
+    write_array(folder / "brain.nii.gz", np.where(mask, clean, 0), simulated.grid)
     return SimpleNamespace(
         volume=clean * field,
         clean=clean,
         field=field,
         mask=mask,
-        grid=made.grid,
+        grid=simulated.grid,
         head_path=folder / "head.nii.gz",
         mask_path=folder / "mask.nii.gz",
         brain_path=folder / "brain.nii.gz",

@@ -32,10 +32,10 @@ def delong_sd(table):
     """SD of a ROC AUC by its closed form (DeLong, DeLong and Clarke-Pearson 1988)."""
     sick = (table["class"] == "AD").to_numpy()
     scores = table["probability_AD"].to_numpy()
-    apart = scores[sick][:, None] - scores[~sick][None]
-    right = np.heaviside(apart, 0.5)
-    of_sick, of_others = right.mean(1), right.mean(0)
-    return np.sqrt(of_sick.var(ddof=1) / sick.sum() + of_others.var(ddof=1) / (~sick).sum())
+    differences = scores[sick][:, None] - scores[~sick][None]
+    right = np.heaviside(differences, 0.5)
+    per_sick, per_healthy = right.mean(1), right.mean(0)
+    return np.sqrt(per_sick.var(ddof=1) / sick.sum() + per_healthy.var(ddof=1) / (~sick).sum())
 
 
 def test_of_one_network_the_spread_is_delongs():
@@ -106,12 +106,12 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
 
 
 def test_a_fold_that_lacks_a_class_does_not_count():
-    whole, lacking = drawn(5, (0, 30)), drawn(6, (30, 40))
-    lacking = lacking[lacking["class"] == "AD"]
-    aucs = draw_aucs([whole, lacking], CLASSES)
+    whole, one_class = drawn(5, (0, 30)), drawn(6, (30, 40))
+    one_class = one_class[one_class["class"] == "AD"]
+    aucs = draw_aucs([whole, one_class], CLASSES)
     assert aucs.mean() == pytest.approx(measure(whole, CLASSES)["roc_auc"], abs=0.01)
-    assert np.isnan(draw_aucs([lacking], CLASSES)).all()
-    assert np.isnan(interval(draw_aucs([lacking], CLASSES))).all()
+    assert np.isnan(draw_aucs([one_class], CLASSES)).all()
+    assert np.isnan(interval(draw_aucs([one_class], CLASSES))).all()
 
 
 def test_of_one_patient_of_a_class_nothing_can_be_drawn():

@@ -102,8 +102,8 @@ def test_gaps_take_the_training_scans_median_and_most_frequent_value_and_are_cou
     filled[[0, 6], 0] = 72
     filled[[1, 6], 1] = 1
     table.iloc[4, 1] = np.nan
-    known = np.delete(TABLE.to_numpy()[:6, 1], 1)
-    assert (known == 1).sum() == 3 > (known == 0).sum()
+    values = np.delete(TABLE.to_numpy()[:6, 1], 1)
+    assert (values == 1).sum() == 3 > (values == 0).sum()
     _, expected = by_hand(filled[:6], MEMBERS["class"][:6], filled[6:])
     np.testing.assert_allclose(predictions[["probability_AD", "probability_NC"]], expected)
     assert list(predictions["imputed"]) == [2, 0]

@@ -230,26 +230,28 @@ def test_bfloat16_is_as_near_to_float32_as_pytorchs_own():
         return logits
 
     exact, gradients = losses_and_gradients(model, model, scans)
-    theirs, their_gradients = losses_and_gradients(model, halved(model), scans)
-    ours, own_gradients = losses_and_gradients(model, halved(network), shown(scans, network))
-    assert not torch.equal(ours, exact)
-    assert (ours - exact).abs().max() < 2 * (theirs - exact).abs().max() + 1e-3
+    whole_logits, whole_gradients = losses_and_gradients(model, halved(model), scans)
+    cropped_logits, cropped_gradients = losses_and_gradients(
+        model, halved(network), shown(scans, network)
+    )
+    assert not torch.equal(cropped_logits, exact)
+    assert (cropped_logits - exact).abs().max() < 2 * (whole_logits - exact).abs().max() + 1e-3
     for name, expected in gradients.items():
-        if own_gradients[name] is not None:
-            error = (own_gradients[name] - expected).norm()
-            assert error < 2 * (their_gradients[name] - expected).norm() + 1e-3, name
+        if cropped_gradients[name] is not None:
+            error = (cropped_gradients[name] - expected).norm()
+            assert error < 2 * (whole_gradients[name] - expected).norm() + 1e-3, name
 
 
 def test_what_is_kept_for_the_gradient_belongs_to_the_box():
     brain = brain_in((40, 40, 40), ((15, 20), (15, 20), (15, 20)))
     model = blocks_of([2], [3], nn.Flatten(), nn.Linear(2 * 19**3, 2))
-    network, kept = CroppedNetwork(model, brain), []
+    network, shapes = CroppedNetwork(model, brain), []
     scans = shown(scans_of(brain).float(), network)
     with torch.autograd.graph.saved_tensors_hooks(
-        lambda tensor: kept.append(tensor.shape) or tensor, lambda tensor: tensor
+        lambda tensor: shapes.append(tensor.shape) or tensor, lambda tensor: tensor
     ):
         network(scans)
-    volumes = [shape for shape in kept if len(shape) == 5]
+    volumes = [shape for shape in shapes if len(shape) == 5]
     assert volumes
     assert max(max(shape[2:]) for shape in volumes) == 10
 

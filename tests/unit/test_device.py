@@ -6,7 +6,7 @@ from voxplain.training.device import choose_device
 
 
 @pytest.mark.parametrize(
-    ("wanted", "there", "chosen"),
+    ("setting", "available", "expected"),
     [
         ("auto", True, "cuda"),
         ("auto", False, "cpu"),
@@ -15,9 +15,11 @@ from voxplain.training.device import choose_device
         ("cuda", True, "cuda"),
     ],
 )
-def test_a_gpu_is_used_where_it_is_there_and_not_forbidden(monkeypatch, wanted, there, chosen):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
-    assert choose_device(wanted) == torch.device(chosen)
+def test_a_gpu_is_used_where_it_is_there_and_not_forbidden(
+    monkeypatch, setting, available, expected
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    assert choose_device(setting) == torch.device(expected)
 
 
 @pytest.mark.parametrize(("built", "named"), [(None, "none"), ("12.8", "12.8")])

@@ -84,8 +84,8 @@ def test_a_patient_counts_once_however_often_scanned():
 
 
 def test_volumes_tell_ill_from_well_where_tissue_was_lost_and_intensities_where_they_changed():
-    lost = cohort(patients=30)
-    auc, low, high, patients = baseline_auc(lost, "volume_ml", ("AD", "CN"))
+    measures = cohort(patients=30)
+    auc, low, high, patients = baseline_auc(measures, "volume_ml", ("AD", "CN"))
     assert auc > 0.95
     assert low < auc <= high <= 1
     assert patients == 60
@@ -144,11 +144,11 @@ def test_a_patient_of_both_groups_counts_under_the_first_and_one_of_a_kind_tells
     measures = cohort(patients=6, groups=("AD", "CN"))
     measures.loc[measures["patient"] == "CN0", "patient"] = "AD0"
     assert baseline_auc(measures, "volume_ml", ("AD", "CN"))[3] == 11
-    alone = cohort(patients=1, groups=("AD", "CN"))
-    auc, low, high, patients = baseline_auc(alone, "volume_ml", ("AD", "CN"))
+    one_each = cohort(patients=1, groups=("AD", "CN"))
+    auc, low, high, patients = baseline_auc(one_each, "volume_ml", ("AD", "CN"))
     assert np.isnan([auc, low, high]).all()
     assert patients == 2
-    table = check_table(alone, "CN")
+    table = check_table(one_each, "CN")
     assert table["cohens_d"].isna().all()
 
 

@@ -223,9 +223,11 @@ def test_every_job_is_expected_to_take_its_share_and_a_target_nothing():
     assert seconds["train_network"] == pytest.approx(3600 * row.cpu_h / row.jobs)
     # On a cluster there may be a GPU.
     config = {"cohorts": {"one": COHORT}, "device": "auto"}
-    here, there = (expected_seconds(Plan.build(config, local=local)) for local in (True, False))
-    assert there["train_network"] <= here["train_network"]
-    assert there["strip_skull"] == here["strip_skull"]
+    local_jobs, cluster_jobs = (
+        expected_seconds(Plan.build(config, local=local)) for local in (True, False)
+    )
+    assert cluster_jobs["train_network"] <= local_jobs["train_network"]
+    assert cluster_jobs["strip_skull"] == local_jobs["strip_skull"]
 
 
 def test_of_a_plan_with_a_fault_nothing_is_expected():

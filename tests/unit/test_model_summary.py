@@ -164,8 +164,11 @@ def test_of_one_network_or_repeat_there_is_no_spread():
 
 
 def test_a_fold_without_a_class_counts_where_it_can():
-    lacking = predictions([("I5", "P5", "AD", 0.2)])
-    networks = [network("repeat-1_fold-1", table=RIGHT), network("repeat-1_fold-2", table=lacking)]
+    one_class = predictions([("I5", "P5", "AD", 0.2)])
+    networks = [
+        network("repeat-1_fold-1", table=RIGHT),
+        network("repeat-1_fold-2", table=one_class),
+    ]
     row = row_of(summary_rows(networks), "scan")
     assert (row["networks"], row["n"]) == (2, 3)
     assert row["accuracy_mean"] == pytest.approx(0.5)
@@ -187,13 +190,13 @@ def test_the_interval_is_that_of_the_networks_together():
 # --- baselines ------------------------------------------------------------------------------------
 
 
-def beside(table, split="repeat-1_fold-1"):
+def baseline(table, split="repeat-1_fold-1"):
     return network(split, model="baseline: x", kind=BASELINE, table=table, seed=0)
 
 
 def test_baselines_come_after_all_networks_and_tell_who_was_imputed():
     table = drawn(4).assign(imputed=[2] + [0] * 11)
-    rows = summary_rows([network(), beside(table), network(model="voxcnn")])
+    rows = summary_rows([network(), baseline(table), network(model="voxcnn")])
     assert rows["model"].tolist() == ["rieke"] * 2 + ["voxcnn"] * 2 + ["baseline: x"] * 2
     assert rows["kind"].tolist() == [NETWORK] * 4 + [BASELINE] * 2
     assert rows["imputed"][4:].tolist() == [1, 1]
@@ -202,7 +205,7 @@ def test_baselines_come_after_all_networks_and_tell_who_was_imputed():
 
 def test_a_network_is_compared_with_a_baseline_on_the_same_patients():
     networks = [network(f"repeat-1_fold-{f}", table=drawn(f, scans=40)) for f in (1, 2)]
-    baselines = [beside(drawn(10 + f, scans=40), f"repeat-1_fold-{f}") for f in (1, 2)]
+    baselines = [baseline(drawn(10 + f, scans=40), f"repeat-1_fold-{f}") for f in (1, 2)]
     summary = Summary([*networks, *baselines])
     difference = row_of(summary.differences(), "scan")
     assert (difference["model"], difference["baseline"]) == ("rieke", "baseline: x")
@@ -214,7 +217,7 @@ def test_a_network_is_compared_with_a_baseline_on_the_same_patients():
     assert difference["roc_auc"] == pytest.approx(means[0] - means[1])
     assert (difference["low"], difference["high"]) == pytest.approx(interval(draws[0] - draws[1]))
     # A baseline that predicts as the network does is no other, whoever is drawn.
-    same = [beside(one.predictions, one.split) for one in networks]
+    same = [baseline(one.predictions, one.split) for one in networks]
     difference = row_of(Summary([*networks, *same]).differences(), "patient")
     assert difference["roc_auc"] == difference["low"] == difference["high"] == 0
 
@@ -226,7 +229,7 @@ def test_without_baselines_or_on_other_splits_there_is_no_difference():
         *("roc_auc", "low", "high"),
     ]
     assert Summary([network()]).differences().empty
-    assert Summary([network(), beside(drawn(1), "fixed")]).differences().empty
+    assert Summary([network(), baseline(drawn(1), "fixed")]).differences().empty
 
 
 # --- rows -----------------------------------------------------------------------------------------

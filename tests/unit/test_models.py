@@ -250,7 +250,7 @@ def test_the_smallest_grids_of_each_row_are_tight(name, least, pools):
 
 
 @pytest.mark.parametrize(
-    ("name", "grid", "told_pools", "papers", "least"),
+    ("name", "grid", "pools", "papers", "least"),
     [
         ("rieke", (97, 77, 97), "2,3,2,3", "2,3,2,3", 78),
         ("voxcnn", (99, 110, 110), "2,2,2,2", "2,2,2,2", 100),
@@ -258,12 +258,12 @@ def test_the_smallest_grids_of_each_row_are_tight(name, least, pools):
     ],
 )
 def test_a_grid_too_small_for_given_pools_is_refused_with_both_named(
-    name, grid, told_pools, papers, least
+    name, grid, pools, papers, least
 ):
     with pytest.raises(SetupFault) as fault:
-        plan_model(name, grid, pools=[int(pool) for pool in told_pools.split(",")])
+        plan_model(name, grid, pools=[int(pool) for pool in pools.split(",")])
     assert str(fault.value) == (
-        f"pools is {told_pools}, with which model {name} does not fit a grid of {with_x(grid)} "
+        f"pools is {pools}, with which model {name} does not fit a grid of {with_x(grid)} "
         f"voxels (the paper's {papers} needs at least {least} along each axis); choose smaller "
         "pools, or a finer grid"
     )
@@ -489,11 +489,11 @@ def trained_looking(model, seed=0):
 @pytest.fixture(scope="module")
 def networks():
     """One of each, for three classes on its small grid."""
-    made = {}
+    models = {}
     for name, grid in SMALL.items():
         torch.manual_seed(0)
-        made[name] = trained_looking(build_model(name, grid, 3))
-    return made
+        models[name] = trained_looking(build_model(name, grid, 3))
+    return models
 
 
 def scans_for(name, count=2, seed=0):
@@ -630,8 +630,8 @@ def test_a_scans_logits_do_not_depend_on_its_company_in_eval_mode_only(networks,
     model, scans = networks[name], scans_for(name, count=3)
     with torch.no_grad():
         together = model(scans)
-        alone = torch.cat([model(scan[None]) for scan in scans])
-        torch.testing.assert_close(together, alone, rtol=1e-10, atol=1e-10)
+        one_by_one = torch.cat([model(scan[None]) for scan in scans])
+        torch.testing.assert_close(together, one_by_one, rtol=1e-10, atol=1e-10)
         state = {key: value.clone() for key, value in model.state_dict().items()}
         torch.manual_seed(1)
         differing = model.train()(scans)

@@ -69,8 +69,8 @@ def test_few_scans_have_no_distribution(cohort):
 
 
 def test_scans_without_measures_are_no_part_of_it(cohort):
-    lost = [scan(20 + n, fate="failed") for n in range(30)]
-    (flag,) = find_outliers([*cohort, *lost, scan(10, similarity=0.5)])
+    failed = [scan(20 + n, fate="failed") for n in range(30)]
+    (flag,) = find_outliers([*cohort, *failed, scan(10, similarity=0.5)])
     assert flag.image == "I10"
 
 

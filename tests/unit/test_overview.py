@@ -14,8 +14,14 @@ from voxplain.cohort.overview import (
 
 def row(image, subject="011_S_0003", group="AD", **fields):
     """A line of scans.tsv."""
-    known = {"image": image, "subject": subject, "group": group, "fate": "usable", "session": "SC"}
-    return {**dict.fromkeys(COLUMNS, MISSING), **known, **fields}
+    defaults = {
+        "image": image,
+        "subject": subject,
+        "group": group,
+        "fate": "usable",
+        "session": "SC",
+    }
+    return {**dict.fromkeys(COLUMNS, MISSING), **defaults, **fields}
 
 
 COHORT = [

@@ -91,7 +91,7 @@ NETWORKS = {
 }
 
 
-def made(name):
+def model_named(name):
     torch.manual_seed(2)
     return nn.Sequential(NETWORKS[name](), nn.Identity()).eval()
 
@@ -119,7 +119,7 @@ def seen_by(model, axis, shape=SHAPE):
 @pytest.mark.parametrize("name", sorted(NETWORKS.keys() - {"gated", "pool padded", "cut"}))
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_a_field_is_what_a_voxel_depends_on(name, axis):
-    model = made(name)
+    model = model_named(name)
     field = last_field(model)
     reach = seen_by(model, axis)
     assert len(reach) > 1
@@ -130,9 +130,9 @@ def test_a_field_is_what_a_voxel_depends_on(name, axis):
 
 def test_normalised_gated_and_reflected_maps_are_followed_through_what_stays_in_place():
     # All of these let each voxel depend on the whole scan too, so by hand.
-    assert last_field(made("gated")) == Field((0, 0, 0), (4, 4, 4), (2, 2, 2))
-    assert last_field(made("pool padded")) == Field((-3, -3, -3), (5, 5, 5), (4, 4, 4))
-    assert last_field(made("cut")) == Field((1, -1, -2), (2, 0, 1), (1, 1, 3))
+    assert last_field(model_named("gated")) == Field((0, 0, 0), (4, 4, 4), (2, 2, 2))
+    assert last_field(model_named("pool padded")) == Field((-3, -3, -3), (5, 5, 5), (4, 4, 4))
+    assert last_field(model_named("cut")) == Field((1, -1, -2), (2, 0, 1), (1, 1, 3))
 
 
 def test_of_riekes_network_at_1_mm_the_first_of_twelve_voxels_looks_at_26_5():
@@ -150,7 +150,7 @@ def test_of_riekes_network_at_1_mm_the_first_of_twelve_voxels_looks_at_26_5():
 
 
 def test_following_a_scan_leaves_the_network_as_it_was_and_runs_it_on_no_numbers():
-    model = made("pooled")
+    model = model_named("pooled")
     model.register_forward_hook(lambda module, inputs, output: devices.append(output.device.type))
     devices = []
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -41,9 +41,9 @@ seeds = st.integers(0, 2**31)
 @given(seed=seeds)
 def test_the_same_seed_plans_the_same_cohort_and_another_seed_another(seed):
     assert plan(seed=seed) == plan(seed=seed)
-    ours = {scan.anatomy_seed for scan in plan(seed=seed)}
-    theirs = {scan.anatomy_seed for scan in plan(seed=seed + 1)}
-    assert not ours & theirs
+    seeds_of_one = {scan.anatomy_seed for scan in plan(seed=seed)}
+    seeds_of_other = {scan.anatomy_seed for scan in plan(seed=seed + 1)}
+    assert not seeds_of_one & seeds_of_other
 
 
 @given(seed=seeds, more=st.integers(1, 10))
@@ -390,9 +390,9 @@ def test_who_converts_has_nothing_to_do_with_site_or_sex():
     first = [scan for scan in scans if scan.visit == "ADNI Screening"]
     for key in (lambda scan: scan.subject[:3], lambda scan: scan.sex):
         for value in {key(scan) for scan in first}:
-            alike = [scan.subject in converters for scan in first if key(scan) == value]
-            spread = 4.5 * 0.5 / len(alike) ** 0.5
-            assert sum(alike) / len(alike) == pytest.approx(0.5, abs=spread)
+            converting = [scan.subject in converters for scan in first if key(scan) == value]
+            spread = 4.5 * 0.5 / len(converting) ** 0.5
+            assert sum(converting) / len(converting) == pytest.approx(0.5, abs=spread)
 
 
 def visit_month_of(scan):
@@ -420,10 +420,10 @@ def test_converters_are_the_progressive_ones_of_the_table():
 
 @given(seed=seeds, first=st.integers(61, 5000))
 def test_cohorts_whose_numbers_start_apart_share_neither_patients_nor_images(seed, first):
-    here, there = plan(seed=seed), plan(seed=seed + 1, first_number=first)
+    one, other = plan(seed=seed), plan(seed=seed + 1, first_number=first)
     for key in ("subject", "image"):
-        assert not {getattr(s, key) for s in here} & {getattr(s, key) for s in there}
-    assert not {s.subject[-4:] for s in here} & {s.subject[-4:] for s in there}
+        assert not {getattr(s, key) for s in one} & {getattr(s, key) for s in other}
+    assert not {s.subject[-4:] for s in one} & {s.subject[-4:] for s in other}
 
 
 @given(seed=seeds, first=st.integers(0, 5000))

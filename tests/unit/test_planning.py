@@ -149,13 +149,13 @@ def test_an_external_test_has_the_scans_of_the_other_cohort():
     assert kinds == ["folds", "folds", "fixed", "external"]
 
 
-@pytest.mark.parametrize("wanted", ["fixed", "folds", "external", "all"])
-def test_the_splits_that_are_explained_are_those_of_the_kind_that_is_asked_for(wanted):
-    heatmaps = {**TINY["heatmaps"], "splits": wanted}
+@pytest.mark.parametrize("kind", ["fixed", "folds", "external", "all"])
+def test_the_splits_that_are_explained_are_those_of_the_kind_that_is_asked_for(kind):
+    heatmaps = {**TINY["heatmaps"], "splits": kind}
     runs = Plan.build(with_external(heatmaps=heatmaps)).runs
     tiny = next(task for task in runs.tasks if task.cohort.name == "tiny")
     explained = {split.kind for split in tiny.explained}
-    assert explained == ({"fixed", "folds", "external"} if wanted == "all" else {wanted})
+    assert explained == ({"fixed", "folds", "external"} if kind == "all" else {kind})
 
 
 def test_what_needs_splits_raises_their_fault_and_scans_are_preprocessed_all_the_same():

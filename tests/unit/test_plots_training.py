@@ -197,8 +197,8 @@ def test_of_several_classes_each_has_its_curve_against_the_rest(drawn, classes):
     for axes, table in zip(figure.axes, (pooled, per_patient(pooled, classes)), strict=True):
         areas = [area(table, group) for group in classes]
         assert legend_of(axes) == [
-            f"{group} against the rest, AUC {its:.2f}"
-            for group, its in zip(classes, areas, strict=True)
+            f"{group} against the rest, AUC {value:.2f}"
+            for group, value in zip(classes, areas, strict=True)
         ]
         curves = [line for line in axes.lines if len(line.get_xdata()) > 2]
         assert [area_under(line) for line in curves] == pytest.approx(areas)
@@ -401,9 +401,9 @@ def test_every_column_of_panels_names_the_models_below(drawn, tasks):
 
 def test_a_model_that_lacks_a_task_or_an_interval_has_a_gap_or_no_bar(drawn):
     summary = summary_of(TASKS[:2], MODELS[:2], SERIES[:1])
-    gone = (summary["task"] == TASKS[1]) & (summary["model"] == MODELS[0])
+    removed = (summary["task"] == TASKS[1]) & (summary["model"] == MODELS[0])
     summary.loc[summary["model"] == MODELS[1], ["roc_auc_low", "roc_auc_high"]] = np.nan
-    _, figure = drawn(plot_models, summary[~gone], "a run")
+    _, figure = drawn(plot_models, summary[~removed], "a run")
     first, second = (series_of(axes)[0] for axes in figure.axes)
     assert np.isfinite(first[0].get_ydata(orig=False)).tolist() == [True, True]
     assert np.isfinite(second[0].get_ydata(orig=False)).tolist() == [False, True]
@@ -428,8 +428,8 @@ def test_a_band_lies_around_the_curve_where_patients_can_be_drawn(drawn):
         assert near.min() - 0.05 <= y <= near.max() + 0.05
     assert np.ptp(band[abs(band[:, 0] - 0.5) < 0.006][:, 1]) > 0.02
     assert "95 % of what" in figure.axes[0].get_legend().get_texts()[-1].get_text()
-    alone = table.groupby("class").head(1)
-    _, figure = drawn(plot_roc, {(1, 1, 0): alone}, classes, "one patient of a class")
+    one_each = table.groupby("class").head(1)
+    _, figure = drawn(plot_roc, {(1, 1, 0): one_each}, classes, "one patient of a class")
     assert not figure.axes[0].collections
     assert len(legend_of(figure.axes[0])) == len(figure.axes[0].get_legend().get_texts())
 

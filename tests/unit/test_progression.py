@@ -132,10 +132,10 @@ def test_scans_of_one_visit_on_two_days_are_both_of_the_first_visit():
 
 
 def test_every_row_of_the_patient_counts_whatever_its_fate_and_no_other_patients():
-    lost = Fate("failed", "find", "no folder")
+    failed = Fate("failed", "find", "no folder")
     scans = [
         scan(0, 0, "MCI"),
-        scan(1, 24, "AD", fate=lost, subject="011s0003"),
+        scan(1, 24, "AD", fate=failed, subject="011s0003"),
         scan(2, 0, "MCI", subject="022_S_0007"),
         scan(3, 36, "MCI", subject="022_S_0007", fate=Fate("unused", "table", "no image")),
     ]

@@ -241,10 +241,10 @@ def test_a_citation_has_its_authors_volume_number_and_pages():
 
 
 def test_a_configuration_without_subjects_names_none(config):
-    kept = {**config, "quality": {**config["quality"], "keep": ["I32237"]}}
-    assert hide_subjects(kept, subjects=True)["quality"]["keep"] == ["I32237"]
-    assert hide_subjects(kept, subjects=False)["quality"]["keep"] == []
-    assert kept["quality"]["keep"] == ["I32237"]
+    settings = {**config, "quality": {**config["quality"], "keep": ["I32237"]}}
+    assert hide_subjects(settings, subjects=True)["quality"]["keep"] == ["I32237"]
+    assert hide_subjects(settings, subjects=False)["quality"]["keep"] == []
+    assert settings["quality"]["keep"] == ["I32237"]
 
 
 def test_a_configuration_without_subjects_names_no_heads(config):

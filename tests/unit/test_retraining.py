@@ -103,17 +103,19 @@ def test_every_number_is_what_other_code_says_of_the_pairs():
     draw = np.random.default_rng(2)
     maps = {m: list(np.round(draw.random((3, 200)), 1)) for m in ("a", "b")}
     rows = spread_of(maps)
-    apart = [distance(a, b) for a, b in zip(maps["a"], maps["b"], strict=True)]
-    alike = [stats.spearmanr(a, b).statistic for a, b in zip(maps["a"], maps["b"], strict=True)]
-    row = rows["a", "b"]
-    assert row["distance_mean"] == pytest.approx(np.mean(apart))
-    assert row["distance_sd"] == pytest.approx(np.std(apart, ddof=1))
-    assert row["rank_correlation_mean"] == pytest.approx(np.mean(alike), abs=1e-6)
-    assert row["rank_correlation_sd"] == pytest.approx(np.std(alike, ddof=1), abs=1e-6)
+    distances = [distance(a, b) for a, b in zip(maps["a"], maps["b"], strict=True)]
     correlations = [
+        stats.spearmanr(a, b).statistic for a, b in zip(maps["a"], maps["b"], strict=True)
+    ]
+    row = rows["a", "b"]
+    assert row["distance_mean"] == pytest.approx(np.mean(distances))
+    assert row["distance_sd"] == pytest.approx(np.std(distances, ddof=1))
+    assert row["rank_correlation_mean"] == pytest.approx(np.mean(correlations), abs=1e-6)
+    assert row["rank_correlation_sd"] == pytest.approx(np.std(correlations, ddof=1), abs=1e-6)
+    within = [
         stats.spearmanr(maps["a"][s], maps["a"][t]).statistic for s, t in ((0, 1), (0, 2), (1, 2))
     ]
-    assert rows["a", "a"]["rank_correlation_mean"] == pytest.approx(np.mean(correlations), abs=1e-6)
+    assert rows["a", "a"]["rank_correlation_mean"] == pytest.approx(np.mean(within), abs=1e-6)
 
 
 def test_a_map_that_is_nought_everywhere_counts_in_nothing():

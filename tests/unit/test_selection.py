@@ -131,13 +131,13 @@ def test_the_first_of_several_is_the_earliest_then_the_lowest_image_id():
         row(image="I8", visit="m12", date="2006-08-01"),
         row(image="I9", subject="012_S_0004"),
     ]
-    kept = {
+    usable = {
         keep: [image for image, fate in fates(rows, {"keep": keep}).items() if fate is None]
         for keep in ("all", "first_of_visit", "first_of_patient")
     }
-    assert kept["all"] == ["I7", "I5", "I4", "I8", "I9"]
-    assert kept["first_of_visit"] == ["I4", "I8", "I9"]
-    assert kept["first_of_patient"] == ["I4", "I9"]
+    assert usable["all"] == ["I7", "I5", "I4", "I8", "I9"]
+    assert usable["first_of_visit"] == ["I4", "I8", "I9"]
+    assert usable["first_of_patient"] == ["I4", "I9"]
     later = fates(rows, {"keep": "first_of_patient"})["I7"]
     assert later.reason == "image I4 is the patient's first scan (select.keep)"
 
@@ -222,8 +222,10 @@ def test_one_scan_of_each_is_left_and_every_other_has_a_reason(scans, keep):
     except SetupFault as fault:
         assert "no scan to process" in str(fault)  # all have a reason
         return
-    left = [values for values in scans if by_image[values["image"]] is None]
-    visits = [v["visit"].replace(" ", "").upper() if keep == "first_of_visit" else "" for v in left]
-    who = list(zip((v["subject"] for v in left), visits, strict=True))
-    assert len(who) == len(set(who)) >= 1
-    assert all(values["age"] == "65" for values in left)
+    usable = [values for values in scans if by_image[values["image"]] is None]
+    visits = [
+        v["visit"].replace(" ", "").upper() if keep == "first_of_visit" else "" for v in usable
+    ]
+    pairs = list(zip((v["subject"] for v in usable), visits, strict=True))
+    assert len(pairs) == len(set(pairs)) >= 1
+    assert all(values["age"] == "65" for values in usable)

@@ -75,9 +75,9 @@ def blob(tmp_path):
 # --- which tool -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("wanted", ["auto", "bet"])
-def test_bet_is_taken_with_its_version_where_fsl_is_installed(fsl, wanted):
-    assert find_tool(wanted) == SkullTool("bet", "6.0.7.4")
+@pytest.mark.parametrize("tool", ["auto", "bet"])
+def test_bet_is_taken_with_its_version_where_fsl_is_installed(fsl, tool):
+    assert find_tool(tool) == SkullTool("bet", "6.0.7.4")
 
 
 def test_bet_of_an_installation_without_version_file_has_an_unknown_version(fsl):
@@ -85,9 +85,9 @@ def test_bet_of_an_installation_without_version_file_has_an_unknown_version(fsl)
     assert find_tool("bet") == SkullTool("bet", "unknown")
 
 
-@pytest.mark.parametrize("wanted", ["auto", "deepbet"])
-def test_deepbet_is_taken_with_its_version_where_fsl_is_not_installed(no_fsl, wanted):
-    assert find_tool(wanted) == SkullTool("deepbet", version("deepbet"))
+@pytest.mark.parametrize("tool", ["auto", "deepbet"])
+def test_deepbet_is_taken_with_its_version_where_fsl_is_not_installed(no_fsl, tool):
+    assert find_tool(tool) == SkullTool("deepbet", version("deepbet"))
 
 
 def test_deepbet_is_taken_where_it_is_asked_for_though_fsl_is_installed(fsl):

@@ -429,35 +429,37 @@ def other_cohort(scans, first=0):
 
 
 def test_an_external_test_trains_on_one_cohort_and_tests_on_the_other():
-    here = scans_of([["AD", "AD"], ["NC"], ["MCI"]])
-    there = other_cohort(scans_of([["NC"], ["AD", "MCI"], ["AD"]]))
-    split = make_external(here, there, CLASSES, "b")
+    training = scans_of([["AD", "AD"], ["NC"], ["MCI"]])
+    testing = other_cohort(scans_of([["NC"], ["AD", "MCI"], ["AD"]]))
+    split = make_external(training, testing, CLASSES, "b")
     assert split == Split("external-b", ("I100", "I101", "I102"), ("I100", "I101", "I103"), "b")
     assert (split.side("I103"), split.side("I103", "b")) == ("", "test")
 
 
 def test_patients_of_both_cohorts_are_left_out_of_the_test_however_they_are_spelled():
-    here = scans_of([["AD"], ["NC"], ["MCI"]])
-    both = [replace(scan, subject=scan.subject.replace("_", "").lower()) for scan in here]
-    there = [*both, *other_cohort(scans_of([["AD"], ["NC"]]))]
-    there = [replace(s, image=f"I{n}", group="AD" if n < 4 else "NC") for n, s in enumerate(there)]
+    training = scans_of([["AD"], ["NC"], ["MCI"]])
+    both = [replace(scan, subject=scan.subject.replace("_", "").lower()) for scan in training]
+    testing = [*both, *other_cohort(scans_of([["AD"], ["NC"]]))]
+    testing = [
+        replace(s, image=f"I{n}", group="AD" if n < 4 else "NC") for n, s in enumerate(testing)
+    ]
     # The third is in the training cohort with MCI only, and left out all the same.
-    assert make_external(here, there, CLASSES, "b").test == ("I3", "I4")
+    assert make_external(training, testing, CLASSES, "b").test == ("I3", "I4")
 
 
-@given(here=cohorts(), there=cohorts(), shift=st.integers(0, 30))
-def test_an_external_test_shares_no_patient_and_loses_nobody_else(here, there, shift):
-    there = [replace(s, subject=f"011_S_{int(s.subject[-4:]) + shift:04d}") for s in there]
+@given(training=cohorts(), testing=cohorts(), shift=st.integers(0, 30))
+def test_an_external_test_shares_no_patient_and_loses_nobody_else(training, testing, shift):
+    testing = [replace(s, subject=f"011_S_{int(s.subject[-4:]) + shift:04d}") for s in testing]
     try:
-        split = make_external(here, there, CLASSES, "b")
+        split = make_external(training, testing, CLASSES, "b")
     except SetupFault as fault:
         assert "patients are in the training cohort" in str(fault)
         return
-    known = {scan.patient for scan in here}
-    owner = {scan.image: scan.patient for scan in there}
-    assert split.train == tuple(scan.image for scan in here)
-    assert not {owner[image] for image in split.test} & known
-    assert split.test == tuple(s.image for s in there if s.patient not in known)
+    patients = {scan.patient for scan in training}
+    owner = {scan.image: scan.patient for scan in testing}
+    assert split.train == tuple(scan.image for scan in training)
+    assert not {owner[image] for image in split.test} & patients
+    assert split.test == tuple(s.image for s in testing if s.patient not in patients)
 
 
 def test_an_external_test_without_a_class_on_a_side_is_refused():
@@ -495,7 +497,7 @@ def cohorts_of_heads(draw, least=3):
     names = [f"head{n}" for n in range(draw(st.integers(least, 6)))]
     heads = {}
     for group in CLASSES:
-        patients = [patient for patient, its in by_class.items() if its == group]
+        patients = [patient for patient, class_ in by_class.items() if class_ == group]
         assume(len(patients) >= least)
         some = [draw(st.sampled_from(names)) for _ in patients[least:]]
         heads |= dict(zip(patients, [*names[:least], *some], strict=True))
@@ -654,13 +656,15 @@ def test_the_published_draw_cannot_keep_heads_together():
 
 
 def test_an_external_test_by_head_leaves_out_whoever_shares_a_head():
-    here = scans_of([["AD"], ["NC"]])
-    there = other_cohort(scans_of([["AD"], ["NC"], ["AD"], ["NC"]]))
-    heads = made_from(here, ["a", "b"]), made_from(there, ["a", "c", "c", "b"])
-    assert make_external(here, there, CLASSES, "b").test == ("I100", "I101", "I102", "I103")
-    assert make_external(here, there, CLASSES, "b", heads).test == ("I101", "I102")
+    training = scans_of([["AD"], ["NC"]])
+    testing = other_cohort(scans_of([["AD"], ["NC"], ["AD"], ["NC"]]))
+    heads = made_from(training, ["a", "b"]), made_from(testing, ["a", "c", "c", "b"])
+    assert make_external(training, testing, CLASSES, "b").test == ("I100", "I101", "I102", "I103")
+    assert make_external(training, testing, CLASSES, "b", heads).test == ("I101", "I102")
     refused(
-        lambda: make_external(here, there, CLASSES, "b", (heads[0], made_from(there, "abca"))),
+        lambda: make_external(
+            training, testing, CLASSES, "b", (heads[0], made_from(testing, "abca"))
+        ),
         "no scan of class NC to test",
         "(3 of its patients or their heads are in the training cohort too and left out)",
         "from different heads",

@@ -101,17 +101,17 @@ def test_statistics_do_not_need_all_scans_at_once(tmp_path):
     np.testing.assert_allclose(fitted.mean[MASK], volumes.mean(axis=0)[MASK], rtol=1e-4)
 
 
-@given(count=st.integers(2, 7), wanted=st.integers(2, 9), seed=st.integers(0, 2**31))
-def test_a_draw_of_some_scans_is_as_if_there_were_no_others(tmp_path_factory, count, wanted, seed):
+@given(count=st.integers(2, 7), size=st.integers(2, 9), seed=st.integers(0, 2**31))
+def test_a_draw_of_some_scans_is_as_if_there_were_no_others(tmp_path_factory, count, size, seed):
     paths = written(tmp_path_factory.mktemp("scans"), drawn(count))
-    fitted = fit_statistics(paths, MASK, GRID, 0.1, wanted, seed)
-    assert len(set(fitted.fitted_on)) == min(wanted, count)
+    fitted = fit_statistics(paths, MASK, GRID, 0.1, size, seed)
+    assert len(set(fitted.fitted_on)) == min(size, count)
     assert list(fitted.fitted_on) == sorted(fitted.fitted_on)
-    alone = fit_statistics([paths[place] for place in fitted.fitted_on], MASK, GRID, 0.1)
-    np.testing.assert_array_equal(fitted.mean, alone.mean)
-    np.testing.assert_array_equal(fitted.sd, alone.sd)
-    assert fit_statistics(paths, MASK, GRID, 0.1, wanted, seed).fitted_on == fitted.fitted_on
-    more = fit_statistics(paths, MASK, GRID, 0.1, wanted + 1, seed).fitted_on
+    expected = fit_statistics([paths[place] for place in fitted.fitted_on], MASK, GRID, 0.1)
+    np.testing.assert_array_equal(fitted.mean, expected.mean)
+    np.testing.assert_array_equal(fitted.sd, expected.sd)
+    assert fit_statistics(paths, MASK, GRID, 0.1, size, seed).fitted_on == fitted.fitted_on
+    more = fit_statistics(paths, MASK, GRID, 0.1, size + 1, seed).fitted_on
     assert set(fitted.fitted_on) <= set(more)
 
 

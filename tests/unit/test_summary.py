@@ -50,8 +50,8 @@ def write_comparison(folder, distances, tops, model="rieke"):
     table.to_csv(folder / "top_areas.tsv", float_format="%.6g", **LOOK)
 
 
-def matrix(group, apart):
-    return [(group, a, b, 0.0 if a == b else apart) for a in METHODS for b in METHODS]
+def matrix(group, distance):
+    return [(group, a, b, 0.0 if a == b else distance) for a in METHODS for b in METHODS]
 
 
 TOPS = [
@@ -127,7 +127,7 @@ def test_the_distances_of_both_classes_stand_in_one_table(place):
 def test_of_many_methods_each_has_its_nearest_and_its_farthest(tmp_path):
     methods = [f"m{number}" for number in range(7)]
     folder = tmp_path / "fixed" / "seed-1"
-    apart = {
+    by_pair = {
         (group, a, b): abs(i - j) * scale * 1e-4
         for group, scale in (("AD", 1), ("NC", 2))
         for i, a in enumerate(methods)
@@ -135,7 +135,7 @@ def test_of_many_methods_each_has_its_nearest_and_its_farthest(tmp_path):
     }
     distances = [
         (*key, None if "m3" in key[1:] and key[1] != key[2] else value)
-        for key, value in apart.items()
+        for key, value in by_pair.items()
     ]
     write_comparison(folder, distances, [])
     lines = summarise_comparison(folder)

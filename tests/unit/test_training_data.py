@@ -112,15 +112,15 @@ def test_whoever_stops_early_leaves_the_batches_as_they_were(scans):
 def test_codes_that_are_kept_on_the_device_give_the_same_batches(scans, monkeypatch):
     """What a GPU does with a cohort that fits, on the CPU."""
     streamed = Batches(scans, CPU, 3)
-    kept = Batches(scans, CPU, 3)
-    kept._resident = torch.stack([torch.from_numpy(np.array(s.codes)) for s in scans.stored])
-    monkeypatch.setattr(kept, "_read", None)  # nothing is read from disk
+    resident = Batches(scans, CPU, 3)
+    resident._resident = torch.stack([torch.from_numpy(np.array(s.codes)) for s in scans.stored])
+    monkeypatch.setattr(resident, "_read", None)  # nothing is read from disk
     order = [5, 2, 2, 0, 6]
-    for (a, mine), (b, theirs) in zip(
-        collected(streamed, order), collected(kept, order), strict=True
+    for (a, streamed_labels), (b, resident_labels) in zip(
+        collected(streamed, order), collected(resident, order), strict=True
     ):
         assert torch.equal(a, b)
-        assert mine == theirs
+        assert streamed_labels == resident_labels
 
 
 def test_a_fault_of_the_disk_reaches_the_caller(scans, monkeypatch):
@@ -172,10 +172,12 @@ def test_an_epoch_is_every_scan_once_in_full_batches_none_of_a_single_scan(count
     else:
         assert sorted(flat(batches)) == list(range(count))
         # Where one would be left over, the batch before gives its last.
-        alone = size > 2 and count % size == 1 and count > 1
+        single_left = size > 2 and count % size == 1 and count > 1
         sizes = [size] * (count // size) + [left for left in [count % size] if left]
-        assert [len(batch) for batch in batches] == ([*sizes[:-2], size - 1, 2] if alone else sizes)
-        assert alone or flat(batches) == order
+        assert [len(batch) for batch in batches] == (
+            [*sizes[:-2], size - 1, 2] if single_left else sizes
+        )
+        assert single_left or flat(batches) == order
     assert count == 1 or all(len(batch) > 1 for batch in batches)
     assert all(len(set(batch)) == len(batch) for batch in batches)
 

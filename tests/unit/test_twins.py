@@ -73,12 +73,12 @@ def test_twins_differ_where_tissue_was_lost_and_nowhere_far_from_it(coarse_head)
     )
     seeds = {"ageing": 0.02, "anatomy_seed": 3, "scan_seed": 4, "scanner": scanner}
     # The left hippocampus and its neighbour.
-    lost = simulate_scan(coarse_head, {37: 0.3, 39: 0.3}, **seeds)
+    diseased = simulate_scan(coarse_head, {37: 0.3, 39: 0.3}, **seeds)
     healthy = simulate_scan(coarse_head, {}, **seeds)
-    assert lost.grid == healthy.grid
+    assert diseased.grid == healthy.grid
     assert healthy.truth.max() == 0
-    difference = np.abs(lost.volume.astype(float) - healthy.volume)
-    inside = lost.truth > 0.1
+    difference = np.abs(diseased.volume.astype(float) - healthy.volume)
+    inside = diseased.truth > 0.1
     assert inside.sum() > 20
     assert difference[inside].mean() > 20 * difference[~inside].mean()
     # Noise of another draw would show everywhere; 30 of 600 are its standard deviation.

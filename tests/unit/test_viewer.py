@@ -20,7 +20,7 @@ NAMES = {1: "Left_L", 2: "Right_R </script>"}
 
 
 @pytest.fixture
-def made(tmp_path):
+def viewer(tmp_path):
     """A page of two classes by two methods, and a scan on its own brain."""
     x, y, z = np.indices(GRID.shape)
     inside = (x - 14.5) ** 2 + (y - 17.5) ** 2 + (z - 14.5) ** 2 < 13**2
@@ -68,8 +68,8 @@ def constant(page, name):
     return json.loads(re.search(rf"^const {name} = (.*);$", page.read_text(), re.M).group(1))
 
 
-def test_the_volumes_are_those_that_were_given(made):
-    page, volumes = made
+def test_the_volumes_are_those_that_were_given(viewer):
+    page, volumes = viewer
     for row in constant(page, "maps"):
         name = {"average of AD": "AD", "average of NC": "NC", "I1 (AD)": "scan"}[row["subject"]]
         expected = np.where(volumes["mask"], volumes[name], 0)
@@ -84,16 +84,16 @@ def test_the_volumes_are_those_that_were_given(made):
     assert constant(page, "areas") == {str(number): name for number, name in NAMES.items()}
 
 
-def test_the_highest_voxel_of_each_map_is_told_in_mm(made):
-    page, volumes = made
+def test_the_highest_voxel_of_each_map_is_told_in_mm(viewer):
+    page, volumes = viewer
     row = constant(page, "maps")[0]
     heat = np.where(volumes["mask"], volumes["AD"], 0)
     place = np.unravel_index(heat.argmax(), heat.shape)
     assert row["peak"] == pytest.approx(GRID.matrix[:3, :3] @ place + GRID.matrix[:3, 3])
 
 
-def test_each_map_has_a_scale_and_the_classes_of_a_method_one_to_share(made):
-    page, volumes = made
+def test_each_map_has_a_scale_and_the_classes_of_a_method_one_to_share(viewer):
+    page, volumes = viewer
     rows = constant(page, "maps")
     largest = np.where(volumes["mask"], volumes["AD"], 0).max()
     assert [row["top"] for row in rows] == pytest.approx([largest] * 5, rel=1e-6)
@@ -120,8 +120,8 @@ def test_fine_volumes_are_brought_to_2_mm(tmp_path):
     assert set(np.unique(resampled)) == {0, 7}, "labels are not mixed"
 
 
-def test_no_name_ends_the_pages_script(made):
-    page, _ = made
+def test_no_name_ends_the_pages_script(viewer):
+    page, _ = viewer
     text = page.read_text()
     assert text.count("</script>") == 2, "the two that are its own"
     assert "<title>Maps &amp; more</title>" in text
@@ -129,8 +129,8 @@ def test_no_name_ends_the_pages_script(made):
 
 @pytest.mark.slow
 @needs_browser
-def test_a_browser_shows_the_choice_and_names_the_area(made, tmp_path):
-    page, volumes = made
+def test_a_browser_shows_the_choice_and_names_the_area(viewer, tmp_path):
+    page, volumes = viewer
     # A voxel's centre, on the left, where there is relevance.
     place = np.array([8, 20, 20])
     x, y, z = GRID.matrix[:3, :3] @ place + GRID.matrix[:3, 3]
@@ -156,8 +156,8 @@ def test_a_browser_shows_the_choice_and_names_the_area(made, tmp_path):
 
 @pytest.mark.slow
 @needs_browser
-def test_it_opens_at_the_highest_voxel(made):
-    page, _ = made
+def test_it_opens_at_the_highest_voxel(viewer):
+    page, _ = viewer
     x, y, z = constant(page, "maps")[0]["peak"]
     dom = browse(page, "--dump-dom", WAITING)
     assert f'<span id="where">x {x:.0f}, y {y:.0f}, z {z:.0f} mm' in dom
@@ -165,8 +165,8 @@ def test_it_opens_at_the_highest_voxel(made):
 
 @pytest.mark.slow
 @needs_browser
-def test_a_file_that_is_missing_is_named(made):
-    page, _ = made
+def test_a_file_that_is_missing_is_named(viewer):
+    page, _ = viewer
     (page.parent / "viewer_files/atlas.js").unlink()
     dom = browse(page, "--dump-dom", WAITING)
     assert '<body data-state="failed"' in dom

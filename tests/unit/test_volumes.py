@@ -97,9 +97,9 @@ def test_an_image_in_any_orientation_is_read_as_ras_with_every_value_at_its_plac
     ras = nib.Nifti1Image(
         noise((4, 5, 6)), turned_grid((4, 5, 6), (1, 2, 3), (-7, 11, 5), degrees).matrix
     )
-    wanted = nib.orientations.axcodes2ornt(codes)
+    orientation = nib.orientations.axcodes2ornt(codes)
     stored = ras.as_reoriented(
-        nib.orientations.ornt_transform(nib.io_orientation(ras.affine), wanted)
+        nib.orientations.ornt_transform(nib.io_orientation(ras.affine), orientation)
     )
     assert nib.aff2axcodes(stored.affine) == tuple(codes)
     path = tmp_path_factory.getbasetemp() / "orientation.nii"
@@ -227,13 +227,13 @@ def test_a_coarsened_grid_has_the_same_origin_and_spans_the_voxels_of_its_fine_o
     shape, size, degrees, coarser
 ):
     grid = turned_grid(shape, size, (1, 2, 3), degrees)
-    wanted = max(size) * coarser
-    coarse = grid.coarsened(wanted)
+    size_mm = max(size) * coarser
+    coarse = grid.coarsened(size_mm)
     np.testing.assert_allclose(coarse.matrix[:3, 3], (1, 2, 3))
-    np.testing.assert_allclose(coarse.voxel_size, (wanted,) * 3)
-    spanned = np.array(coarse.shape) * wanted - np.array(shape) * size
+    np.testing.assert_allclose(coarse.voxel_size, (size_mm,) * 3)
+    spanned = np.array(coarse.shape) * size_mm - np.array(shape) * size
     assert (spanned > -1e-3).all()
-    assert (spanned < wanted + 1e-3).all()
+    assert (spanned < size_mm + 1e-3).all()
 
 
 def test_grids_know_their_voxels_and_compare_within_a_tolerance():

@@ -53,15 +53,15 @@ def _jobs_of(config, targets, root, edited):
 
 def reruns(before, after):
     """The jobs of one plan that run where another plan's have been run."""
-    made = {path: job for job in before for path in job["output"]}
+    job_of = {path: job for job in before for path in job["output"]}
     makers = {path: job for job in after for path in job["output"]}
     changed = {}
 
     def is_changed(job):
         key = id(job)
         if key not in changed:
-            olds = [made.get(path) for path in job["output"]]
-            changed[key] = any(old is None or differs(old, job) for old in olds) or any(
+            old_jobs = [job_of.get(path) for path in job["output"]]
+            changed[key] = any(old is None or differs(old, job) for old in old_jobs) or any(
                 is_changed(makers[path]) for path in job["input"] if path in makers
             )
         return changed[key]

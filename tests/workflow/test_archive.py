@@ -72,10 +72,10 @@ def series_of(archive, image):
 def test_each_fault_costs_its_own_scan_and_the_others_go_on(archive, first_run):
     rows = rows_of(archive)
     images = [row["Image Data ID"] for row in rows if row["Group"] != "MCI"]
-    good, truncated, gone, empty, *remaining = images
+    good, truncated, missing, empty, *remaining = images
     broken = sorted(series_of(archive, truncated).iterdir())[10]
     broken.write_bytes(broken.read_bytes()[:-500])
-    shutil.rmtree(series_of(archive, gone))
+    shutil.rmtree(series_of(archive, missing))
     for path in series_of(archive, empty).iterdir():
         path.unlink()
     (series_of(archive, empty) / "readme.txt").write_text("no images here")
@@ -93,14 +93,14 @@ def test_each_fault_costs_its_own_scan_and_the_others_go_on(archive, first_run):
     mci = [row["Image Data ID"] for row in rows if row["Group"] == "MCI"]
     assert fates == {
         truncated: ("failed", "convert"),
-        gone: ("failed", "find"),
+        missing: ("failed", "find"),
         empty: ("failed", "convert"),
         "I999": ("failed", "table"),
         **dict.fromkeys(mci, ("unused", "table")),
     }
     assert broken.name in scans[truncated]["reason"]
     assert "truncated" in scans[truncated]["reason"]
-    assert gone in scans[gone]["reason"]
+    assert missing in scans[missing]["reason"]
     assert "no DICOM" in scans[empty]["reason"]
     assert "'Dementai'" in scans["I999"]["reason"]
     assert "diagnosis_words" in scans["I999"]["remedy"]
@@ -114,10 +114,10 @@ def test_each_fault_costs_its_own_scan_and_the_others_go_on(archive, first_run):
     assert f"{truncated} (" in run.said
     assert "download the image again" in run.said
     # The good scan comes out as it does from the simulated cohort: the very same rules.
-    kept = scans[remaining[0]]["preprocessed"]
-    ours = nib.load(archive / "results/own" / kept).get_fdata()
-    theirs = nib.load(first_run / "results/tiny" / kept).get_fdata()
-    assert np.array_equal(ours, theirs)
+    preprocessed = scans[remaining[0]]["preprocessed"]
+    from_archive = nib.load(archive / "results/own" / preprocessed).get_fdata()
+    from_simulation = nib.load(first_run / "results/tiny" / preprocessed).get_fdata()
+    assert np.array_equal(from_archive, from_simulation)
     # The failed scan's volumes are there, and no reader takes them for real ones.
     volume = next(archive.glob(f"results/own/derivatives/**/*{truncated}_T1w.nii.gz"))
     assert volume.stat().st_size == 0
@@ -197,8 +197,8 @@ def test_a_table_without_a_needed_column_stops_the_run_with_one_line(listed):
 
 def test_a_plan_says_how_many_scans_have_no_images_and_whether_that_is_too_many(listed):
     assert "cannot be processed" not in snakemake(listed, "-n", config=archive_config()).said
-    lost = rows_of(listed)[0]
-    (folder,) = listed.glob(f"ADNI/*/*/*/{lost['Image Data ID']}")
+    row = rows_of(listed)[0]
+    (folder,) = listed.glob(f"ADNI/*/*/*/{row['Image Data ID']}")
     shutil.rmtree(folder)
     for max_failed, too_many in ((0.05, True), (0.5, False)):
         config = archive_config(max_failed=max_failed)

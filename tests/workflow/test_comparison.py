@@ -355,10 +355,10 @@ def test_the_noise_of_retraining_is_that_of_two_seeds_maps(finished):
         )
         same_method = row["method_a"] == row["method_b"]
         pairs = [(a[0], a[1])] if same_method else list(zip(a, b, strict=True))
-        apart = [np.linalg.norm(one - other) for one, other in pairs]
-        alike = [stats.spearmanr(one, other).statistic for one, other in pairs]
-        assert row["distance_mean"] == pytest.approx(np.mean(apart), rel=1e-4)
-        assert row["rank_correlation_mean"] == pytest.approx(np.mean(alike), abs=1e-4)
+        distances = [np.linalg.norm(one - other) for one, other in pairs]
+        correlations = [stats.spearmanr(one, other).statistic for one, other in pairs]
+        assert row["distance_mean"] == pytest.approx(np.mean(distances), rel=1e-4)
+        assert row["rank_correlation_mean"] == pytest.approx(np.mean(correlations), abs=1e-4)
         floor = max(np.linalg.norm(maps[0] - maps[1]) for maps in (a, b))
         assert row["floor"] == pytest.approx(floor, rel=1e-4)
         # A tenth of the way to the other method is not as far as the other method.

@@ -95,14 +95,14 @@ def test_volumes_that_are_not_kept_are_gone_and_nothing_else(finished):
     run = snakemake(finished, "preprocessed", config=config)
     assert run.status == 0, run.said
     assert run.jobs["register_to_template"] == 1
-    gone = before - files()
-    assert {INTERMEDIATE.search(path.name).group(1).split("_to-")[0] for path in gone} == {
+    deleted = before - files()
+    assert {INTERMEDIATE.search(path.name).group(1).split("_to-")[0] for path in deleted} == {
         "T1w.nii.gz",
         "desc-brain_mask.nii.gz",
         "desc-corrected_T1w.nii.gz",
         "from-T1w",
     }
-    assert len(gone) == 4
+    assert len(deleted) == 4
     assert files() < before
     assert not [path for path in scan.rglob("*") if INTERMEDIATE.search(path.name)]
     # They are not missed, not even when more scans are explained later.

@@ -165,8 +165,10 @@ def test_the_tests_that_the_page_names_pass(extended):
         "::test_the_tour_plans_every_network_with_every_method_that_applies",
     ]
     done(extended, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *of_page, *rows)
-    said = done(extended, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *further, "-k", new)
-    assert int(re.search(r"(\d+) passed", said)[1]) > 50, said
+    output = done(
+        extended, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *further, "-k", new
+    )
+    assert int(re.search(r"(\d+) passed", output)[1]) > 50, output
 
 
 @pytest.mark.slow

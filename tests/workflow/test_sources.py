@@ -29,12 +29,12 @@ CONFIG = {
 GRID = axis_aligned_grid((24, 30, 26), (4.8, 4.0, 4.0), (-50.25, -61.5, -40.125))
 
 
-def cut(path, kept):
-    path.write_bytes(path.read_bytes()[:kept])
+def cut(path, length):
+    path.write_bytes(path.read_bytes()[:length])
 
 
-def cut_third(folder, kept=-200):
-    cut(dirty.slices(folder)[2][0], kept)
+def cut_third(folder, length=-200):
+    cut(dirty.slices(folder)[2][0], length)
 
 
 def only_notes(folder):
@@ -201,8 +201,8 @@ def test_nobodys_name_leaves_the_headers(download):
 
 def test_nothing_is_written_outside_the_results(download):
     place, _ = download
-    made = {path.name for path in place.iterdir()}
-    assert {name for name in made if not name.startswith(("config-", "said-"))} == {
+    names = {path.name for path in place.iterdir()}
+    assert {name for name in names if not name.startswith(("config-", "said-"))} == {
         *("ADNI", "scans.csv", "results", "logs", ".snakemake")
     }
 
@@ -286,27 +286,27 @@ def preprocessed(sources, cohort):
 @pytest.mark.parametrize("cohort", ["zipped", "loose", "bids"])
 def test_a_scan_is_the_same_whatever_it_came_in(sources, cohort):
     place, first_run, row = sources
-    (ours,) = place.glob(f"results/{cohort}/derivatives/**/anat/*_T1w.nii.gz")
-    (theirs,) = first_run.glob(f"results/tiny/derivatives/**/*_acq-{row['image']}_T1w.nii.gz")
-    ours, theirs = nib.load(ours), nib.load(theirs)
-    assert np.array_equal(ours.get_fdata(), theirs.get_fdata())
-    np.testing.assert_allclose(ours.affine, theirs.affine, atol=1e-5)
+    (converted,) = place.glob(f"results/{cohort}/derivatives/**/anat/*_T1w.nii.gz")
+    (original,) = first_run.glob(f"results/tiny/derivatives/**/*_acq-{row['image']}_T1w.nii.gz")
+    converted, original = nib.load(converted), nib.load(original)
+    assert np.array_equal(converted.get_fdata(), original.get_fdata())
+    np.testing.assert_allclose(converted.affine, original.affine, atol=1e-5)
 
 
 def test_a_stripped_and_corrected_head_keeps_its_mask_and_its_intensities(sources):
-    scan, ours, theirs = preprocessed(sources, "native")
+    scan, volume, original = preprocessed(sources, "native")
     assert (scan["skull_tool"], scan["bias_correction"]) == ("given", "none")
     assert float(scan["brain_volume_ml"]) == pytest.approx(
         float(sources[2]["brain_volume_ml"]), rel=0.01
     )
-    assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.98
+    assert np.corrcoef(volume.ravel(), original.ravel())[0, 1] > 0.98
 
 
 def test_a_registered_brain_is_only_brought_to_the_grid(sources):
-    scan, ours, theirs = preprocessed(sources, "again")
+    scan, volume, original = preprocessed(sources, "again")
     assert scan["skull_tool"] == "given"
-    inside = theirs > 0
-    assert np.corrcoef(ours[inside], theirs[inside])[0, 1] > 0.999
-    assert ((ours > 0) != inside).mean() < 0.01
+    inside = original > 0
+    assert np.corrcoef(volume[inside], original[inside])[0, 1] > 0.999
+    assert ((volume > 0) != inside).mean() < 0.01
     (sidecar,) = sources[0].glob("results/again/derivatives/**/*_desc-preproc_T1w.json")
     assert json.loads(sidecar.read_text())["RegistrationTransform"] == "identity"
