@@ -173,7 +173,7 @@ def finished(tmp_path_factory):
     return Finished(folder, output, preempted, cancelled)
 
 
-def test_the_work_is_finished_in_spite_of_all(finished):
+def test_the_run_finishes_despite_the_disturbances(finished):
     folder = finished.folder
     assert all((folder / target).is_file() for target in TARGETS)
     # It is finished for a run on this machine as well, and nobody is blamed for what was mended.
@@ -206,7 +206,7 @@ def test_gpu_rules_land_on_the_gpu_node_and_others_take_no_gpu(finished):
         assert not any(job.on_gpu for job in jobs_of(rule))
 
 
-def test_several_gpu_jobs_run_at_once_though_one_gpu_was_named(finished):
+def test_several_gpu_jobs_run_at_once_with_one_gpu_in_the_settings(finished):
     jobs = jobs_of("train_network") + jobs_of("explain_scans")
     assert any(a.start < b.end and b.start < a.end for a, b in itertools.combinations(jobs, 2)), (
         jobs
@@ -235,7 +235,7 @@ def test_memory_and_time_are_asked_for_by_rule(finished):
     }
 
 
-def test_a_cancelled_training_is_sent_again_with_more_and_goes_on(finished):
+def test_a_cancelled_training_is_resubmitted_with_more_and_continues(finished):
     split = finished.cancelled
     first, second = (job for job in jobs_of("train_network") if split in job.comment)
     assert first.state.startswith("CANCELLED")
@@ -246,7 +246,7 @@ def test_a_cancelled_training_is_sent_again_with_more_and_goes_on(finished):
     assert re.search(rf"going on after epoch \d+ of {EPOCHS}", log)
 
 
-def test_a_preempted_training_goes_on_in_the_same_job(finished):
+def test_a_preempted_training_continues_in_the_same_job(finished):
     split = finished.preempted
     first, second = (job for job in jobs_of("train_network") if split in job.comment)
     assert first.jobid == second.jobid
@@ -266,7 +266,7 @@ def started(finished, tmp_path):
 MODEL = f"{NETWORKS}/fixed/seed-1/model.pt"
 
 
-def test_a_failed_jobs_log_is_where_the_user_looks_first(started):
+def test_the_end_of_the_output_names_the_log_of_a_failed_job(started):
     spoil_statistics(started)
     with submitted(started, config(epochs=EPOCHS), MODEL, "--retries", "0") as run:
         pass
@@ -293,7 +293,7 @@ def test_cancelling_all_jobs_and_running_again_finishes_the_work(started):
     assert re.search(rf"going on after epoch \d+ of {EPOCHS}", log)
 
 
-def test_a_job_over_its_memory_is_killed_and_sent_again_with_more(started):
+def test_a_job_over_its_memory_is_killed_and_resubmitted_with_more(started):
     before = len(jobs_of("train_network"))
     little_at_first = "train_network:mem_mb=250 * 16 ** (attempt - 1)"
     settings = config(epochs=25, learning_rate=0.003)
@@ -306,7 +306,7 @@ def test_a_job_over_its_memory_is_killed_and_sent_again_with_more(started):
     assert second.state == "COMPLETED"
 
 
-def test_a_training_out_of_time_is_sent_again_with_more_and_goes_on(started):
+def test_a_training_out_of_time_is_resubmitted_with_more_and_continues(started):
     before = len(jobs_of("train_network"))
     little_at_first = "train_network:runtime=1 if attempt == 1 else 20"
     # More epochs than any machine gets through in a minute: it is enough to see the second begin.

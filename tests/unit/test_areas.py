@@ -40,7 +40,7 @@ def column(table, name):
 # --- one heatmap ----------------------------------------------------------------------------------
 
 
-def test_sums_and_voxels_are_what_one_counts_by_hand():
+def test_sums_and_voxels_are_as_counted_by_hand():
     table = rows()
     assert table["area"].tolist() == list(NAMES.values())
     assert table["voxels"].tolist() == [2, 2, 1, 1, 0]
@@ -57,17 +57,17 @@ def test_the_share_is_that_of_the_brain_or_of_all_areas():
 
 
 @pytest.mark.parametrize("share_of", SHARE_OF)
-def test_the_density_is_the_areas_mean_by_the_brains(share_of):
+def test_the_density_is_the_areas_mean_divided_by_the_brains(share_of):
     expected = [1.5 / 4.5, 4 / 4.5, 4 / 4.5, 8 / 4.5, np.nan]
     np.testing.assert_allclose(rows(share_of)["density"], expected)
 
 
-def test_in_an_even_heatmap_every_density_is_one():
+def test_in_a_constant_heatmap_every_density_is_one():
     density = rows(heatmap=np.full(HEATMAP.shape, 0.3, np.float32))["density"]
     np.testing.assert_allclose(density, [1, 1, 1, 1, np.nan], rtol=1e-6)
 
 
-def test_a_heatmap_of_noughts_has_sums_but_no_shares_and_no_densities():
+def test_a_heatmap_of_zeros_has_sums_but_no_shares_and_no_densities():
     for share_of in SHARE_OF:
         table = rows(share_of, heatmap=np.zeros_like(HEATMAP))
         assert (table["sum"] == 0).all()
@@ -82,7 +82,7 @@ def test_an_empty_brain_has_no_shares_and_no_densities():
 
 
 @given(factor=st.floats(1e-6, 1e6))
-def test_shares_and_densities_take_no_notice_of_the_heatmaps_scale(factor):
+def test_shares_and_densities_do_not_depend_on_the_heatmaps_scale(factor):
     table, other = rows(), rows(heatmap=HEATMAP.astype(np.float64) * factor)
     np.testing.assert_allclose(other["sum"], table["sum"] * factor)
     for name in ("share", "density"):
@@ -135,7 +135,7 @@ def test_the_116_areas_of_aal_are_54_pairs_and_8_in_the_middle(aal):
     }
 
 
-def test_both_sides_are_what_one_adds_by_hand():
+def test_both_sides_are_as_added_by_hand():
     table = both_sides(rows())
     assert table["area"].tolist() == ["Temporal_Mid", "Vermis_4_5", "Amygdala"]
     assert table["voxels"].tolist() == [4, 1, 1]
@@ -203,7 +203,7 @@ def test_areas_without_relevance_or_without_a_voxel_are_no_top_areas(least_voxel
         assert set(ranked(TABLE, by, 9, least_voxels)) == {"Large", "Small", "Tiny", "Middle"}
 
 
-def test_a_row_says_how_it_is_ranked_and_both_measures():
+def test_a_row_has_its_ranking_and_both_measures():
     first = top_areas(TABLE, 1)
     assert first == [
         {"by": "sum", "rank": 1, "area": "Large", "share": 0.40, "density": 0.9},
@@ -217,7 +217,7 @@ def test_equal_areas_keep_the_order_of_the_table():
     assert ranked(table, "density", 9) == table["area"].tolist()[:5]
 
 
-def test_a_heatmap_of_noughts_has_no_top_areas():
+def test_a_heatmap_of_zeros_has_no_top_areas():
     table = both_sides(rows(heatmap=np.zeros_like(HEATMAP)))
     assert top_areas(table, 5) == []
     assert top_areas(table, 0) == []

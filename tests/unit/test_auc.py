@@ -38,7 +38,7 @@ def delong_sd(table):
     return np.sqrt(per_sick.var(ddof=1) / sick.sum() + per_healthy.var(ddof=1) / (~sick).sum())
 
 
-def test_of_one_network_the_spread_is_delongs():
+def test_the_sd_of_one_network_agrees_with_delong():
     table = drawn(0, (0, 200))
     aucs = draw_aucs([table], CLASSES)
     assert aucs.shape == (2000,)
@@ -52,7 +52,7 @@ def test_of_one_network_the_spread_is_delongs():
 
 @pytest.mark.parametrize("classes", [CLASSES, ("AD", "MCI", "NC")])
 @pytest.mark.parametrize("roc_auc", ["probabilities", "hard_labels"])
-def test_every_draw_is_what_scikit_learn_says_of_the_drawn_patients(classes, roc_auc):
+def test_every_draw_agrees_with_scikit_learn_on_the_drawn_patients(classes, roc_auc):
     """The draws of two folds by hand, from the generator's own multinomials."""
     tables = [drawn(1, (0, 24), classes, scans=2), drawn(2, (24, 48), classes)]
     aucs = draw_aucs(tables, classes, roc_auc, draws=5)
@@ -82,7 +82,7 @@ def test_every_draw_is_what_scikit_learn_says_of_the_drawn_patients(classes, roc
         assert auc == pytest.approx(np.mean(of_folds))
 
 
-def test_the_same_predictions_by_five_networks_are_no_more_patients():
+def test_the_same_predictions_of_five_networks_do_not_narrow_the_interval():
     table = drawn(3, (0, 40))
     np.testing.assert_allclose(draw_aucs([table] * 5, CLASSES), draw_aucs([table], CLASSES))
     # Five networks that err independently of each other do tell more of the same patients.
@@ -90,13 +90,13 @@ def test_the_same_predictions_by_five_networks_are_no_more_patients():
     assert draw_aucs(several, CLASSES).std() < 0.7 * draw_aucs([table], CLASSES).std()
 
 
-def test_scans_of_a_patient_stay_together():
+def test_scans_of_a_patient_are_drawn_together():
     once = drawn(4, (0, 60))
     twice = pd.concat([once, once.assign(image=once["image"] + "b")], ignore_index=True)
     np.testing.assert_allclose(draw_aucs([twice], CLASSES), draw_aucs([once], CLASSES))
 
 
-def test_intervals_hold_the_truth_as_often_as_they_say():
+def test_intervals_cover_the_truth_at_their_level():
     """Fresh patients and a network that is as it is: 95 % of intervals, within three SD of that."""
     covered = []
     for seed in range(200):
@@ -114,14 +114,14 @@ def test_a_fold_that_lacks_a_class_does_not_count():
     assert np.isnan(interval(draw_aucs([one_class], CLASSES))).all()
 
 
-def test_of_one_patient_of_a_class_nothing_can_be_drawn():
+def test_one_patient_of_a_class_has_no_interval():
     assert too_few([drawn(7, (0, 3))], CLASSES)
     assert not too_few([drawn(7, (0, 4))], CLASSES)
     assert too_few([drawn(7, (0, 4))], ("AD", "MCI", "NC"))
 
 
 @pytest.mark.parametrize("classes", [CLASSES, ("AD", "MCI", "NC")])
-def test_every_drawn_curve_is_what_scikit_learn_says_of_the_drawn_patients(classes):
+def test_every_drawn_curve_agrees_with_scikit_learn_on_the_drawn_patients(classes):
     table = drawn(1, (0, 24), classes, scans=2)
     table["probability_AD"] = table["probability_AD"].round(1)  # scans of one probability
     at = np.linspace(0, 1, 11)
@@ -150,7 +150,7 @@ def test_the_area_under_a_drawn_curve_is_the_drawn_area():
     np.testing.assert_allclose(areas, draw_aucs(tables, CLASSES, draws=50), atol=0.002)
 
 
-def test_the_band_holds_the_true_curve_about_as_often_as_it_says():
+def test_the_band_covers_the_true_curve_at_its_level():
     """Two normal distributions one SD apart: the logits' difference has an SD of sqrt 2."""
     at, inside = np.array([0.2, 0.5]), []
     # The difference of the two logits is +1 or -1 on average, with a variance of 2.

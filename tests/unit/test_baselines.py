@@ -52,7 +52,7 @@ def by_hand(values, groups, tested):
 # --- one split ------------------------------------------------------------------------------------
 
 
-def test_predictions_are_scikit_learns_on_a_hand_made_table():
+def test_predictions_agree_with_scikit_learn_on_a_small_table():
     predictions, coefficients = predict_split(MEMBERS, TABLE, CLASSES, ["male"])
     values = TABLE.to_numpy()
     model, expected = by_hand(values[:6], MEMBERS["class"][:6], values[6:])
@@ -110,7 +110,7 @@ def test_gaps_take_the_training_scans_median_and_most_frequent_value_and_are_cou
     np.testing.assert_allclose(coefficients["mean"], filled[:6].mean(0))
 
 
-def test_a_column_without_any_value_says_nothing():
+def test_a_column_without_any_value_has_no_influence():
     nothing = TABLE.assign(age=np.nan, male=np.nan)
     predictions, coefficients = predict_split(MEMBERS, nothing, CLASSES, ["male"])
     np.testing.assert_allclose(predictions["probability_AD"], 0.5)
@@ -118,7 +118,7 @@ def test_a_column_without_any_value_says_nothing():
     assert list(predictions["imputed"]) == [2, 2]
 
 
-def test_what_is_fitted_never_depends_on_the_test_scans():
+def test_fitted_values_do_not_depend_on_the_test_scans():
     draw = np.random.default_rng(1)
     before, fitted = predict_split(MEMBERS, TABLE, CLASSES, ["male"])
     for _ in range(20):
@@ -218,13 +218,13 @@ def aucs_of_simulated(ages):
     return mean, *interval(draw_aucs(tables, CLASSES))
 
 
-def test_a_cohort_whose_age_is_tied_to_the_class_is_caught():
+def test_the_baseline_detects_a_cohort_whose_age_depends_on_the_class():
     mean, low, _ = aucs_of_simulated({"AD": [72, 88], "CN": [60, 76]})
     assert mean > 0.9
     assert low > 0.8
 
 
-def test_a_cohort_whose_age_is_not_is_at_chance_within_its_interval():
+def test_the_baseline_is_at_chance_where_age_does_not_depend_on_the_class():
     mean, low, high = aucs_of_simulated({"AD": [60, 85], "CN": [60, 85]})
     assert low < 0.5 < high
     assert abs(mean - 0.5) < 0.15

@@ -114,7 +114,7 @@ def test_logits_gradients_and_running_statistics_are_the_whole_networks(pools, e
 @pytest.mark.parametrize(
     "box", [((9, 37), (8, 50), (2, 40)), ((0, 48), (0, 50), (0, 46)), ((40, 48), (0, 3), (20, 21))]
 )
-def test_the_network_of_rieke_is_the_same_dropout_included(pools, box):
+def test_riekes_cropped_network_is_the_same_with_dropout(pools, box):
     torch.manual_seed(2)
     shape = (48, 50, 46)
     model = spread(build_model("rieke", shape, 2, pools=pools))
@@ -140,7 +140,7 @@ def test_the_other_networks_get_whole_scans_dropout_included(name, shape):
     assert network.window == tuple((0, n) for n in shape)
 
 
-def test_the_papers_network_sees_half_of_the_volume():
+def test_the_papers_network_gets_half_of_the_volume():
     box = ((24, 169), (24, 206), (6, 161))
     model = nn.Sequential(nn.Conv3d(1, 1, 3), nn.BatchNorm3d(1), nn.ReLU(), nn.MaxPool3d(2))
     network = CroppedNetwork(model, brain_in((193, 229, 193), box))
@@ -186,7 +186,7 @@ def odd(**changes):
         nn.Conv3d(2, 2, 3, groups=2),
     ],
 )
-def test_other_convolutions_are_no_block(layer):
+def test_other_convolutions_are_not_cropped(layer):
     blocks, rest = find_blocks([layer, *odd()[1:]])
     assert blocks == []
     assert len(rest) == 4
@@ -201,7 +201,7 @@ def test_other_convolutions_are_no_block(layer):
         nn.InstanceNorm3d(2),
     ],
 )
-def test_other_norms_are_no_block(norm):
+def test_other_norms_are_not_cropped(norm):
     assert find_blocks([nn.Conv3d(1, 2, 3), norm, nn.ReLU()])[0] == []
 
 
@@ -214,7 +214,7 @@ def test_other_poolings_come_after_the_block(changes):
     assert len(rest) == 1
 
 
-def test_bfloat16_is_as_near_to_float32_as_pytorchs_own():
+def test_bfloat16_is_as_near_to_float32_as_without_cropping():
     torch.manual_seed(6)
     shape, box = (48, 50, 46), ((9, 37), (8, 45), (2, 40))
     brain = brain_in(shape, box)
@@ -242,7 +242,7 @@ def test_bfloat16_is_as_near_to_float32_as_pytorchs_own():
             assert error < 2 * (whole_gradients[name] - expected).norm() + 1e-3, name
 
 
-def test_what_is_kept_for_the_gradient_belongs_to_the_box():
+def test_tensors_kept_for_the_gradient_have_the_size_of_the_box():
     brain = brain_in((40, 40, 40), ((15, 20), (15, 20), (15, 20)))
     model = blocks_of([2], [3], nn.Flatten(), nn.Linear(2 * 19**3, 2))
     network, shapes = CroppedNetwork(model, brain), []
@@ -295,7 +295,7 @@ def hooked(model, *which):
         lambda model: hooked(model, 4),
     ],
 )
-def test_what_forward_does_beside_its_layers_is_not_lost(change):
+def test_a_forward_that_does_more_than_its_layers_is_kept(change):
     shape = (12, 11, 13)
     brain = brain_in(shape, ((4, 8), (3, 7), (5, 9)))
     blocks = blocks_of((2, 1), (3, 2))

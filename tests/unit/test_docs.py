@@ -44,7 +44,7 @@ def test_every_method_has_its_formula_and_its_traps(repository):
     assert documented == METHODS.keys()
 
 
-def test_no_example_hides_in_a_list(repository):
+def test_no_example_is_indented_in_a_list(repository):
     """Indented fences are no blocks to these tests."""
     for path in pages(repository):
         begun = path.read_text().count("```python")
@@ -71,7 +71,7 @@ def commands(repository):
                     yield f"{path.name}: {call}", words[1:]
 
 
-def test_every_call_of_snakemake_is_one_as_it_is_written(repository):
+def test_every_documented_snakemake_call_can_be_parsed(repository):
     """A target behind --configfile or --quiet is taken for a file or a kind of quiet."""
     count = 0
     for name, words in commands(repository):

@@ -36,7 +36,7 @@ def cohort(patients=20, loss=0.2, seed=0, bright=0.0, groups=("AD", "MCI", "CN")
     return pd.DataFrame(rows)
 
 
-def test_a_difference_in_pooled_standard_deviations():
+def test_cohens_d_is_as_computed_by_hand():
     # Means 3 and 5, variances 1 and 4: pooled (2 * 1 + 2 * 4) / 4 = 2.5.
     assert cohens_d([2, 3, 4], [3, 5, 7]) == pytest.approx(-2 / np.sqrt(2.5))
     a, b = np.random.default_rng(0).normal(size=(2, 30))
@@ -46,7 +46,7 @@ def test_a_difference_in_pooled_standard_deviations():
     assert np.isnan(cohens_d([1, 1], [2, 2]))
 
 
-def test_the_table_tells_intended_and_achieved_loss_of_every_group_and_area():
+def test_the_table_has_the_intended_and_achieved_loss_of_every_group_and_area():
     measures = cohort(bright=-0.1)
     table = check_table(measures, "CN")
     assert tuple(table.columns) == COLUMNS
@@ -83,7 +83,7 @@ def test_a_patient_counts_once_however_often_scanned():
     pd.testing.assert_frame_equal(once[same], twice[same])
 
 
-def test_volumes_tell_ill_from_well_where_tissue_was_lost_and_intensities_where_they_changed():
+def test_volumes_separate_groups_by_lost_tissue_and_intensities_by_changed_brightness():
     measures = cohort(patients=30)
     auc, low, high, patients = baseline_auc(measures, "volume_ml", ("AD", "CN"))
     assert auc > 0.95
@@ -109,7 +109,7 @@ def test_labels_without_an_effect_are_at_chance_over_many_cohorts(patients):
 
 
 @pytest.mark.slow
-def test_the_interval_is_that_of_drawn_patients():
+def test_the_interval_agrees_with_a_bootstrap_over_patients():
     """Against the plain bootstrap: draw patients, ask scikit-learn for the area."""
     from voxplain.cohort.effects import _pairs_in_order
 
@@ -140,7 +140,7 @@ def test_patients_of_different_folds_make_no_pair():
     assert roc_auc_score(labels, values) < auc - 0.1
 
 
-def test_a_patient_of_both_groups_counts_under_the_first_and_one_of_a_kind_tells_nothing():
+def test_a_patient_of_both_groups_counts_in_the_first_and_one_patient_has_no_interval():
     measures = cohort(patients=6, groups=("AD", "CN"))
     measures.loc[measures["patient"] == "CN0", "patient"] = "AD0"
     assert baseline_auc(measures, "volume_ml", ("AD", "CN"))[3] == 11

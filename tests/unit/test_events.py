@@ -30,14 +30,14 @@ def path(tmp_path):
     return written
 
 
-def test_every_number_of_every_epoch_is_there_once(path):
+def test_every_number_of_every_epoch_is_written_once(path):
     curves = read_curves(path)
     for column, tag in CURVES.items():
         assert curves[tag] == [(int(row["epoch"]), rounded(row[column])) for row in HISTORY]
     assert curves["learning_rate"] == [(epoch, rounded(1e-4)) for epoch in (1, 2, 3)]
 
 
-def test_measures_stand_at_the_last_epoch_and_missing_ones_nowhere(path):
+def test_measures_are_written_at_the_last_epoch_and_missing_ones_are_not(path):
     curves = read_curves(path)
     measures = {tag: points for tag, points in curves.items() if tag[:4] in ("scan", "pati")}
     assert measures == {
@@ -51,10 +51,10 @@ def test_hyperparameters_keep_their_kinds(path):
     assert read_hyperparameters(path) == {**RECIPE, "pools": "[2, 3, 2, 3]"}
 
 
-def test_epochs_lie_where_they_ended(path):
+def test_epochs_have_the_time_of_their_end(path):
     times = {event.step: event.wall_time for event in read_events(path) if event.step}
     assert times == {1: 950.0, 2: 970.0, 3: 1000.0}
 
 
-def test_it_is_one_run(path):
+def test_all_events_belong_to_one_run(path):
     assert list(path.parent.iterdir()) == [path]

@@ -46,7 +46,7 @@ def line(*values):
 # --- areas and their order ------------------------------------------------------------------------
 
 
-def test_areas_are_those_of_the_atlas_and_what_is_nearest_to_each():
+def test_voxels_outside_every_area_belong_to_the_nearest_one():
     labels = np.array([7, 5, 5, 0, 0, 0, 0, 0, 2, 0, 0])[:, None, None]
     numbers = areas_of_brain(labels, MASK)[:, 0, 0].tolist()
     # 7 lies outside the brain. Of 2, 5 and around 2, around 5; the fifth voxel behind 5 is even.
@@ -74,7 +74,7 @@ def test_an_areas_relevance_is_the_mean_over_its_voxels():
     np.testing.assert_allclose(mean_relevance(heatmap, AREAS), [0.1, 5, 2, 1.25])
 
 
-def test_areas_come_by_mean_relevance_and_equal_ones_at_random():
+def test_areas_are_ordered_by_mean_relevance_and_ties_at_random():
     assert order_areas(np.array([0.1, 5, 2, 1.25]), 1, "I1").tolist() == [2, 3, 4, 1]
     relevance = np.array([0.0, 3, 0, 0, 0, 0, 4, 0])
     orders = np.array([order_areas(relevance, seed, "I1") for seed in range(400)])
@@ -85,7 +85,7 @@ def test_areas_come_by_mean_relevance_and_equal_ones_at_random():
     assert stats.chisquare(counts).pvalue > 0.001
 
 
-def test_a_map_of_noughts_has_a_random_order_the_same_for_all_methods():
+def test_a_map_of_zeros_has_a_random_order_the_same_for_all_methods():
     nothing = np.zeros(30)
     order = order_areas(nothing, 1, "I1")
     assert sorted(order) == list(range(1, 31))
@@ -108,7 +108,7 @@ def test_steps_end_with_the_area_that_reaches_the_next_part_of_the_brain():
     assert step_of_voxel[:, 0, 0].tolist() == [0, 2, 3, 3, 1, 1, 1, 1, 4, 4, 4]
 
 
-def test_every_area_goes_whole_and_steps_are_no_more_than_asked_for():
+def test_areas_are_deleted_whole_in_at_most_the_requested_steps():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 40, (9, 9, 9)) ** 2 // 40
     areas = areas_of_brain(labels, rng.random(labels.shape) < 0.7)
@@ -136,7 +136,7 @@ def test_every_area_goes_whole_and_steps_are_no_more_than_asked_for():
         (lambda: rank_correlation(line(1, 2), line(1, 2), MASK), "heatmaps of shapes"),
     ],
 )
-def test_what_does_not_fit_is_refused(call, message):
+def test_invalid_arguments_are_refused(call, message):
     with pytest.raises(SetupFault, match=message):
         call()
 
@@ -173,7 +173,7 @@ def curves_of(relevance, steps=100, model=MODEL, image="I1"):
     return fraction, *delete_and_insert(model, SCAN, 1, step_of_voxel)
 
 
-def test_curves_of_a_linear_network_are_the_sigmoid_of_what_is_left():
+def test_curves_of_a_linear_network_are_the_sigmoid_of_the_remaining_sum():
     """What lies outside the brain stays: 0.8 in all of them."""
     fraction, deleted, inserted = curves_of(GIVEN)
     np.testing.assert_allclose(fraction, [0, 0.1, 0.3, 0.6, 1])
@@ -191,14 +191,14 @@ def test_curves_of_a_linear_network_are_the_sigmoid_of_what_is_left():
     np.testing.assert_allclose(deleted, one_by_one)
 
 
-def test_batches_make_no_difference(monkeypatch):
+def test_the_batch_size_does_not_change_the_curves(monkeypatch):
     whole = curves_of(GIVEN)
     monkeypatch.setitem(deletion._VOXELS_A_BATCH, "cpu", 3 * SCAN.size)
     for one, other in zip(whole, curves_of(GIVEN), strict=True):
         np.testing.assert_allclose(one, other)
 
 
-def test_a_network_is_asked_in_eval_mode_for_a_class_that_it_has():
+def test_a_network_in_training_mode_or_an_unknown_class_is_refused():
     step_of_voxel = np.where(MASK, 1, 0)
     with pytest.raises(SetupFault, match="the target is class 2"):
         delete_and_insert(MODEL, SCAN, 2, step_of_voxel)
@@ -208,7 +208,7 @@ def test_a_network_is_asked_in_eval_mode_for_a_class_that_it_has():
         delete_and_insert(MODEL, SCAN, 1, step_of_voxel[1:])
 
 
-def test_the_area_under_a_curve_is_that_of_scikit_learn():
+def test_the_area_under_a_curve_agrees_with_scikit_learn():
     assert area_under([0, 0.25, 1], [1, 0.5, 0]) == pytest.approx(0.25 * 0.75 + 0.75 * 0.25)
     rng = np.random.default_rng(1)
     at = np.sort(np.concatenate([[0, 1], rng.random(20)]))
@@ -260,7 +260,7 @@ def test_the_true_contributions_beat_their_reverse_and_random_orders_lie_between
     assert chances["gain"] == pytest.approx([0])
 
 
-def test_a_map_of_noughts_is_a_random_order():
+def test_a_map_of_zeros_is_a_random_order():
     nothing = np.zeros(4)
     order = order_areas(nothing, 1, "I1", draw=1)
     table = pd.concat([rows_of("silent", nothing), rows_of(RANDOM, nothing, draw=1)])
@@ -298,14 +298,14 @@ def test_means_are_over_patients_and_chance_has_its_spread():
     assert row["chance_sd"] > 0.01
 
 
-def test_methods_stand_in_the_order_asked_for():
+def test_methods_are_in_the_requested_order():
     table = pd.concat([rows_of("a", GIVEN), rows_of("b", -GIVEN), *random_rows()])
     summary = summarise_scores(score_curves(table), ["b", "a"])
     assert list(summary["method"].unique()) == ["b", "a"]
     assert summary["low"].isna().all(), "one patient"
 
 
-def test_no_scan_has_no_rows():
+def test_no_scans_give_no_rows():
     nothing = pd.DataFrame(columns=list(CURVES))
     scores = score_curves(nothing)
     assert scores.empty
@@ -313,7 +313,7 @@ def test_no_scan_has_no_rows():
     assert mean_curves(nothing).empty
 
 
-def test_the_mean_curve_is_straight_between_points_and_counts_a_patient_once():
+def test_the_mean_curve_is_interpolated_and_counts_a_patient_once():
     def row(patient, image, values):
         return pd.DataFrame(
             dict(zip(CURVES, ["a", 0, image, patient, "AD", "deletion"], strict=False))
@@ -331,7 +331,7 @@ def test_the_mean_curve_is_straight_between_points_and_counts_a_patient_once():
 # --- rank correlation -----------------------------------------------------------------------------
 
 
-def test_rank_correlation_is_that_of_scipy_of_absolute_values_in_the_brain():
+def test_rank_correlation_agrees_with_scipy_on_absolute_values_in_the_brain():
     rng = np.random.default_rng(2)
     one, other = rng.normal(size=(2, 6, 7, 8)).round(1)
     mask = rng.random(one.shape) < 0.5
@@ -345,7 +345,7 @@ def test_rank_correlation_is_that_of_scipy_of_absolute_values_in_the_brain():
     assert correlation == pytest.approx(3 / np.sqrt(4.5 * 5))
 
 
-def test_a_map_of_one_value_ranks_nothing():
+def test_a_constant_map_has_no_rank_correlation():
     assert np.isnan(rank_correlation(line(0, 0, 0), line(1, 2, 3), line(1, 1, 1) > 0))
 
 
@@ -386,7 +386,7 @@ def a_scan():
     return np.random.default_rng(5).normal(size=GRID_SHAPE).astype(np.float32)
 
 
-def test_layers_come_in_the_order_in_which_they_run_with_their_norms():
+def test_layers_are_in_the_order_of_their_calls_with_their_norms():
     assert layers_of(network(), a_scan()) == [
         *([f"features.{conv}", f"features.{conv + 1}"] for conv in (0, 4, 8, 12)),
         ["classifier.2"],
@@ -411,7 +411,7 @@ def test_a_layer_that_is_called_first_comes_first_whatever_the_order_of_names():
     ]
 
 
-def test_weights_that_are_no_modules_own_call_are_refused():
+def test_weights_used_outside_their_modules_call_are_refused():
     class Hidden(nn.Module):
         def __init__(self):
             super().__init__()
@@ -425,7 +425,7 @@ def test_weights_that_are_no_modules_own_call_are_refused():
 
 
 @pytest.mark.parametrize("name", ["rieke", "voxresnet_shallow_gap"])
-def test_layers_are_made_anew_one_after_another_and_the_others_stay(name):
+def test_layers_are_randomised_one_after_another_and_the_others_are_unchanged(name):
     model, untrained, scan = network(name), network(name, seed=1), a_scan()
     before = copy.deepcopy(model.state_dict())
     blocks = layers_of(model, scan)
@@ -447,7 +447,7 @@ def test_layers_are_made_anew_one_after_another_and_the_others_stay(name):
     assert all(torch.equal(model.state_dict()[key], value) for key, value in before.items())
 
 
-def test_a_map_that_does_not_look_stays_and_a_gradient_does_not():
+def test_a_map_that_ignores_the_network_is_unchanged_and_a_gradient_changes():
     scan = a_scan()
     model, untrained = network(), network(seed=1)
     mask = np.ones(GRID_SHAPE, bool)
@@ -463,11 +463,11 @@ def test_a_map_that_does_not_look_stays_and_a_gradient_does_not():
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_registry_knows_how_many_layers_forget(name):
+def test_the_registry_has_the_number_of_layers(name):
     assert MODELS[name].layers == len(layers_of(network(name), a_scan()))
 
 
-def test_a_class_whose_probability_nothing_moves_is_told_with_it():
+def test_classes_whose_probability_does_not_change_are_found():
     rows = [
         (method, group, measure, mean, chance)
         for method in ("lrp", "occlusion")

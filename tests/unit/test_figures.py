@@ -32,7 +32,7 @@ def test_a_bitmap_has_the_resolution_of_print_and_a_vector_file_the_same_size(tm
     assert [float(points) / 72 for points in box] == pytest.approx([3.5, 2.0])
 
 
-def test_letters_stay_letters_in_files_of_vectors(tmp_path):
+def test_text_stays_text_in_vector_files(tmp_path):
     save(two_panels(), [tmp_path / "a.pdf", tmp_path / "a.svg"])
     assert "Left hippocampus</text>" in (tmp_path / "a.svg").read_text()
     assert b"/Type /Font /Subtype /Type0" in (tmp_path / "a.pdf").read_bytes()  # TrueType, whole
@@ -44,7 +44,7 @@ def test_the_same_figure_is_the_same_file(tmp_path):
     assert (tmp_path / "first.pdf").read_bytes() == (tmp_path / "second.pdf").read_bytes()
 
 
-def test_a_kind_of_file_that_nobody_writes_is_refused(tmp_path):
+def test_an_unknown_file_type_is_refused(tmp_path):
     with pytest.raises(ValueError, match="docx"):
         save(two_panels(), tmp_path / "a.docx")
 
@@ -53,7 +53,7 @@ def test_a_notebook_shows_a_figure_as_a_picture():
     assert two_panels()._repr_png_().startswith(b"\x89PNG")
 
 
-def test_figures_have_type_as_in_print_whatever_the_callers_settings():
+def test_font_sizes_do_not_depend_on_the_callers_settings():
     import matplotlib
 
     @in_print

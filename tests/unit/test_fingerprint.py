@@ -68,7 +68,7 @@ def change(path, old, new):
     os.utime(path, ns=(later, later))
 
 
-def test_a_fingerprint_is_sixteen_hexadecimal_digits_and_stays(code):
+def test_a_fingerprint_is_sixteen_hexadecimal_digits_and_repeatable(code):
     first = digest(code)
     assert len(first) == 16
     assert int(first, 16) >= 0
@@ -121,7 +121,7 @@ def test_a_change_of_code_that_the_script_reaches_counts(code, name, old, new):
     assert digest(code) != before
 
 
-def test_a_string_that_is_no_docstring_counts(code):
+def test_a_string_that_is_not_a_docstring_counts(code):
     change(code / "lib" / "lower.py", "return 1.0", "text = 'one'\n    return text")
     before = digest(code)
     change(code / "lib" / "lower.py", "'one'", "'two'")
@@ -191,7 +191,7 @@ def test_a_renamed_module_counts(code):
     assert digest(code) != before
 
 
-def test_every_script_of_the_workflow_has_a_fingerprint_of_its_own(repository):
+def test_every_script_of_the_workflow_has_its_own_fingerprint(repository):
     folder = repository / "scripts"
     scripts = sorted(Path(folder).glob("*.py"))
     digests = {script.name: fingerprint(script, folder) for script in scripts}
@@ -199,7 +199,7 @@ def test_every_script_of_the_workflow_has_a_fingerprint_of_its_own(repository):
     assert len(set(digests.values())) == len(digests)
 
 
-def test_the_number_of_a_release_is_not_code(tmp_path):
+def test_the_version_number_is_not_code(tmp_path):
     (tmp_path / "package").mkdir()
     script = tmp_path / "script.py"
     script.write_text("import package\n")
@@ -211,7 +211,7 @@ def test_the_number_of_a_release_is_not_code(tmp_path):
     assert prints[0] == prints[1] != prints[2]
 
 
-def test_one_more_entry_of_a_registry_is_no_change_of_the_others(tmp_path):
+def test_one_more_entry_of_a_registry_does_not_change_the_others(tmp_path):
     (tmp_path / "methods").mkdir()
     script = tmp_path / "explain.py"
     script.write_text("from methods import METHODS\n")
@@ -277,7 +277,7 @@ def test_a_file_that_no_module_names_does_not_count(with_files, name):
     assert digest(with_files) == before
 
 
-def test_a_file_that_is_gone_or_new_counts(with_files):
+def test_a_deleted_or_new_file_counts(with_files):
     before = digest(with_files)
     (with_files / "lib/assets/page.html").rename(with_files / "lib/assets/missing.html")
     assert digest(with_files) != before
@@ -314,7 +314,7 @@ def test_every_file_beside_the_modules_counts_for_the_scripts_that_use_it(reposi
     assert counts["references.bib"] == {"report_results"}
 
 
-def test_what_a_job_selects_counts_in_any_order(code):
+def test_the_entries_that_a_job_selects_count_in_any_order(code):
     script = code / "compute.py"
     fingerprints = {fingerprint(script, code, entries=e) for e in (["a", "b"], ["b", "a"])}
     fingerprints |= {digest(code), fingerprint(script, code, entries=["a"])}

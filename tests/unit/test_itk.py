@@ -26,7 +26,7 @@ def run(repository, before="", after=""):
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
 
 
-def test_packages_that_are_not_used_are_not_imported_and_can_be_later(repository):
+def test_unused_packages_are_not_imported_but_can_be_imported_later(repository):
     after = "assert not {'statsmodels', 'sklearn', 'matplotlib'} & sys.modules.keys()\n"
     # Nobody else keeps a placeholder for the package.
     after += "from voxplain.anatomy.itk import _Placeholder\n"
@@ -38,7 +38,7 @@ def test_packages_that_are_not_used_are_not_imported_and_can_be_later(repository
     run(repository, after=after)
 
 
-def test_what_was_imported_before_stays(repository):
+def test_modules_imported_before_are_kept(repository):
     before = "import matplotlib.pyplot as plt"
     run(
         repository,

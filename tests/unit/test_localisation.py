@@ -49,7 +49,7 @@ def scored(heatmap, region):
 # --- one heatmap, one region ----------------------------------------------------------------------
 
 
-def test_the_measures_are_what_one_counts_by_hand():
+def test_the_measures_are_as_counted_by_hand():
     scores = score(HEATMAP, REGION, MASK)
     assert tuple(scores) == MEASURES == ("average_precision", "mass", "rank", "pointing")
     assert scores["average_precision"] == pytest.approx((1 / 2 + 2 / 3 + 3 / 7) / 3)
@@ -59,7 +59,7 @@ def test_the_measures_are_what_one_counts_by_hand():
     assert all(isinstance(value, float) for value in scores.values())
 
 
-def test_a_map_of_the_region_is_the_best_and_one_of_the_rest_the_worst():
+def test_a_map_of_the_region_scores_best_and_a_map_of_the_rest_worst():
     assert score(REGION.astype(float), REGION, MASK) == dict.fromkeys(MEASURES, 1)
     worst = score((~REGION).astype(float), REGION, MASK)
     assert worst == {"average_precision": 3 / 9, "mass": 0, "rank": 0, "pointing": 0}
@@ -105,7 +105,7 @@ def test_the_expectation_is_the_mean_over_all_orders_of_the_ties(heatmap, region
 
 
 @given(heatmap=tied_maps, region=masks, mask=masks)
-def test_average_precision_is_that_of_scikit_learn(heatmap, region, mask):
+def test_average_precision_agrees_with_scikit_learn(heatmap, region, mask):
     precision = score(heatmap, region, mask)["average_precision"]
     true, values = region[mask], heatmap[mask]
     if true.any() and not true.all() and values.any():
@@ -115,7 +115,7 @@ def test_average_precision_is_that_of_scikit_learn(heatmap, region, mask):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16])
-def test_average_precision_of_many_voxels_is_that_of_scikit_learn(dtype):
+def test_average_precision_of_many_voxels_agrees_with_scikit_learn(dtype):
     rng = np.random.default_rng(1)
     heatmap = (rng.gamma(0.5, 40, (20, 30, 25))).astype(dtype)
     region = rng.random(heatmap.shape) < 0.02
@@ -126,7 +126,7 @@ def test_average_precision_of_many_voxels_is_that_of_scikit_learn(dtype):
 
 
 @given(region=masks, mask=masks, level=st.floats(1e-30, 1e30))
-def test_a_map_of_one_value_has_the_level_of_chance_in_every_measure(region, mask, level):
+def test_a_constant_map_is_at_chance_in_every_measure(region, mask, level):
     scores = score(np.full(SHAPE, level), region, mask)
     inside, voxels = (region & mask).sum(), mask.sum()
     if 0 < inside < voxels:
@@ -136,7 +136,7 @@ def test_a_map_of_one_value_has_the_level_of_chance_in_every_measure(region, mas
         assert np.isnan(list(scores.values())).all()
 
 
-def test_chance_is_the_mean_over_all_orders_of_a_map_but_for_the_average_precision():
+def test_chance_is_the_mean_over_all_orders_except_for_average_precision():
     heatmap, region = [8, 5, 4, 3, 1, 0], [1, 1, 0, 0, 0, 0]
     table = pd.DataFrame(scored(order, region) for order in itertools.permutations(heatmap))
     expected = table.mean()
@@ -151,7 +151,7 @@ def test_chance_is_the_mean_over_all_orders_of_a_map_but_for_the_average_precisi
 @given(
     heatmap=tied_maps, region=masks, mask=masks, other=hnp.arrays(np.float64, SHAPE), flips=masks
 )
-def test_what_lies_outside_the_mask_has_no_influence(heatmap, region, mask, other, flips):
+def test_voxels_outside_the_mask_have_no_influence(heatmap, region, mask, other, flips):
     changed = np.where(mask, heatmap, other)  # also with numbers below 0, infinite or none
     anywhere = np.where(mask, region, flips)
     np.testing.assert_equal(score(changed, anywhere, mask), score(heatmap, region, mask))
@@ -162,7 +162,7 @@ def test_what_lies_outside_the_mask_has_no_influence(heatmap, region, mask, othe
 
 
 @given(heatmap=tied_maps, region=masks, factor=st.floats(1e-6, 1e6))
-def test_no_measure_takes_notice_of_the_heatmaps_scale(heatmap, region, factor):
+def test_no_measure_depends_on_the_heatmaps_scale(heatmap, region, factor):
     mask = np.ones(SHAPE, bool)
     before, after = score(heatmap, region, mask), score(heatmap * factor, region, mask)
     np.testing.assert_allclose(list(after.values()), list(before.values()), rtol=1e-12)
@@ -202,7 +202,7 @@ def test_small_values_are_not_lost_beside_large_ones(place):
 
 
 @pytest.mark.parametrize("wrong", [-1e-9, np.nan, np.inf])
-def test_a_heatmap_below_nought_or_without_numbers_is_refused(wrong):
+def test_a_heatmap_with_negative_values_or_nan_is_refused(wrong):
     heatmap = HEATMAP.copy()
     heatmap[4] = wrong
     for call in (
@@ -214,7 +214,7 @@ def test_a_heatmap_below_nought_or_without_numbers_is_refused(wrong):
             call()
 
 
-def test_arrays_that_do_not_fit_each_other_are_refused():
+def test_arrays_of_different_shapes_are_refused():
     with pytest.raises(SetupFault, match=r"heatmap of shape \(9, 1, 1\) and a mask of \(10, 1, 1"):
         score(HEATMAP[1:], REGION, MASK)
     with pytest.raises(SetupFault, match=r"region of shape \(9, 1, 1\) and a mask of \(10, 1, 1"):
@@ -238,7 +238,7 @@ def test_numbers_for_a_mask_are_refused():
 # --- the curve ------------------------------------------------------------------------------------
 
 
-def test_the_curve_is_what_one_counts_by_hand():
+def test_the_curve_is_as_counted_by_hand():
     recall, precision = precision_recall(HEATMAP, REGION, MASK, 7)
     np.testing.assert_allclose(recall, np.arange(7) / 6)
     np.testing.assert_allclose(precision, [0, 1 / 2, 1 / 2, 2 / 3, 2 / 3, 3 / 7, 3 / 7])
@@ -252,7 +252,7 @@ def test_the_precision_is_not_interpolated():
 
 
 @given(heatmap=tied_maps, region=masks, mask=masks, points=st.integers(2, 30))
-def test_the_curve_is_the_first_of_scikit_learns_at_each_recall(heatmap, region, mask, points):
+def test_the_curve_is_scikit_learns_first_precision_at_each_recall(heatmap, region, mask, points):
     _, curve = precision_recall(heatmap, region, mask, points)
     true, values = region[mask], heatmap[mask]
     if not true.any() or true.all() or not values.any():
@@ -270,7 +270,7 @@ def test_the_curve_is_the_first_of_scikit_learns_at_each_recall(heatmap, region,
     assert curve[-1] == pytest.approx(precision[np.argmax(hits == true.sum())])
 
 
-def test_rounding_of_a_recall_does_not_ask_for_one_voxel_more():
+def test_rounding_of_a_recall_does_not_add_a_voxel():
     region = np.arange(200) < 100
     heatmap = np.where(region, 300 - np.arange(200), 0.5)
     # After each voxel of the region one of the rest: precision tells how many have been counted.
@@ -281,7 +281,7 @@ def test_rounding_of_a_recall_does_not_ask_for_one_voxel_more():
     np.testing.assert_allclose(precision[1:], counts / (2 * counts - 1))
 
 
-def test_a_fine_curve_holds_the_average_precision():
+def test_the_area_under_a_fine_curve_is_the_average_precision():
     rng = np.random.default_rng(5)
     region = rng.random((6, 7, 8)) < 0.2
     heatmap = rng.random(region.shape) + 0.5 * region
@@ -310,7 +310,7 @@ def ball(shape, radius):
     fwhm_mm=st.floats(0, 20),
     level=st.floats(1e-20, 1e20),
 )
-def test_a_map_of_one_value_stays_as_it_is_inside_the_mask(mask, fwhm_mm, level):
+def test_a_constant_map_is_unchanged_inside_the_mask(mask, fwhm_mm, level):
     smooth = smooth_inside(np.full(mask.shape, level), mask, fwhm_mm, (1, 2, 1.5))
     np.testing.assert_allclose(smooth[mask], level, rtol=1e-12)
     assert (smooth[~mask] == 0).all()
@@ -322,7 +322,7 @@ def test_without_a_width_a_map_is_only_masked():
     assert smooth.dtype == np.float64
 
 
-def test_a_point_gets_the_width_that_is_asked_for_along_every_axis():
+def test_a_point_gets_the_requested_width_along_every_axis():
     heatmap = np.zeros((31, 25, 21))
     heatmap[15, 12, 10] = 1
     mask, sizes = np.ones(heatmap.shape, bool), np.array([1.0, 1.5, 2.0])
@@ -336,7 +336,7 @@ def test_a_point_gets_the_width_that_is_asked_for_along_every_axis():
     )
 
 
-def test_smoothing_is_that_of_both_map_and_mask():
+def test_smoothing_divides_the_smoothed_map_by_the_smoothed_mask():
     rng = np.random.default_rng(3)
     heatmap, mask = rng.random((14, 12, 13)), ball((14, 12, 13), 4.5)
     sigma = 5 / np.sqrt(8 * np.log(2)) / np.array([1, 2, 1.5])
@@ -346,7 +346,7 @@ def test_smoothing_is_that_of_both_map_and_mask():
     np.testing.assert_allclose(smooth[mask], (whole / weight)[mask], rtol=1e-10)
 
 
-def test_the_total_stays_where_relevance_lies_away_from_the_border():
+def test_the_total_is_kept_away_from_the_border():
     mask = ball((33, 33, 33), 15)
     heatmap = np.random.default_rng(2).random(mask.shape) * ball(mask.shape, 6)
     smooth = smooth_inside(heatmap, mask, 4, (1, 1, 1))
@@ -355,7 +355,7 @@ def test_the_total_stays_where_relevance_lies_away_from_the_border():
 
 
 @given(heatmap=tied_maps, mask=masks, fwhm_mm=st.floats(0.5, 9))
-def test_smoothing_stays_between_least_and_most_and_sees_nothing_outside(heatmap, mask, fwhm_mm):
+def test_smoothing_stays_within_the_range_and_ignores_voxels_outside(heatmap, mask, fwhm_mm):
     smooth = smooth_inside(heatmap, mask, fwhm_mm, (1, 1, 1))
     outside = smooth_inside(np.where(mask, heatmap, np.nan), mask, fwhm_mm, (1, 1, 1))
     np.testing.assert_array_equal(smooth, outside)
@@ -364,20 +364,20 @@ def test_smoothing_stays_between_least_and_most_and_sees_nothing_outside(heatmap
         assert smooth[mask].min() >= heatmap[mask].min() * (1 - 1e-12)
 
 
-def test_smoothing_leaves_what_it_is_given():
+def test_smoothing_does_not_change_its_input():
     heatmap, before = HEATMAP.copy(), HEATMAP.copy()
     smooth_inside(heatmap, MASK, 3, (1, 1, 1))
     np.testing.assert_array_equal(heatmap, before)
 
 
 @pytest.mark.parametrize("fwhm_mm", [-1, np.nan, np.inf])
-def test_a_width_that_is_none_is_refused(fwhm_mm):
+def test_an_invalid_width_is_refused(fwhm_mm):
     with pytest.raises(SetupFault, match="width of 0 mm or more"):
         smooth_inside(HEATMAP, MASK, fwhm_mm, (1, 1, 1))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 0, 1), (1, 1, np.nan), 2.0])
-def test_a_voxel_without_three_edges_is_refused(size):
+def test_voxel_sizes_that_are_not_three_positive_numbers_are_refused(size):
     with pytest.raises(SetupFault, match="three edges"):
         smooth_inside(HEATMAP, MASK, 2, size)
 
@@ -401,7 +401,7 @@ def test_one_patient_has_no_interval_and_none_has_no_mean():
     assert np.isnan(bootstrap_mean([np.nan, np.nan], ["a", "b"])).all()
 
 
-def test_patients_who_do_not_differ_have_an_interval_of_no_width():
+def test_patients_who_do_not_differ_have_an_interval_of_width_zero():
     assert bootstrap_mean([0.25] * 6, range(6)) == (0.25, 0.25, 0.25)
 
 
@@ -417,7 +417,7 @@ def naive_bootstrap(values, patients, draws, level, seed):
 
 
 @pytest.mark.parametrize("level", [0.8, 0.95])
-def test_the_interval_is_that_of_a_naive_loop(level):
+def test_the_interval_agrees_with_a_naive_loop(level):
     rng = np.random.default_rng(4)
     patients = rng.integers(0, 12, 40)
     values = rng.random(12)[patients] + 0.1 * rng.random(40)
@@ -429,7 +429,7 @@ def test_the_interval_is_that_of_a_naive_loop(level):
     assert ends[0] < mean < ends[1]
 
 
-def test_with_one_scan_a_patient_it_is_the_bootstrap_of_scipy():
+def test_with_one_scan_a_patient_the_interval_agrees_with_scipys_bootstrap():
     values = np.random.default_rng(6).gamma(1, 1, 25)
     estimate = bootstrap_mean(values, range(25), 20_000, 0.9, seed=3)
     expected = scipy.stats.bootstrap(
@@ -446,7 +446,7 @@ def test_with_one_scan_a_patient_it_is_the_bootstrap_of_scipy():
     np.testing.assert_allclose(estimate[1:], expected, atol=0.06 * error)
 
 
-def test_about_as_many_intervals_hold_the_truth_as_they_say():
+def test_intervals_cover_the_truth_at_their_level():
     rng = np.random.default_rng(7)
     patients = np.repeat(np.arange(30), 2)
     held, by_scans = 0, 0
@@ -471,7 +471,7 @@ def test_draws_are_the_same_with_a_seed_whatever_the_order_of_scans():
     assert bootstrap_mean(values[order], patients[order], seed=5) == pytest.approx(first)
 
 
-def test_what_cannot_be_drawn_is_refused():
+def test_arguments_that_allow_no_bootstrap_are_refused():
     with pytest.raises(SetupFault, match="3 values of 2"):
         bootstrap_mean([1, 2, 3], ["a", "b"])
     with pytest.raises(SetupFault, match="needs draws, not 0"):
@@ -524,7 +524,7 @@ def test_a_table_has_a_row_for_each_method_and_measure():
     assert summary["patients"].tolist() == [2, 1, 1, 0]
 
 
-def test_rows_are_told_apart_by_what_is_asked_for():
+def test_rows_are_grouped_by_the_requested_columns():
     whole = summarise(TABLE, [], 50, 1)
     assert whole["measure"].tolist() == ["mass", "rank"]
     assert whole["mean"].iloc[0] == pytest.approx(((0.2 + 0.4 + 0.6) / 3 + 0.5) / 2)
@@ -538,7 +538,7 @@ def test_rows_are_told_apart_by_what_is_asked_for():
     pd.testing.assert_frame_equal(halves[0], summarise(TABLE, ["method"], 50, 1))
 
 
-def test_intervals_are_those_of_the_bootstrap():
+def test_intervals_agree_with_the_bootstrap():
     rng = np.random.default_rng(2)
     rows = [("cam", f"p{place % 9}", "rank", rng.random(), 0.1) for place in range(30)]
     summary = summarise(table_of(rows), ["method"], 70, 4).iloc[0]
@@ -575,7 +575,7 @@ def test_every_region_is_scored_at_every_resolution():
     assert set(rows[rows["region"] == "truth"]["chance"]) == {chance(REGION, MASK)}
 
 
-def test_a_silent_map_has_chance_and_one_that_speaks_is_left_alone():
+def test_a_map_of_zeros_scores_at_chance_and_other_maps_are_unchanged():
     silent = np.where(MASK, 0, HEATMAP)
     maps = smooth_to(replace_zero_map(silent, MASK), MASK, [0, 3], (1, 1, 1))
     rows = pd.DataFrame(score_regions(maps, {"truth": REGION}, MASK))

@@ -73,7 +73,7 @@ WRONG = predictions([("I1", "P1", "AD", 0.2), ("I2", "P2", "NC", 0.6)])
 # --- values ---------------------------------------------------------------------------------------
 
 
-def test_a_cross_validation_is_what_one_computes_by_hand():
+def test_a_cross_validation_is_as_computed_by_hand():
     networks = [
         network("repeat-1_fold-1", table=RIGHT),
         network("repeat-1_fold-2", table=HALF),
@@ -118,7 +118,7 @@ def test_seeds_count_as_networks_and_within_their_repeat():
 
 
 @pytest.mark.parametrize("classes", [CLASSES, ("AD", "MCI", "NC")])
-def test_mean_and_sd_are_those_of_the_cross_validations_own_table(classes):
+def test_mean_and_sd_agree_with_the_table_of_the_cross_validation(classes):
     tables = {(1, fold, 7): drawn(fold, classes) for fold in (1, 2, 3, 4)}
     expected = cross_validation_table(tables, classes).set_index(["level", "split"])
     summary = summary_rows(
@@ -132,7 +132,7 @@ def test_mean_and_sd_are_those_of_the_cross_validations_own_table(classes):
             assert row[f"{name}_sd"] == pytest.approx(expected.loc[(level, "sd"), name])
 
 
-def test_per_patient_the_mean_of_their_scans_decides():
+def test_a_patients_prediction_is_the_mean_over_their_scans():
     summary = summary_rows([network(table=drawn(3))])
     expected = measure(per_patient(drawn(3), CLASSES), CLASSES)
     row = row_of(summary, "patient")
@@ -153,7 +153,7 @@ def test_the_published_roc_auc_is_the_balanced_accuracy():
     assert not np.allclose(usual["roc_auc_mean"], summary["roc_auc_mean"])
 
 
-def test_of_one_network_or_repeat_there_is_no_spread():
+def test_one_network_or_repeat_has_no_sd():
     row = row_of(summary_rows([network()]), "scan")
     assert np.isnan([row[f"{name}_sd"] for name in MEASURES]).all()
     assert np.isnan(row["roc_auc_sd_of_repeats"])
@@ -163,7 +163,7 @@ def test_of_one_network_or_repeat_there_is_no_spread():
     assert np.isnan(row["roc_auc_sd_of_repeats"])
 
 
-def test_a_fold_without_a_class_counts_where_it_can():
+def test_a_fold_without_a_class_counts_in_the_measures_it_has():
     one_class = predictions([("I5", "P5", "AD", 0.2)])
     networks = [
         network("repeat-1_fold-1", table=RIGHT),
@@ -176,7 +176,7 @@ def test_a_fold_without_a_class_counts_where_it_can():
     assert row["roc_auc_mean"] == row["specificity_mean"] == 1
 
 
-def test_the_interval_is_that_of_the_networks_together():
+def test_the_interval_is_over_all_networks_together():
     networks = [network(f"repeat-1_fold-{fold}", table=drawn(fold, scans=40)) for fold in (1, 2)]
     row = row_of(summary_rows(networks), "scan")
     tables = [one.predictions for one in networks]
@@ -194,7 +194,7 @@ def baseline(table, split="repeat-1_fold-1"):
     return network(split, model="baseline: x", kind=BASELINE, table=table, seed=0)
 
 
-def test_baselines_come_after_all_networks_and_tell_who_was_imputed():
+def test_baselines_come_after_all_networks_and_count_imputed_scans():
     table = drawn(4).assign(imputed=[2] + [0] * 11)
     rows = summary_rows([network(), baseline(table), network(model="voxcnn")])
     assert rows["model"].tolist() == ["rieke"] * 2 + ["voxcnn"] * 2 + ["baseline: x"] * 2
@@ -282,7 +282,7 @@ def test_networks_are_read_one_at_a_time():
 # --- what is refused ------------------------------------------------------------------------------
 
 
-def test_no_network_at_all_is_refused():
+def test_an_empty_list_of_networks_is_refused():
     with pytest.raises(SetupFault, match="no trained network"):
         summary_rows([])
 

@@ -141,7 +141,7 @@ def test_the_plan_of_a_grid_is_known(name, grid, last, shape, features, label):
 
 
 @pytest.mark.parametrize(("name", "grid"), [row[:2] for row in PLANS])
-def test_torch_gives_the_layers_of_the_plan(name, grid):
+def test_the_plan_agrees_with_torch(name, grid):
     model, tensors = on_meta(name, grid, 3)
     plan = plan_model(name, grid)
     assert maps_of(model, tensors) == plan.layers
@@ -215,7 +215,7 @@ GRIDS = st.tuples(*[st.integers(30, 110)] * 3) | st.tuples(*[st.integers(2, 60)]
 @pytest.mark.slow
 @settings(max_examples=50)
 @given(case=CASES, grid=GRIDS)
-def test_the_plan_follows_torch_on_any_grid_or_refuses_what_torch_refuses(case, grid):
+def test_the_plan_agrees_with_torch_on_any_grid(case, grid):
     name, options = case["name"], {key: value for key, value in case.items() if key != "name"}
     chosen = next(iter(options.values()), "auto")
     try:
@@ -235,7 +235,7 @@ def test_the_plan_follows_torch_on_any_grid_or_refuses_what_torch_refuses(case, 
 
 
 @pytest.mark.parametrize(("name", "least", "pools"), ROWS)
-def test_the_smallest_grids_of_each_row_are_tight(name, least, pools):
+def test_one_voxel_less_than_the_smallest_grid_is_refused(name, least, pools):
     for grid in ((least,) * 3, (least, 200, 200)):
         assert plan_model(name, grid).pools == pools
         assert passes(name, grid, pools)
@@ -303,11 +303,11 @@ def test_a_grid_too_small_for_any_options_is_refused_before_anything_is_built(na
         ("voxcnn", [2, 1, 1, 2], "voxcnn (pools 2,1,1,2)"),
     ],
 )
-def test_pools_that_are_asked_for_show_in_the_label_unless_they_are_the_papers(name, pools, label):
+def test_other_pools_than_the_papers_are_in_the_label(name, pools, label):
     assert describe_model(name, YANG, pools=pools) == label
 
 
-def test_a_pool_that_is_asked_for_shows_in_the_label_unless_it_is_the_papers():
+def test_another_pool_than_the_papers_is_in_the_label():
     assert describe_model("voxresnet", YANG, pool=7) == "voxresnet"
     assert describe_model("voxresnet", YANG, pool=3) == "voxresnet (pool 3)"
 
@@ -316,13 +316,13 @@ def test_a_pool_that_is_asked_for_shows_in_the_label_unless_it_is_the_papers():
     "pools", [[2, 2, 2], [2, 2, 2, 2, 2], [2, 2, 2, 0], [2, 2, 2, 1.5], "2222"]
 )
 @pytest.mark.parametrize("name", ["rieke", "voxcnn"])
-def test_what_is_no_four_pools_is_refused(name, pools):
+def test_pools_that_are_not_four_numbers_are_refused(name, pools):
     with pytest.raises(SetupFault, match=rf"{name} takes four pools .*not .*2, ?2|2222"):
         plan_model(name, MM_1, pools=pools)
 
 
 @pytest.mark.parametrize("pool", [0, -1, 2.5, "seven"])
-def test_what_is_no_pool_is_refused(pool):
+def test_an_invalid_pool_is_refused(pool):
     with pytest.raises(SetupFault, match=f"takes a pool of 1 or more, or auto, not {pool!r}"):
         plan_model("voxresnet", MM_1, pool=pool)
 
@@ -448,7 +448,7 @@ COUNTS = {
 
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize(("name", "total"), [("rieke", 737_026), ("voxresnet", 3_205_026)])
-def test_the_counts_by_hand_are_known_numbers(name, total, classes):
+def test_the_parameter_counts_by_hand_are_known_numbers(name, total, classes):
     body, widths = COUNTS[name]
     hidden = sum(b * (a + 1) for a, b in itertools.pairwise(widths))
     assert body + hidden + 2 * (widths[-1] + 1) == total
@@ -456,7 +456,7 @@ def test_the_counts_by_hand_are_known_numbers(name, total, classes):
 
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("name", ALL)
-def test_the_parameters_are_as_many_as_one_counts_by_hand(name, classes):
+def test_the_number_of_parameters_is_as_counted_by_hand(name, classes):
     model, _ = on_meta(name, MM_1 if name == "rieke" else YANG, classes)
     body, widths = COUNTS[name]
     widths = (*widths, classes)
@@ -465,7 +465,7 @@ def test_the_parameters_are_as_many_as_one_counts_by_hand(name, classes):
 
 
 @pytest.mark.parametrize("name", ["rieke", "voxcnn"])
-def test_dropout_is_the_options(name):
+def test_the_dropout_rate_is_an_option(name):
     model, _ = on_meta(name, SMALL[name], dropout=0.25)
     assert [part.p for part in model.modules() if isinstance(part, nn.Dropout)] == [0.25]
 
@@ -570,7 +570,7 @@ class ByHand:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_logits_are_those_of_the_network_written_down_plainly(networks, name):
+def test_logits_agree_with_a_plain_implementation(networks, name):
     model, scans = networks[name], scans_for(name)
     with torch.no_grad():
         logits = model(scans)
@@ -580,7 +580,7 @@ def test_logits_are_those_of_the_network_written_down_plainly(networks, name):
     torch.testing.assert_close(logits, expected, rtol=1e-10, atol=1e-10)
 
 
-def test_the_layers_that_yang_reads_give_what_their_names_say(networks):
+def test_the_layers_that_yang_reads_have_the_expected_outputs(networks):
     by_hand = ByHand(networks["voxresnet"].state_dict())
     with torch.no_grad():
         scans = scans_for("voxresnet")
@@ -608,7 +608,7 @@ def test_a_gap_networks_logits_are_weighted_means_of_its_last_layer(networks, na
 
 
 @pytest.mark.parametrize("name", GAP)
-def test_bfloat16_does_not_round_what_a_gap_network_averages(name):
+def test_global_average_pooling_is_not_rounded_to_bfloat16(name):
     torch.manual_seed(0)
     model, scans = build_model(name, SMALL[name], 3), scans_for(name).float()
     maps = []
@@ -626,7 +626,7 @@ def test_bfloat16_does_not_round_what_a_gap_network_averages(name):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_scans_logits_do_not_depend_on_its_company_in_eval_mode_only(networks, name):
+def test_a_scans_logits_depend_on_its_batch_only_in_training_mode(networks, name):
     model, scans = networks[name], scans_for(name, count=3)
     with torch.no_grad():
         together = model(scans)
@@ -640,7 +640,7 @@ def test_a_scans_logits_do_not_depend_on_its_company_in_eval_mode_only(networks,
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_every_relu_is_a_module_of_its_own_that_leaves_its_input_alone(networks, name):
+def test_every_relu_is_a_module_and_does_not_change_its_input(networks, name):
     model, scans = networks[name], scans_for(name, count=1)
     relus = [key for key, part in leaves(model).items() if isinstance(part, nn.ReLU)]
     assert len(relus) == RELUS[name]
@@ -700,7 +700,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(name):
 
 
 @pytest.mark.parametrize("name", ALL[1:])
-def test_first_weights_are_glorots(name):
+def test_initial_weights_are_glorots(name):
     torch.manual_seed(3)
     model = build_model(name, SMALL[name], 2)
     for part in model.modules():
@@ -714,7 +714,7 @@ def test_first_weights_are_glorots(name):
                 assert part.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.03)
 
 
-def test_what_scans_differ_in_gets_through_voxcnn_before_it_is_trained():
+def test_an_untrained_voxcnn_keeps_the_differences_between_scans():
     torch.manual_seed(0)
     model = build_model("voxcnn", SMALL["voxcnn"], 2)
     scans = scans_for("voxcnn", count=4).float()
@@ -762,7 +762,7 @@ def test_each_model_has_the_papers_recipe():
         assert MODELS[name].recipe == Recipe("sgd", 1e-3, 3, 150, True)
 
 
-def test_an_unknown_model_is_refused_with_those_that_there_are():
+def test_an_unknown_model_is_refused_with_the_known_ones():
     for call in (
         lambda: find_model("alexnet"),
         lambda: plan_model("alexnet", MM_2),
@@ -783,7 +783,7 @@ def test_an_unknown_model_is_refused_with_those_that_there_are():
         ("voxresnet_shallow_gap", "none"),
     ],
 )
-def test_an_unknown_option_is_refused_with_those_that_there_are(name, allowed):
+def test_an_unknown_option_is_refused_with_the_known_ones(name, allowed):
     assert ", ".join(MODELS[name].options) == allowed.replace("none", "")
     with pytest.raises(SetupFault, match=f"{name} has no option 'depth'; allowed: {allowed}"):
         build_model(name, YANG, 2, depth=3)

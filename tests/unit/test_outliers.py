@@ -59,16 +59,16 @@ def test_the_spread_is_the_median_absolute_deviation():
 @pytest.mark.parametrize(
     "better", [{"similarity": 0.95}, {"overlap": 1.0}, {"brain_volume_ml": 1489}]
 )
-def test_what_is_better_or_near_is_not_flagged(cohort, better):
+def test_better_or_similar_values_are_not_flagged(cohort, better):
     assert find_outliers([*cohort, scan(10, **better)]) == []
 
 
-def test_few_scans_have_no_distribution(cohort):
+def test_few_scans_are_not_flagged(cohort):
     assert find_outliers([*cohort[:6], scan(10, similarity=0.1)]) == []
     assert find_outliers([*cohort[:7], scan(10, similarity=0.1)])
 
 
-def test_scans_without_measures_are_no_part_of_it(cohort):
+def test_scans_without_measures_are_ignored(cohort):
     failed = [scan(20 + n, fate="failed") for n in range(30)]
     (flag,) = find_outliers([*cohort, *failed, scan(10, similarity=0.5)])
     assert flag.image == "I10"
@@ -114,7 +114,7 @@ def test_the_page_has_the_worst_first_and_shows_each_scans_pictures(cohort, tmp_
     assert sources[0] == "figures/I13.png"
 
 
-def test_the_table_of_flags_has_the_farthest_first(cohort):
+def test_the_table_of_flags_is_sorted_by_distance(cohort):
     table = [*cohort, scan(10, similarity=0.7), scan(11, overlap=0.94)]
     flags = table_of_flags(find_outliers(table))
     assert list(flags["image"]) == ["I11", "I10"]

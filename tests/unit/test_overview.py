@@ -57,12 +57,12 @@ def test_people_are_counted_once_with_their_age_at_the_first_scan():
     assert rows["table", "unknown"]["age_mean"] == MISSING
 
 
-def test_who_is_said_to_be_both_sexes_counts_as_neither():
+def test_a_patient_with_both_sexes_counts_as_neither():
     (people, _) = describe_people([row("I1", sex="F"), row("I2", sex="M")])
     assert (people["patients"], people["female"], people["male"]) == (1, 0, 0)
 
 
-def test_oddities_are_counted_and_named():
+def test_findings_are_counted_and_named():
     oddities = {r["finding"]: (r["count"], r["which"]) for r in find_oddities(COHORT, ["I8", "I9"])}
     assert oddities == {
         "patients with several diagnoses": (1, "011S0003 (AD, MCI)"),
@@ -77,7 +77,7 @@ def test_oddities_are_counted_and_named():
     }
 
 
-def test_magnets_visits_and_sexes_are_compared_within_a_person():
+def test_field_strengths_visits_and_sexes_are_compared_within_a_patient():
     rows = [
         row("I1", field_strength="1.5", sex="F"),
         row("I2", field_strength="2.89", sex="M"),
@@ -90,14 +90,14 @@ def test_magnets_visits_and_sexes_are_compared_within_a_person():
     assert oddities["visits with several scans"] == "011_S_0003 SC (2)"
 
 
-def test_a_visit_is_of_a_person_however_the_subject_is_spelled():
+def test_the_spelling_of_a_subject_does_not_matter_for_visits():
     rows = [row("I1"), row("I2", "011s0003"), row("I3", "Jürg"), row("I4", "Jrg")]
     oddities = {r["finding"]: r["which"] for r in find_oddities(rows, [])}
     assert oddities["visits with several scans"] == "011_S_0003 SC (2)"
     assert describe_people(rows)[0]["patients"] == 3
 
 
-def test_of_many_only_the_first_are_named():
+def test_only_the_first_of_many_are_named():
     rows = {r["finding"]: r for r in find_oddities(COHORT, [f"I{n}" for n in range(25)])}
     rows = rows["images that the table does not name"]
     assert rows["count"] == 25

@@ -118,7 +118,7 @@ def seen_by(model, axis, shape=SHAPE):
 
 @pytest.mark.parametrize("name", sorted(NETWORKS.keys() - {"gated", "pool padded", "cut"}))
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_a_field_is_what_a_voxel_depends_on(name, axis):
+def test_a_receptive_field_holds_the_voxels_that_an_output_depends_on(name, axis):
     model = model_named(name)
     field = last_field(model)
     reach = seen_by(model, axis)
@@ -128,14 +128,14 @@ def test_a_field_is_what_a_voxel_depends_on(name, axis):
         assert (first, last) == (max(from_, 0), min(to, SHAPE[axis] - 1)), cell
 
 
-def test_normalised_gated_and_reflected_maps_are_followed_through_what_stays_in_place():
+def test_the_field_of_normalised_gated_and_reflected_maps_is_known():
     # All of these let each voxel depend on the whole scan too, so by hand.
     assert last_field(model_named("gated")) == Field((0, 0, 0), (4, 4, 4), (2, 2, 2))
     assert last_field(model_named("pool padded")) == Field((-3, -3, -3), (5, 5, 5), (4, 4, 4))
     assert last_field(model_named("cut")) == Field((1, -1, -2), (2, 0, 1), (1, 1, 3))
 
 
-def test_of_riekes_network_at_1_mm_the_first_of_twelve_voxels_looks_at_26_5():
+def test_the_field_of_riekes_network_at_1_mm_is_centred_at_26_5():
     model = build_model("rieke", (193, 229, 193), 2).eval()
     layers = {layer.name: layer for layer in follow(model, torch.zeros(1, 1, 193, 229, 193))}
     relu = layers["features.14"]
@@ -149,7 +149,7 @@ def test_of_riekes_network_at_1_mm_the_first_of_twelve_voxels_looks_at_26_5():
     ]
 
 
-def test_following_a_scan_leaves_the_network_as_it_was_and_runs_it_on_no_numbers():
+def test_finding_the_field_does_not_change_or_run_the_network():
     model = model_named("pooled")
     model.register_forward_hook(lambda module, inputs, output: devices.append(output.device.type))
     devices = []
@@ -171,7 +171,7 @@ class ByNumbers(nn.Module):
         return self.conv(scans) if float(scans.sum()) < 1e9 else self.conv(-scans)
 
 
-def test_a_network_that_asks_for_numbers_is_followed_in_a_real_pass():
+def test_a_network_that_reads_values_is_traced_in_a_real_pass():
     assert last_field(ByNumbers()) == Field((0, 0, 0), (2, 2, 2), (2, 2, 2))
 
 
@@ -204,7 +204,7 @@ def write_into(scans):
     ],
     ids=["flip", "sum", "roll", "transpose", "cumsum", "enlarge", "broadcast", "write"],
 )
-def test_what_moves_voxels_in_ways_that_are_not_known_gives_no_field(turn):
+def test_layers_that_move_voxels_in_unknown_ways_have_no_field(turn):
     assert last_field(Turned(turn), (8, 8, 8)) is None
 
 
@@ -216,7 +216,7 @@ def coarse():
     return torch.from_numpy(np.random.default_rng(0).normal(size=(4, 3, 5)))
 
 
-def test_a_map_is_interpolated_between_the_centres_and_held_beyond_them(coarse):
+def test_a_map_is_interpolated_between_the_centres_and_constant_beyond_them(coarse):
     field = Field((0, -1, 2), (5, 1, 4), (3, 7, 2))
     result = bring_onto_grid(coarse, field, (16, 20, 15))
     assert result.dtype == np.float32
@@ -228,7 +228,7 @@ def test_a_map_is_interpolated_between_the_centres_and_held_beyond_them(coarse):
 
 
 @pytest.mark.parametrize("shape", [(12, 9, 15), (13, 8, 11)])
-def test_a_stretched_map_is_torchs_trilinear_one_with_corners_not_aligned(coarse, shape):
+def test_a_stretched_map_is_torchs_trilinear_interpolation_without_aligned_corners(coarse, shape):
     field = Field((0, 0, 0), (5, 5, 5), (2, 2, 2))
     result = bring_onto_grid(coarse, field, shape, "stretch")
     places = np.meshgrid(

@@ -45,7 +45,7 @@ def test_every_class_has_its_two_panels_with_random_orders_as_one_line_and_a_ban
     assert legend == ["a", "b", "random orders"]
 
 
-def test_nothing_to_draw_is_an_empty_picture(drawn):
+def test_no_data_gives_an_empty_picture(drawn):
     _, figure = drawn(plot_faithfulness, curves({("a", 0): 0.1}).iloc[:0], ["a"], "a run")
     assert len(figure.axes) == 2
     table = pd.DataFrame(columns=["method", "step", "layer", "mean"])
@@ -76,7 +76,7 @@ REAL = ["sensitivity", "guided_grad_cam_pp", "integrated_gradients", "voxel_occl
 
 @pytest.mark.slow
 @pytest.mark.parametrize("methods", [REAL, [f"{name}_{n}" for n in range(5) for name in REAL]])
-def test_nothing_is_cut_with_the_methods_and_layers_of_a_real_run(drawn, methods):
+def test_no_text_is_cut_with_the_methods_and_layers_of_a_real_run(drawn, methods):
     layers = ["classifier.6", "classifier.4", "classifier.2", "features.12", "features.8"]
     table = pd.DataFrame(
         [

@@ -100,7 +100,7 @@ def test_learning_curves_show_both_sides_of_every_training_and_their_mean(drawn,
             np.testing.assert_array_equal(line.get_xdata(), np.arange(1, 13))
 
 
-def test_the_mean_of_trainings_of_unequal_length_is_that_of_those_that_got_so_far(drawn):
+def test_the_mean_of_trainings_of_unequal_length_is_over_those_with_that_epoch(drawn):
     short, long = history(0, epochs=5), history(1, epochs=9)
     _, figure = drawn(plot_learning, {"a": short, "b": long}, "a cohort")
     mean = figure.axes[0].lines[2].get_ydata()
@@ -163,7 +163,7 @@ def repeated(classes, repeats=3, folds=2):
     return tables
 
 
-def test_of_a_repeated_cross_validation_each_repeat_is_a_curve_and_nobody_counts_twice(drawn):
+def test_each_repeat_of_a_cross_validation_is_one_curve(drawn):
     classes = ("AD", "CN")
     tables = repeated(classes)
     _, figure = drawn(plot_roc, tables, classes, "a cohort")
@@ -205,7 +205,7 @@ def test_of_several_classes_each_has_its_curve_against_the_rest(drawn, classes):
         assert len({line.get_color() for line in curves}) == len(classes)
 
 
-def test_a_patients_point_of_the_roc_curve_is_the_mean_of_their_scans(drawn):
+def test_a_patients_score_in_the_roc_curve_is_the_mean_of_their_scans(drawn):
     table = predictions(("AD", "CN"))
     _, figure = drawn(plot_roc, {(1, 1, 0): table}, ("AD", "CN"), "a cohort")
     patients = table.groupby("patient").agg({"class": "first", "probability_AD": "mean"})
@@ -213,7 +213,7 @@ def test_a_patients_point_of_the_roc_curve_is_the_mean_of_their_scans(drawn):
     assert area_under(figure.axes[1].lines[0]) == pytest.approx(expected)
 
 
-def test_of_one_fold_there_is_no_spread(drawn):
+def test_one_fold_has_no_sd(drawn):
     table = predictions(("AD", "CN"))
     _, figure = drawn(plot_roc, {(1, 1, 0): table}, ("AD", "CN"), "one")
     assert legend_of(figure.axes[0])[1] == f"folds, AUC {area(table):.2f}"
@@ -239,7 +239,7 @@ def test_pools_without_a_class_have_no_curve(drawn):
 # --- confusion matrices ---------------------------------------------------------------------------
 
 
-def test_a_confusion_matrix_says_how_many_and_their_share_of_the_true_class(drawn):
+def test_a_confusion_matrix_has_counts_and_shares_of_the_true_class(drawn):
     members = pd.DataFrame(
         {
             "image": list("abcdef"),
@@ -379,7 +379,7 @@ def test_every_task_is_a_panel_with_a_point_and_a_bar_of_every_model_and_cohort(
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_the_points_are_of_scans_or_patients_as_the_axis_says(drawn, level):
+def test_the_axis_says_whether_points_are_of_scans_or_patients(drawn, level):
     summary = summary_of(["AD-NC"], MODELS[:2], SERIES[:1])
     _, figure = drawn(plot_models, summary, "a run", level)
     (axes,) = figure.axes
@@ -434,7 +434,7 @@ def test_a_band_lies_around_the_curve_where_patients_can_be_drawn(drawn):
     assert len(legend_of(figure.axes[0])) == len(figure.axes[0].get_legend().get_texts())
 
 
-def test_headings_as_long_as_real_ones_are_not_cut(drawn):
+def test_long_headings_are_not_cut(drawn):
     classes, title = (
         ("AD", "CN"),
         "hippocampal_at_3_tesla, AD-CN, voxresnet_shallow_gap (pools 2,2,2,1)",
@@ -451,7 +451,7 @@ def test_headings_as_long_as_real_ones_are_not_cut(drawn):
 
 
 @pytest.mark.parametrize("count", [1, 4, 12])
-def test_panels_stay_as_high_however_many_series_there_are(drawn, count):
+def test_the_height_of_a_panel_does_not_depend_on_the_number_of_series(drawn, count):
     series = [("a", f"b{number}", EXTERNAL) for number in range(count)]
     _, figure = drawn(plot_models, summary_of(["AD-NC"], MODELS[:2], series), "a run")
     box = figure.axes[0].get_position()

@@ -46,7 +46,7 @@ def test_a_table_is_read_with_its_numbers_and_its_names(tmp_path):
     assert table["low"].isna().all()
 
 
-def test_files_are_kept_where_they_were_and_linked_from_beside_the_page(tmp_path, monkeypatch):
+def test_files_are_copied_beside_the_page_and_linked(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     source = tmp_path / "results/a b/AD-NC/table.tsv"
     source.parent.mkdir(parents=True)
@@ -79,7 +79,7 @@ def test_localisation_shows_a_row_for_each_method(tmp_path):
 
 
 @pytest.mark.parametrize("subjects", [True, False])
-def test_of_few_people_no_age_or_sex_is_told_where_no_subject_may_be(
+def test_age_and_sex_of_few_people_are_hidden_if_subjects_are_hidden(
     tmp_path, monkeypatch, subjects
 ):
     monkeypatch.chdir(tmp_path)
@@ -149,7 +149,7 @@ def keys(config, used=USED):
     return {citation.key for citation in citations_of(config, used)} - {"voxplain"}  # always
 
 
-def test_what_was_used_is_cited_and_nothing_else(config):
+def test_only_used_methods_and_tools_are_cited(config):
     cited = {"rieke2018", "wen2020", "simonyan2014", "bach2015", "avants2008", "petsiuk2018"}
     assert cited <= keys(config)
     assert not {"zeiler2014", "selvaraju2017", "korolev2017", "adebayo2018"} & keys(config)
@@ -168,7 +168,7 @@ def test_n4_is_cited_where_the_ladder_may_run_it(config):
     assert "tustison2010" not in keys({**never, "skull": {**config["skull"], "ladder": ["neck"]}})
 
 
-def test_who_only_brings_brains_to_the_grid_cites_no_skull_tool_and_no_network(config):
+def test_brains_that_are_only_registered_cite_no_skull_tool(config):
     def cohorts(**changes):
         return {name: {**c, **changes} for name, c in config["cohorts"].items()}
 
@@ -194,7 +194,7 @@ def test_every_method_has_its_citation_and_every_citation_its_entry(config):
         assert all("," in name or name in ("others", OWN) for name in citation.authors)
 
 
-def test_the_run_itself_is_cited_and_volumes_and_pages_have_fields_of_their_own(config, repository):
+def test_the_run_itself_is_cited_and_volumes_and_pages_have_their_fields(config, repository):
     cited = citations_of(config, USED)
     text = to_bibtex(cited)
     about = yaml.safe_load((repository / "CITATION.cff").read_text())

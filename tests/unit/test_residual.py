@@ -27,12 +27,12 @@ def test_the_residual_is_the_absolute_difference_inside_the_mask():
     np.testing.assert_array_equal(residual(twin, scan, MASK)[1:], expected[1:])
 
 
-def test_a_scan_that_is_its_own_twin_leaves_nothing():
+def test_the_residual_of_a_scan_and_itself_is_zero():
     scan = np.random.default_rng(0).random(SHAPE).astype(np.float32)
     assert not residual(scan, scan.copy(), MASK).any()
 
 
-def test_unsigned_volumes_do_not_wrap_around():
+def test_unsigned_integers_do_not_wrap_around():
     scan, twin = np.zeros(SHAPE, np.uint8), np.ones(SHAPE, np.uint8)
     assert (residual(scan, twin, MASK)[MASK] == 1).all()
 
@@ -47,7 +47,7 @@ def test_unsigned_volumes_do_not_wrap_around():
         (np.zeros(SHAPE), np.full(SHAPE, np.inf), MASK, "NaN or infinite"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(scan, twin, mask, message):
+def test_volumes_that_cannot_be_compared_are_refused(scan, twin, mask, message):
     with pytest.raises(SetupFault, match=message):
         residual(scan, twin, mask)
 
@@ -103,7 +103,7 @@ def test_a_scans_own_regions_come_first_each_with_its_own_threshold(inputs):
     assert list(target_regions(inputs).of_scan("I3")) == ["cortex"], "a scan without a disease"
 
 
-def test_a_scan_whose_twin_failed_keeps_its_truth_and_the_log_says_so(inputs, capsys):
+def test_a_scan_whose_twin_failed_keeps_its_truth_and_a_log_line(inputs, capsys):
     assert list(target_regions(inputs).scan_specific("I2")) == [TRUTH]
     log = capsys.readouterr().out
     assert "I2: no residual, see the fate in" in log and "I2_residual.json" in log

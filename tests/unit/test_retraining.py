@@ -27,7 +27,7 @@ HAND = {
 }
 
 
-def test_distances_and_floors_are_those_computed_by_hand():
+def test_distances_and_floors_are_as_computed_by_hand():
     rows = spread_of(HAND)
     root = np.sqrt(2)
     # Off the diagonal: 0.3, 0.1, 0.2 over the three seeds.
@@ -70,7 +70,7 @@ def test_the_matrix_is_symmetric_and_its_diagonal_is_not_judged():
         assert (rows[a, b]["within_noise"] is None) == (a == b)
 
 
-def test_the_same_network_again_has_no_noise():
+def test_equal_networks_have_no_noise():
     draw = np.random.default_rng(0)
     a, b = draw.random((2, 50))
     rows = spread_of({"a": [a] * 3, "b": [b] * 3, "again": [2 * a] * 3})
@@ -99,7 +99,7 @@ def test_methods_that_differ_by_noise_alone_are_as_far_apart_as_their_noise():
     assert rows["a", "c"]["within_noise"] is False
 
 
-def test_every_number_is_what_other_code_says_of_the_pairs():
+def test_every_number_agrees_with_other_code_on_the_pairs():
     draw = np.random.default_rng(2)
     maps = {m: list(np.round(draw.random((3, 200)), 1)) for m in ("a", "b")}
     rows = spread_of(maps)
@@ -118,7 +118,7 @@ def test_every_number_is_what_other_code_says_of_the_pairs():
     assert rows["a", "a"]["rank_correlation_mean"] == pytest.approx(np.mean(within), abs=1e-6)
 
 
-def test_a_map_that_is_nought_everywhere_counts_in_nothing():
+def test_a_map_of_zeros_is_ignored():
     maps = {"a": [[1, 2, 3], [0, 0, 0], [1, 2, 4]], "b": [[3, 2, 1]] * 3, "c": [[0, 0, 0]] * 3}
     rows = spread_of(maps)
     assert rows["a", "b"]["n"] == 2

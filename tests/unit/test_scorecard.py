@@ -101,18 +101,18 @@ def test_what_a_networks_accuracy_means_depends_on_the_cohort(effects, roc_auc, 
     assert finding in sentence
 
 
-def test_an_interval_over_folds_accuses_nobody():
+def test_an_interval_over_folds_does_not_claim_a_leak():
     row = {**network("null", 0.6, 0.51, 0.7), "evaluation": "cross-validation"}
     (sentence,) = findings(scorecard(SCORES.iloc[:0]), pd.DataFrame([row]), {"null": []})
     assert "too narrow, an external test can tell whether something leaks" in sentence
 
 
-def test_a_truth_that_no_scan_has_in_its_brain_is_not_missed_by_a_method():
+def test_a_truth_outside_every_brain_is_not_a_miss():
     scores = pd.DataFrame([score("lrp", patient, np.nan) for patient in "AB"])
     assert scorecard(scores).empty
 
 
-def test_the_methods_that_find_the_truth_are_named_the_best_first():
+def test_the_methods_that_find_the_truth_are_named_best_first():
     scores = pd.concat([SCORES, pd.DataFrame([score("cam", p, 0.8) for p in "AB"])])
     difference = pd.DataFrame([score("group_difference", p, 0.5) for p in "AB"])
     card = scorecard(pd.concat([scores, difference]))

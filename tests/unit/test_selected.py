@@ -41,7 +41,7 @@ def jobs_of_network(before, name):
     return {job for job in before if job[0] != "report_results" and {name, "any"} & set(job)}
 
 
-def test_every_entry_has_a_fingerprint_of_its_own(before):
+def test_every_entry_has_its_own_fingerprint(before):
     assert len(set(before.values())) == len(before)
 
 
@@ -66,7 +66,7 @@ def test_no_other_script_reaches_a_registry(before, tmp_path):
     ],
     ids=["planner", "module"],
 )
-def test_how_a_network_is_built_counts_for_the_jobs_that_load_it(before, tmp_path, old, new):
+def test_the_definition_of_a_network_counts_for_the_jobs_that_load_it(before, tmp_path, old, new):
     jobs = changed(before, tmp_path, NETWORKS, old, new)
     assert jobs == jobs_of_network(before, "voxcnn")
     assert {job[0] for job in jobs} == {
@@ -92,13 +92,13 @@ def test_how_a_network_is_built_counts_for_the_jobs_that_load_it(before, tmp_pat
     ],
     ids=["options", "options of several", "module", "explains"],
 )
-def test_what_a_method_takes_and_explains_counts_for_its_jobs(before, tmp_path, old, new, methods):
+def test_the_options_and_target_of_a_method_count_for_its_jobs(before, tmp_path, old, new, methods):
     jobs = changed(before, tmp_path, METHODS, old, new)
     assert jobs == jobs_of_methods(before, *methods)
     assert {job[1] for job in jobs} > {"any", "rieke", "voxcnn"}
 
 
-def test_the_networks_of_a_method_count_where_one_is_concerned(before, tmp_path):
+def test_a_new_network_of_a_method_counts_for_its_jobs_only(before, tmp_path):
     """One more network of `cam` explains nothing of the others again."""
     jobs = changed(
         before,
@@ -129,7 +129,7 @@ def test_the_networks_of_a_method_count_where_one_is_concerned(before, tmp_path)
         (METHODS, '"layer": "name of', '"layer": "the name of'),
     ],
 )
-def test_words_and_estimates_and_recipes_change_nothing(before, tmp_path, name, old, new):
+def test_descriptions_estimates_and_recipes_do_not_count(before, tmp_path, name, old, new):
     """A recipe is among the settings of a training, which count themselves."""
     assert changed(before, tmp_path, name, old, new) == set()
 

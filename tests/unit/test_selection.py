@@ -57,7 +57,7 @@ def fate_of(select, **values):
     return fates([row(**values), good], select)["I1"]
 
 
-def test_the_defaults_of_the_schema_ask_for_nothing():
+def test_the_defaults_of_the_schema_select_every_scan():
     described = read_schema(ROOT / "schemas/config.schema.yaml")
     (cohort,) = (
         part["properties"]["select"]
@@ -83,7 +83,7 @@ def test_the_defaults_of_the_schema_ask_for_nothing():
         ({"age": [60, 70.5]}, {"age": "70.5"}, {"age": "70.6"}),
     ],
 )
-def test_a_scan_takes_part_that_is_as_asked_for(select, fits, fails):
+def test_a_scan_that_meets_the_selection_is_used(select, fits, fails):
     good = {COLUMNS[key]: value for key, value in {**GOOD, **fits}.items()}
     by_image = fates([row(**fits), row(**fails, image="I2"), good], select)
     assert by_image["I1"] is None
@@ -148,7 +148,7 @@ def test_without_dates_the_visits_say_what_came_first():
     assert [image for image, fate in by_image.items() if fate is None] == ["I8"]
 
 
-def test_who_is_left_out_is_nobodys_first():
+def test_an_excluded_scan_is_not_the_first_one():
     rows = [
         row(image="I1", description="repeat"),
         row(image="I2", visit="m06", date="2006-03-01", group="unheard of"),
@@ -164,7 +164,7 @@ def test_who_is_left_out_is_nobodys_first():
     ]
 
 
-def test_a_change_of_diagnosis_is_seen_at_visits_that_take_no_part():
+def test_a_change_of_diagnosis_is_seen_at_excluded_visits():
     visits = [("I1", "sc", "MCI"), ("I2", "m12", "MCI"), ("I3", "m24", "AD")]
     rows = [row(image=i, visit=v, group=g, date="") for i, v, g in visits]
     select = {**EVERYTHING, "visits": ["sc"]}
@@ -180,19 +180,19 @@ def test_a_change_of_diagnosis_is_seen_at_visits_that_take_no_part():
         ({"age": [90, 60]}, r"select.age is [90, 60]; expected the least age, then the greatest"),
     ],
 )
-def test_what_cannot_be_asked_for_is_refused(select, message):
+def test_an_invalid_selection_is_refused(select, message):
     with pytest.raises(SetupFault) as fault:
         fate_of(select)
     assert message in str(fault.value)
 
 
-def test_a_column_that_is_asked_for_must_be_there():
+def test_a_selection_by_a_missing_column_is_refused():
     rows = [{key: value for key, value in row().items() if key != "COLPROT"}]
     with pytest.raises(SetupFault, match=r"lacks a column for phase .*'Phase' or 'COLPROT'"):
         fates(rows, {"phases": ["ADNI1"]})
 
 
-def test_nobody_left_is_told_with_the_reason():
+def test_a_selection_without_scans_is_refused_with_the_reason():
     with pytest.raises(SetupFault, match="no scan to process: 1 x its sex 'Male' is not female"):
         fates([row()], {"sex": "female"})
 
@@ -215,7 +215,7 @@ def test_nobody_left_is_told_with_the_reason():
     ),
     st.sampled_from(["first_of_visit", "first_of_patient"]),
 )
-def test_one_scan_of_each_is_left_and_every_other_has_a_reason(scans, keep):
+def test_one_scan_of_each_is_kept_and_every_other_has_a_reason(scans, keep):
     rows = [row(**values) for values in scans]
     try:
         by_image = fates(rows, {"keep": keep, "age": [60, 80], "field_strengths": [1.5]})

@@ -41,9 +41,7 @@ def network():
 
 
 @pytest.mark.parametrize(("levels", "most"), [(20, 40), (5, 12), (1, 7), (3, 2)])
-def test_there_are_at_most_so_many_levels_and_segments_falling_geometrically_to_two(
-    scan, levels, most
-):
+def test_the_number_of_segments_falls_geometrically_to_two(scan, levels, most):
     hierarchy = segment(scan, levels, most)
     counts = [len(np.unique(level)) - 1 for level in hierarchy]
     expected = np.geomspace(most, 2, levels).round() if levels > 1 else [most]
@@ -60,7 +58,7 @@ def test_there_are_at_most_so_many_levels_and_segments_falling_geometrically_to_
 
 
 @pytest.mark.parametrize("with_mask", [False, True])
-def test_each_level_divides_the_mask_into_connected_segments_of_some_size(scan, with_mask):
+def test_each_level_divides_the_mask_into_connected_segments_of_a_minimum_size(scan, with_mask):
     mask = np.zeros(SHAPE, bool)
     mask[2:10, 3:12, 1:9] = True
     inside = mask if with_mask else scan != 0
@@ -138,7 +136,7 @@ def test_a_scan_without_differences_or_of_one_voxel_is_one_segment():
         ({"mask": np.zeros(SHAPE, bool)}, r"the mask is empty"),
     ],
 )
-def test_what_cannot_be_divided_is_refused(scan, options, message):
+def test_arguments_that_allow_no_segments_are_refused(scan, options, message):
     with pytest.raises(SetupFault, match=message):
         segment(scan, **options)
     with pytest.raises(SetupFault, match=message):
@@ -155,7 +153,7 @@ def test_a_scan_that_is_not_finite_in_the_mask_is_refused(scan):
 
 
 @pytest.mark.parametrize("target", [0, 2])
-def test_the_map_is_that_of_a_loop_of_full_forward_passes(scan, target):
+def test_the_map_agrees_with_a_loop_of_full_forward_passes(scan, target):
     model, expected = network(), np.zeros(SHAPE)
     hierarchy = segment(scan, 6, 15)
 
@@ -194,7 +192,7 @@ def test_each_segment_is_occluded_once(scan, monkeypatch):
     assert len(tried) < sum(level.max() for level in levels)
 
 
-def test_a_mask_and_the_memory_are_handed_on(scan):
+def test_the_mask_and_the_memory_limit_are_passed_on(scan):
     mask = np.zeros(SHAPE, bool)
     mask[4:9, 4:11, 3:8] = True
     heatmap = sa_ucm(network(), scan, 0, levels=3, most_segments=6, mask=mask, memory_mb=1)

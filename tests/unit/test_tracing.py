@@ -32,11 +32,11 @@ def traced(repository, tmp_path, more=""):
     return json.loads(line)
 
 
-def test_what_is_declared_is_not_named(repository, tmp_path):
+def test_declared_files_are_not_reported(repository, tmp_path):
     assert traced(repository, tmp_path) == {"rule": "measure", "undeclared": []}
 
 
-def test_every_way_to_read_a_file_is_seen(repository, tmp_path):
+def test_every_way_to_read_a_file_is_noticed(repository, tmp_path):
     for more in (
         "open('other.tsv').read()",
         "Path('other.tsv').read_bytes()",

@@ -73,7 +73,7 @@ def test_batches_are_the_normalised_scans_in_their_order_with_their_classes(
 
 @pytest.mark.parametrize("size", [1, 2, 4, 7, 20])
 @pytest.mark.parametrize("count", [0, 1, 2, 5, 7])
-def test_the_size_of_batches_changes_nothing_else(scans, size, count):
+def test_the_batch_size_does_not_change_the_scans(scans, size, count):
     batches = collected(Batches(scans, CPU, size), range(count))
     assert [len(batch) for batch, _ in batches] == [size] * (count // size) + [
         left for left in [count % size] if left
@@ -94,13 +94,13 @@ def test_a_window_shows_its_part_of_the_grid(scans, statistics):
         Batches(scans, CPU, 2, ((0, 5), (0, 6), (first, last - 1)))
 
 
-def test_the_same_batches_can_be_asked_for_again(scans):
+def test_the_same_batches_can_be_read_again(scans):
     batches = Batches(scans, CPU, 3)
     first, second = collected(batches, range(7)), collected(batches, range(7))
     assert all(torch.equal(a, b) for (a, _), (b, _) in zip(first, second, strict=True))
 
 
-def test_whoever_stops_early_leaves_the_batches_as_they_were(scans):
+def test_stopping_early_does_not_change_later_batches(scans):
     batches = Batches(scans, CPU, 2)
     expected = collected(batches, [3, 1, 6, 2])
     for _ in batches.in_order([0, 4, 5, 6, 1]):
@@ -109,7 +109,7 @@ def test_whoever_stops_early_leaves_the_batches_as_they_were(scans):
     assert all(torch.equal(a, b) for (a, _), (b, _) in zip(result, expected, strict=True))
 
 
-def test_codes_that_are_kept_on_the_device_give_the_same_batches(scans, monkeypatch):
+def test_scans_kept_on_the_device_give_the_same_batches(scans, monkeypatch):
     """What a GPU does with a cohort that fits, on the CPU."""
     streamed = Batches(scans, CPU, 3)
     resident = Batches(scans, CPU, 3)
@@ -123,7 +123,7 @@ def test_codes_that_are_kept_on_the_device_give_the_same_batches(scans, monkeypa
         assert streamed_labels == resident_labels
 
 
-def test_a_fault_of_the_disk_reaches_the_caller(scans, monkeypatch):
+def test_a_read_error_is_raised_to_the_caller(scans, monkeypatch):
     batches = Batches(scans, CPU, 2)
 
     def fails(part, turn):
@@ -163,7 +163,7 @@ SOME_LABELS = st.lists(st.integers(0, 3), min_size=1, max_size=40)
 
 
 @given(count=st.integers(0, 40), size=st.integers(2, 12), seed=st.integers(0, 3))
-def test_an_epoch_is_every_scan_once_in_full_batches_none_of_a_single_scan(count, size, seed):
+def test_an_epoch_has_every_scan_once_and_no_batch_of_one_scan(count, size, seed):
     batches = planned([0] * count, size, seed=seed)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
     assert all(len(batch) <= size for batch in batches)
@@ -183,7 +183,7 @@ def test_an_epoch_is_every_scan_once_in_full_batches_none_of_a_single_scan(count
 
 
 @given(labels=SOME_LABELS, size=st.integers(2, 9), seed=st.integers(0, 3))
-def test_every_batch_holds_every_class_where_it_is_asked_for(labels, size, seed):
+def test_every_batch_holds_every_class_if_requested(labels, size, seed):
     counts = Counter(labels)
     assume(1 < len(counts) <= size)
     batches = planned(labels, size, True, seed)
@@ -215,7 +215,7 @@ def test_classes_of_the_papers_sizes_are_drawn_once_each():
         assert sorted(flat(batches)) == list(range(len(labels)))
 
 
-def test_a_rare_class_is_drawn_again_scan_by_scan():
+def test_scans_of_a_rare_class_are_repeated():
     labels = [0] * 20 + [1] * 3
     batches = planned(labels, 4, every_class=True)
     # Five of one scan of the rare class would hold 5 * 3 others only; seven hold 21.
@@ -225,7 +225,7 @@ def test_a_rare_class_is_drawn_again_scan_by_scan():
     assert sorted(rare[:3]) == sorted(rare[3:6]) == [20, 21, 22]
 
 
-def test_what_is_in_a_batch_is_drawn_by_the_generator_alone():
+def test_batches_depend_on_the_generator_only():
     labels = [0, 1] * 10
     first, again, other = (planned(labels, 5, True, seed) for seed in (1, 1, 2))
     assert first == again
@@ -243,7 +243,7 @@ def test_what_is_in_a_batch_is_drawn_by_the_generator_alone():
 
 
 @pytest.mark.parametrize("every_class", [False, True])
-def test_scans_of_one_class_are_batched_alike_either_way(every_class):
+def test_scans_of_one_class_are_batched_the_same_in_both_ways(every_class):
     assert planned([1] * 11, 5, every_class) == planned([0] * 11, 5)
 
 
@@ -255,7 +255,7 @@ def test_batches_too_small_for_all_classes_are_refused_with_both_numbers():
         planned([0, 1], 1)
 
 
-def test_given_parts_are_the_batches(scans):
+def test_given_lists_of_scans_are_the_batches(scans):
     parts = [[4, 0, 6], [2, 2], [5, 1, 3]]
     batches = [
         (batch.clone(), labels.tolist()) for batch, labels in Batches(scans, CPU, 3).in_parts(parts)

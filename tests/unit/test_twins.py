@@ -34,7 +34,7 @@ def test_a_twin_differs_from_its_scan_in_its_name_and_its_disease_only(plan):
         assert (twin.anatomy_seed, twin.scan_seed) == (scan.anatomy_seed, scan.scan_seed)
 
 
-def test_a_twins_name_is_nobody_elses_and_leads_back_to_its_scan(plan):
+def test_a_twins_name_is_unique_and_gives_its_scan(plan):
     images = {scan.image for scan in plan}
     twins = {twin_image(image) for image in images}
     assert len(twins) == len(images)
@@ -47,20 +47,20 @@ def test_a_twins_name_is_nobody_elses_and_leads_back_to_its_scan(plan):
             image_of_twin(image)
 
 
-def test_a_twins_folder_lies_beside_its_scans(plan):
+def test_a_twins_folder_is_beside_its_scans(plan):
     scan, twin = plan[0], healthy_twin(plan[0])
     assert scan.folder.rpartition("/")[0] == twin.folder.rpartition("/")[0]
     assert twin.folder.endswith("/I91001000")
 
 
-def test_folders_of_an_archive_that_holds_twins_are_told_apart(plan, tmp_path):
+def test_folders_of_twins_in_an_archive_are_recognised(plan, tmp_path):
     for planned in (plan[0], healthy_twin(plan[0])):
         (tmp_path / planned.folder).mkdir(parents=True)
     assert find_images([tmp_path]).images.keys() == {"I1001000", "I91001000"}
 
 
 @pytest.mark.slow
-def test_twins_differ_where_tissue_was_lost_and_nowhere_far_from_it(coarse_head):
+def test_twins_differ_only_near_the_lost_tissue(coarse_head):
     """Noise, pose, intensity field and anatomy are the same draw."""
     scanner = ScannerSettings(
         deformation_mm=2,

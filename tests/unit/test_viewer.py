@@ -68,7 +68,7 @@ def constant(page, name):
     return json.loads(re.search(rf"^const {name} = (.*);$", page.read_text(), re.M).group(1))
 
 
-def test_the_volumes_are_those_that_were_given(viewer):
+def test_the_page_contains_the_given_volumes(viewer):
     page, volumes = viewer
     for row in constant(page, "maps"):
         name = {"average of AD": "AD", "average of NC": "NC", "I1 (AD)": "scan"}[row["subject"]]
@@ -84,7 +84,7 @@ def test_the_volumes_are_those_that_were_given(viewer):
     assert constant(page, "areas") == {str(number): name for number, name in NAMES.items()}
 
 
-def test_the_highest_voxel_of_each_map_is_told_in_mm(viewer):
+def test_the_highest_voxel_of_each_map_is_given_in_mm(viewer):
     page, volumes = viewer
     row = constant(page, "maps")[0]
     heat = np.where(volumes["mask"], volumes["AD"], 0)
@@ -92,7 +92,7 @@ def test_the_highest_voxel_of_each_map_is_told_in_mm(viewer):
     assert row["peak"] == pytest.approx(GRID.matrix[:3, :3] @ place + GRID.matrix[:3, 3])
 
 
-def test_each_map_has_a_scale_and_the_classes_of_a_method_one_to_share(viewer):
+def test_each_map_has_its_own_scale_and_one_shared_by_the_classes(viewer):
     page, volumes = viewer
     rows = constant(page, "maps")
     largest = np.where(volumes["mask"], volumes["AD"], 0).max()
@@ -102,7 +102,7 @@ def test_each_map_has_a_scale_and_the_classes_of_a_method_one_to_share(viewer):
     assert [row["own_top"] for row in rows] == pytest.approx(expected, rel=1e-6)
 
 
-def test_fine_volumes_are_brought_to_2_mm(tmp_path):
+def test_fine_volumes_are_resampled_to_2_mm(tmp_path):
     grid = axis_aligned_grid((40, 40, 40), (1.0, 1.0, 1.0), (-20, -20, -20))
     labels = np.zeros(grid.shape, np.uint8)
     labels[:20] = 7
@@ -120,7 +120,7 @@ def test_fine_volumes_are_brought_to_2_mm(tmp_path):
     assert set(np.unique(resampled)) == {0, 7}, "labels are not mixed"
 
 
-def test_no_name_ends_the_pages_script(viewer):
+def test_a_name_cannot_end_the_pages_script(viewer):
     page, _ = viewer
     text = page.read_text()
     assert text.count("</script>") == 2, "the two that are its own"

@@ -86,7 +86,7 @@ def test_every_network_gets_its_distance_table(all_run):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", NETWORKS)
-def test_heatmaps_lie_in_the_brain_and_say_what_they_are(all_run, model):
+def test_heatmaps_lie_in_the_brain_and_have_sidecars(all_run, model):
     mask = nib.load(next(all_run.glob("results/template/*desc-brain_mask.nii.gz"))).get_fdata() > 0
     folder = all_run / f"results/tiny/AD-NC/{model}/fixed/seed-1"
     for method in methods_of(model):
@@ -160,7 +160,7 @@ def test_an_external_test_trains_on_one_cohort_and_tests_on_the_other(all_run):
 
 
 @pytest.mark.slow
-def test_nothing_is_left_to_do(all_run):
+def test_a_finished_run_has_no_jobs_left(all_run):
     assert "Nothing to be done" in snakemake(all_run, "-n", config=ALL).said
 
 
@@ -226,7 +226,7 @@ def test_a_trained_network_is_applied_to_new_scans_and_nothing_is_trained(all_ru
         ),
     ],
 )
-def test_what_cannot_be_applied_is_refused(all_run, tmp_path, more, message):
+def test_networks_that_cannot_be_applied_are_refused(all_run, tmp_path, more, message):
     for name in ("other", "template"):
         shutil.copytree(all_run / f"results/{name}", tmp_path / f"results/{name}", symlinks=True)
     target = "results/other/applied/shallow/predictions.tsv" if "apply" not in more else "apply"

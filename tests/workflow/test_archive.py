@@ -69,7 +69,7 @@ def series_of(archive, image):
 
 
 @pytest.mark.slow
-def test_each_fault_costs_its_own_scan_and_the_others_go_on(archive, first_run):
+def test_each_fault_fails_its_scan_only(archive, first_run):
     rows = rows_of(archive)
     images = [row["Image Data ID"] for row in rows if row["Group"] != "MCI"]
     good, truncated, missing, empty, *remaining = images
@@ -124,7 +124,7 @@ def test_each_fault_costs_its_own_scan_and_the_others_go_on(archive, first_run):
 
 
 @pytest.mark.slow
-def test_too_many_lost_scans_stop_the_run_with_their_list(archive):
+def test_too_many_failed_scans_stop_the_run_with_their_list(archive):
     for path in archive.glob("ADNI/*/*/*/*"):
         shutil.rmtree(path)
         path.mkdir()
@@ -195,7 +195,7 @@ def test_a_table_without_a_needed_column_stops_the_run_with_one_line(listed):
     assert "columns" in line
 
 
-def test_a_plan_says_how_many_scans_have_no_images_and_whether_that_is_too_many(listed):
+def test_a_plan_warns_about_scans_without_images(listed):
     assert "cannot be processed" not in snakemake(listed, "-n", config=archive_config()).said
     row = rows_of(listed)[0]
     (folder,) = listed.glob(f"ADNI/*/*/*/{row['Image Data ID']}")
@@ -210,7 +210,7 @@ def test_a_plan_says_how_many_scans_have_no_images_and_whether_that_is_too_many(
 
 
 @pytest.mark.slow
-def test_bet_without_fsl_is_an_error_that_says_how_to_get_it(archive):
+def test_bet_without_fsl_is_an_error_with_a_remedy(archive):
     config = archive_config(skull={"tool": "bet"})
     run = snakemake(archive, "results/own/tools.json", config=config, FSLDIR="")
     assert run.status != 0
@@ -244,7 +244,7 @@ def test_a_class_without_scans_stops_the_run_before_any_job(listed):
 
 
 @pytest.mark.slow
-def test_the_simulated_archive_can_be_read_where_it_lies(first_run):
+def test_the_simulated_archive_can_be_read_in_place(first_run):
     source = "results/tiny/source"
     cohort = {"source": "adni", "table": f"{source}/scans.csv", "images": f"{source}/ADNI"}
     run = snakemake(first_run, "-n", config=archive_config(cohorts={"own": cohort}))
@@ -254,7 +254,7 @@ def test_the_simulated_archive_can_be_read_where_it_lies(first_run):
 
 
 @pytest.mark.slow
-def test_a_scan_mended_in_place_is_noticed_and_only_it_runs_again(archive):
+def test_a_scan_repaired_in_place_is_the_only_one_that_runs_again(archive):
     config = archive_config(max_failed=1.0)
     victim = sorted(next(archive.glob("ADNI/*/*/*/*")).iterdir())[3]
     whole = victim.read_bytes()

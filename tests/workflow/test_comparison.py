@@ -62,7 +62,7 @@ def test_every_usable_scan_is_tested_once_and_no_patient_is_on_two_sides(tiny_ru
     assert audit["heads_on_both_sides"].str.startswith("head packaged is on both sides").all()
 
 
-def test_a_splits_statistics_are_those_of_its_training_scans(tiny_run):
+def test_the_statistics_of_a_split_are_computed_on_its_training_scans(tiny_run):
     scans, splits = read_scans(tiny_run), table(tiny_run / f"{TASK}/splits.tsv")
     split = splits[splits["split"] == "repeat-1_fold-1"]
     training = split[split["side"] == "train"]["image"]
@@ -101,7 +101,7 @@ def test_metrics_follow_from_the_predictions(tiny_run):
     assert len(list(tiny_run.glob(f"{TASK}/rieke/*/seed-1/metrics.json"))) == 3
 
 
-def test_the_cross_validation_has_its_folds_their_mean_and_the_pooled_figure(tiny_run):
+def test_the_cross_validation_has_its_folds_their_mean_and_the_pooled_value(tiny_run):
     rows = table(tiny_run / f"{TASK}/rieke/cross_validation.tsv")
     scans = rows[rows["level"] == "scan"].set_index("split")
     folds = scans.loc[["repeat-1_fold-1", "repeat-1_fold-2"], "accuracy"].astype(float)
@@ -133,7 +133,7 @@ def probability_of_ad(model, scan):
         return float(torch.softmax(model(torch.from_numpy(scan)[None, None]).double(), 1)[0, 0])
 
 
-def test_a_stored_network_gives_the_predictions_beside_it(tiny_run):
+def test_a_stored_network_gives_the_stored_predictions(tiny_run):
     model, scan_of, _ = stored_network(tiny_run)
     for row in table(tiny_run / FIXED / "predictions.tsv").itertuples():
         probability = probability_of_ad(model, scan_of(row.image))
@@ -159,7 +159,7 @@ def test_voxel_occlusion_is_the_change_by_a_cube_around_the_voxel(tiny_run):
 
 
 @pytest.mark.parametrize("method", TINY["heatmaps"]["methods"])
-def test_a_methods_average_is_that_of_its_scans_and_lies_in_the_brain(tiny_run, method):
+def test_the_average_of_a_method_is_over_its_scans_and_lies_in_the_brain(tiny_run, method):
     folder = tiny_run / FIXED / method
     mask = nib.load(next(tiny_run.glob("results/template/*desc-brain_mask.nii.gz"))).get_fdata() > 0
     for group in ("AD", "NC"):
@@ -235,7 +235,7 @@ def test_the_truth_of_a_diseased_test_scan_lies_in_the_areas_that_lost_tissue(ti
     assert np.corrcoef((truth > 0.05).ravel(), inside.ravel())[0, 1] > 0.6
 
 
-def test_localisation_is_what_scikit_learn_says_of_each_map(tiny_run):
+def test_localisation_agrees_with_scikit_learn(tiny_run):
     mask = nib.load(next(tiny_run.glob("results/template/*desc-brain_mask.nii.gz"))).get_fdata() > 0
     regions = nib.load(next(tiny_run.glob("results/template/*regions_dseg.nii.gz"))).get_fdata()
     means = table(tiny_run / FIXED / "localisation.tsv")
@@ -268,7 +268,7 @@ def test_localisation_is_what_scikit_learn_says_of_each_map(tiny_run):
             assert row["patients"] == len(values)
 
 
-def test_the_baseline_is_the_t_of_the_training_scans(tiny_run):
+def test_the_group_difference_is_the_t_of_the_training_scans(tiny_run):
     scans, splits = read_scans(tiny_run), table(tiny_run / f"{TASK}/splits.tsv")
     training = splits[(splits["split"] == "fixed") & (splits["side"] == "train")]
     groups = [
@@ -300,7 +300,7 @@ def test_the_baseline_is_the_t_of_the_training_scans(tiny_run):
     ]
 
 
-def test_scans_whose_atrophy_nobody_knows_are_localised_by_region_only(finished):
+def test_scans_of_unknown_atrophy_are_localised_by_region_only(finished):
     """The simulated archive given as somebody's own download; its volumes are taken as they are."""
     cohort = {
         "source": "adni",
@@ -323,7 +323,7 @@ def test_scans_whose_atrophy_nobody_knows_are_localised_by_region_only(finished)
     assert (rows["patients"] == 2).all()
 
 
-def test_the_noise_of_retraining_is_that_of_two_seeds_maps(finished):
+def test_the_noise_of_retraining_is_computed_from_the_maps_of_two_seeds(finished):
     """The maps of a second seed are made here: each is the first's, with a tenth of another's."""
     methods = FIRST["heatmaps"]["methods"]
     config = {**FIRST, "training": {"seeds": [1, 2]}}
@@ -418,7 +418,7 @@ def scans_of_the_task(scans):
     return [image for image, row in scans.items() if row["group"] in ("AD", "NC", "CN")]
 
 
-def test_the_truth_is_shown_wherever_its_scan_is_explained(finished):
+def test_the_truth_is_drawn_if_its_scan_is_in_any_chunk(finished):
     """With one scan a chunk, the first chunk may hold a scan without a disease."""
     config = {**FIRST, "heatmaps": {**FIRST["heatmaps"], "chunk_size": 1}}
     run = snakemake(finished, f"{FIXED}/truth.png", config=config)
@@ -428,7 +428,7 @@ def test_the_truth_is_shown_wherever_its_scan_is_explained(finished):
     assert height > width / 3, "rows for the truth and each method, not a line of text"
 
 
-def test_the_pictures_are_there(tiny_run):
+def test_all_pictures_exist(tiny_run):
     for path in (
         f"{TASK}/rieke/learning_curves.png",
         f"{TASK}/rieke/roc.png",
@@ -439,7 +439,7 @@ def test_the_pictures_are_there(tiny_run):
         assert (tiny_run / path).read_bytes()[:4] == b"\x89PNG", path
 
 
-def test_the_end_of_the_run_prints_both_tables_and_where_they_are(finished):
+def test_the_end_of_the_run_prints_both_tables_and_their_paths(finished):
     run = snakemake(finished, "--forcerun", "compare_methods", config=FIRST)
     assert run.status == 0, run.said
     assert f"Distances of the methods' average heatmaps, AD / NC in 1e-4 ({LABEL}" in run.said
@@ -468,7 +468,7 @@ def test_single_heatmaps_can_be_left_out(tiny_run, tmp_path):
     assert "explain_scans" not in run.jobs
 
 
-def test_training_goes_on_where_it_was_killed(finished):
+def test_a_killed_training_continues(finished):
     """Killed after an epoch, the network is the one of an uninterrupted training."""
     folder = finished / FIXED
     before = torch.load(folder / "model.pt", weights_only=True)["state_dict"]
@@ -530,7 +530,7 @@ def test_the_same_image_under_two_patients_stops_the_run_before_training(finishe
     assert "train_network" not in run.rules
 
 
-def test_a_failed_scan_is_left_out_and_the_others_go_on(finished):
+def test_a_failed_scan_is_left_out_and_the_others_are_processed(finished):
     """Given up in quality control: its split's table, statistics and heatmaps do without it."""
     splits = table(finished / f"{TASK}/splits.tsv")
     fixed = splits[(splits["split"] == "fixed") & (splits["class"] == "NC")]

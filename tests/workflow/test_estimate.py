@@ -51,7 +51,7 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_jobs_are_counted_as_snakemake_plans_them(name, tmp_path, monkeypatch):
+def test_job_counts_agree_with_snakemake(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "head.nii.gz").touch()
     work = count_work(Plan.build(CONFIGS[name]))
@@ -82,7 +82,7 @@ def test_only_the_networks_that_a_cohort_names_are_trained_on_it():
 
 
 @pytest.mark.slow
-def test_volumes_that_are_not_kept_are_gone_and_nothing_else(finished):
+def test_only_intermediate_volumes_are_deleted(finished):
     def files():
         paths = (finished / "results/tiny/derivatives").rglob("*")
         return {path for path in paths if path.is_file()}

@@ -51,7 +51,7 @@ def of(language, placed=False):
     return [b for b in BLOCKS if b.language == language and (b.path is not None) == placed]
 
 
-def test_every_block_is_either_put_where_it_belongs_or_used_by_a_test_here():
+def test_every_block_is_written_to_a_file_or_used_by_a_test_here():
     assert {block.language for block in BLOCKS} == {
         "python",
         "yaml",
@@ -76,7 +76,7 @@ def test_every_block_is_either_put_where_it_belongs_or_used_by_a_test_here():
 
 
 @pytest.mark.slow
-def test_a_run_with_both_is_planned(extended, tmp_path):
+def test_a_run_with_the_new_method_and_network_is_planned(extended, tmp_path):
     """By the page's own settings, on the tests' cohort."""
     config = {key: value for key, value in TINY.items() if key != "models"}
     for block in of("yaml"):
@@ -96,7 +96,7 @@ def test_a_run_with_both_is_planned(extended, tmp_path):
 
 
 @pytest.mark.slow
-def test_what_was_made_before_stays(extended):
+def test_results_made_before_are_kept(extended):
     """Jobs of others keep their fingerprints, but for those that may be of any network."""
     before, after = codes_of(ROOT / "scripts"), codes_of(extended / "scripts")
     assert all({METHOD, MODEL} & set(job) for job in after.keys() - before.keys())
@@ -108,7 +108,7 @@ def test_what_was_made_before_stays(extended):
 
 
 @pytest.mark.slow
-def test_the_new_network_is_trained_and_explained_by_what_applies(extended):
+def test_the_new_network_is_trained_and_explained(extended):
     """A whole epoch by the training's own loop, and a heatmap by every method of the copy."""
     code = """
     import numpy as np, torch

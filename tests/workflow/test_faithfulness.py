@@ -43,7 +43,7 @@ def test_every_method_and_random_order_has_both_curves_of_each_scan(tiny_run):
 
 
 @pytest.mark.parametrize("method", ["sensitivity", "area_occlusion"])
-def test_a_curve_is_what_the_network_says_of_the_scan_without_the_first_areas(tiny_run, method):
+def test_a_curve_is_the_networks_probability_without_the_first_areas(tiny_run, method):
     """By passes of the stored network: before, after the first step, and at the end."""
     model, scan_of, mask = stored_network(tiny_run)
     labels = nib.load(next(tiny_run.glob("results/template/*AAL_dseg.nii.gz"))).get_fdata()
@@ -126,7 +126,7 @@ def test_faithfulness_is_the_area_between_the_curves_beside_random_orders(tiny_r
             assert row["chance"] == pytest.approx(chance, abs=1e-6)
 
 
-def test_the_last_map_is_that_of_a_network_that_learned_nothing(tiny_run):
+def test_the_last_map_is_that_of_an_untrained_network(tiny_run):
     model, scan_of, mask = stored_network(tiny_run)
     stored = torch.load(tiny_run / FIXED / "model.pt", weights_only=True)
     torch.manual_seed(1)
@@ -156,7 +156,7 @@ def test_the_last_map_is_that_of_a_network_that_learned_nothing(tiny_run):
     assert list(of_method["mean"]) == pytest.approx(list(rows["rank_correlation"]), abs=1e-6)
 
 
-def test_no_scans_ask_for_nothing_but_a_page_without_them(tiny_run):
+def test_without_scans_only_the_page_on_trust_is_made(tiny_run):
     off = {**SETTINGS, "scans": 0, "randomised_scans": 0}
     run = snakemake(tiny_run, "-n", config={**TINY, "faithfulness": off})
     assert run.rules == {"report_trust"}, run.said

@@ -39,7 +39,7 @@ def reader(tiny_run):
     return Reader(tiny_run / "results/report.html")
 
 
-def test_every_file_that_it_shows_lies_beside_it(tiny_run, reader):
+def test_every_file_of_the_page_lies_beside_it(tiny_run, reader):
     links = [link for link in reader.links if not link.startswith("#")]
     assert not [link for link in links + reader.pictures if "://" in link or link.startswith("/")]
     for link in {*links, *reader.pictures}:
@@ -53,7 +53,7 @@ def test_every_file_that_it_shows_lies_beside_it(tiny_run, reader):
     }
 
 
-def test_it_has_a_picture_of_everything(tiny_run, reader):
+def test_the_page_has_every_picture(tiny_run, reader):
     methods = ("mean_maps", "distances", "area_distribution")
     worth = ("localisation", "precision_recall", "truth", "faithfulness", "randomisation")
     for name in (*methods, *worth):
@@ -67,7 +67,7 @@ def test_it_has_a_picture_of_everything(tiny_run, reader):
     assert copy.read_bytes() == original.read_bytes()
 
 
-def test_its_tables_have_the_numbers_of_the_files(tiny_run, reader):
+def test_the_tables_of_the_page_have_the_numbers_of_the_files(tiny_run, reader):
     text = "\n".join(reader.text)
     rows = (tiny_run / "results" / RUN / "distances.tsv").read_text().splitlines()
     column = rows[0].split("\t").index("distance")
@@ -77,14 +77,14 @@ def test_its_tables_have_the_numbers_of_the_files(tiny_run, reader):
     assert "Rieke et al. 2018" in text
 
 
-def test_the_configuration_that_it_gives_makes_the_same_run(tiny_run):
+def test_the_configuration_on_the_page_gives_the_same_run(tiny_run):
     config = tiny_run / "results/report_files/config.yaml"
     run = snakemake(tiny_run, "-n", "--configfile", str(config))
     assert run.status == 0, run.said
     assert "Nothing to be done" in run.said, run.said
 
 
-def test_without_subjects_it_names_none(finished):
+def test_the_page_without_subjects_names_no_subject(finished):
     run = snakemake(finished, config={**FIRST, "report": {"subjects": False}})
     assert run.status == 0, run.said
     assert not run.rules
@@ -123,14 +123,14 @@ def test_the_viewer_offers_averages_and_some_scans(tiny_run):
 
 @needs_browser
 @pytest.mark.parametrize("width", [420, 1400])
-def test_it_opens_in_a_browser_from_disk(tiny_run, tmp_path, width):
+def test_the_page_opens_in_a_browser_from_disk(tiny_run, tmp_path, width):
     picture = tmp_path / "page.png"
     page = tiny_run / "results/report.html"
     browse(page, f"--window-size={width},3000", f"--screenshot={picture}")
     assert picture.stat().st_size > 50_000
 
 
-def test_the_page_on_trust_explains_the_columns_that_it_has(tiny_run):
+def test_the_page_on_trust_explains_its_columns(tiny_run):
     text = (tiny_run / "results/trust.html").read_text()
     for name in ("average precision", "gain", "random network"):
         assert f"<li>{name}: " in text

@@ -35,7 +35,7 @@ REPORTING = {"verify_inputs", "estimate"}
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_a_rule_has_all_that_a_rule_needs(name):
+def test_a_rule_has_every_needed_directive(name):
     text = RULES[name]
     needed = {"log", "benchmark", "conda", "threads", "resources", "params", "script"}
     needed -= {"benchmark"} if name in REPORTING else set()
@@ -51,7 +51,7 @@ def test_a_rule_has_all_that_a_rule_needs(name):
     assert "lambda" not in text
 
 
-def test_what_snakemakes_report_shows_is_told_apart_there():
+def test_the_entries_of_snakemakes_report_are_distinguishable():
     """A list has the same labels throughout, which are its columns, and no two rows the same."""
     lists, count, written = {}, 0, 0
     for path in RULE_FILES:
@@ -97,7 +97,7 @@ def test_a_script_reads_its_settings_from_params(path):
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "scripts/voxplain").rglob("*.py")), ids=lambda p: p.name
 )
-def test_the_library_knows_no_snakemake(path):
+def test_the_library_does_not_import_snakemake(path):
     names = {n.id for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Name)}
     assert "snakemake" not in names
 
@@ -225,7 +225,7 @@ def test_the_slurm_profile_groups_what_the_estimate_counts_as_the_chain_of_a_sca
         assert ("**SCAN_CHAIN," in text) == (name in SCAN_CHAIN), name
 
 
-def test_every_rule_asks_for_more_memory_than_it_was_seen_to_take_at_1_mm(tmp_path):
+def test_every_rule_requests_more_memory_than_measured_at_1_mm(tmp_path):
     config = yaml.safe_load((ROOT / "benchmarks/costs.yaml").read_text())
     costs = read_costs()
     assert costs["resolution_mm"] == config["resolution_mm"] == 1

@@ -168,7 +168,7 @@ def fates(place):
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_every_scan_is_converted_or_its_fault_told(download, name):
+def test_every_scan_is_converted_or_its_fault_reported(download, name):
     place, _ = download
     image = f"I{list(FAULTS).index(name) + 1}"
     sidecar = fates(place)[image]
@@ -191,7 +191,7 @@ def test_every_scan_is_converted_or_its_fault_told(download, name):
     np.testing.assert_allclose(read.affine, GRID.matrix, atol=1e-3)
 
 
-def test_nobodys_name_leaves_the_headers(download):
+def test_no_name_of_a_person_leaves_the_headers(download):
     place, run = download
     texts = [path for top in ("results", "logs") for path in place.glob(f"{top}/**/*")]
     outputs = [run.said, *(path.read_text("latin-1") for path in texts if path.is_file())]
@@ -284,7 +284,7 @@ def preprocessed(sources, cohort):
 
 
 @pytest.mark.parametrize("cohort", ["zipped", "loose", "bids"])
-def test_a_scan_is_the_same_whatever_it_came_in(sources, cohort):
+def test_a_scan_is_the_same_from_every_kind_of_source(sources, cohort):
     place, first_run, row = sources
     (converted,) = place.glob(f"results/{cohort}/derivatives/**/anat/*_T1w.nii.gz")
     (original,) = first_run.glob(f"results/tiny/derivatives/**/*_acq-{row['image']}_T1w.nii.gz")
@@ -302,7 +302,7 @@ def test_a_stripped_and_corrected_head_keeps_its_mask_and_its_intensities(source
     assert np.corrcoef(volume.ravel(), original.ravel())[0, 1] > 0.98
 
 
-def test_a_registered_brain_is_only_brought_to_the_grid(sources):
+def test_a_registered_brain_is_only_resampled(sources):
     scan, volume, original = preprocessed(sources, "again")
     assert scan["skull_tool"] == "given"
     inside = original > 0

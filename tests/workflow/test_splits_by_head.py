@@ -53,7 +53,7 @@ def test_every_split_trains_on_one_of_two_heads_and_tests_on_the_other(tmp_path,
         ({"fixed_draw": "as_published"}, ("splits.fixed_draw is as_published", "with heads: hash")),
     ],
 )
-def test_what_two_heads_cannot_do_is_refused_by_key(tmp_path, heads, change, messages):
+def test_settings_that_need_more_heads_are_refused_by_key(tmp_path, heads, change, messages):
     run = snakemake(tmp_path, "-n", config=by_head(heads, **change))
     assert run.status != 0
     for words in ("splits.group_by is head", "cohort tiny, task AD-NC", *messages):
@@ -67,7 +67,7 @@ def test_the_packaged_head_alone_cannot_be_split(tmp_path):
     assert "splits.group_by to patient" in run.said
 
 
-def test_of_real_scans_no_head_is_known(tmp_path):
+def test_the_heads_of_real_scans_are_unknown(tmp_path):
     lines = ["Image Data ID,Subject,Group,Visit"]
     for number in range(6):
         subject = f"011_S_000{number}"
@@ -90,7 +90,7 @@ def test_of_real_scans_no_head_is_known(tmp_path):
     assert "allowed for scans that are not simulated: patient" in run.said
 
 
-def test_an_external_test_leaves_out_the_heads_that_were_trained_on(tmp_path, heads):
+def test_an_external_test_leaves_out_the_training_heads(tmp_path, heads):
     (tmp_path / "c.nii.gz").touch()
     config = by_head(heads, external=[{"train": "tiny", "test": "other"}])
     other = copy.deepcopy(config["cohorts"]["tiny"])

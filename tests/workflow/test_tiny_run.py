@@ -22,7 +22,7 @@ DERIVATIVES = "results/tiny/derivatives"
 pytestmark = pytest.mark.timeout(1800)
 
 
-def test_it_ends_with_pages_and_with_tables_of_both_methods(first_run):
+def test_the_run_has_pages_and_tables_of_both_methods(first_run):
     for name in ("report", "trust", "viewer"):
         assert (first_run / f"results/{name}.html").stat().st_size > 5_000
     folder = first_run / "results/tiny/AD-NC/rieke/fixed/seed-1"
@@ -41,7 +41,7 @@ def test_it_ends_with_pages_and_with_tables_of_both_methods(first_run):
             assert np.isfinite(mean).all() and mean.max() > 0
 
 
-def test_its_jobs_read_what_their_rules_declare_and_nothing_else(first_run):
+def test_jobs_read_only_declared_files(first_run):
     jobs = traced_jobs(first_run / ".snakemake/trace.jsonl")
     assert len({job["rule"] for job in jobs}) >= 35
     assert not [job for job in jobs if job["undeclared"]]
@@ -122,7 +122,7 @@ def test_the_simulated_archive_is_dicom_in_the_archives_tree(first_run):
         assert loss.max() <= 0.3 + 1e-6
 
 
-def test_the_simulation_did_what_it_was_to_do(first_run):
+def test_the_simulation_achieved_the_intended_loss(first_run):
     with open(first_run / "results/tiny/simulation.tsv", newline="") as stream:
         rows = list(csv.DictReader(stream, delimiter="\t"))
     areas = [row for row in rows if row["part"] == "area"]
@@ -142,7 +142,7 @@ def test_the_simulation_did_what_it_was_to_do(first_run):
     assert float(volumes["low"]) <= float(volumes["roc_auc"]) <= float(volumes["high"])
 
 
-def test_nothing_is_left_to_do_after_a_run(first_run):
+def test_a_second_run_has_no_jobs(first_run):
     run = snakemake(first_run, "-n", config=FIRST)
     assert run.status == 0
     assert "Nothing to be done" in run.said

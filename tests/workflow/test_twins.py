@@ -31,7 +31,7 @@ def volume_of(directory, image, name):
 
 
 @pytest.mark.slow
-def test_a_twin_shows_what_is_left_of_its_scans_atrophy(finished):
+def test_a_twin_gives_the_residual_of_its_scans_atrophy(finished):
     splits = table(finished / "results/tiny/AD-NC/splits.tsv")
     tested = splits[(splits["split"] == "fixed") & (splits["side"] == "test")]
     (image,) = tested[tested["class"] == "AD"]["image"]
@@ -105,7 +105,7 @@ def volume_of_template(directory):
         ({"tasks": [["AD"]]}, 0),
     ],
 )
-def test_explained_diseased_scans_have_a_twin_and_no_others(change, twins):
+def test_only_explained_diseased_scans_have_a_twin(change, twins):
     jobs = Counter(job["rule"] for job in jobs_of({**TINY, **RESIDUAL, **change}))
     scans = 6 if "tasks" not in change else 3
     assert jobs["measure_residual"] == twins
