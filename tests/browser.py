@@ -13,7 +13,7 @@ needs_browser = pytest.mark.skipif(
 
 
 def browse(page: Path, *options: str, query: str = "") -> str:
-    """What a headless browser writes of a page from disk; ``asked`` follows its address."""
+    """Output of a headless browser for a page on disk; ``query`` is added to the address."""
     # A canvas in 3D is drawn without a graphics card.
     drawing = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
     words = [CHROMIUM, "--headless", "--no-sandbox", "--hide-scrollbars", *drawing, *options]

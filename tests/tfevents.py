@@ -1,4 +1,4 @@
-"""Reading TensorBoard event files back: records of a length, its checksum, data, and theirs."""
+"""Read TensorBoard event files: each record is a length, its checksum, data and their checksum."""
 
 import struct
 

@@ -18,12 +18,12 @@ from workflow.conftest import ROOT, TINY, spoil_statistics
 
 CLUSTER = Path(__file__).with_name("cluster")
 GPU_NODE = "n1"
-# Long enough to be disturbed.
+# Long enough to be interrupted.
 EPOCHS = 80
-# Seconds until anything counts as stuck: CI runs the other tests beside these, on two cores.
+# Seconds until a step counts as stuck: CI runs the other tests at the same time, on two cores.
 PATIENCE = 1800
 NETWORKS = "results/tiny/AD-NC/rieke"
-# From the scans to what is compared. (Further tables are jobs like these, and each takes its time.)
+# From the scans to the comparison. (Further tables would be similar jobs, and each takes time.)
 TARGETS = (
     "results/tiny/quality_gate.json",
     f"{NETWORKS}/fixed/seed-1/distances.tsv",
@@ -35,7 +35,7 @@ FIELDS = "jobid,comment,state,nodelist,reqmem,reqcpus,timelimitraw,alloctres,sta
 
 @dataclasses.dataclass
 class Job:
-    """One attempt of one job, as SLURM's accounting has it."""
+    """One attempt of one job, from SLURM's accounting."""
 
     jobid: str
     comment: str
@@ -58,9 +58,9 @@ class Job:
 
 
 def jobs_of(rule):
-    """Every attempt of a rule's jobs, as they ended; a requeued one may have no start."""
+    """Every attempt of a rule's jobs, by time of end; a requeued one may have no start."""
     command = ["sacct", "--allocations", "--duplicates", "--parsable2", "--noheader"]
-    # It would begin at midnight.
+    # By default, sacct starts at midnight.
     command += ["--starttime=now-1days"]
     command += ["--units=M", f"--format={FIELDS}"]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -78,7 +78,7 @@ def running(comment):
 
 
 def wait_for(condition, process=None):
-    """What a condition gives once it gives something, as long as a process lives."""
+    """The first true value of a condition; an error if the process ends before."""
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         if result := condition():
@@ -90,7 +90,7 @@ def wait_for(condition, process=None):
 
 
 def trained_an_epoch(folder, *splits):
-    """A function that gives a split and its training's SLURM job, once it has finished an epoch."""
+    """A function that returns a split and its training's SLURM job, after its first epoch."""
 
     def split_and_job():
         for split in splits:
@@ -104,7 +104,7 @@ def trained_an_epoch(folder, *splits):
 
 @dataclasses.dataclass
 class Finished:
-    """A finished run, and the splits whose trainings were disturbed."""
+    """A finished run, and the splits whose trainings were interrupted."""
 
     folder: Path
     said: str
@@ -140,7 +140,7 @@ def submitted(folder, settings, *arguments):
     command += ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
     command += ["--profile", str(ROOT / "profiles/slurm")]
     command += ["--configfile", str(folder / "config.yaml")]
-    # Jobs here are short, and so is the patience with which they are looked after.
+    # Jobs here are short, so their states are checked often.
     command += ["--seconds-between-status-checks", "3"]
     command += ["--slurm-init-seconds-before-status-checks", "3"]
     with open(folder / "said.log", "w") as stream:
@@ -154,8 +154,8 @@ def submitted(folder, settings, *arguments):
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """The whole way, with one training preempted and one cancelled while they were at work."""
-    # A space in the path, as in many a home folder.
+    """A whole run, with one training preempted and one cancelled while they ran."""
+    # A space in the path, as in many home folders.
     folder = tmp_path_factory.mktemp("a run")
     arguments = ("--group-components", "scan=3", "--resources", "gpu=1")
     splits = ["fixed", "repeat-1_fold-1", "repeat-1_fold-2"]
@@ -165,7 +165,7 @@ def finished(tmp_path_factory):
         splits.remove(preempted)
         cancelled, other = wait_for(trained_an_epoch(folder, *splits), process)
         subprocess.run(["scancel", other], check=True)
-        # SLURM starts a requeued job only after two minutes, unless it is told to.
+        # By default, SLURM starts a requeued job only after two minutes.
         command = ["scontrol", "update", f"jobid={job}", "StartTime=now"]
         wait_for(lambda: subprocess.run(command, capture_output=True).returncode == 0)
     output = (folder / "said.log").read_text()
@@ -176,7 +176,7 @@ def finished(tmp_path_factory):
 def test_the_run_finishes_despite_the_disturbances(finished):
     folder = finished.folder
     assert all((folder / target).is_file() for target in TARGETS)
-    # It is finished for a run on this machine as well, and nobody is blamed for what was mended.
+    # A run on this machine has no jobs left, and repaired failures are not reported.
     local = [
         sys.executable,
         "-m",
@@ -309,7 +309,7 @@ def test_a_job_over_its_memory_is_killed_and_resubmitted_with_more(started):
 def test_a_training_out_of_time_is_resubmitted_with_more_and_continues(started):
     before = len(jobs_of("train_network"))
     little_at_first = "train_network:runtime=1 if attempt == 1 else 20"
-    # More epochs than any machine gets through in a minute: it is enough to see the second begin.
+    # More epochs than any machine can do in a minute: it is enough to see the second job begin.
     settings = config(epochs=10_000, learning_rate=0.004)
     log = started / LOG.format(split="fixed")
     log.unlink()

@@ -1,4 +1,4 @@
-"""Shared heads, scans and files; whatever takes more than a second is made once a session."""
+"""Shared heads, scans and files; those that take more than a second are made once a session."""
 
 import os
 import pickle
@@ -78,13 +78,13 @@ def head(packaged_head: Head) -> Head:
 
 @pytest.fixture(scope="session")
 def coarse_head(head: Head) -> Head:
-    """The packaged head at 4 mm, for what does not depend on detail."""
+    """The packaged head at 4 mm, for tests that need no detail."""
     return coarsened(head, 4)
 
 
 @pytest.fixture(scope="session")
 def quiet() -> ScannerSettings:
-    """A scanner that adds nothing to the head: no pose, no own anatomy, no field, no noise."""
+    """A scanner that changes nothing of the head: no pose, no deformation, no field, no noise."""
     return ScannerSettings(
         deformation_mm=0,
         rotation_deg=0,
@@ -173,21 +173,21 @@ def phantom() -> tuple[np.ndarray, Grid]:
 def series(
     tmp_path: Path, phantom: tuple[np.ndarray, Grid], series_header: SeriesHeader
 ) -> SimpleNamespace:
-    """The phantom as a DICOM series in a folder of its own."""
+    """The phantom as a DICOM series in its own folder."""
     folder = tmp_path / series_header.image
     files = write_series(folder, *phantom, series_header)
     return SimpleNamespace(folder=folder, files=files, volume=phantom[0], grid=phantom[1])
 
 
 def pixels(figure):
-    """Red, green and blue of a figure as it is drawn, 0 to 255."""
+    """Red, green and blue of a drawn figure, 0 to 255."""
     figure.canvas.draw()
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(int)
 
 
 @pytest.fixture(scope="session")
 def drawn():
-    """Draws without a warning at screen size, and gives the pixels and the figure."""
+    """A function that draws at screen size without warnings; it returns pixels and figure."""
 
     def draw(function, *args):
         with warnings.catch_warnings():

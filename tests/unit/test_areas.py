@@ -14,7 +14,7 @@ from voxplain.comparison.areas import (
     top_areas,
 )
 
-# Nine voxels in one plane. The last lies in an area but outside the brain.
+# Nine voxels in one plane. The last is in an area but outside the brain.
 LABELS = np.array([[1, 1, 2], [2, 3, 0], [0, 4, 4]], np.uint8)[..., None]
 HEATMAP = np.array([[1, 2, 3], [5, 4, 6], [7, 8, 9]], np.float32)[..., None]
 MASK = np.array([[1, 1, 1], [1, 1, 1], [1, 1, 0]], bool)[..., None]
@@ -141,7 +141,7 @@ def test_both_sides_are_as_added_by_hand():
     assert table["voxels"].tolist() == [4, 1, 1]
     assert table["sum"].tolist() == [11, 4, 8]
     np.testing.assert_allclose(table["share"], np.array([11, 4, 8]) / IN_BRAIN)
-    # Not the mean of the sides' densities where one side has no voxel.
+    # Not the mean of the sides' densities if one side has no voxel.
     np.testing.assert_allclose(table["density"], np.array([11 / 4, 4, 8]) / 4.5)
 
 

@@ -22,7 +22,7 @@ from voxplain.volumes import axis_aligned_grid, white_matter_level, write_array
 
 
 def centres_of(atlas):
-    """Area name to the middle of its voxels in mm."""
+    """Area name -> centre of its voxels in mm."""
     values = list(atlas.names)
     centres = ndimage.center_of_mass(atlas.labels > 0, atlas.labels, values)
     placed = apply_affine(atlas.grid.matrix, np.array(centres))
@@ -59,7 +59,7 @@ def test_an_area_lies_at_its_place_in_template_space(centres, name, centre):
 
 @pytest.fixture(scope="module")
 def regions_on_template():
-    """Name to region, and the template's brain with white matter near 1."""
+    """Name -> mask of the region, and the template's brain with white matter near 1."""
     brain, grid = read_packaged_template()
     atlas = read_regions().on_grid(grid)
     regions = {name: atlas.labels == value for value, name in atlas.names.items()}
@@ -136,7 +136,7 @@ def test_an_atlas_on_its_own_grid_is_unchanged(aal):
 
 
 def stretched_by_hand(labels, shape):
-    """Each voxel takes the label at the same relative place, whatever the affines say."""
+    """Each voxel takes the label at the same relative position, whatever the affines are."""
     stretched = np.zeros(shape, labels.dtype)
     for voxel in np.ndindex(*shape):
         relative = [(i + 0.5) / n for i, n in zip(voxel, shape, strict=True)]
@@ -249,7 +249,7 @@ def test_a_package_is_read_without_importing_it(tmp_path, monkeypatch):
     assert package_file("explosive_package", "data.txt").read_text() == "data"
 
 
-# --- TemplateFlow, which downloads and is therefore replaced here ---------------------------------
+# --- TemplateFlow, replaced here because it downloads ---------------------------------------------
 
 
 @pytest.fixture

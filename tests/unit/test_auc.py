@@ -12,7 +12,7 @@ CLASSES = ("AD", "NC")
 
 
 def drawn(seed, patients, classes=CLASSES, effect=1.0, scans=1):
-    """Predictions of somewhat informed networks; patients' names and classes go by their number."""
+    """Predictions better than chance; a patient's name and class follow from the number."""
     draw = np.random.default_rng(seed)
     numbers = np.repeat(np.arange(*patients), scans)
     members = pd.DataFrame(
@@ -85,7 +85,7 @@ def test_every_draw_agrees_with_scikit_learn_on_the_drawn_patients(classes, roc_
 def test_the_same_predictions_of_five_networks_do_not_narrow_the_interval():
     table = drawn(3, (0, 40))
     np.testing.assert_allclose(draw_aucs([table] * 5, CLASSES), draw_aucs([table], CLASSES))
-    # Five networks that err independently of each other do tell more of the same patients.
+    # Five networks with independent errors do give more information on the same patients.
     several = [drawn(seed, (0, 40)) for seed in range(5)]
     assert draw_aucs(several, CLASSES).std() < 0.7 * draw_aucs([table], CLASSES).std()
 
@@ -97,7 +97,7 @@ def test_scans_of_a_patient_are_drawn_together():
 
 
 def test_intervals_cover_the_truth_at_their_level():
-    """Fresh patients and a network that is as it is: 95 % of intervals, within three SD of that."""
+    """New patients, a fixed network: 95 % of intervals cover the truth, within three SD."""
     covered = []
     for seed in range(200):
         low, high = interval(draw_aucs([drawn(seed, (0, 100), effect=0)], CLASSES, draws=300))
@@ -123,7 +123,7 @@ def test_one_patient_of_a_class_has_no_interval():
 @pytest.mark.parametrize("classes", [CLASSES, ("AD", "MCI", "NC")])
 def test_every_drawn_curve_agrees_with_scikit_learn_on_the_drawn_patients(classes):
     table = drawn(1, (0, 24), classes, scans=2)
-    table["probability_AD"] = table["probability_AD"].round(1)  # scans of one probability
+    table["probability_AD"] = table["probability_AD"].round(1)  # ties
     at = np.linspace(0, 1, 11)
     curves = draw_rocs([table], classes, "AD", at, draws=20)
     generator = np.random.default_rng(0)

@@ -43,7 +43,7 @@ TABLE = features_of(
 
 
 def by_hand(values, groups, tested):
-    """Standardised by the training rows and given to scikit-learn directly."""
+    """Standardise by the training rows, and fit with scikit-learn directly."""
     mean, sd = values.mean(0), values.std(0)
     model = LogisticRegression().fit((values - mean) / sd, groups)
     return model, model.predict_proba((tested - mean) / sd)
@@ -65,7 +65,7 @@ def test_predictions_agree_with_scikit_learn_on_a_small_table():
     assert list(coefficients["feature"]) == ["age", "male"]
     np.testing.assert_allclose(coefficients["mean"], values[:6].mean(0))
     np.testing.assert_allclose(coefficients["sd"], values[:6].std(0))
-    # scikit-learn's is for NC; the older are the sick.
+    # scikit-learn's coefficient is for NC; patients with AD are older.
     np.testing.assert_allclose(coefficients["coefficient"], -model.coef_[0])
     assert coefficients["coefficient"][0] > 0
 
@@ -98,7 +98,7 @@ def test_gaps_take_the_training_scans_median_and_most_frequent_value_and_are_cou
     table.iloc[0, 0] = table.iloc[6, 0] = table.iloc[6, 1] = table.iloc[1, 1] = np.nan
     predictions, coefficients = predict_split(MEMBERS, table, CLASSES, ["male"])
     filled = TABLE.to_numpy().copy()
-    # Ages 70, 76, 66, 72, 74; of those who say so, three are men.
+    # Known ages 70, 76, 66, 72, 74; three of the known sexes are male.
     filled[[0, 6], 0] = 72
     filled[[1, 6], 1] = 1
     table.iloc[4, 1] = np.nan
@@ -149,7 +149,7 @@ def test_a_scan_without_values_is_refused_by_name():
         predict_split(MEMBERS, TABLE.iloc[:7], CLASSES)
 
 
-# --- what it is fitted on -------------------------------------------------------------------------
+# --- input values ---------------------------------------------------------------------------------
 
 
 def test_the_mean_of_an_area_is_that_of_its_voxels():
@@ -187,7 +187,7 @@ def test_sexes_are_read_or_missing(text, male):
 
 
 def aucs_of_simulated(ages):
-    """Age and sex on five folds of a simulated cohort of 80 patients: the folds' tables."""
+    """Tables of five folds of a simulated cohort of 80 patients, predicted by age and sex."""
     plan = []
     for place, (group, age) in enumerate(ages.items()):
         plan += plan_cohort(

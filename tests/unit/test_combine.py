@@ -41,7 +41,7 @@ def scan():
         # 1 3 0 4 of 8, and 2 0 0 2 of 4.
         ("sum", [(1 / 8 + 1 / 2) / 2, 3 / 16, 0, (1 / 2 + 1 / 2) / 2]),
         ("max", [(1 / 4 + 1) / 2, 3 / 8, 0, 1]),
-        # Lower values: 1, 2, -, 3 of 4; and 2 or 3, as two share two places.
+        # Rank: 1, 2, -, 3 of 4; and 2.5 for the two tied values.
         ("rank", [(1 + 2.5) / 8, 2 / 8, 0, (3 + 2.5) / 8]),
     ],
 )
@@ -108,7 +108,7 @@ def test_the_largest_float_does_not_overflow():
     np.testing.assert_allclose(combined.ravel(), [0.5, 0.5, 0, 0])
 
 
-# --- what is refused ------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

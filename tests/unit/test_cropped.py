@@ -37,7 +37,7 @@ def shown(scans, network):
 
 
 def spread(model, seed=1):
-    """Weights as after a long training: batch norms with factors of both signs."""
+    """Weights as after long training: batch norms with factors of both signs."""
     draw = torch.Generator().manual_seed(seed)
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm3d):

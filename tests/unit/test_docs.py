@@ -1,4 +1,4 @@
-"""The examples of the documentation run as they stand."""
+"""The examples of the documentation run without changes."""
 
 import argparse
 import re
@@ -45,7 +45,7 @@ def test_every_method_has_its_formula_and_its_traps(repository):
 
 
 def test_no_example_is_indented_in_a_list(repository):
-    """Indented fences are no blocks to these tests."""
+    """These tests do not find indented fences."""
     for path in pages(repository):
         begun = path.read_text().count("```python")
         assert begun == sum(block.language == "python" for block in blocks_of(path)), path.name
@@ -66,13 +66,13 @@ def commands(repository):
         for line in path.read_text().splitlines():
             for call in re.findall(r"(?:^|`|\s)(snakemake [^`|]*)", line.lstrip("# ")):
                 words = shlex.split(call.replace("...", ""), comments=True)
-                # In running text the rest of a sentence follows.
+                # In running text, the rest of a sentence follows the command.
                 if "`" in line or line.lstrip("# ").startswith("snakemake "):
                     yield f"{path.name}: {call}", words[1:]
 
 
 def test_every_documented_snakemake_call_can_be_parsed(repository):
-    """A target behind --configfile or --quiet is taken for a file or a kind of quiet."""
+    """A target after --configfile or --quiet would be read as the value of that option."""
     count = 0
     for name, words in commands(repository):
         parser = get_argument_parser()

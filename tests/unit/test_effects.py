@@ -11,7 +11,7 @@ AREAS = ("Hippocampus_L", "Hippocampus_R")
 
 
 def cohort(patients=20, loss=0.2, seed=0, bright=0.0, groups=("AD", "MCI", "CN")):
-    """Patients of whom AD lost a fifth of their tissue, MCI half of that."""
+    """Patients: AD lost a fifth of the tissue, MCI half of that."""
     draw = np.random.default_rng(seed)
     rows = []
     for group in groups:
@@ -96,7 +96,7 @@ def test_volumes_separate_groups_by_lost_tissue_and_intensities_by_changed_brigh
 
 
 @pytest.mark.slow
-# (With pairs of different folds as well, forty small ones are at 0.45 instead of 0.51.)
+# (If pairs of different folds counted, the mean AUC of small cohorts would be 0.45, not 0.51.)
 @pytest.mark.parametrize("patients", [8, 40])
 def test_labels_without_an_effect_are_at_chance_over_many_cohorts(patients):
     results = [
@@ -110,7 +110,7 @@ def test_labels_without_an_effect_are_at_chance_over_many_cohorts(patients):
 
 @pytest.mark.slow
 def test_the_interval_agrees_with_a_bootstrap_over_patients():
-    """Against the plain bootstrap: draw patients, ask scikit-learn for the area."""
+    """Compared with a plain bootstrap over patients, with the AUC of scikit-learn."""
     from voxplain.cohort.effects import _pairs_in_order
 
     draw = np.random.default_rng(1)
@@ -127,12 +127,12 @@ def test_the_interval_agrees_with_a_bootstrap_over_patients():
 
 
 def test_patients_of_different_folds_make_no_pair():
-    """Against the mean of the folds' own areas, which have as many pairs each."""
+    """Compared with the mean AUC of the folds, which have equally many pairs."""
     from voxplain.cohort.effects import _pairs_in_order
 
     draw = np.random.default_rng(2)
     fold, labels = np.repeat(np.arange(4), 10), np.tile([0, 1], 20)
-    values = draw.normal(labels, 1) + 5 * fold  # each fold's regression has an offset of its own
+    values = draw.normal(labels, 1) + 5 * fold  # each fold's regression has its own offset
     aucs = [roc_auc_score(labels[fold == k], values[fold == k]) for k in range(4)]
     auc, low, high = _pairs_in_order(values, fold, labels == 1, 500)
     assert auc == pytest.approx(np.mean(aucs))

@@ -1,4 +1,4 @@
-"""The estimate's own arithmetic; that it counts as Snakemake does, see tests/workflow."""
+"""The arithmetic of the estimate; tests/workflow compares its counts with Snakemake's."""
 
 import re
 
@@ -33,10 +33,10 @@ from voxplain_workflow.running.estimate import (
     read_costs,
 )
 
-# All that apply to rieke, and what looks at the network.
+# All methods that apply to rieke, and the number of those that use the network.
 OF_RIEKE = [name for name, method in METHODS.items() if not method.models]
 EXPLAINED = len(OF_RIEKE) - 1
-# 200 scans; in the fixed split 60 of them test.
+# 200 scans; the fixed split tests 60 of them.
 COHORT = {
     "source": "simulated",
     "simulation": {
@@ -115,7 +115,7 @@ def test_every_method_and_transform_has_a_cost():
     assert passes.keys() | {"summary"} == METHODS.keys()
     assert all(model.passes > 0 for model in MODELS.values())
     assert passes["sensitivity"] == passes["guided_backprop"] == GRADIENT
-    # Many regions take fewer passes than regions, and more than what they begin with.
+    # Many regions need fewer passes than regions, but more than the first passes.
     for method, regions in count_regions(SETTINGS).items():
         assert PASSES_OF_START < passes[method] < regions
 
@@ -152,7 +152,7 @@ def test_every_network_and_task_adds_its_jobs():
     both = rows_of(models=models, **methods)
     assert both["train_network"].jobs == 2 * one["train_network"].jobs
     assert both["train_network"].cpu_h > 10 * one["train_network"].cpu_h
-    # cam applies to the second only.
+    # cam applies to the second network only.
     assert both["explain_scans"].jobs == one["explain_scans"].jobs / EXPLAINED * (2 * EXPLAINED + 1)
     assert both["summarise_networks"].jobs == one["summarise_networks"].jobs == 1
 

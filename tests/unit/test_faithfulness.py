@@ -1,4 +1,4 @@
-"""Areas deleted and inserted, layers made anew: by hand, and by second libraries."""
+"""Deletion and insertion of areas, randomised layers: by hand, and by other libraries."""
 
 import copy
 
@@ -49,7 +49,7 @@ def line(*values):
 def test_voxels_outside_every_area_belong_to_the_nearest_one():
     labels = np.array([7, 5, 5, 0, 0, 0, 0, 0, 2, 0, 0])[:, None, None]
     numbers = areas_of_brain(labels, MASK)[:, 0, 0].tolist()
-    # 7 lies outside the brain. Of 2, 5 and around 2, around 5; the fifth voxel behind 5 is even.
+    # 7 is outside the brain. Areas: 2, 5, near 2, near 5; the fifth voxel after 5 is equally near.
     assert numbers[:5] == [0, 2, 2, 4, 4]
     assert numbers[5] in (3, 4)
     assert numbers[6:] == [3, 3, 1, 3, 3]
@@ -79,7 +79,7 @@ def test_areas_are_ordered_by_mean_relevance_and_ties_at_random():
     relevance = np.array([0.0, 3, 0, 0, 0, 0, 4, 0])
     orders = np.array([order_areas(relevance, seed, "I1") for seed in range(400)])
     assert (orders[:, :2] == [7, 2]).all()
-    # Each of the six others is third in a sixth of the draws.
+    # Each of the six others is third in one sixth of the draws.
     counts = np.bincount(orders[:, 2], minlength=9)[[1, 3, 4, 5, 6, 8]]
     assert counts.sum() == 400
     assert stats.chisquare(counts).pvalue > 0.001
@@ -100,7 +100,7 @@ def test_steps_end_with_the_area_that_reaches_the_next_part_of_the_brain():
     step_of_voxel, fraction = steps_of(AREAS, order, 2)
     assert fraction.tolist() == [0, 0.5, 1]
     assert step_of_voxel[:, 0, 0].tolist() == [0, 1, 2, 2, 1, 1, 1, 1, 2, 2, 2]
-    # Every 2.5 voxels: the first area takes two steps' worth at once.
+    # A step every 2.5 voxels: the first area covers two steps.
     step_of_voxel, fraction = steps_of(AREAS, order, 4)
     assert fraction.tolist() == [0, 0.4, 0.5, 1 - 0.3 + 0.3]
     step_of_voxel, fraction = steps_of(AREAS, order, 100)
@@ -174,7 +174,7 @@ def curves_of(relevance, steps=100, model=MODEL, image="I1"):
 
 
 def test_curves_of_a_linear_network_are_the_sigmoid_of_the_remaining_sum():
-    """What lies outside the brain stays: 0.8 in all of them."""
+    """The voxel outside the brain is never changed: 0.8 in every sum."""
     fraction, deleted, inserted = curves_of(GIVEN)
     np.testing.assert_allclose(fraction, [0, 0.1, 0.3, 0.6, 1])
     np.testing.assert_allclose(deleted, sigmoid(0.8 + np.array([3, 1, -0.5, -1, 0])))
@@ -183,7 +183,7 @@ def test_curves_of_a_linear_network_are_the_sigmoid_of_the_remaining_sum():
     np.testing.assert_allclose(
         delete_and_insert(MODEL, torch.as_tensor(SCAN), 0, step_of_voxel)[0], 1 - deleted
     )
-    # One by one as in batches.
+    # The same one by one as in batches.
     one_by_one = [
         torch.softmax(MODEL(torch.as_tensor(np.where(hidden, 0, SCAN))[None, None]), 1)[0, 1].item()
         for hidden in ((step_of_voxel > 0) & (step_of_voxel <= at) for at in range(5))
@@ -284,7 +284,7 @@ def test_means_are_over_patients_and_chance_has_its_spread():
     assert set(table["method"]) == {"true"}
     row = table[(table["class"] == "AD") & (table["measure"] == "faithfulness")].iloc[0]
     assert (row["scans"], row["patients"]) == (3, 2)
-    # The scans are the same one under three names.
+    # The three scans are equal.
     assert row["mean"] == pytest.approx(
         values_of(scores[scores["image"] == "I1"], "true")["faithfulness"]
     )
@@ -366,7 +366,7 @@ def test_correlations_are_means_over_patients():
     assert np.isnan(summary[1]["mean"])
 
 
-# --- layers made anew -----------------------------------------------------------------------------
+# --- randomised layers ----------------------------------------------------------------------------
 
 GRID_SHAPE = (40, 44, 40)
 
@@ -474,7 +474,7 @@ def test_classes_whose_probability_does_not_change_are_found():
         for group, mean, chance in (("AD", 0.998, 1.0), ("NC", 0.9, 0.4))
         for measure in ("deletion", "insertion")
     ]
-    rows.append(("lrp", "AD", "gain", -0.5, 0.0))  # a difference, no probability
+    rows.append(("lrp", "AD", "gain", -0.5, 0.0))  # a difference, not a probability
     table = pd.DataFrame(rows, columns=["method", "class", "measure", "mean", "chance"])
     assert unmoved_classes(table) == {"AD": pytest.approx(0.999)}
     assert unmoved_classes(table, least=0.6).keys() == {"AD", "NC"}

@@ -1,4 +1,4 @@
-"""A part of the plan that could not be made says why to whoever looks into it."""
+"""A part of the plan that could not be made raises its reason on every access."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What all figures have in common: their kinds of file, their size, and no display."""
+"""Common to all figures: file types, sizes, and no display."""
 
 import re
 import subprocess
@@ -35,7 +35,7 @@ def test_a_bitmap_has_the_resolution_of_print_and_a_vector_file_the_same_size(tm
 def test_text_stays_text_in_vector_files(tmp_path):
     save(two_panels(), [tmp_path / "a.pdf", tmp_path / "a.svg"])
     assert "Left hippocampus</text>" in (tmp_path / "a.svg").read_text()
-    assert b"/Type /Font /Subtype /Type0" in (tmp_path / "a.pdf").read_bytes()  # TrueType, whole
+    assert b"/Type /Font /Subtype /Type0" in (tmp_path / "a.pdf").read_bytes()  # TrueType
 
 
 def test_the_same_figure_is_the_same_file(tmp_path):
@@ -88,7 +88,7 @@ def test_figures_of_few_methods_are_no_wider_than_a_journals_page():
 
 @pytest.mark.slow
 def test_drawing_needs_no_display_and_leaves_no_window_open(tmp_path):
-    """On a node without a screen, and where somebody's settings ask for one."""
+    """On a node without a screen, and with settings that ask for one."""
     code = (
         "from voxplain.plots import plot_text, save; import sys; "
         f"save(plot_text('nothing'), {str(tmp_path / 'a.png')!r}); "

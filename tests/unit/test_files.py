@@ -13,7 +13,7 @@ from voxplain.volumes import write_array
 
 
 def packed(path, *folders):
-    """A zip file of folders, each under its own name below ADNI."""
+    """A zip file of folders, each below ADNI."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for folder in folders:
             for file in sorted(folder.rglob("*")):

@@ -60,7 +60,7 @@ def digest(code, *modules):
 
 
 def change(path, old, new):
-    """Replace text in a file, whose time moves on as an editor's would."""
+    """Replace text in a file and advance its time, as an editor does."""
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
@@ -230,7 +230,7 @@ def test_one_more_entry_of_a_registry_does_not_change_the_others(tmp_path):
 
 
 def test_constants_of_a_registry_count_where_something_else_names_them(tmp_path):
-    """What its entries say of a job, the job says itself."""
+    """A job's params contain what the entries say about it."""
     script = tmp_path / "explain.py"
     script.write_text("import methods\n")
     registry, prints = tmp_path / "methods.py", []
@@ -252,7 +252,7 @@ def test_constants_of_a_registry_count_where_something_else_names_them(tmp_path)
 
 @pytest.fixture
 def with_files(code):
-    """A module that reads a template, and a folder of others."""
+    """A module that reads a template, and a folder of other files."""
     folder = code / "lib" / "assets"
     folder.mkdir()
     for name in ("page.html", "other.html", "part.py"):
@@ -290,7 +290,7 @@ def test_the_place_of_a_checkout_with_files_does_not_count(with_files, tmp_path)
 
 
 def test_every_file_beside_the_modules_counts_for_the_scripts_that_use_it(repository, tmp_path):
-    """A path that a module puts together of several strings would not be seen."""
+    """A path that a module joins from several strings would not be found."""
     copy = tmp_path / "scripts"
     shutil.copytree(
         repository / "scripts", copy, ignore=shutil.ignore_patterns("__pycache__", "*.pyc")

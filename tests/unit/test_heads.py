@@ -9,7 +9,7 @@ from voxplain.atlas import read_packaged_template
 from voxplain.cohort.heads import Head, read_head, write_head
 from voxplain.volumes import axis_aligned_grid, resample, white_matter_level
 
-# From the brain's middle (-1, -18, 8) straight out, where neither face nor neck are.
+# From the brain's middle (-1, -18, 8) outwards, away from face and neck.
 DIRECTIONS = {
     "left": (-1, 0, 0),
     "right": (1, 0, 0),

@@ -1,4 +1,4 @@
-"""The imports among the modules: there is no circle, and no module imports from a higher floor."""
+"""The imports among the modules: there is no cycle, and no module imports from a higher floor."""
 
 import ast
 from graphlib import CycleError, TopologicalSorter
@@ -17,7 +17,7 @@ FLOORS = (
 
 
 def imported(tree, modules):
-    """The modules that a syntax tree imports, in functions too, and not those for types only."""
+    """The modules that a syntax tree imports, also in functions, but not those for types only."""
     waiting = [tree]
     while waiting:
         node = waiting.pop()
@@ -29,7 +29,7 @@ def imported(tree, modules):
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, "imports are absolute"
             for alias in node.names:
-                # A module of a package, or a thing inside the module.
+                # A module of a package, or a name inside the module.
                 name = f"{node.module}.{alias.name}"
                 yield from modules & {name if name in modules else node.module}
         waiting += ast.iter_child_nodes(node)
@@ -37,7 +37,7 @@ def imported(tree, modules):
 
 @pytest.fixture(scope="module")
 def graph(repository):
-    """Module of the library -> modules of it that it imports."""
+    """Module of the library -> modules of the library that it imports."""
     scripts = repository / "scripts"
     paths = {}
     for package in ("voxplain", "voxplain_workflow"):
@@ -51,7 +51,7 @@ def graph(repository):
 
 
 def floor_of(module):
-    """The number of a module's floor; the workflow's own modules stand on all others."""
+    """The number of a module's floor; the workflow's modules are above all others."""
     package, _, rest = module.partition(".")
     if package == "voxplain_workflow":
         return len(FLOORS)

@@ -20,7 +20,7 @@ def corrected(scan):
 
 @pytest.fixture(scope="module")
 def core(scan):
-    """The brain's bright tissue, where noise is small against the signal."""
+    """The brain's bright tissue, where noise is small compared with the signal."""
     return ndimage.binary_erosion(scan.mask) & (scan.clean > 300)
 
 
@@ -63,7 +63,7 @@ def test_n4_gives_positive_values_inside_the_mask_and_zero_outside(scan, correct
 
 @pytest.fixture(scope="module")
 def block(tmp_path_factory):
-    """A small brain of grey and white matter under an intensity field, and its mask."""
+    """A small brain of grey and white matter with an intensity field, and its mask."""
     grid = axis_aligned_grid((20, 24, 20), (6.0, 6.0, 6.0), (-60, -72, -60))
     mask = np.zeros(grid.shape, bool)
     mask[3:-3, 3:-3, 3:-3] = True
@@ -101,7 +101,7 @@ def test_n4_accepts_a_scan_with_negative_intensities(block, tmp_path):
     assert not result[~block.mask].any()
 
 
-# --- what was done before -------------------------------------------------------------------------
+# --- corrections done before ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -141,11 +141,11 @@ def test_no_description_means_an_uncorrected_scan():
     assert not is_already_corrected([])
 
 
-# --- one scale a scan -----------------------------------------------------------------------------
+# --- one scale per scan ---------------------------------------------------------------------------
 
 
 def brain_of(values):
-    """A volume with values inside and air around."""
+    """A volume with values inside, and air around."""
     brain = np.zeros((40, 40, 40), np.float32)
     brain.reshape(-1)[: len(values)] = values
     return brain
@@ -189,7 +189,7 @@ def test_the_archives_folder_names_mean_n3_too(name):
 
 @pytest.mark.slow
 def test_a_failed_n4_is_an_error(scan, monkeypatch):
-    """antspyx hands back a copy of the image where N4 ended with an error."""
+    """antspyx returns a copy of the image if N4 ended with an error."""
     import ants
 
     monkeypatch.setattr(ants, "n4_bias_field_correction", lambda image, **_: image.clone())

@@ -19,7 +19,7 @@ CLASSES = ["AD", "NC"]
 
 
 def clean():
-    """Two training and two test patients, one of each class, with images of their own."""
+    """Two training and two test patients, one of each class, with different images."""
     return [
         Member("I1", "P1", "train", "AD", ("a1", "v1")),
         Member("I2", "P1", "train", "AD", ("a2", "v2")),
@@ -140,7 +140,7 @@ def test_a_split_leaks_exactly_if_two_of_its_members_do(members):
         assert bool(find_repeated(members)) == bool(shared)
 
 
-# --- what a split must hold -----------------------------------------------------------------------
+# --- what a split must contain --------------------------------------------------------------------
 
 
 def test_a_leak_is_refused_with_the_splits_name_and_one_line_per_leak():
@@ -178,7 +178,7 @@ def test_all_problems_are_reported_at_once():
     assert len(lines) == 3
 
 
-# --- what was fitted on what ----------------------------------------------------------------------
+# --- scans that statistics were fitted on ---------------------------------------------------------
 
 
 def test_statistics_of_exactly_the_training_scans_pass_in_any_order():
@@ -239,7 +239,7 @@ def test_a_test_scan_of_another_cohort_with_a_training_scans_id_is_not_a_leak():
 
 
 def of_heads(*heads):
-    """The clean split, its patients made from these heads."""
+    """The clean split, with patients made from these heads."""
     return [replace(member, head=head) for member, head in zip(clean(), heads, strict=True)]
 
 

@@ -25,7 +25,7 @@ from voxplain.comparison.localisation import (
 )
 from voxplain.faults import SetupFault
 
-# Ten voxels in one row, the region is three of the first nine; the tenth is outside the mask.
+# Ten voxels in one row: three of the first nine are the region; the tenth is outside the mask.
 HEATMAP = np.array([9, 8, 7, 6, 5, 4, 3, 2, 0, 50], np.float32)[:, None, None]
 REGION = np.array([0, 1, 1, 0, 0, 0, 1, 0, 0, 1], bool)[:, None, None]
 MASK = np.array([1, 1, 1, 1, 1, 1, 1, 1, 1, 0], bool)[:, None, None]
@@ -71,10 +71,10 @@ def test_tied_voxels_share_a_threshold():
 
 
 def test_ties_at_the_border_count_by_their_expectation():
-    # Of the three highest, 9 and 8 are certain and lie in; the third is one of four, one lies in.
+    # Of the three highest, 9 and 8 are in the region; the third is one of four, of which one is.
     scores = scored([9, 8, 3, 3, 3, 3, 1], [1, 1, 1, 0, 0, 0, 0])
     assert scores["rank"] == pytest.approx((2 + 1 / 4) / 3)
-    # Three voxels are the highest, two of them lie in.
+    # Three voxels are the highest, two of them in the region.
     scores = scored([9, 9, 9, 1, 0], [1, 1, 0, 0, 0])
     assert scores["pointing"] == pytest.approx(2 / 3)
     assert scores["rank"] == pytest.approx(2 * 2 / 3 / 2)
@@ -152,7 +152,7 @@ def test_chance_is_the_mean_over_all_orders_except_for_average_precision():
     heatmap=tied_maps, region=masks, mask=masks, other=hnp.arrays(np.float64, SHAPE), flips=masks
 )
 def test_voxels_outside_the_mask_have_no_influence(heatmap, region, mask, other, flips):
-    changed = np.where(mask, heatmap, other)  # also with numbers below 0, infinite or none
+    changed = np.where(mask, heatmap, other)  # also negative, infinite or NaN values
     anywhere = np.where(mask, region, flips)
     np.testing.assert_equal(score(changed, anywhere, mask), score(heatmap, region, mask))
     np.testing.assert_equal(chance(anywhere, mask), chance(region, mask))
@@ -226,7 +226,7 @@ def test_arrays_of_different_shapes_are_refused():
 
 
 def test_numbers_for_a_mask_are_refused():
-    # As an index they would be places.
+    # As an index, numbers would be positions.
     with pytest.raises(SetupFault, match="the mask is uint8, expected bool"):
         score(HEATMAP, REGION, MASK.astype(np.uint8))
     with pytest.raises(SetupFault, match="the region is float32, expected bool"):
@@ -245,7 +245,7 @@ def test_the_curve_is_as_counted_by_hand():
 
 
 def test_the_precision_is_not_interpolated():
-    # It rises with recall: the best precision at a recall or more would be 3/4 everywhere.
+    # Precision rises with recall: interpolated, it would be 3/4 everywhere.
     heatmap, region = row(9.0, 8, 7, 6, 0), row(0, 1, 1, 1, 0).astype(bool)
     _, precision = precision_recall(heatmap, region, np.ones_like(region), 4)
     np.testing.assert_allclose(precision, [0, 1 / 2, 2 / 3, 3 / 4])
@@ -273,7 +273,7 @@ def test_the_curve_is_scikit_learns_first_precision_at_each_recall(heatmap, regi
 def test_rounding_of_a_recall_does_not_add_a_voxel():
     region = np.arange(200) < 100
     heatmap = np.where(region, 300 - np.arange(200), 0.5)
-    # After each voxel of the region one of the rest: precision tells how many have been counted.
+    # After each voxel of the region comes one of the rest: precision shows how many were counted.
     heatmap[100:199] = heatmap[:99] - 0.5
     recall, precision = precision_recall(row(*heatmap), row(*region), row(*(region | True)))
     assert len(recall) == 101
@@ -390,7 +390,7 @@ def test_every_patient_counts_once_and_scans_without_a_value_do_not():
     patients = ["a", "a", "a", "a", "b", "c"]
     mean, low, high = bootstrap_mean(values, patients)
     assert mean == pytest.approx((0.2 + 0.8) / 2)
-    # Of two patients, a draw is twice the one, both, or twice the other.
+    # Of two patients, a draw has one of them twice, both, or the other twice.
     assert (low, high) == (pytest.approx(0.2), pytest.approx(0.8))
 
 
@@ -451,7 +451,7 @@ def test_intervals_cover_the_truth_at_their_level():
     patients = np.repeat(np.arange(30), 2)
     held, by_scans = 0, 0
     for seed in range(400):
-        # Scans of one patient hardly differ: to draw them one by one would promise too much.
+        # Scans of one patient hardly differ: drawn one by one, the interval would be too narrow.
         values = np.repeat(rng.normal(size=30), 2) + 0.1 * rng.normal(size=60)
         _, low, high = bootstrap_mean(values, patients, 300, 0.9, seed)
         held += low < 0 < high
@@ -515,7 +515,7 @@ def test_a_table_has_a_row_for_each_method_and_measure():
         ("gradient", "rank"),
     ]
     np.testing.assert_allclose(summary["mean"], [0.4, 0.6, 0.1, np.nan])
-    # That of the scans with a value only, patients counting once.
+    # Of the scans with a value only; each patient counts once.
     np.testing.assert_allclose(summary["chance"], [0.2, 0.1, 0.1, np.nan])
     np.testing.assert_allclose(summary["times_chance"], [2, 6, 1, np.nan])
     np.testing.assert_allclose(summary["low"], [0.3, np.nan, np.nan, np.nan])

@@ -64,7 +64,7 @@ def row_of(summary, level, **where):
     return row
 
 
-# Right of both; right of one of two (half of the pairs are ties or wrong); wrong of both.
+# Both right; one of two right (half of the pairs are ties or wrong); both wrong.
 RIGHT = predictions([("I1", "P1", "AD", 0.9), ("I2", "P2", "NC", 0.1)])
 HALF = predictions([("I3", "P3", "AD", 0.8), ("I4", "P4", "NC", 0.7)])
 WRONG = predictions([("I1", "P1", "AD", 0.2), ("I2", "P2", "NC", 0.6)])
@@ -182,7 +182,7 @@ def test_the_interval_is_over_all_networks_together():
     tables = [one.predictions for one in networks]
     assert (row["roc_auc_low"], row["roc_auc_high"]) == interval(draw_aucs(tables, CLASSES))
     assert row["roc_auc_low"] < row["roc_auc_mean"] < row["roc_auc_high"]
-    # Nothing can be drawn of one patient of each class.
+    # One patient of each class allows no bootstrap.
     row = row_of(summary_rows([network(table=RIGHT)]), "patient")
     assert np.isnan([row["roc_auc_low"], row["roc_auc_high"]]).all()
 
@@ -216,7 +216,7 @@ def test_a_network_is_compared_with_a_baseline_on_the_same_patients():
         draws.append(draw_aucs(tables, CLASSES))
     assert difference["roc_auc"] == pytest.approx(means[0] - means[1])
     assert (difference["low"], difference["high"]) == pytest.approx(interval(draws[0] - draws[1]))
-    # A baseline that predicts as the network does is no other, whoever is drawn.
+    # A baseline with the network's predictions has difference zero in every draw.
     same = [baseline(one.predictions, one.split) for one in networks]
     difference = row_of(Summary([*networks, *same]).differences(), "patient")
     assert difference["roc_auc"] == difference["low"] == difference["high"] == 0
@@ -279,7 +279,7 @@ def test_networks_are_read_one_at_a_time():
     assert alive == [1, 2, 3]
 
 
-# --- what is refused ------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------
 
 
 def test_an_empty_list_of_networks_is_refused():

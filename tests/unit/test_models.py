@@ -1,4 +1,4 @@
-"""The networks are those of the papers, and their plans say what they give."""
+"""The networks are those of the papers, and their plans have the right shapes."""
 
 import io
 import itertools
@@ -32,7 +32,7 @@ MM_1, MM_2, MM_3, MM_4 = (193, 229, 193), (97, 115, 97), (65, 77, 65), (49, 58, 
 YANG = (110, 110, 110)
 GAP = ["voxresnet_gap", "voxresnet_shallow_gap"]
 ALL = ["rieke", "voxcnn", "voxresnet", *GAP]
-# Grids on which a test may compute.
+# Grids small enough to compute on.
 SMALL = {
     "rieke": (38, 40, 39),
     "voxcnn": (40, 41, 42),
@@ -89,7 +89,7 @@ def leaves(model):
 
 
 def outputs(model, scans):
-    """What every layer of a network gives, by name, in the order of the calls."""
+    """The output of every layer of a network, by name, in the order of the calls."""
     tensors, names = {}, []
 
     def keep(name):
@@ -103,12 +103,12 @@ def outputs(model, scans):
     model(scans)
     for handle in handles:
         handle.remove()
-    assert len(names) == len(set(names))  # each once
+    assert len(names) == len(set(names))  # each layer once
     return tensors
 
 
 def on_meta(name, grid_shape, classes=2, **options):
-    """A network, and what its layers give by torch's own rules, without a number computed."""
+    """A network, and the outputs of its layers on torch's meta device, without computing values."""
     with torch.device("meta"):
         model = build_model(name, grid_shape, classes, **options)
         return model, outputs(model, torch.empty(2, 1, *grid_shape))
@@ -163,7 +163,7 @@ def test_riekes_grid_gives_the_papers_feature_maps():
 
 
 def test_yangs_grid_gives_the_papers_feature_maps():
-    """Before its last pooling VoxCNN has 3^3 voxels, behind it one."""
+    """Before its last pooling VoxCNN has 3^3 voxels, after it one."""
     _, tensors = on_meta("voxcnn", YANG)
     assert [tuple(tensors[f"pool{n}"].shape[1:]) for n in (1, 2, 3, 4)] == [
         (8, 53, 53, 53),
@@ -224,7 +224,7 @@ def test_the_plan_agrees_with_torch_on_any_grid(case, grid):
         assert f"model {name}" in str(fault)
         assert with_x(grid) in str(fault)
         assert "\n" not in str(fault)
-        # The residual networks would run on less than two voxels, but there is nothing to see.
+        # The residual networks would run on less than two voxels, but such a map shows nothing.
         too_small = min(grid) < LEAST[name] and (chosen == "auto" or name == "voxresnet")
         assert too_small or not passes(name, grid, chosen)
         return
@@ -245,7 +245,7 @@ def test_one_voxel_less_than_the_smallest_grid_is_refused(name, least, pools):
             plan_model(name, less)
     else:
         assert plan_model(name, less).pools != pools
-    # One voxel less leaves nothing, but for Rieke's second row, which leaves two instead of one.
+    # With one voxel less no map remains; except for Rieke's second row, with two voxels, not one.
     assert passes(name, less, pools) == (pools == (2, 2, 2, 2) and name == "rieke")
 
 
@@ -470,11 +470,11 @@ def test_the_dropout_rate_is_an_option(name):
     assert [part.p for part in model.modules() if isinstance(part, nn.Dropout)] == [0.25]
 
 
-# --- what they compute ----------------------------------------------------------------------------
+# --- outputs --------------------------------------------------------------------------------------
 
 
 def trained_looking(model, seed=0):
-    """In eval mode, float64, with batch norms and biases as if it had been trained."""
+    """In eval mode and float64, with batch norms and biases like those of a trained network."""
     draw = torch.Generator().manual_seed(seed)
     for part in model.modules():
         if isinstance(part, nn.BatchNorm1d | nn.BatchNorm3d):
@@ -502,7 +502,7 @@ def scans_for(name, count=2, seed=0):
 
 
 class ByHand:
-    """The networks written down plainly, from the published code, on their weights."""
+    """A plain implementation of the networks from the published code, with their weights."""
 
     def __init__(self, weights):
         self.weights = weights
@@ -576,7 +576,7 @@ def test_logits_agree_with_a_plain_implementation(networks, name):
         logits = model(scans)
         expected = getattr(ByHand(model.state_dict()), name)(scans)
     assert logits.shape == (2, 3)
-    assert logits.std(0).min() > 1e-5  # the scans are not lost on the way
+    assert logits.std(0).min() > 1e-5  # the outputs differ between scans
     torch.testing.assert_close(logits, expected, rtol=1e-10, atol=1e-10)
 
 
@@ -597,7 +597,7 @@ def test_the_layers_that_yang_reads_have_the_expected_outputs(networks):
 
 @pytest.mark.parametrize("name", GAP)
 def test_a_gap_networks_logits_are_weighted_means_of_its_last_layer(networks, name):
-    """So that class activation maps, which sum those maps with these weights, are exact."""
+    """Class activation maps sum those maps with these weights, and are therefore exact."""
     model = networks[name]
     with torch.no_grad():
         tensors = outputs(model, scans_for(name))
@@ -618,7 +618,7 @@ def test_global_average_pooling_is_not_rounded_to_bfloat16(name):
         logits = model(scans)
     assert logits.dtype == maps[0].dtype == torch.float32
     values = maps[0].detach()
-    assert torch.equal(values, values.bfloat16().float())  # so far it was bfloat16
+    assert torch.equal(values, values.bfloat16().float())  # before, it was bfloat16
     expected = values.mean((2, 3, 4)) @ model.classifier.weight.T + model.classifier.bias
     torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-6)
     logits.sum().backward()
@@ -661,7 +661,7 @@ def test_gradients_of_a_batch_of_two_reach_every_parameter(name):
     torch.manual_seed(1)
     model = build_model(name, SMALL[name], 3).double().train()
     functional.cross_entropy(model(scans_for(name)), torch.tensor([0, 2])).backward()
-    # Sooner or later a batch norm takes out what the bias of a convolution adds.
+    # A batch norm removes the bias of the convolution before it.
     biases = {
         f"{key}.bias"
         for key, part in leaves(model).items()
@@ -734,7 +734,7 @@ def test_an_untrained_voxcnn_keeps_the_differences_between_scans():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_occlusion_computes_every_network_by_parts(networks, name):
-    """Nothing falls back to full forward passes, and the drops are theirs."""
+    """Nothing falls back to full forward passes, and the drops agree with theirs."""
     model, grid = networks[name], SMALL[name]
     scan = scans_for(name, count=1)
     start = np.array([(0, 0, 0), (2, 3, 1), (5, 4, 6)])

@@ -24,14 +24,14 @@ def scan(number, fate="usable", **measures):
 
 @pytest.fixture
 def cohort():
-    """Ten scans, of which the median volume is 1420 ml with a median deviation of 10."""
+    """Ten scans with a median volume of 1420 ml and a median deviation of 10 ml."""
     return [scan(number) for number in range(10)]
 
 
 @pytest.mark.parametrize(
     ("measure", "value", "distance"),
     [
-        # 20 ml is the least SD that counts, and more than 1.4826 * 10.
+        # 20 ml is the smallest SD that is used, and more than 1.4826 * 10.
         ("brain_volume_ml", 1491, 3.55),
         ("brain_volume_ml", 1349, -3.55),
         ("similarity", 0.80, -5),
@@ -53,7 +53,7 @@ def test_the_spread_is_the_median_absolute_deviation():
     far = 1400 + 3.5 * 1.4826 * 200
     for volume, flags in ((far - 1, 0), (far + 1, 1)):
         excluded = scan(9, fate="excluded", brain_volume_ml=volume)
-        assert len(find_outliers([*table, excluded])) == flags, "it moves no median"
+        assert len(find_outliers([*table, excluded])) == flags, "the median does not change"
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_the_page_has_the_worst_first_and_shows_each_scans_pictures(cohort, tmp_
     ]
     assert order[-1] == ("I14", "unused")
     assert rows[0][4] == "truncated; again"
-    assert rows[0][5] == "n/a", "the rung of who was not stripped"
+    assert rows[0][5] == "n/a", "an unstripped scan has no rung"
     assert rows[2][4] == "Similarity 0.300 lies 55.0 SD below the median 0.850"
     assert "too large; Brain, ml 2400 lies 44.3 SD above the median 1415" in rows[1][4]
     sources = [picture["src"] for picture in read.pictures]

@@ -1,4 +1,4 @@
-"""Who is in a table, and what is odd about it, against cases counted by hand."""
+"""The people in a table and its oddities, compared with cases counted by hand."""
 
 import pytest
 
@@ -13,7 +13,7 @@ from voxplain.cohort.overview import (
 
 
 def row(image, subject="011_S_0003", group="AD", **fields):
-    """A line of scans.tsv."""
+    """A row of scans.tsv."""
     defaults = {
         "image": image,
         "subject": subject,
@@ -27,7 +27,7 @@ def row(image, subject="011_S_0003", group="AD", **fields):
 COHORT = [
     row("I1", sex="F", age="70", skull_rung="plain"),
     row("I2", sex="F", age="71", session="M12", skull_rung="bias"),
-    # The same person, spelled otherwise, at a visit with another diagnosis.
+    # The same person in another spelling, at a visit with another diagnosis.
     row("I3", "011s0003", "MCI", sex="F", age="69.5", session="BL"),
     row("I4", "012_S_0004", "NC", sex="M", age="60", fate="failed", stage="find"),
     row("I5", "013_S_0005", "NC", sex="M", age="80"),

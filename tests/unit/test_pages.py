@@ -1,4 +1,4 @@
-"""Pages: they open from disk, show what they were given, and sort as their script says."""
+"""Pages open from disk, show their content, and can be sorted."""
 
 import re
 from html.parser import HTMLParser
@@ -16,7 +16,7 @@ from voxplain.plots.figures import Picture, save
 
 
 class Reader(HTMLParser):
-    """Tags that are opened and closed, cells, links and pictures."""
+    """Reads opened and closed tags, cells, links and pictures."""
 
     def __init__(self, text):
         super().__init__()

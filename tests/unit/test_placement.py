@@ -13,7 +13,7 @@ SHAPE = (13, 15, 17)
 
 
 class Residual(nn.Module):
-    """A pre-activation block, whose sum is no module's own output but the block's."""
+    """A pre-activation block, whose sum is the output of the block, not of a module inside."""
 
     def __init__(self, channels, pad=1):
         super().__init__()
@@ -27,7 +27,7 @@ class Residual(nn.Module):
 
 
 class Lopsided(nn.Module):
-    """Two ways to one sum, of which one looks further ahead."""
+    """A sum of two paths, of which one has a larger receptive field."""
 
     def __init__(self):
         super().__init__()
@@ -38,7 +38,7 @@ class Lopsided(nn.Module):
 
 
 class Gated(nn.Module):
-    """Channels weighted by what their means say, as squeeze and excitation does."""
+    """Channels weighted by their means, as in squeeze and excitation."""
 
     def __init__(self):
         super().__init__()
@@ -101,9 +101,9 @@ def last_field(model, shape=SHAPE):
 
 
 def seen_by(model, axis, shape=SHAPE):
-    """First and last plane of the scan that each plane of the output depends on, by trial.
+    """First and last plane of the scan that each plane of the output depends on, by experiment.
 
-    What is no number stays none through every layer, whatever its weights are.
+    NaN stays NaN through every layer, whatever its weights are.
     """
     reach = {}
     for plane in range(shape[axis]):
@@ -129,7 +129,7 @@ def test_a_receptive_field_holds_the_voxels_that_an_output_depends_on(name, axis
 
 
 def test_the_field_of_normalised_gated_and_reflected_maps_is_known():
-    # All of these let each voxel depend on the whole scan too, so by hand.
+    # In these, each voxel also depends on the whole scan, so the fields are given by hand.
     assert last_field(model_named("gated")) == Field((0, 0, 0), (4, 4, 4), (2, 2, 2))
     assert last_field(model_named("pool padded")) == Field((-3, -3, -3), (5, 5, 5), (4, 4, 4))
     assert last_field(model_named("cut")) == Field((1, -1, -2), (2, 0, 1), (1, 1, 3))
@@ -161,7 +161,7 @@ def test_finding_the_field_does_not_change_or_run_the_network():
 
 
 class ByNumbers(nn.Module):
-    """Asks for a number of the scan, which there is none of without running it."""
+    """Reads a value of the scan, which exists only in a real pass."""
 
     def __init__(self):
         super().__init__()
@@ -208,7 +208,7 @@ def test_layers_that_move_voxels_in_unknown_ways_have_no_field(turn):
     assert last_field(Turned(turn), (8, 8, 8)) is None
 
 
-# --- onto the grid --------------------------------------------------------------------------------
+# --- resampling to the grid -----------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -153,7 +153,7 @@ def test_a_head_used_by_one_group_only_is_refused(short):
     with pytest.raises(SetupFault, match=f"3 patients of group {short} for 4 heads") as fault:
         plan(groups=groups, heads=heads)
     assert "at least 4 patients" in str(fault.value)
-    # A group of nobody leaves nothing to tell.
+    # An empty group is allowed.
     groups[short]["patients"] = 0
     assert {scan.head for scan in plan(groups=groups, heads=heads)} == set(heads)
 

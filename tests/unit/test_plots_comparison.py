@@ -80,7 +80,7 @@ def test_average_maps_have_a_row_for_each_method_and_class(drawn, classes):
 
 
 def centre_of(axis, mm):
-    """Where the centre of the voxels lies that are shown for a place."""
+    """The centre, in mm, of the voxels that are drawn for a position."""
     number, index = index_of(axis, mm)
     return GRID.matrix[number, 3] + index * GRID.voxel_size[number]
 
@@ -91,12 +91,12 @@ def index_of(axis, mm):
     return number, round(place)
 
 
-# Voxels off every slice that is shown, by axis.
+# Voxels outside every slice that is drawn, by axis.
 OFF = (14, 20, 20)
 
 
 def panel_of(picture, figure, number, row=0):
-    """Pixels of a panel: first and last row and column, counted from the top left."""
+    """First and last pixel row and column of a panel, counted from the top left."""
     axes = figure.axes[row * (len(SLICES) + 1) + number]
     box = axes.get_position()
     height, width, _ = picture.shape
@@ -108,7 +108,7 @@ def panel_of(picture, figure, number, row=0):
 
 @pytest.fixture(scope="module")
 def hidden(drawn):
-    """A picture of relevance that lies in no slice that is shown."""
+    """A picture of relevance outside every slice that is drawn."""
     return mean_maps(drawn, {"AD": {"occlusion": heatmap(OFF)}})[0]
 
 

@@ -9,7 +9,7 @@ AT = np.linspace(0, 1, 11)
 
 
 def curves(values, classes=("AD", "NC")):
-    """Method and draw to the value of a flat curve."""
+    """(Method, draw) -> value of a flat curve."""
     return pd.concat(
         pd.DataFrame(
             {
@@ -94,7 +94,7 @@ def test_no_text_is_cut_with_the_methods_and_layers_of_a_real_run(drawn, methods
 
 
 def inside_and_apart(figure):
-    """Heading, legend and labels lie within the figure, and the heading not on the legend."""
+    """Heading, legend and labels are within the figure, and the heading is not on the legend."""
     figure.canvas.draw()
     width, height = figure.canvas.get_width_height()
     texts = [figure._suptitle, *figure.legends[0].get_texts()]

@@ -32,7 +32,7 @@ def loss(*blocks):
     return truth
 
 
-# Along x two blocks far apart, along y one two voxels deep, along z one four high.
+# Two blocks far apart along x; one is two voxels deep along y, one four voxels high along z.
 TRUTH = loss(((7, 13, 8), (2, 2, 4), 0.2), ((16, 13, 8), (1, 2, 4), 0.4))
 NOTHING = np.zeros(GRID.shape)
 
@@ -134,7 +134,7 @@ def test_the_border_is_drawn_in_its_place_on_every_slice_of_every_row(scan):
 
 def test_the_border_follows_the_threshold(drawn):
     _, figure = truth_picture(drawn, {"a": noise()}, threshold=0.3)
-    assert captions_of(figure)[0] == "sagittal\nx = 32 mm"  # the other block lost less
+    assert captions_of(figure)[0] == "sagittal\nx = 32 mm"  # the other block has less loss
     (slices, _), _ = rows_of(figure, 2)
     assert len(contours_of(slices[1])[0].get_paths()[0].to_polygons()) == 1
     assert "more than 30 %" in figure._suptitle.get_text()
@@ -223,9 +223,9 @@ def test_titles_and_names_of_slices_fit_with_many_methods(drawn, count):
     assert_inside_and_apart(figure, [*figure.texts, *names])
 
 
-# --- what is left of it ---------------------------------------------------------------------------
+# --- residual -------------------------------------------------------------------------------------
 
-# Between the blocks of the truth in x = 16: two voxels differ by more than 0.1.
+# Between the blocks of the truth at x = 16: two voxels differ by more than 0.1.
 LEFT = loss(((16, 13, 8), (1, 2, 1), 0.3), ((16, 11, 8), (1, 1, 1), 0.08))
 
 

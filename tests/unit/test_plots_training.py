@@ -27,7 +27,7 @@ def texts_of(figure):
 
 
 def cut_or_covered(figure):
-    """Texts of a figure that reach beyond its border, and headings that touch."""
+    """Texts of a figure that extend beyond its border, and headings that overlap."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     renderer = canvas.get_renderer()
@@ -120,7 +120,7 @@ def area_under(line):
 
 
 def legend_of(axes):
-    """Without what it says of the band."""
+    """Texts of the legend, without that of the band."""
     texts = [text.get_text() for text in axes.get_legend().get_texts()]
     return [text for text in texts if not text.startswith("95 %")]
 
@@ -252,7 +252,7 @@ def test_a_confusion_matrix_has_counts_and_shares_of_the_true_class(drawn):
     folds = {(1, 1, 0): table.iloc[:3], (1, 2, 0): table.iloc[3:]}
     _, figure = drawn(plot_confusion, folds, ("AD", "CN"), "by hand")
     assert texts_of(figure)[:4] == ["2\n50%", "2\n50%", "0\n0%", "2\n100%"]
-    # p's mean is 0.55, so that p counts as found.
+    # p's mean is 0.55, so p counts as positive.
     assert texts_of(figure)[4:] == ["2\n67%", "1\n33%", "0\n0%", "1\n100%"]
     assert [axes.get_title() for axes in figure.axes] == [
         "per scan, accuracy 0.67",

@@ -21,7 +21,7 @@ START = datetime.date(2005, 9, 12)
 
 
 def scan(number, month, group, subject="011_S_0003", date="", session=None, fate=None):
-    """A visit; its month is an unreadable label where it is None."""
+    """A visit; a month of None gives an unreadable label."""
     if session is None:
         session = "later" if month is None else f"M{month:02d}"
     return Scan(
@@ -41,12 +41,12 @@ def scan(number, month, group, subject="011_S_0003", date="", session=None, fate
 
 
 def patient(*visits, **more):
-    """Visits as months and groups; image ids count up from I0."""
+    """Visits given as months and groups; image ids count up from I0."""
     return [scan(number, month, group, **more) for number, (month, group) in enumerate(visits)]
 
 
 def dated(*visits):
-    """Visits as days since the first and groups; months unknown."""
+    """Visits given as days since the first, and groups; months are unknown."""
     return [
         scan(n, None, group, date=(START + datetime.timedelta(days)).isoformat(), session=f"V{n}")
         for n, (days, group) in enumerate(visits)
@@ -85,7 +85,7 @@ def test_a_shorter_follow_up_has_no_label():
 
 
 def test_ad_before_or_at_the_scan_has_no_label():
-    """A reversion; and two rows of one visit that say different things."""
+    """A reversion; and two rows of one visit that disagree."""
     assert reason(patient((0, "AD"), (12, "MCI"), (60, "MCI")), "I1") == (
         "AD before the scan, or with it"
     )
@@ -100,7 +100,7 @@ def test_ad_after_the_horizon_is_stable_if_a_visit_at_the_horizon_had_no_ad():
     assert labels(patient((0, "MCI"), (36, "MCI"), (48, "AD")))["I0"] == STABLE
     message = reason(patient((0, "MCI"), (24, "MCI"), (48, "AD")))
     assert message == "followed for 24 of 36 months without AD, then seen with it after 48"
-    # Back to MCI at month 60: when the disease came is known no better.
+    # Back to MCI at month 60: the time of progression is still unknown.
     assert labels(patient((0, "MCI"), (24, "MCI"), (48, "AD"), (60, "MCI")))["I0"] == ""
 
 
@@ -169,7 +169,7 @@ def test_of_rows_that_name_one_image_the_one_without_fate_is_the_scan():
     [
         (1095, "AD", PROGRESSIVE),  # three years
         (1095 + 91, "AD", PROGRESSIVE),  # three months late
-        (1095 + 93, "AD", ""),  # too late, and what lies between is not known
+        (1095 + 93, "AD", ""),  # too late, and the time between is unknown
         (1095 - 90, "MCI", STABLE),
         (1095 - 93, "MCI", ""),
         (1, "AD", PROGRESSIVE),
@@ -279,7 +279,7 @@ def test_months_and_dates_give_the_same_labels(history):
     assert labels(history) == labels(dated(*zip(days, groups, strict=True)))
 
 
-# --- what is refused ------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("derived", [("sMCI",), ("pMCI",), ("pMCI", "sMCI")])

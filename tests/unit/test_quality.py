@@ -89,7 +89,7 @@ def test_the_brain_volume_counts_the_voxels_of_the_mask():
 def test_the_largest_part_is_the_share_of_the_largest_face_connected_piece():
     mask = box((20, 12, 12), (2, 2, 2), (6, 6, 6))  # 64 voxels
     mask |= box((20, 12, 12), (10, 2, 2), (12, 6, 4))  # 16 voxels
-    mask[6, 6, 6] = True  # touches the first by a corner only
+    mask[6, 6, 6] = True  # touches the first at a corner only
     assert measured(mask).largest_part == pytest.approx(64 / 81)
     assert measured(box((20, 12, 12), (2, 2, 2), (6, 6, 6))).largest_part == 1
 

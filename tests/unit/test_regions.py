@@ -1,4 +1,4 @@
-"""What is occluded: cubes, segments, and what of them is left where the scan is 0."""
+"""Occluded regions: cubes, segments, and both without the voxels where the scan is 0."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def as_masks(regions, shape=SHAPE):
 
 
 def smallest_box(mask):
-    """First voxel and the voxel behind the last, along each axis."""
+    """First voxel and the voxel after the last, along each axis."""
     places = np.nonzero(mask)
     return [int(p.min()) for p in places], [int(p.max()) + 1 for p in places]
 
@@ -32,7 +32,7 @@ def smallest_box(mask):
     ("centre", "size", "first", "last"),
     [
         (4, 1, 4, 4),
-        (4, 2, 3, 4),  # an even cube has one voxel more before its centre
+        (4, 2, 3, 4),  # an even cube has one more voxel before its centre
         (4, 3, 3, 5),
         (4, 4, 2, 5),
         (0, 3, 0, 1),
@@ -105,7 +105,7 @@ def test_some_regions_are_chosen_by_numbers_a_slice_or_a_bool_each(chosen):
     np.testing.assert_array_equal(as_masks(Regions.segments(LABELS)[chosen]), every[chosen])
 
 
-# --- what is left where the scan is not 0 ---------------------------------------------------------
+# --- regions without voxels that are 0 ------------------------------------------------------------
 
 some = arrays.arrays(bool, SHAPE, elements=st.booleans(), fill=st.just(False))
 

@@ -1,4 +1,4 @@
-"""What the page of a run is made of."""
+"""The parts of the page of a run."""
 
 import re
 from dataclasses import replace
@@ -41,7 +41,7 @@ def test_a_table_is_read_with_its_numbers_and_its_names(tmp_path):
     assert list(table["name"]) == ["NA", "null", "007"]
     assert list(table["n"]) == [3, 4, 5]
     assert str(table["n"].dtype) == "Int64"
-    assert table["mean"].dtype == float, "1.0 is no count"
+    assert table["mean"].dtype == float, "1.0 is not a count"
     assert table["mean"].isna().tolist() == [False, False, True]
     assert table["low"].isna().all()
 
@@ -126,7 +126,7 @@ def test_the_costs_of_a_rule_are_those_of_all_its_jobs(tmp_path):
     (tmp_path / "train/deep").mkdir(parents=True)
     (tmp_path / "train/deep/one.tsv").write_text(head + "120\t0:02:00\t900.5\t180\n")
     (tmp_path / "train/two.tsv").write_text(head + "60\t0:01:00\t1000\t60\n")
-    (tmp_path / "once.tsv").write_text(head + "0.01\t0:00:00\t-\tNA\n")  # too short to be measured
+    (tmp_path / "once.tsv").write_text(head + "0.01\t0:00:00\t-\tNA\n")  # too short to measure
     costs = costs_of_rules(tmp_path).set_index("rule")
     assert costs.loc["train", "jobs"] == 2
     assert costs.loc["train", "CPU time, min"] == 4
@@ -135,7 +135,7 @@ def test_the_costs_of_a_rule_are_those_of_all_its_jobs(tmp_path):
     assert costs.loc["once", "CPU time, min"] == 0
     assert pd.isna(costs.loc["once", "peak memory, MB"])
     assert costs_of_rules(tmp_path / "nowhere").empty
-    (tmp_path / "train/three.tsv").touch()  # of a job that ends just now
+    (tmp_path / "train/three.tsv").touch()  # of a job that is just ending
     assert costs_of_rules(tmp_path).set_index("rule").loc["train", "jobs"] == 2
 
 
@@ -221,7 +221,7 @@ def test_every_entry_of_the_bibliography_is_read_and_names_its_use():
         assert paper.text.startswith(f"{paper.use}: ")
         assert not set("{}\n") & set(paper.text)
     assert "use =" not in text, "our word, which BibTeX does not know"
-    # What is offered is BibTeX: read again, it is the same.
+    # The file is BibTeX: read again, it is the same.
     again = bibtexparser.parse_string(text)
     assert not again.failed_blocks
     fields = {entry.key: {f.key: f.value for f in entry.fields} for entry in again.entries}

@@ -21,7 +21,7 @@ def test_the_residual_is_the_absolute_difference_inside_the_mask():
     left = residual(scan, twin, MASK)
     expected = np.zeros(SHAPE, np.float32)
     expected[1, 0, 0] = expected[2, 1, 1] = 0.25
-    expected[3, 2, 0] = 0.5  # the scan's own brain ends there, its twin's does not
+    expected[3, 2, 0] = 0.5  # the scan's brain ends there, the twin's does not
     np.testing.assert_array_equal(left, expected)
     assert left.dtype == np.float32
     np.testing.assert_array_equal(residual(twin, scan, MASK)[1:], expected[1:])
@@ -52,14 +52,14 @@ def test_volumes_that_cannot_be_compared_are_refused(scan, twin, mask, message):
         residual(scan, twin, mask)
 
 
-# --- as the scripts get it ------------------------------------------------------------------------
+# --- records of the scripts -----------------------------------------------------------------------
 
 GRID = axis_aligned_grid(SHAPE, (4, 4, 4), (0, 0, 0))
 
 
 @pytest.fixture
 def inputs(tmp_path):
-    """Files of two diseased scans, of the second of which the twin failed."""
+    """Files of two diseased scans; the twin of the second failed."""
 
     inputs = SimpleNamespace(
         mask=str(tmp_path / "mask.nii.gz"),

@@ -10,7 +10,7 @@ RUNS = [("fixed", 0), ("fixed", 1), ("fixed", 2)]
 
 
 def reader(maps):
-    """``maps[method][run]`` as the function that reads them."""
+    """``maps[method][run]`` as a function that reads them."""
     return lambda method, run: np.asarray(maps[method][RUNS.index(run)], float)
 
 
@@ -37,11 +37,11 @@ def test_distances_and_floors_are_as_computed_by_hand():
     assert row["distance_sd"] == pytest.approx(0.1 * root)
     assert row["distance_lowest"] == pytest.approx(0.1 * root)
     assert row["distance_highest"] == pytest.approx(0.3 * root)
-    # A method's own floor is the mean over pairs of seeds, as 0.2, 0.1 and 0.1; 0.1, 0 and 0.1.
+    # The floor of a method is the mean over pairs of seeds: 0.2, 0.1 and 0.1; 0.1, 0 and 0.1.
     assert rows["steady", "steady"]["distance_mean"] == 0
     assert rows["shaky", "shaky"]["distance_mean"] == pytest.approx(0.4 / 3 * root)
     assert rows["far", "far"]["distance_mean"] == pytest.approx(0.2 / 3 * root)
-    # That of a pair is the larger one.
+    # The floor of two methods is the larger one.
     assert row["floor"] == rows["shaky", "steady"]["floor"] == rows["shaky", "far"]["floor"]
     assert row["floor"] == pytest.approx(0.4 / 3 * root)
     assert rows["steady", "far"]["floor"] == pytest.approx(0.2 / 3 * root)
@@ -78,7 +78,7 @@ def test_equal_networks_have_no_noise():
     assert rows["a", "a"]["rank_correlation_mean"] == pytest.approx(1)
     assert rows["a", "b"]["within_noise"] is False
     assert np.isnan(rows["a", "b"]["times_floor"])
-    # No distance at all is not above no noise.
+    # Distance 0 is not above noise 0.
     assert rows["a", "again"]["within_noise"] is True
 
 
@@ -93,7 +93,7 @@ def test_methods_that_differ_by_noise_alone_are_as_far_apart_as_their_noise():
     assert rows["a", "a"]["distance_mean"] == pytest.approx(expected, rel=0.02)
     assert rows["a", "b"]["distance_mean"] == pytest.approx(expected, rel=0.02)
     assert rows["a", "b"]["times_floor"] == pytest.approx(1, abs=0.02)
-    # Of two independent uniform maps, one of them reversed: their own variance on top.
+    # Two independent uniform maps, one reversed: their variances are added.
     further = np.sqrt(2 * n * (sd**2 + 1 / 12)) / truth.sum()
     assert rows["a", "c"]["distance_mean"] == pytest.approx(further, rel=0.02)
     assert rows["a", "c"]["within_noise"] is False

@@ -1,4 +1,4 @@
-"""The limit of jobs a second: Snakemake's own is lifted, anybody else's stays."""
+"""The limit of jobs per second: Snakemake's default is removed, one set by the user is kept."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""The answer over all cohorts and networks, against numbers counted by hand."""
+"""The result over all cohorts and networks, compared with numbers counted by hand."""
 
 from functools import partial
 
@@ -54,7 +54,7 @@ def test_a_patient_counts_once_over_all_seeds():
     assert (row["low"], row["high"]) == pytest.approx((0.3, 0.4))
     assert (row["times_low"], row["times_high"]) == pytest.approx((3.0, 4.0))
     assert row["patients"] == 2
-    assert np.isnan(card.loc["voxcnn", "t"]["low"]), "of one patient there is no interval"
+    assert np.isnan(card.loc["voxcnn", "t"]["low"]), "one patient has no interval"
     assert scorecard(SCORES, smoothing_mm=12)["mean"].tolist() == [0.9]
     assert scorecard(SCORES, region="residual").empty
 

@@ -1,4 +1,4 @@
-"""Scripts whose decisions are worth a test without Snakemake: `main` on records in process."""
+"""Scripts with decisions, tested without Snakemake: `main` is called with records."""
 
 import json
 from types import SimpleNamespace
@@ -38,7 +38,7 @@ def four(folder):
 
 
 def audit(folder, scans, failures_left=0):
-    """Run the job; the table of members and the audit."""
+    """Run the job; returns the table of members and the audit."""
     output = SimpleNamespace(members=folder / "members.tsv", audit=folder / "audit.json")
     audit_split.main(
         SimpleNamespace(

@@ -1,4 +1,4 @@
-"""What an entry of a registry says reaches the fingerprints of the jobs that select it."""
+"""A change of a registry entry changes the fingerprints of the jobs that select it."""
 
 import shutil
 from pathlib import Path
@@ -21,7 +21,7 @@ def before():
 
 
 def changed(before, tmp_path, name, old, new):
-    """Jobs whose fingerprint another text of a registry changes, makes or removes."""
+    """Jobs whose fingerprint changes, appears or disappears with another text of a registry."""
     copy = tmp_path / "scripts"
     shutil.copytree(SCRIPTS, copy, ignore=shutil.ignore_patterns("__pycache__"))
     text = (copy / name).read_text()
@@ -32,12 +32,12 @@ def changed(before, tmp_path, name, old, new):
 
 
 def jobs_of_methods(before, *names):
-    """All that explain by these."""
+    """All jobs that explain by these methods."""
     return {job for job in before if job[0] in OF_METHODS and job[-1] in names}
 
 
 def jobs_of_network(before, name):
-    """All that load this one, or that may load any."""
+    """All jobs that load this network, or that may load any network."""
     return {job for job in before if job[0] != "report_results" and {name, "any"} & set(job)}
 
 
@@ -99,7 +99,7 @@ def test_the_options_and_target_of_a_method_count_for_its_jobs(before, tmp_path,
 
 
 def test_a_new_network_of_a_method_counts_for_its_jobs_only(before, tmp_path):
-    """One more network of `cam` explains nothing of the others again."""
+    """With one more network of `cam`, the heatmaps of the others are not made again."""
     jobs = changed(
         before,
         tmp_path,
@@ -130,7 +130,7 @@ def test_a_new_network_of_a_method_counts_for_its_jobs_only(before, tmp_path):
     ],
 )
 def test_descriptions_estimates_and_recipes_do_not_count(before, tmp_path, name, old, new):
-    """A recipe is among the settings of a training, which count themselves."""
+    """A recipe is part of the settings of a training, which count themselves."""
     assert changed(before, tmp_path, name, old, new) == set()
 
 
@@ -155,6 +155,6 @@ def test_one_more_entry_changes_no_other_job(before, tmp_path):
         '\n _VOXRESNET_RECIPE, passes=1, layers=7),\n    "voxcnn": Model('
     )
     jobs = changed(before, tmp_path / "network", NETWORKS, '"voxcnn": Model(', network)
-    # Of what is applied the network may be any.
+    # An applied network may be any.
     assert ("apply_network", "any") in jobs
     assert all({"another", "any"} & set(job) for job in jobs)

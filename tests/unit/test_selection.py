@@ -1,4 +1,4 @@
-"""Which scans of a table take part, and that the others are told why they do not."""
+"""Which scans of a table are used, and the reasons for excluding the others."""
 
 import pytest
 from hypothesis import given
@@ -35,7 +35,7 @@ SCAN = {
     "phase": "ADNI1",
     "field": "1.5 Tesla MRI",
 }
-# Takes part whatever is asked for below.
+# Is selected by every setting below.
 GOOD = {**SCAN, "image": "I900", "subject": "999_S_0999"}
 
 
@@ -52,7 +52,7 @@ def fates(rows, select, **more):
 
 
 def fate_of(select, **values):
-    """Why a scan takes no part; None where it does."""
+    """The fate of an excluded scan; None for a selected one."""
     good = {COLUMNS[key]: value for key, value in GOOD.items()}
     return fates([row(**values), good], select)["I1"]
 
@@ -220,7 +220,7 @@ def test_one_scan_of_each_is_kept_and_every_other_has_a_reason(scans, keep):
     try:
         by_image = fates(rows, {"keep": keep, "age": [60, 80], "field_strengths": [1.5]})
     except SetupFault as fault:
-        assert "no scan to process" in str(fault)  # all have a reason
+        assert "no scan to process" in str(fault)  # every scan is excluded, with a reason
         return
     usable = [values for values in scans if by_image[values["image"]] is None]
     visits = [

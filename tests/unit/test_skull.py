@@ -17,7 +17,7 @@ DEEPBET = SkullTool("deepbet", "1.0")
 BET_OPTIONS = {"fractional_intensity": 0.4, "robust_centre": False}
 DEEPBET_OPTIONS = {"threshold": 0.5, "dilate": 0}
 
-# Writes its arguments beside itself, and a mask of what is brighter than 50.
+# Writes its arguments beside itself, and a mask of voxels brighter than 50.
 FAKE_BET = """\
 #!{python}
 import json, os, sys
@@ -36,12 +36,12 @@ if {writes}:
 def no_fsl(monkeypatch):
     for name in ("FSLDIR", "FSLDEVDIR"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("FSLOUTPUTTYPE", "ANALYZE")  # set back at the end
+    monkeypatch.setenv("FSLOUTPUTTYPE", "ANALYZE")  # restored at the end
 
 
 @pytest.fixture
 def fsl(tmp_path, monkeypatch, no_fsl):
-    """An installation of FSL whose bet takes all that is bright for brain."""
+    """An installation of FSL whose bet takes all bright voxels for brain."""
     root = tmp_path / "fsl"
     (root / "bin").mkdir(parents=True)
     (root / "etc").mkdir()
@@ -151,7 +151,7 @@ def test_bet_gets_its_options_and_writes_the_mask_only(fsl, blob, robust):
 
 
 def test_bet_without_an_output_file_is_not_a_fault_of_the_data(fsl, blob):
-    """FSL's script exits with 0 where bet2 was killed or had no room to write."""
+    """FSL's script exits with 0 even if bet2 was killed or the disk was full."""
     install(fsl, writes=False)
     with pytest.raises(ChildProcessError, match="without writing a mask"):
         find_brain(read_image(blob[0]), BET, BET_OPTIONS)

@@ -31,7 +31,7 @@ CLASSES = ["AD", "NC"]
 
 
 def scans_of(patients):
-    """Scans of patients, each given as the groups of their scans; image ids count up."""
+    """Scans of patients; each patient is given as the groups of the scans. Image ids count up."""
     numbers = itertools.count(100)
     return [
         Scan(
@@ -64,7 +64,7 @@ def same(classes, least=1, most=3):
 
 
 def cohorts(classes=CLASSES, least=3):
-    """Patients with one to three scans, some of whose labels change; enough of every class."""
+    """Patients with one to three scans, some with changing labels; enough of every class."""
     changing = st.lists(st.sampled_from(classes), min_size=1, max_size=3)
     enough = [[group] for group in classes for _ in range(least)]
     drawn = st.lists(same(classes) | changing, max_size=20)
@@ -76,7 +76,7 @@ everything = {"folds": st.integers(2, 3), "stratify": st.booleans(), "seed": see
 
 
 def split_or_skip(make, *args, **options):
-    """Small training sets may lack a class, which is refused; that is another test's matter."""
+    """Skip small training sets without a class, which are refused; another test checks that."""
     try:
         return make(*args, **options)
     except SetupFault as fault:
@@ -262,7 +262,7 @@ def test_unstratified_folds_do_not_balance_the_classes():
     assert len(set(shares(False))) > 1
 
 
-# --- what a patient's place does not depend on ----------------------------------------------------
+# --- stability ------------------------------------------------------------------------------------
 
 
 @given(scans=cohorts(), data=st.data(), **everything)
@@ -315,7 +315,7 @@ def test_another_repeat_or_seed_gives_other_folds():
 
 
 def test_the_folds_do_not_change_between_versions():
-    # Written down once: a version that deals otherwise is no longer comparable with this one.
+    # Fixed values: results of a version with other folds would not be comparable.
     scans = scans_of([["AD"]] * 4 + [["NC"]] * 4)
     first, second = patients_tested(scans, folds_of(scans, 2))
     assert "".join(sorted(patient[-1] for patient in first)) == "2345"
@@ -377,7 +377,7 @@ def test_a_seed_that_numpy_refuses_is_refused(seed):
 
 
 def published(scans, test_patients, seed=0):
-    """The test images as the notebook of Rieke et al. 2018 finds them."""
+    """The test images as drawn by the notebook of Rieke et al. 2018."""
     subjects = {
         group: list(dict.fromkeys(s.subject for s in scans if s.group == group))
         for group in CLASSES
@@ -391,7 +391,7 @@ def published(scans, test_patients, seed=0):
 
 @pytest.mark.parametrize(("ad", "nc", "test_patients"), [(193, 151, 30), (37, 28, 20), (5, 9, 1)])
 def test_the_published_draw_agrees_with_sklearn(ad, nc, test_patients):
-    # Every third patient's label changes to AD, so that the first row of many is of NC.
+    # Every third patient's label changes to AD, so the first row of many is NC.
     changing = [["NC", "AD"] if n % 3 == 0 else ["AD", "AD"] for n in range(ad)]
     patients = [*changing, *([["NC"]] * nc)]
     order = np.random.default_rng(5).permutation(len(patients))
@@ -420,7 +420,7 @@ def test_an_unknown_draw_is_refused_with_the_allowed_ones():
 
 
 def other_cohort(scans, first=0):
-    """The same images' ids, of other patients: their numbers go on from ``first``."""
+    """The same image ids, of other patients: their numbers start at ``first``."""
     return [replace(s, subject=f"022_S_{int(s.subject[-4:]) + first:04d}") for s in scans]
 
 
@@ -439,7 +439,7 @@ def test_patients_of_both_cohorts_are_not_tested_whatever_their_spelling():
     testing = [
         replace(s, image=f"I{n}", group="AD" if n < 4 else "NC") for n, s in enumerate(testing)
     ]
-    # The third is in the training cohort with MCI only, and left out all the same.
+    # The third is in the training cohort with MCI only, but is left out as well.
     assert make_external(training, testing, CLASSES, "b").test == ("I3", "I4")
 
 
@@ -477,7 +477,7 @@ def test_an_external_test_without_a_class_on_a_side_is_refused():
 
 
 def made_from(scans, heads):
-    """Patient to head: each head's name, for the patients in the order of the scans."""
+    """Patient -> head; the names of heads are for the patients in the order of the scans."""
     return dict(zip(dict.fromkeys(scan.patient for scan in scans), heads, strict=True))
 
 
@@ -487,7 +487,7 @@ def heads_of(scans, heads, images):
 
 @st.composite
 def cohorts_of_heads(draw, least=3):
-    """A cohort of which each class has patients of at least so many heads, and who has which."""
+    """A cohort with at least ``least`` heads in each class, and patient -> head."""
     scans = draw(cohorts(least=least))
     by_class = patient_classes(scans, CLASSES)
     names = [f"head{n}" for n in range(draw(st.integers(least, 6)))]
@@ -518,7 +518,7 @@ def test_no_head_is_on_two_sides_and_every_scan_is_tested_once_a_repeat(
 
 
 def test_heads_with_equal_class_counts_are_assigned_evenly():
-    # As plan_cohort deals them: each group's patients get all heads in turn.
+    # As plan_cohort assigns them: each group's patients get all heads in turn.
     patients = [["AD"]] * 12 + [["NC"]] * 12
     scans = scans_of(patients)
     heads = made_from(scans, [f"head{n % 6}" for n in range(24)])
@@ -540,7 +540,7 @@ def test_a_large_head_is_balanced_by_several_small_ones():
 
 
 def test_heads_of_one_class_each_are_paired_with_those_of_the_other():
-    # Dealt by their number of patients alone, a fold could get the two heads of one class.
+    # Assigned by number of patients only, a fold could get the two heads of one class.
     scans = scans_of([["AD"]] * 4 + [["NC"]] * 4)
     heads = made_from(scans, ["a", "a", "b", "b", "c", "c", "d", "d"])
     for seed in range(20):
@@ -552,7 +552,7 @@ def test_heads_of_one_class_each_are_paired_with_those_of_the_other():
     sizes=st.lists(st.integers(1, 9), min_size=3, max_size=8), folds=st.integers(2, 3), seed=seeds
 )
 def test_heads_of_one_stratum_are_assigned_as_sklearn_assigns_groups(sizes, folds, seed):
-    # Of both classes in every head, so that no training set lacks one; unstratified all the same.
+    # Both classes in every head, so that no training set lacks one; still unstratified.
     scans = scans_of([[group] for size in sizes for _ in range(size) for group in CLASSES])
     names = [f"head{n}" for n, size in enumerate(sizes) for _ in range(2 * size)]
     splits = make_folds(scans, CLASSES, folds, 1, False, seed, made_from(scans, names))
@@ -667,7 +667,7 @@ def test_an_external_test_by_head_leaves_out_patients_of_shared_heads():
     )
 
 
-# --- what is refused ------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------
 
 
 def refused(call, *words):
@@ -766,7 +766,7 @@ def test_scans_and_patients_are_counted_by_split_side_and_class():
     ]
 
 
-# --- what it needs --------------------------------------------------------------------------------
+# --- imports --------------------------------------------------------------------------------------
 
 
 def test_splits_and_the_registries_need_no_numerical_library(repository):

@@ -36,7 +36,7 @@ def drawn(count, seed=0, level=100, spread=10):
 
 
 def read(paths):
-    """Scans as they are stored, ``[scans, voxels]``."""
+    """Stored scans, ``[scans, voxels]``."""
     return np.array([open_scan(path, BRAIN).values() for path in paths], np.float64)
 
 
@@ -95,7 +95,7 @@ def test_statistics_do_not_need_all_scans_at_once(tmp_path):
     def one_at_a_time():
         for path in written(tmp_path, volumes):
             yield path
-            path.unlink()  # whoever comes back to it, or reads ahead of it, fails
+            path.unlink()  # reading a scan again, or ahead, fails
 
     fitted = fit_statistics(one_at_a_time(), MASK, GRID, 0.1)
     np.testing.assert_allclose(fitted.mean[MASK], volumes.mean(axis=0)[MASK], rtol=1e-4)
@@ -184,7 +184,7 @@ def test_normalising_is_as_computed_by_hand(tmp_path):
 
 
 def test_sixteen_bits_cost_little_of_an_sd(tmp_path):
-    """Half a step of a scan's range, over the voxel's SD: so much, and not more."""
+    """The error is at most half a step of a scan's range, divided by the voxel's SD."""
     volumes = drawn(6, level=1, spread=0.2)
     paths = written(tmp_path, volumes)
     fitted = fit_statistics(paths, MASK, GRID, 0.1)

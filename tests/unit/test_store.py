@@ -137,7 +137,7 @@ def test_an_incomplete_scan_file_is_refused_by_name(tmp_path, spoil, message):
 
 
 def test_the_templates_brain_is_stored_to_a_ten_thousandth(template, tmp_path):
-    """On an intensity scale where the 98th percentile of a brain is 1."""
+    """On an intensity scale with the 98th percentile of a brain at 1."""
     volume, grid = read_array(template.path)
     assert volume.shape == grid.shape
     volume /= np.percentile(volume[template.mask], 98)

@@ -290,7 +290,7 @@ def test_randomisation_alone_is_summarised_and_no_files_give_no_text(tmp_path):
 
 
 def write_spread(path):
-    """Two seeds, which move occlusion by more than the methods lie apart for NC."""
+    """Two seeds that change occlusion by more than the distance of the methods for NC."""
     path.parent.mkdir(parents=True, exist_ok=True)
     runs = [("fixed", 1), ("fixed", 2)]
     shares = {
@@ -384,7 +384,7 @@ def test_baselines_are_below_the_networks_with_intervals_and_differences(tmp_pat
         *("a", "AD-NC", "rieke", "-", "baseline:", "age", "and", "sex"),
         *("+0.50", "[0.50,", "0.50]"),
     ]
-    assert len(lines) == 13, "the fixed split has no line of its own there"
+    assert len(lines) == 13, "the fixed split has no line there"
 
 
 # --- a run ----------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ CUBE = (slice(4, 9), slice(5, 10), slice(3, 8))
 
 @pytest.fixture
 def scan():
-    """An ellipsoid of some texture, 0 around it."""
+    """An ellipsoid with texture, 0 around it."""
     rng = np.random.default_rng(2)
     texture = ndimage.gaussian_filter(rng.normal(size=SHAPE), 1.5) * 5 + 0.1 * rng.normal(
         size=SHAPE
@@ -50,7 +50,7 @@ def test_the_number_of_segments_falls_geometrically_to_two(scan, levels, most):
     assert counts == sorted(set(counts))
     assert counts[-1] == most
     assert counts[0] >= 2
-    # Each level has what its place asks for, or less where segments would be specks.
+    # Each level has the expected number of segments, or fewer if segments would be too small.
     for place, count in enumerate(reversed(counts)):
         assert count <= expected[place]
     if levels == 5:
@@ -70,7 +70,7 @@ def test_each_level_divides_the_mask_into_connected_segments_of_a_minimum_size(s
         for number in numbers:
             assert ndimage.label(level == number)[1] == 1
         least = 0.1 * inside.sum() / len(numbers)
-        # A level may have fewer segments than its place allows: what counts is that number.
+        # A level may have fewer segments than allowed: the minimum follows from the allowed number.
         assert np.bincount(level[inside])[1:].min() >= min(least, 0.1 * inside.sum() / 20)
 
 

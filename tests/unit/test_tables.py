@@ -1,4 +1,4 @@
-"""The tables that jobs write for each other."""
+"""The tables that jobs exchange."""
 
 import math
 import subprocess
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from voxplain.tables import MISSING, TEXT, read_rows, read_tsv, write_rows, write_tsv
 
-# What other readers take for a missing value, a number or a truth value.
+# Texts that other readers take for a missing value, a number or a truth value.
 ODD_NAMES = ["null", "NA", "n/a", "nan", "None", "", "007", "1e5", "True", "-", 'a "b"', " c "]
 printable = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"]))
 

@@ -66,7 +66,7 @@ def test_batches_are_the_normalised_scans_in_their_order_with_their_classes(
     for scan, number in zip(together.numpy(), order, strict=True):
         exact = (volumes[number].astype(float) - statistics.mean) / statistics.sd
         np.testing.assert_allclose(scan[0], np.where(statistics.mask, exact, 0), atol=1e-3)
-        # The same numbers as heatmaps are made from.
+        # The same values as heatmaps are made from.
         stored = open_scan(paths[number], statistics.brain)
         np.testing.assert_array_equal(scan[0], statistics.normalise(stored))
 
@@ -110,7 +110,7 @@ def test_stopping_early_does_not_change_later_batches(scans):
 
 
 def test_scans_kept_on_the_device_give_the_same_batches(scans, monkeypatch):
-    """What a GPU does with a cohort that fits, on the CPU."""
+    """As on a GPU with a cohort that fits into its memory, but on the CPU."""
     streamed = Batches(scans, CPU, 3)
     resident = Batches(scans, CPU, 3)
     resident._resident = torch.stack([torch.from_numpy(np.array(s.codes)) for s in scans.stored])
@@ -168,10 +168,10 @@ def test_an_epoch_has_every_scan_once_and_no_batch_of_one_scan(count, size, seed
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
     assert all(len(batch) <= size for batch in batches)
     if size == 2 and count % 2 and count > 1:
-        assert flat(batches) == [*order, order[0]]  # the first again, as company for the last
+        assert flat(batches) == [*order, order[0]]  # so that the last is not alone
     else:
         assert sorted(flat(batches)) == list(range(count))
-        # Where one would be left over, the batch before gives its last.
+        # If one scan would be left over, it gets the last one of the batch before.
         single_left = size > 2 and count % size == 1 and count > 1
         sizes = [size] * (count // size) + [left for left in [count % size] if left]
         assert [len(batch) for batch in batches] == (
@@ -194,12 +194,12 @@ def test_every_batch_holds_every_class_if_requested(labels, size, seed):
     sizes = [len(batch) for batch in batches]
     assert max(sizes) - min(sizes) <= 1
     drawn = Counter(flat(batches))
-    assert drawn.keys() == set(range(len(labels)))  # none is left out
+    assert drawn.keys() == set(range(len(labels)))  # no scan is left out
     for each, count in counts.items():
         of_class = [drawn[scan] for scan, label in enumerate(labels) if label == each]
         assert sum(of_class) == max(count, number)
         assert max(of_class) - min(of_class) <= 1
-    # One batch less would not hold them all.
+    # One batch less could not hold all scans.
     assert number == 1 or (
         -(-len(labels) // size) > number - 1
         or sum(max(count, number - 1) for count in counts.values()) > (number - 1) * size
@@ -218,7 +218,7 @@ def test_classes_of_the_papers_sizes_are_drawn_once_each():
 def test_scans_of_a_rare_class_are_repeated():
     labels = [0] * 20 + [1] * 3
     batches = planned(labels, 4, every_class=True)
-    # Five of one scan of the rare class would hold 5 * 3 others only; seven hold 21.
+    # Five batches, with one scan of the rare class each, hold only 5 * 3 others; seven hold 21.
     assert [len(batch) for batch in batches] == [4, 4, 4, 4, 4, 4, 3]
     rare = [scan for batch in batches for scan in batch if scan >= 20]
     assert len(rare) == 7
@@ -230,7 +230,7 @@ def test_batches_depend_on_the_generator_only():
     first, again, other = (planned(labels, 5, True, seed) for seed in (1, 1, 2))
     assert first == again
     assert first != other
-    # Over many epochs every two scans of two classes meet equally often.
+    # Over many epochs, any two scans of two classes are in one batch equally often.
     meetings = np.zeros((20, 20))
     for seed in range(600):
         for batch in planned(labels, 5, True, seed):

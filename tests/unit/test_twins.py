@@ -42,7 +42,7 @@ def test_a_twins_name_is_unique_and_gives_its_scan(plan):
     assert {image_of_twin(twin) for twin in twins} == images
     assert twin_image("I1001000") == "I91001000"
     for image in images:
-        assert image[1:].isdigit() and twin_image(image)[1:].isdigit(), "as the archive has them"
+        assert image[1:].isdigit() and twin_image(image)[1:].isdigit(), "of the archive's form"
         with pytest.raises(KeyError):
             image_of_twin(image)
 
@@ -61,7 +61,7 @@ def test_folders_of_twins_in_an_archive_are_recognised(plan, tmp_path):
 
 @pytest.mark.slow
 def test_twins_differ_only_near_the_lost_tissue(coarse_head):
-    """Noise, pose, intensity field and anatomy are the same draw."""
+    """Noise, pose, intensity field and anatomy are equal."""
     scanner = ScannerSettings(
         deformation_mm=2,
         rotation_deg=5,
@@ -81,5 +81,5 @@ def test_twins_differ_only_near_the_lost_tissue(coarse_head):
     inside = diseased.truth > 0.1
     assert inside.sum() > 20
     assert difference[inside].mean() > 20 * difference[~inside].mean()
-    # Noise of another draw would show everywhere; 30 of 600 are its standard deviation.
+    # Different noise would show everywhere; its standard deviation is 30 of 600.
     assert np.percentile(difference, 90) <= 1

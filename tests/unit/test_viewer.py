@@ -1,4 +1,4 @@
-"""The viewer: its volumes are those that it was given, and a browser shows them."""
+"""The viewer contains the given volumes, and a browser shows them."""
 
 import base64
 import gzip
@@ -14,14 +14,14 @@ from browser import browse, needs_browser
 from voxplain.viewer import ViewedMap, write_viewer
 from voxplain.volumes import Grid, axis_aligned_grid, write_array
 
-WAITING = "--virtual-time-budget=30000"  # for the volumes to be read and drawn
+WAITING = "--virtual-time-budget=30000"  # time to read and draw the volumes
 GRID = axis_aligned_grid((30, 36, 30), (4.0, 4.0, 4.0), (-58, -70, -58))
 NAMES = {1: "Left_L", 2: "Right_R </script>"}
 
 
 @pytest.fixture
 def viewer(tmp_path):
-    """A page of two classes by two methods, and a scan on its own brain."""
+    """A page with two classes and two methods, and a scan on its own brain."""
     x, y, z = np.indices(GRID.shape)
     inside = (x - 14.5) ** 2 + (y - 17.5) ** 2 + (z - 14.5) ** 2 < 13**2
     brain = np.where(inside, 50 + 20 * np.sin(x / 3), 0)
@@ -123,7 +123,7 @@ def test_fine_volumes_are_resampled_to_2_mm(tmp_path):
 def test_a_name_cannot_end_the_pages_script(viewer):
     page, _ = viewer
     text = page.read_text()
-    assert text.count("</script>") == 2, "the two that are its own"
+    assert text.count("</script>") == 2, "its two scripts"
     assert "<title>Maps &amp; more</title>" in text
 
 
@@ -151,7 +151,7 @@ def test_a_browser_shows_the_choice_and_names_the_area(viewer, tmp_path):
     grey = (np.ptp(middle, axis=-1) < 0.05) & (middle.mean(axis=-1) > 0.25)
     warm = (middle[..., 0] > middle[..., 2] + 0.2) & (middle[..., 0] > 0.35)
     assert grey.mean() > 0.03, "the brain"
-    assert 0.003 < warm.mean() < 0.3, "the heatmap, on a part of it"
+    assert 0.003 < warm.mean() < 0.3, "the heatmap, on a part of the brain"
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""All jobs of a configuration, without running any; and those of one that another reruns.
+"""All jobs of a configuration, without running any; and the jobs that a change runs again.
 
 The second is what Snakemake's triggers `params` and `input` say. Whether Snakemake agrees is
 asked in test_rerun.py, on a finished run.
@@ -38,7 +38,7 @@ def jobs_of(config, *targets, root=ROOT, edited=()):
 def _jobs_of(config, targets, root, edited):
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        (folder / "head.nii.gz").touch()  # a user's own head has to be there
+        (folder / "head.nii.gz").touch()  # a user's own head must exist
         replaced = {}
         for module, added in edited:
             path = root / "scripts" / module
@@ -52,7 +52,7 @@ def _jobs_of(config, targets, root, edited):
 
 
 def reruns(before, after):
-    """The jobs of one plan that run where another plan's have been run."""
+    """The jobs of one plan that run after another plan's jobs have been run."""
     job_of = {path: job for job in before for path in job["output"]}
     makers = {path: job for job in after for path in job["output"]}
     changed = {}
@@ -70,7 +70,7 @@ def reruns(before, after):
 
 
 def differs(old, new):
-    """Whether Snakemake takes two jobs with the same output for different ones."""
+    """Whether Snakemake takes two jobs with the same output for different jobs."""
     by_value = set(old["params"].values()) != set(new["params"].values())
     return by_value or old["input"] != new["input"]
 

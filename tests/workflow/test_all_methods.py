@@ -29,8 +29,8 @@ OTHER["simulation"] |= {
         "CN": {"patients": 1, "severity": [0, 0]},
     },
 }
-# Every method on every network: tests/unit/test_methods_on_models.py. To the workflow one method is
-# as another: what some of them need (areas, a layer, others' heatmaps) is here or in TINY.
+# Every method on every network: tests/unit/test_methods_on_models.py. For the workflow all methods
+# are alike: those with special inputs (areas, a layer, others' heatmaps) are here or in TINY.
 NETWORKS = ["voxcnn", "voxresnet_shallow_gap"]
 METHODS_HERE = [
     "cam",
@@ -60,7 +60,7 @@ def methods_of(model):
 
 @pytest.fixture(scope="session")
 def all_run(first_run, tmp_path_factory, worker_id):
-    """The first run, gone on with to more networks, methods, and a test on another cohort."""
+    """The first run, continued with more networks, methods, and a test on another cohort."""
     with made_once(tmp_path_factory, worker_id, "all") as (directory, empty):
         if empty:
             shutil.copytree(first_run, directory, symlinks=True)
@@ -128,7 +128,7 @@ def test_the_summary_has_a_row_for_every_network_and_evaluation(all_run):
     per_scan = rows[rows["level"] == "scan"]
     baselines = per_scan[per_scan["kind"] == "baseline"]
     assert len(per_scan) - len(baselines) == 3 * len(NETWORKS)
-    # Also of the other cohort, whose areas, ages and sexes are its own.
+    # Also of the other cohort, with its own areas, ages and sexes.
     assert len(baselines) == 3 * 2
     assert (baselines.groupby("evaluation")["tested_on"].first()["external test"]) == "other"
     assert set(per_scan["evaluation"]) == {"cross-validation", "fixed split", "external test"}
@@ -155,7 +155,7 @@ def test_an_external_test_trains_on_one_cohort_and_tests_on_the_other(all_run):
         (all_run / "results/tiny/AD-NC/splits/external-other_statistics.json").read_text()
     )
     assert sorted(statistics["FittedOn"]) == sorted(members[members["side"] == "train"]["image"])
-    # Nothing is trained on the cohort that is there to be tested on.
+    # Nothing is trained on the test cohort.
     assert not (all_run / "results/other/AD-NC").exists()
 
 
@@ -190,7 +190,7 @@ def test_a_trained_network_is_applied_to_new_scans_and_nothing_is_trained(all_ru
     predictions = table(folder / "predictions.tsv")
     assert len(predictions) == 2
     assert set(predictions["trained_on"]) == {"no"}
-    # What the network says by hand.
+    # The network's prediction, computed by hand.
     network = load_network(config["apply"]["networks"]["shallow"])
     scans = table(tmp_path / "results/other/scans.tsv").set_index("image")
     for row in predictions.itertuples():
@@ -241,7 +241,7 @@ def test_networks_that_cannot_be_applied_are_refused(all_run, tmp_path, more, me
 
 
 def test_several_groups_at_once_and_labels_derived_over_time(tmp_path):
-    """Only planned: three classes, and MCI that does or does not turn into AD."""
+    """Dry run only: three classes, and MCI that does or does not progress to AD."""
     config = copy.deepcopy(TINY)
     config["tasks"] = [["AD", "MCI", "NC"], ["pMCI", "sMCI"]]
     simulation = config["cohorts"]["tiny"]["simulation"]

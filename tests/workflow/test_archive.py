@@ -1,4 +1,4 @@
-"""A download as it comes: the archive's tree and table, and the faults that they hold."""
+"""A download in the archive's tree and table, and its possible faults."""
 
 import csv
 import re
@@ -21,7 +21,7 @@ def archive_config(**settings):
 
 @pytest.fixture
 def listed(tmp_path):
-    """A download of which a plan reads all that it needs: the table and the names of folders."""
+    """A download with what a plan needs: the table and the names of folders."""
     place = tmp_path / "download"
     simulation = TINY["cohorts"]["tiny"]["simulation"]
     plan = plan_cohort(
@@ -40,7 +40,7 @@ def listed(tmp_path):
 
 @pytest.fixture
 def archive(first_run, tmp_path):
-    """The tiny cohort's tree and table as a user's own download, nothing processed."""
+    """The tiny cohort's tree and table as a user's own download, not processed."""
     place = tmp_path / "download"
     place.mkdir()
     shutil.copytree(
@@ -110,15 +110,15 @@ def test_each_fault_fails_its_scan_only(archive, first_run):
     with open(archive / "results/own/scans.tsv", newline="") as stream:
         table = list(csv.DictReader(stream, delimiter="\t"))
     assert [row["fate"] for row in table if row["image"] == good] == ["usable", "duplicate"]
-    # The end of the run lists the lost scans, with the cure.
+    # The end of the run lists the failed scans, with the remedy.
     assert f"{truncated} (" in run.said
     assert "download the image again" in run.said
-    # The good scan comes out as it does from the simulated cohort: the very same rules.
+    # The good scan is the same as in the simulated cohort: the same rules made it.
     preprocessed = scans[remaining[0]]["preprocessed"]
     from_archive = nib.load(archive / "results/own" / preprocessed).get_fdata()
     from_simulation = nib.load(first_run / "results/tiny" / preprocessed).get_fdata()
     assert np.array_equal(from_archive, from_simulation)
-    # The failed scan's volumes are there, and no reader takes them for real ones.
+    # The failed scan's volumes exist, but cannot be read as real ones.
     volume = next(archive.glob(f"results/own/derivatives/**/*{truncated}_T1w.nii.gz"))
     assert volume.stat().st_size == 0
 

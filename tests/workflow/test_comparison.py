@@ -1,4 +1,4 @@
-"""What a real run of the tiny cohort makes of its brains: splits, networks, heatmaps, tables."""
+"""The results of a real run of the tiny cohort: splits, networks, heatmaps, tables."""
 
 import csv
 import json
@@ -58,7 +58,7 @@ def test_every_usable_scan_is_tested_once_and_no_patient_is_on_two_sides(tiny_ru
         assert row["age_sd"] == pytest.approx(ages.std(), abs=0.01)
     audit = table(tiny_run / f"{TASK}/leakage_audit.tsv")
     assert (audit["patients_on_both_sides"] == 0).all()
-    # Said of every simulated cohort that has no other head.
+    # Reported for every simulated cohort that has only one head.
     assert audit["heads_on_both_sides"].str.startswith("head packaged is on both sides").all()
 
 
@@ -76,7 +76,7 @@ def test_the_statistics_of_a_split_are_computed_on_its_training_scans(tiny_run):
     mean = nib.load(place / "repeat-1_fold-1_mean.nii.gz").get_fdata()
     sd = nib.load(place / "repeat-1_fold-1_sd.nii.gz").get_fdata()
     mask = nib.load(next(tiny_run.glob("results/template/*desc-brain_mask.nii.gz"))).get_fdata() > 0
-    # Of brain voxels in 16 bits, each off by half a step at most.
+    # Brain voxels are stored in 16 bits, with an error of at most half a step.
     half_a_step = np.ptp(volumes[:, mask], axis=1).max() / 131_068
     assert np.allclose(mean[mask], volumes.mean(0)[mask], rtol=1e-6, atol=1.1 * half_a_step)
     floor = 0.1 * np.median(volumes.std(0)[mask])
@@ -112,7 +112,7 @@ def test_the_cross_validation_has_its_folds_their_mean_and_the_pooled_value(tiny
 
 
 def stored_network(tiny_run):
-    """The network of the fixed split, and a function from an image to the scan that it is given."""
+    """The network of the fixed split, and a function from an image to the network's input."""
     stored = torch.load(tiny_run / FIXED / "model.pt", weights_only=True)
     model = build_model(stored["model"], stored["grid_shape"], 2, **stored["options"])
     model.load_state_dict(stored["state_dict"])
@@ -282,7 +282,7 @@ def test_the_group_difference_is_the_t_of_the_training_scans(tiny_run):
     ]
     t = nib.load(tiny_run / f"{TASK}/splits/fixed_group_difference.nii.gz").get_fdata()
     mask = nib.load(next(tiny_run.glob("results/template/*desc-brain_mask.nii.gz"))).get_fdata() > 0
-    # Where the scans do not differ by rounding only.
+    # Where the scans differ by more than rounding.
     error = np.sqrt(sum(group.var(0, ddof=1) / len(group) for group in groups))
     sure = mask & (np.minimum(groups[0].std(0), groups[1].std(0)) > 0.01)
     sure &= error > 0.55 * np.median(error[mask])
@@ -301,13 +301,13 @@ def test_the_group_difference_is_the_t_of_the_training_scans(tiny_run):
 
 
 def test_scans_of_unknown_atrophy_are_localised_by_region_only(finished):
-    """The simulated archive given as somebody's own download; its volumes are taken as they are."""
+    """The simulated archive as a user's own download; its finished volumes are kept."""
     cohort = {
         "source": "adni",
         "table": "results/tiny/source/scans.csv",
         "images": "results/tiny/source/ADNI",
     }
-    # The folders are named as seen from the run's own.
+    # The folders are relative to the run's.
     config = {**FIRST, "cohorts": {"tiny": cohort}}
     (finished / "config.yaml").write_text(yaml.safe_dump(config))
     words = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
@@ -324,7 +324,7 @@ def test_scans_of_unknown_atrophy_are_localised_by_region_only(finished):
 
 
 def test_the_noise_of_retraining_is_computed_from_the_maps_of_two_seeds(finished):
-    """The maps of a second seed are made here: each is the first's, with a tenth of another's."""
+    """The maps of a second seed: the first seed's, plus a tenth of another method's."""
     methods = FIRST["heatmaps"]["methods"]
     config = {**FIRST, "training": {"seeds": [1, 2]}}
     mask = nib.load(next(finished.glob("results/template/*desc-brain_mask.nii.gz")))
@@ -361,7 +361,7 @@ def test_the_noise_of_retraining_is_computed_from_the_maps_of_two_seeds(finished
         assert row["rank_correlation_mean"] == pytest.approx(np.mean(correlations), abs=1e-4)
         floor = max(np.linalg.norm(maps[0] - maps[1]) for maps in (a, b))
         assert row["floor"] == pytest.approx(floor, rel=1e-4)
-        # A tenth of the way to the other method is not as far as the other method.
+        # A tenth of the way to the other method is less than the distance to it.
         assert same_method or str(row["within_noise"]) == "False"
         assert row["model"] == LABEL
 
@@ -419,7 +419,7 @@ def scans_of_the_task(scans):
 
 
 def test_the_truth_is_drawn_if_its_scan_is_in_any_chunk(finished):
-    """With one scan a chunk, the first chunk may hold a scan without a disease."""
+    """With one scan per chunk, the first chunk may hold a healthy scan."""
     config = {**FIRST, "heatmaps": {**FIRST["heatmaps"], "chunk_size": 1}}
     run = snakemake(finished, f"{FIXED}/truth.png", config=config)
     assert run.status == 0, run.said
@@ -462,14 +462,14 @@ def test_the_report_is_made_without_a_network(finished):
 
 
 def test_single_heatmaps_can_be_left_out(tiny_run, tmp_path):
-    """The averages are the same, and the folders of single heatmaps are gone."""
+    """The averages are the same, and the folders of single heatmaps are deleted."""
     config = {**TINY, "heatmaps": {"keep_scans": False, "methods": ["sensitivity"]}}
     run = snakemake(tiny_run, "-n", config=config)
     assert "explain_scans" not in run.jobs
 
 
 def test_a_killed_training_continues(finished):
-    """Killed after an epoch, the network is the one of an uninterrupted training."""
+    """Killed after an epoch, the training gives the network of an uninterrupted one."""
     folder = finished / FIXED
     before = torch.load(folder / "model.pt", weights_only=True)["state_dict"]
     (folder / "model.pt").unlink()
@@ -531,7 +531,7 @@ def test_the_same_image_under_two_patients_stops_the_run_before_training(finishe
 
 
 def test_a_failed_scan_is_left_out_and_the_others_are_processed(finished):
-    """Given up in quality control: its split's table, statistics and heatmaps do without it."""
+    """Excluded by quality control: tables, statistics and heatmaps of its split do not use it."""
     splits = table(finished / f"{TASK}/splits.tsv")
     fixed = splits[(splits["split"] == "fixed") & (splits["class"] == "NC")]
     victim = fixed[fixed["side"] == "test"]["image"].item()
@@ -547,7 +547,7 @@ def test_a_failed_scan_is_left_out_and_the_others_are_processed(finished):
     members = table(finished / f"{TASK}/splits/fixed_members.tsv")
     assert victim not in set(members["image"])
     assert len(members) == 5
-    # No control is left to explain: an average of nothing is 0 and has no distance.
+    # No control is left to explain: the average of no maps is 0 and has no distance.
     assert nib.load(finished / FIXED / "occlusion/mean_NC.nii.gz").get_fdata().max() == 0
     rows = table(finished / target)
     assert rows[rows["class"] == "NC"]["distance"].isna().all()
@@ -559,7 +559,7 @@ def test_a_failed_scan_is_left_out_and_the_others_are_processed(finished):
 
 
 def test_a_scan_of_another_grid_is_named(finished):
-    """As left behind by a run at another resolution, and kept by hand."""
+    """As left by a run at another resolution."""
     stored = next(finished.glob("results/tiny/derivatives/sub-*/**/*desc-preproc_T1w.npy"))
     write_scan(stored, np.ones((48, 58, 49)), Brain(np.ones((48, 58, 49), bool)))
     run = snakemake(
@@ -579,13 +579,13 @@ def test_a_scan_of_another_grid_is_named(finished):
 
 
 def test_the_papers_config_builds_its_dag_for_the_papers_cohort(tmp_path):
-    """969 scans of 344 patients (Rieke et al. 2018), in the archive's tree; only a dry run."""
+    """969 scans of 344 patients (Rieke et al. 2018), in the archive's tree; a dry run only."""
     rows, patients = [], 0
     for group, n_patients, n_scans in (("AD", 193, 475), ("CN", 151, 494)):
         for index in range(n_patients):
             patients += 1
             subject = f"{patients % 60:03d}_S_{patients:04d}"
-            # Three scans for the first patients, as many for the others as are left.
+            # Three scans for each of the first patients, the remaining scans for the others.
             many = n_scans // n_patients + (index < n_scans % n_patients)
             for visit in range(many):
                 image = f"I{patients * 10 + visit}"

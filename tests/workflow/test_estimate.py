@@ -1,4 +1,4 @@
-"""The estimate counts the jobs that Snakemake plans; volumes that are not kept are gone."""
+"""The estimate counts the jobs that Snakemake plans; intermediate volumes are deleted."""
 
 import copy
 import re
@@ -45,7 +45,7 @@ CONFIGS = {
         **changed("models", {"rieke": {}, "voxcnn": {}}),
         "cohorts": {**TINY["cohorts"], "other": {**OTHER, "models": ["voxcnn"]}},
     },
-    # The configuration of the main question as it is; the large one has nothing that it has not.
+    # The configuration of the main question; the large one has no further features.
     "benchmark_small": yaml.safe_load((ROOT / "config/benchmark_small.yaml").read_text()),
 }
 
@@ -105,7 +105,7 @@ def test_only_intermediate_volumes_are_deleted(finished):
     assert len(deleted) == 4
     assert files() < before
     assert not [path for path in scan.rglob("*") if INTERMEDIATE.search(path.name)]
-    # They are not missed, not even when more scans are explained later.
+    # They are not needed again, not even when more scans are explained later.
     again = snakemake(finished, "preprocessed", "-n", config=config)
     assert "Nothing to be done" in again.said, again.said
     for path in (finished / "results/tiny/derivatives").rglob("*"):

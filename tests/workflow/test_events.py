@@ -1,4 +1,4 @@
-"""Event files for TensorBoard: of finished trainings too, with the numbers of their tables."""
+"""Event files for TensorBoard, also of finished trainings, with the values of their tables."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""What a real run says of how well heatmaps follow their network."""
+"""The faithfulness of heatmaps in a real run."""
 
 import json
 
@@ -44,7 +44,7 @@ def test_every_method_and_random_order_has_both_curves_of_each_scan(tiny_run):
 
 @pytest.mark.parametrize("method", ["sensitivity", "area_occlusion"])
 def test_a_curve_is_the_networks_probability_without_the_first_areas(tiny_run, method):
-    """By passes of the stored network: before, after the first step, and at the end."""
+    """With passes of the stored network: before, after the first step, and at the end."""
     model, scan_of, mask = stored_network(tiny_run)
     labels = nib.load(next(tiny_run.glob("results/template/*AAL_dseg.nii.gz"))).get_fdata()
     labels = np.where(mask, labels, 0)
@@ -141,7 +141,7 @@ def test_the_last_map_is_that_of_an_untrained_network(tiny_run):
     remade = np.where(mask, explain("sensitivity", untrained, scan_of(image), 0), 0)
     expected = stats.spearmanr(original[mask], remade[mask]).statistic
     assert rows["rank_correlation"].iloc[-1] == pytest.approx(expected, abs=1e-3)
-    # Of the first step only the outputs' layer is new.
+    # After the first step only the output layer is randomised.
     forgetting = model
     with torch.no_grad():
         for name in ("weight", "bias"):

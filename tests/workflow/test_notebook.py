@@ -1,4 +1,4 @@
-"""The notebook of the documentation, executed on a finished run."""
+"""The notebook of the documentation runs on a finished run."""
 
 import os
 

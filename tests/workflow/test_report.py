@@ -1,4 +1,4 @@
-"""The page of a run: it shows what the run made, and, where it is asked to, nobody."""
+"""The page of a run shows its results and, if set, no subjects."""
 
 import json
 import re
@@ -16,7 +16,7 @@ RUN = "report_files/tiny/AD-NC/rieke/fixed/seed-1"
 
 
 class Reader(HTMLParser):
-    """Links, pictures, and the text that is shown."""
+    """Reads links, pictures and the visible text."""
 
     def __init__(self, path):
         super().__init__()
@@ -45,7 +45,7 @@ def test_every_file_of_the_page_lies_beside_it(tiny_run, reader):
     for link in {*links, *reader.pictures}:
         assert (tiny_run / "results" / link).is_file(), link
     assert all(picture.startswith("report_files/") for picture in reader.pictures)
-    # And nothing lies there that it does not show.
+    # And no other file is there.
     folder = tiny_run / "results/report_files"
     files = {f"report_files/{path.relative_to(folder)}" for path in folder.rglob("*.*")}
     assert files - {"report_files/.snakemake_timestamp"} == {
@@ -134,4 +134,4 @@ def test_the_page_on_trust_explains_its_columns(tiny_run):
     text = (tiny_run / "results/trust.html").read_text()
     for name in ("average precision", "gain", "random network"):
         assert f"<li>{name}: " in text
-    assert "retrained" not in text, "one seed says nothing of another"
+    assert "retrained" not in text, "with one seed there are no columns over seeds"

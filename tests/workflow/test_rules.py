@@ -1,4 +1,4 @@
-"""What holds for every rule, script and environment."""
+"""Conventions of every rule, script and environment."""
 
 import ast
 import contextlib
@@ -20,7 +20,7 @@ SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 
 
 def rules_of(path):
-    """Rule name to its text, for rules that run something."""
+    """Rule name -> its text, for rules that run a script."""
     blocks = re.split(r"^(?=rule )", path.read_text(), flags=re.M)
     named = {
         re.match(r"rule (\w+):", block).group(1): block for block in blocks if block[:5] == "rule "
@@ -29,8 +29,8 @@ def rules_of(path):
 
 
 RULES = {name: text for path in RULE_FILES for name, text in rules_of(path).items()}
-# These run whenever they are asked for: a benchmark file would count as done. What they tell is of
-# this moment, so that no fingerprint of their code is kept either.
+# These run whenever they are requested: a benchmark file would count as done. They report on the
+# present state, so they have no fingerprint of their code either.
 REPORTING = {"verify_inputs", "estimate"}
 
 
@@ -52,12 +52,12 @@ def test_a_rule_has_every_needed_directive(name):
 
 
 def test_the_entries_of_snakemakes_report_are_distinguishable():
-    """A list has the same labels throughout, which are its columns, and no two rows the same."""
+    """All entries of a list have the same labels, its columns, and no two rows are equal."""
     lists, count, written = {}, 0, 0
     for path in RULE_FILES:
         text = path.read_text()
         written += len(re.findall(r"\breport\(", text))
-        # Some stand in lists, further to the right: each ends where it is indented as it began.
+        # Some are in lists, indented further: each ends at the indentation at which it began.
         shown = re.findall(r"^( +)(?:\w+=)?report\(\n(.*?)^\1\)", text, re.M | re.S)
         count += len(shown)
         for _, block in shown:
@@ -103,7 +103,7 @@ def test_the_library_does_not_import_snakemake(path):
 
 
 def test_parsing_the_workflow_imports_nothing_heavy(tmp_path):
-    """Every job of a cluster parses the workflow again, where only Snakemake is installed."""
+    """Every job of a cluster parses the workflow again, possibly with only Snakemake installed."""
     heavy = ("numpy", "torch", "ants", "nibabel", "pandas", "sklearn", "pydicom", "matplotlib")
     code = (
         "import sys; sys.argv = ['x']\n"
@@ -138,7 +138,7 @@ def _python_of_common():
     "name", sorted({re.search(r"envs/(\w+)", t).group(1) for t in RULES.values()})
 )
 def test_an_environment_holds_what_its_scripts_import(name):
-    """Every third-party import, through the library and at the top of functions too, is pinned."""
+    """Every third-party import, through the library and in functions too, is pinned."""
     from importlib.metadata import packages_distributions
 
     environment = yaml.safe_load((ROOT / f"envs/{name}.yaml").read_text())
@@ -150,7 +150,7 @@ def test_an_environment_holds_what_its_scripts_import(name):
             continue
         for module in third_party(ROOT / f"scripts/{rule}.py"):
             if module == "templateflow":
-                continue  # only where template: templateflow asks for it, with a message of its own
+                continue  # only for template: templateflow, with its own message
             owners = {re.sub(r"[-_.]+", "-", d).lower() for d in distributions[module]}
             assert owners & pinned, f"{rule} imports {module}, which envs/{name}.yaml lacks"
 
@@ -173,7 +173,7 @@ def third_party(script):
             if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
             for part in ast.walk(node)
         }
-        # Only who reads into pandas' tables needs pandas, and asks for this function by its name.
+        # Only scripts that read tables into pandas need it, and they import this function by name.
         in_functions = {
             part
             for node in ast.walk(tree)
@@ -209,7 +209,7 @@ def test_a_profile_adds_to_the_default_one_and_a_workflow_profile_replaces_it(mo
     assert taken.executor == "slurm"
     assert taken.group_components == {"scan": GROUP_SIZE}
     adds = option == "--profile"
-    # What makes re-runs exact, and what a failed job is given, stand in the default profile.
+    # The settings for exact re-runs and for failed jobs are in the default profile.
     default = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text())
     triggers = {str(trigger) for trigger in taken.rerun_triggers}
     assert (triggers == set(default["rerun-triggers"])) == adds
@@ -232,8 +232,8 @@ def test_every_rule_requests_more_memory_than_measured_at_1_mm(tmp_path):
     plan = snakemake(tmp_path, "-n", config=config).said
     jobs = re.findall(r"^rule (\w+):\n(?:    .*\n)+?    resources: .*mem_mb=(\d+)", plan, re.M)
     requested = {rule: int(memory) for rule, memory in jobs}
-    # The paper's methods have no summary, its cohort no heads of its own and no twins, its network
-    # one seed; nobody asked for TensorBoard.
+    # The paper's methods include no summary, its cohort no own heads and no twins, its network
+    # one seed; TensorBoard is not set.
     unused = {"strip_head", "register_head", "combine_heatmaps", "measure_residual", "compare_runs"}
     unused |= {"write_events"}
     assert requested.keys() == costs["rules"].keys() - unused
@@ -257,7 +257,7 @@ def test_the_library_installs_on_its_own(checkout, tmp_path):
         [sys.executable, "-m", "pip", *build, str(checkout)], capture_output=True, check=True
     )
     (wheel,) = tmp_path.glob("voxplain-*.whl")
-    # Templates, and what lies beside a page, are packed too.
+    # Templates, and the files beside a page, are packed too.
     assets = {
         f"voxplain/assets/{path.name}" for path in (ROOT / "scripts/voxplain/assets").iterdir()
     }
@@ -276,7 +276,7 @@ def test_the_library_installs_on_its_own(checkout, tmp_path):
     assert wheel.name.split("-")[1] in done.stdout
 
 
-# Folders, whose files a page looks for; pictures that a page links to; volumes that a table lists.
+# Folders in which a page looks for files; linked pictures; volumes that a table lists.
 NAMED_ONLY = {
     *(("report_results", name) for name in ("cohorts", "tasks", "networks", "runs", "retrained")),
     *(("report_trust", "runs"), ("show_heatmaps", "runs")),

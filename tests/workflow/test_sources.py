@@ -1,4 +1,4 @@
-"""Whatever an archive holds: every fault of a download with its fate, and every kind of source."""
+"""Every fault of a download with its fate, and every kind of source."""
 
 import csv
 import json
@@ -60,13 +60,13 @@ def as_nifti(folder, name="ADNI_S1_I1.nii.gz", **header):
 
 
 def volume_of(folder):
-    """Another head for every folder; the same image twice is a fault of its own."""
+    """A different head for every folder; the same image twice would be a fault as well."""
     seed = int.from_bytes(folder.name.encode(), "big") % 2**32
     noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=GRID.shape), 2)
     return np.rint(np.interp(noise, (noise.min(), noise.max()), (0, 1500))).astype(np.uint16)
 
 
-# What is done to a scan's folder, and what the reason for its loss says; empty where it is none.
+# The change of a scan's folder, and a part of the reported reason; empty if it is not a fault.
 FAULTS = {
     "whole": (lambda folder: None, ""),
     "implicit": (dirty.as_implicit, ""),
@@ -130,12 +130,12 @@ def write(folder, image, description="MP-RAGE", subject="011_S_0001"):
 
 @pytest.fixture(scope="module")
 def download(tmp_path_factory):
-    """A scan for each fault, with a table that has faults of its own."""
+    """A scan for each fault, with a table that has further faults."""
     place = tmp_path_factory.mktemp("a download")
     rows = []
     for number, (name, (spoil_it, _)) in enumerate(FAULTS.items(), start=1):
         image, subject = f"I{number}", f"011_S_{number:04d}"
-        # (Braces, which are wildcards to Snakemake, and spaces are in folders' names as well.)
+        # (Braces, which are wildcards to Snakemake, and spaces are also in folders' names.)
         folder = place / "ADNI" / subject / f"MP-RAGE {{{name}}}" / "2005-09-12" / image
         write(folder, image, subject=subject)
         dirty.name_person(folder)
@@ -150,7 +150,7 @@ def download(tmp_path_factory):
     for moment in ("2005", "2006"):  # downloaded twice
         write(place / "ADNI/011_S_0904/x" / moment / f"I{count + 4}", f"I{count + 4}")
     rows.append(rows[0])
-    write(place / "ADNI/011_S_0905/x/2005/I99", "I99")  # no line
+    write(place / "ADNI/011_S_0905/x/2005/I99", "I99")  # no row
     with open(place / "scans.csv", "w", newline="") as stream:
         csv.writer(stream).writerows([["Image ID", "Subject", "Group", "Visit", "Sequence"], *rows])
     config = {**CONFIG, "cohorts": {"own": {"source": "adni", "table": "scans.csv"}}}
@@ -247,7 +247,7 @@ def sources(first_run, tmp_path_factory):
     (bids / "sub-1_ses-M00_T1w.json").write_text('{"MagneticFieldStrength": 1.5}')
     (place / "bids/participants.tsv").write_text("participant_id\tdiagnosis\nsub-1\tAD\n")
 
-    # As fMRIPrep names what it made: head and mask in their own space, and brains as we name ours.
+    # Names as in fMRIPrep: head and mask in native space; and brains with our names.
     native = place / "native/sub-1/anat"
     native.mkdir(parents=True)
     shutil.copy(t1w, native / "sub-1_desc-preproc_T1w.nii.gz")

@@ -1,4 +1,4 @@
-"""Splits that keep the patients of one head together, as the workflow plans them."""
+"""Splits that keep the patients of one head together, in the plan of the workflow."""
 
 import copy
 import re
@@ -15,7 +15,7 @@ def by_head(heads, **splits):
 
 
 def head_of(image):
-    """The number of a patient's head, of two: each group's patients get them in turn."""
+    """The number of a patient's head: each group's patients get the two heads in turn."""
     patient = (int(image[1:]) - 1_000_000) // 1000
     return (patient - 1) // 10 % 2
 
@@ -45,7 +45,7 @@ def test_every_split_trains_on_one_of_two_heads_and_tests_on_the_other(tmp_path,
     ("change", "messages"),
     [
         ({"folds": 3}, ("splits.folds is 3", "from 2 heads", "at least 3 heads")),
-        # The head with one patient of each class comes first, and is not enough.
+        # The head with one patient of each class comes first, but is not enough.
         (
             {"fixed_test_patients": 2, "seed": 2},
             ("splits.fixed_test_patients is 2", "none of the 2 heads"),

@@ -1,4 +1,4 @@
-"""What a real run leaves behind, from DICOM to the report: the only run of the quick tests."""
+"""The results of a real run, from DICOM to the report: the only run of the quick tests."""
 
 import csv
 import json
@@ -102,7 +102,7 @@ def test_sidecars_say_how_each_scan_was_made(first_run):
 
 def test_the_simulated_archive_is_dicom_in_the_archives_tree(first_run):
     series = list(first_run.glob("results/tiny/source/ADNI/*/*/*/*"))
-    assert len(series) == 6, "scans of a group that takes no part are not simulated"
+    assert len(series) == 6, "scans of an unused group are not simulated"
     for folder in series:
         ptid, _, moment, image = folder.relative_to(first_run / "results/tiny/source/ADNI").parts
         files = sorted(folder.glob("*.dcm"))
@@ -150,7 +150,7 @@ def test_a_second_run_has_no_jobs(first_run):
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_cohort_and_the_same_brains(first_run, tmp_path):
-    """One scan, made and preprocessed anew, comes out bit by bit as in the whole run."""
+    """One scan, made and preprocessed again, equals that of the run bit by bit."""
     row = next(
         r for r in read_scans(first_run).values() if r["group"] == "AD" and r["fate"] == "usable"
     )
@@ -180,6 +180,6 @@ def test_by_default_a_scan_takes_the_ladder_and_n4(finished):
     assert run.jobs["strip_skull"] == run.jobs["correct_intensity"] == 1
     folder = (finished / "results/tiny" / row["preprocessed"]).parent
     (mask,) = folder.glob(f"*_acq-{row['image']}_desc-brain_mask.json")
-    assert json.loads(mask.read_text())["SkullStrippingTrials"], "the gate measured each rung"
+    assert json.loads(mask.read_text())["SkullStrippingTrials"], "each rung was measured"
     (sidecar,) = folder.glob(f"*_acq-{row['image']}_space-*_desc-preproc_T1w.json")
     assert json.loads(sidecar.read_text())["BiasFieldCorrection"] == "N4"

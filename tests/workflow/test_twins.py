@@ -1,4 +1,4 @@
-"""Healthy twins: made by the rules of every scan, compared with it, and counted nowhere."""
+"""Healthy twins are made by the same rules as scans, compared with theirs, and never counted."""
 
 import json
 import re
@@ -42,10 +42,10 @@ def test_a_twin_gives_the_residual_of_its_scans_atrophy(finished):
     run = snakemake(finished, *targets, config=config)
     assert run.status == 0, run.said
     assert {run.jobs[rule] for rule in (*TWIN_CHAIN, "measure_residual")} == {1}
-    assert "draw_quality" not in run.rules, "nobody looks at a twin"
+    assert "draw_quality" not in run.rules, "a twin has no picture of quality control"
     assert not {"train_network", "explain_scans", "audit_split"} & run.rules
 
-    # The difference of what the network gets, where the template has a brain.
+    # The difference of the network's inputs, inside the template's brain.
     _, mask = volume_of_template(finished)
     _, scan = volume_of(finished, image, "desc-preproc_T1w")
     _, twin = volume_of(finished, twin_image(image), "desc-preproc_T1w")
@@ -57,7 +57,7 @@ def test_a_twin_gives_the_residual_of_its_scans_atrophy(finished):
     assert sidecar["HealthyTwin"] == twin_image(image)
     assert sidecar["IntensityScaleMethod"] == "percentile"
 
-    # The twin is nobody's scan.
+    # The twin is in no list of scans.
     for name in ("source/scans.csv", "scans.tsv", "AD-NC/splits.tsv", "quality_gate.json"):
         assert twin_image(image) not in (finished / "results/tiny" / name).read_text()
     assert (finished / "results/tiny/scans.tsv").read_text() == before
@@ -74,10 +74,10 @@ def test_a_twin_gives_the_residual_of_its_scans_atrophy(finished):
     expected = metrics.average_precision_score(left[mask] > 0.05, values)
     assert row["mean"] == pytest.approx(expected, rel=1e-4)
     assert row["chance"] == pytest.approx((left[mask] > 0.05).mean(), rel=1e-4)
-    # Rows of the truth, of what is left, and of one method; before, of the truth and of two.
+    # Now rows for truth, residual and one method; before, for truth and two methods.
     assert abs(plt.imread(finished / f"{FIXED}/truth.png").shape[0] / height - 1) < 0.1
 
-    # A twin that fails takes nothing along: its scan has no residual, and is told why.
+    # If a twin fails, its scan is kept, without a residual and with the reason.
     (quality,) = path.parent.glob(f"*_acq-{twin_image(image)}_desc-quality_T1w.json")
     fate = {"status": "excluded", "stage": "quality", "reason": "overlap is 0.5", "remedy": "look"}
     quality.write_text(json.dumps({**json.loads(quality.read_text()), "Fate": fate}))
@@ -110,7 +110,7 @@ def test_only_explained_diseased_scans_have_a_twin(change, twins):
     scans = 6 if "tasks" not in change else 3
     assert jobs["measure_residual"] == twins
     assert {jobs[rule] for rule in TWIN_CHAIN} == {scans + twins}
-    assert jobs["carry_truth"] == 3, "of no twin"
+    assert jobs["carry_truth"] == 3, "a twin has no truth"
 
 
 def test_a_batch_takes_scans_with_their_twins(tmp_path):
