@@ -70,7 +70,7 @@ def jobs_of(rule):
 
 
 def running(comment):
-    """The id of the job in the queue whose comment ends like this."""
+    """The id of the running job whose comment ends with ``comment``; None without one."""
     command = ["squeue", "--noheader", "--states=RUNNING", "--format=%i %k"]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     ids = [line.split()[0] for line in output.splitlines() if line.rstrip().endswith(comment)]
@@ -134,7 +134,7 @@ def config(**training):
 
 @contextlib.contextmanager
 def submitted(folder, settings, *arguments):
-    """Snakemake at work in a folder; its output lies in ``said.log`` there."""
+    """Snakemake running in a folder, with its output in ``said.log`` there."""
     (folder / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
     command = [sys.executable, "-m", "snakemake", *arguments]
     command += ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
@@ -223,7 +223,7 @@ def test_the_chain_of_a_scan_is_one_job_for_three_scans_and_asks_for_one_core(fi
     assert not jobs_of("convert_series")
 
 
-def test_memory_and_time_are_asked_for_by_rule(finished):
+def test_memory_and_time_are_requested_by_rule(finished):
     requested = {
         rule: {(job.memory_mb, int(job.timelimitraw)) for job in jobs_of(rule)}
         for rule in ("check_scans", "fit_statistics", "explain_scans")
@@ -315,7 +315,7 @@ def test_a_training_out_of_time_is_resubmitted_with_more_and_continues(started):
     log.unlink()
     with submitted(started, settings, MODEL, "--set-resources", little_at_first) as run:
         wait_for(lambda: log.exists() and "going on after epoch" in log.read_text(), run)
-        # (An interrupt is ignored by what a shell put into the background, as CI does.)
+        # (A process in the background of a shell, as in CI, ignores interrupts.)
         subprocess.run(["scancel", "--user=root"], check=True)
     first, second = jobs_of("train_network")[before:]
     assert first.state == "TIMEOUT"

@@ -159,7 +159,7 @@ def test_an_area_without_a_voxel_on_either_side_has_no_density():
     mask=hnp.arrays(bool, (3, 4, 2)),
     share_of=st.sampled_from(SHARE_OF),
 )
-def test_merging_the_sides_gives_what_merged_labels_give(labels, heatmap, mask, share_of):
+def test_merging_the_sides_agrees_with_merged_labels(labels, heatmap, mask, share_of):
     result = both_sides(area_rows(heatmap, labels, NAMES, mask, share_of)).set_index("area")
     merged = np.array([0, 1, 1, 3, 4, 4])[labels]
     names = {1: "Temporal_Mid", 3: "Vermis_4_5", 4: "Amygdala"}

@@ -63,10 +63,10 @@ def test_voxels_outside_the_mask_are_zero(normalise, expected):
 
 @pytest.mark.parametrize("normalise", NORMALISATIONS)
 def test_maps_that_are_zero_everywhere_are_left_out(normalise):
-    one, nought = line(1, 3, 0, 4), line(0, 0, 0, 0)
+    one, zeros = line(1, 3, 0, 4), line(0, 0, 0, 0)
     expected = combine([one], normalise)
-    np.testing.assert_array_equal(combine([nought, one, nought], normalise), expected)
-    assert not combine([nought, nought], normalise).any()
+    np.testing.assert_array_equal(combine([zeros, one, zeros], normalise), expected)
+    assert not combine([zeros, zeros], normalise).any()
     mask = (one == 0).reshape(LINE)
     assert not combine([one], normalise, mask).any()
     assert not combine([one], normalise, np.zeros(LINE, bool)).any()

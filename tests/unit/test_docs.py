@@ -27,7 +27,7 @@ def test_there_are_examples(repository):
     assert any(block.name.startswith("own_network.md") for block in examples(repository))
 
 
-def test_only_one_page_says_where_its_blocks_belong(repository):
+def test_only_one_page_names_the_files_of_its_blocks(repository):
     names = {path.name for path in pages(repository) if any(b.path for b in blocks_of(path))}
     assert names == {"extending.md"}
 

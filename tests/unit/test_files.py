@@ -147,7 +147,7 @@ def test_any_flipped_bit_of_a_zip_file_fails_its_scan_or_changes_nothing(series,
     path = packed(tmp_path / "one.zip", series.folder)
     content = bytearray(path.read_bytes())
     draw = np.random.default_rng(seed)
-    # (Behind its entries stands the directory, of which the workflow is told before.)
+    # (After its entries comes the directory, whose faults are found in an earlier step.)
     place = int(draw.integers(0, len(content) // 2))
     content[place] ^= 1 << int(draw.integers(8))
     path.write_bytes(content)

@@ -401,7 +401,7 @@ def test_one_patient_has_no_interval_and_none_has_no_mean():
     assert np.isnan(bootstrap_mean([np.nan, np.nan], ["a", "b"])).all()
 
 
-def test_patients_who_do_not_differ_have_an_interval_of_width_zero():
+def test_equal_patients_have_an_interval_of_width_zero():
     assert bootstrap_mean([0.25] * 6, range(6)) == (0.25, 0.25, 0.25)
 
 

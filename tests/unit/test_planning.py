@@ -169,7 +169,7 @@ def test_a_fault_of_the_splits_does_not_stop_preprocessing():
             call()
 
 
-def test_a_gpu_is_asked_for_only_where_jobs_run(monkeypatch):
+def test_a_gpu_is_required_only_where_jobs_run(monkeypatch):
     monkeypatch.setattr("voxplain_workflow.planning.checks.has_gpu", lambda: False)
     config = {**FIRST, "device": "cuda"}
     assert "device is cuda" in str(Plan.build(config).fault)

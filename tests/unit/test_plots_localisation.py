@@ -95,7 +95,7 @@ def test_the_truth_comes_first_and_then_each_method_by_name(scan):
 def test_slices_pass_through_most_of_the_truth_and_name_their_position(scan):
     _, figure = scan
     # x: 0.4 in voxel 16, and the first of two equal ones far off; y is 2 voxels and so 8 mm across:
-    # one slice; z has 4 alike, of which two lie two voxels apart.
+    # one slice; z has 4 equal slices, of which two at a distance of two voxels are shown.
     assert captions_of(figure) == [
         "sagittal\nx = -40 mm",
         "sagittal\nx = 32 mm",

@@ -219,7 +219,7 @@ def test_one_fold_has_no_sd(drawn):
     assert legend_of(figure.axes[0])[1] == f"folds, AUC {area(table):.2f}"
 
 
-def test_a_fold_with_one_class_only_has_no_curve_of_its_own_but_is_pooled(drawn):
+def test_a_fold_with_one_class_has_no_curve_but_is_pooled(drawn):
     whole, other = predictions(("AD", "CN")), predictions(("AD", "CN"), seed=1)
     healthy = other[other["class"] == "CN"]
     tables = {(1, 1, 0): whole, (1, 2, 0): healthy}
@@ -364,8 +364,8 @@ def test_every_task_is_a_panel_with_a_point_and_a_bar_of_every_model_and_cohort(
         looks = {(points.get_color(), points.get_marker()) for points in shown}
         assert len({colour for colour, _ in looks}) == len({mark for _, mark in looks}) == 4
         places = [points.get_xdata() for points in shown]
-        np.testing.assert_array_equal(np.rint(places), [range(5)] * 4)  # each by its model
-        assert np.unique(places).size == 20  # and none on another
+        np.testing.assert_array_equal(np.rint(places), [range(5)] * 4)  # each at its model
+        assert np.unique(places).size == 20  # without overlap
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [
         "a, cross-validation",

@@ -128,7 +128,7 @@ def test_scans_of_one_visit_on_two_days_are_both_of_the_first_visit():
     assert labels(scans, visit="first") == {"I0": PROGRESSIVE, "I1": PROGRESSIVE}
 
 
-# --- whose visits count ---------------------------------------------------------------------------
+# --- visits that count ----------------------------------------------------------------------------
 
 
 def test_every_row_of_the_patient_counts_whatever_its_fate():
@@ -180,7 +180,7 @@ def test_dates_are_compared_with_a_tolerance_of_three_months(days, later, label)
 
 
 def test_a_visit_at_the_horizon_counts_although_the_scan_is_before_the_baseline():
-    """Screening scans lie weeks before month 0, and month 36 is three years after that."""
+    """Screening scans are weeks before month 0, and month 36 is three years after month 0."""
     scans = [
         scan(0, None, "MCI", date="2005-09-01", session="SC"),
         scan(1, 36, "AD", date="2008-10-20"),

@@ -240,7 +240,7 @@ def test_a_citation_has_its_authors_volume_number_and_pages():
     assert papers["korolev2017"].text.endswith(". ISBI, 835-838.")
 
 
-def test_a_configuration_without_subjects_names_none(config):
+def test_a_configuration_without_subjects_names_no_image(config):
     settings = {**config, "quality": {**config["quality"], "keep": ["I32237"]}}
     assert hide_subjects(settings, subjects=True)["quality"]["keep"] == ["I32237"]
     assert hide_subjects(settings, subjects=False)["quality"]["keep"] == []

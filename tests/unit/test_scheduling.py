@@ -15,9 +15,9 @@ def scheduler(limit):
 
 
 def test_the_default_limit_is_removed():
-    unasked = scheduler(get_argument_parser().get_default("max_jobs_per_timespan"))
-    lift_default_rate_limit(unasked)
-    assert unasked.job_rate_limiter is None
+    default = scheduler(get_argument_parser().get_default("max_jobs_per_timespan"))
+    lift_default_rate_limit(default)
+    assert default.job_rate_limiter is None
 
 
 @pytest.mark.parametrize("limit", ["10/1s", "100/1m", "1000/1s"])

@@ -68,7 +68,7 @@ def test_a_missing_column_is_named():
     ("times", "low", "expected"),
     [(2.0, 1.1, True), (1.9, 1.5, False), (3.0, 0.9, False), (3.0, np.nan, False)],
 )
-def test_a_method_finds_what_it_ranks_twice_as_well_as_chance(times, low, expected):
+def test_a_method_exceeds_chance_if_twice_chance_with_an_interval_above_it(times, low, expected):
     assert exceeds_chance({"times_chance": times, "times_low": low}) is expected
 
 
@@ -95,7 +95,7 @@ DISEASE, SHORTCUT, NOTHING = ["disease"], ["shortcut"], []
         (None, (0.8, np.nan, np.nan), "ROC AUC 0.80."),
     ],
 )
-def test_what_a_networks_accuracy_means_depends_on_the_cohort(effects, roc_auc, finding):
+def test_the_meaning_of_a_networks_accuracy_depends_on_the_cohort(effects, roc_auc, finding):
     networks = pd.DataFrame([network("own", *roc_auc)])
     (sentence,) = findings(scorecard(SCORES.iloc[:0]), networks, {"own": effects})
     assert finding in sentence

@@ -142,7 +142,7 @@ def test_the_first_of_several_is_the_earliest_then_the_lowest_image_id():
     assert later.reason == "image I4 is the patient's first scan (select.keep)"
 
 
-def test_without_dates_the_visits_say_what_came_first():
+def test_without_dates_the_order_follows_from_the_visits():
     rows = [row(image=f"I{10 - n}", visit=v, date="") for n, v in enumerate(["m24", "m06", "sc"])]
     by_image = fates(rows, {"keep": "first_of_patient"})
     assert [image for image, fate in by_image.items() if fate is None] == ["I8"]

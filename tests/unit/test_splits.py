@@ -125,7 +125,7 @@ def test_images_of_two_cohorts_with_the_same_ids_are_distinguished():
 
 
 @given(repeat=st.integers(1, 10**6), fold=st.integers(1, 10**6))
-def test_the_name_of_a_fold_says_which_it_is(repeat, fold):
+def test_the_name_of_a_fold_has_its_repeat_and_number(repeat, fold):
     name = fold_name(repeat, fold)
     assert SplitName.parse(name) == SplitName("folds", repeat, fold)
     assert re.fullmatch(FOLD_PATTERN, name)

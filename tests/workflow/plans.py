@@ -1,7 +1,7 @@
 """All jobs of a configuration, without running any; and the jobs that a change runs again.
 
-The second is what Snakemake's triggers `params` and `input` say. Whether Snakemake agrees is
-asked in test_rerun.py, on a finished run.
+The second follows Snakemake's triggers `params` and `input`. Whether Snakemake agrees is
+tested in test_rerun.py, on a finished run.
 """
 
 import functools

@@ -133,7 +133,7 @@ def test_too_many_failed_scans_stop_the_run_with_their_list(archive):
     assert "6 of 6 scans were lost, more than max_failed = 0.05 allows" in run.said
     assert run.said.count("is empty; download") + run.said.count("is empty -> download") >= 6
     assert "Traceback" not in run.said
-    assert len(read_scans(archive, "own")) == 9, "the table is there to be read"
+    assert len(read_scans(archive, "own")) == 9, "the table is written"
 
 
 @pytest.mark.slow

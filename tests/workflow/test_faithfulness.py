@@ -76,9 +76,9 @@ def test_a_curve_is_the_networks_probability_without_the_first_areas(tiny_run, m
 
 
 def first_step(labels, mask, heatmap, fraction):
-    """Voxels of the first step: areas and what is nearest to each, one by one, until it is full.
+    """Voxels of the first step: areas, with the voxels nearest to each, until the step is full.
 
-    None where areas of one relevance would have to be chosen from.
+    None if the choice among areas of equal relevance would matter.
     """
     nearest = ndimage.distance_transform_edt(
         labels == 0, return_distances=False, return_indices=True

@@ -137,7 +137,7 @@ def _python_of_common():
 @pytest.mark.parametrize(
     "name", sorted({re.search(r"envs/(\w+)", t).group(1) for t in RULES.values()})
 )
-def test_an_environment_holds_what_its_scripts_import(name):
+def test_an_environment_has_all_imports_of_its_scripts(name):
     """Every third-party import, through the library and in functions too, is pinned."""
     from importlib.metadata import packages_distributions
 
@@ -217,7 +217,7 @@ def test_a_profile_adds_to_the_default_one_and_a_workflow_profile_replaces_it(mo
     assert taken.keep_going == adds
 
 
-def test_the_slurm_profile_groups_what_the_estimate_counts_as_the_chain_of_a_scan():
+def test_the_slurm_profile_groups_the_rules_that_the_estimate_counts_as_a_chain():
     profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
     assert profile["groups"] == [f"{rule}=scan" for rule in SCAN_CHAIN]
     assert profile["group-components"] == [f"scan={GROUP_SIZE}"]

@@ -84,7 +84,7 @@ def test_the_brains_are_stored_in_sixteen_bits(first_run):
         np.testing.assert_allclose(scan.values(), volume[brain.mask], atol=1e-4)
 
 
-def test_sidecars_say_how_each_scan_was_made(first_run):
+def test_sidecars_describe_how_each_scan_was_made(first_run):
     sidecars = list(first_run.glob(f"{DERIVATIVES}/sub-*/ses-SC/anat/*desc-preproc_T1w.json"))
     assert len(sidecars) == 6
     for path in sidecars:
