@@ -12,13 +12,13 @@ needs_browser = pytest.mark.skipif(
 )
 
 
-def browse(page: Path, *options: str, asked: str = "") -> str:
-    """What a headless browser writes of a page from disk; ``asked`` follows its address."""
+def browse(page: Path, *options: str, query: str = "") -> str:
+    """Output of a headless browser for a page on disk; ``query`` is added to the address."""
     # A canvas in 3D is drawn without a graphics card.
     drawing = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
     words = [CHROMIUM, "--headless", "--no-sandbox", "--hide-scrollbars", *drawing, *options]
     done = subprocess.run(
-        [*words, f"{page.as_uri()}{asked}"],
+        [*words, f"{page.as_uri()}{query}"],
         capture_output=True,
         text=True,
         timeout=300,

@@ -1,10 +1,10 @@
-"""The code blocks of the documentation, and where they say that they belong."""
+"""The code blocks of the documentation, and the files that they belong to."""
 
 import dataclasses
 import re
 from pathlib import Path
 
-# A longer fence holds shorter ones.
+# A longer fence may contain shorter ones.
 _FENCE = re.compile(r"^(`{3,})(\w*)\n(.*?)^\1$", re.M | re.S)
 _NEW = re.compile(r"^`([^`\n]+)`, a new file:\n\n\Z", re.M)
 _CODE = r"(`+) ?(.+?) ?\3"
@@ -18,7 +18,7 @@ class Block:
     Attributes
     ----------
     path
-        Of the file that it is written to, as the line above it says; None if that names none.
+        Path of the file that it is written to, from the line above it; None if not given.
     side, line
         ``before`` or ``after`` the line that begins so; None for a new file.
     """
@@ -31,7 +31,7 @@ class Block:
     line: str | None = None
 
     def write(self, checkout: Path) -> None:
-        """Do to a checkout what the page says."""
+        """Write the block into a checkout, as the page says."""
         path = checkout / self.path
         if self.side is None:
             assert not path.exists(), f"{self.name}: {self.path} is there already"
@@ -46,7 +46,7 @@ class Block:
 
 def blocks_of(page: Path) -> list[Block]:
     """The fenced blocks of a page, in their order."""
-    text, found = page.read_text(), []
+    text, blocks = page.read_text(), []
     for number, match in enumerate(_FENCE.finditer(text)):
         above = text[: match.start()]
         place = ()
@@ -54,5 +54,5 @@ def blocks_of(page: Path) -> list[Block]:
             place = (new[1],)
         elif lines := _LINES.search(above):
             place = (lines[1], lines[2], lines[4])
-        found.append(Block(f"{page.name}-{number}", match[2], match[3], *place))
-    return found
+        blocks.append(Block(f"{page.name}-{number}", match[2], match[3], *place))
+    return blocks

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def codes_of(scripts: Path) -> dict[tuple[str, ...], str]:
-    """Rule and what its job selects (``any``: one that is not known) -> fingerprint."""
+    """(Rule, entries that its job selects; ``any`` for an unknown one) -> fingerprint."""
     done = subprocess.run(
         [sys.executable, __file__, str(scripts)],
         capture_output=True,
@@ -21,7 +21,7 @@ def codes_of(scripts: Path) -> dict[tuple[str, ...], str]:
 
 
 def _print_codes(scripts: Path) -> None:
-    # What PYTHONPATH says: the registries of these scripts.
+    # Found through PYTHONPATH: the registries of these scripts.
     from voxplain.models import MODELS
     from voxplain.relevance import METHODS
     from voxplain_workflow.planning.code import Codes

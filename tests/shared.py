@@ -1,4 +1,4 @@
-"""What takes long is made by one of several test processes, for all of them."""
+"""Slow files are made by one of several test processes, for all of them."""
 
 import os
 import shutil
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-# Where CI keeps what one call of pytest makes for the next: a new folder, since nothing notices
+# Where CI keeps the files of one call of pytest for the next: a new folder, since nothing notices
 # here that the code has changed in between.
 KEPT = os.environ.get("VOXPLAIN_TESTS_KEEP")
 

@@ -1,4 +1,4 @@
-"""Reading TensorBoard event files back: records of a length, its checksum, data, and theirs."""
+"""Read TensorBoard event files: each record is a length, its checksum, data and their checksum."""
 
 import struct
 
@@ -12,11 +12,11 @@ def read_events(path):
     content, place, events = path.read_bytes(), 0, []
     while place < len(content):
         header = content[place : place + 8]
-        (length,), (told,) = (
+        (length,), (checksum,) = (
             struct.unpack("<Q", header),
             struct.unpack_from("<I", content, place + 8),
         )
-        assert told == masked_crc32c(header)
+        assert checksum == masked_crc32c(header)
         data = content[place + 12 : place + 12 + length]
         assert struct.unpack_from("<I", content, place + 12 + length) == (masked_crc32c(data),)
         events.append(Event.FromString(data))
@@ -39,8 +39,8 @@ def read_hyperparameters(path):
     for event in read_events(path):
         for value in event.summary.value:
             if value.tag == "_hparams_/session_start_info":
-                told = HParamsPluginData.FromString(value.metadata.plugin_data.content)
-                shown = told.session_start_info.hparams
+                session = HParamsPluginData.FromString(value.metadata.plugin_data.content)
+                shown = session.session_start_info.hparams
                 return {name: getattr(one, one.WhichOneof("kind")) for name, one in shown.items()}
     return {}
 

@@ -18,12 +18,12 @@ from workflow.conftest import ROOT, TINY, spoil_statistics
 
 CLUSTER = Path(__file__).with_name("cluster")
 GPU_NODE = "n1"
-# Long enough to be disturbed.
+# Long enough to be interrupted.
 EPOCHS = 80
-# Seconds until anything counts as stuck: CI runs the other tests beside these, on two cores.
+# Seconds until a step counts as stuck: CI runs the other tests at the same time, on two cores.
 PATIENCE = 1800
 NETWORKS = "results/tiny/AD-NC/rieke"
-# From the scans to what is compared. (Further tables are jobs like these, and each takes its time.)
+# From the scans to the comparison. (Further tables would be similar jobs, and each takes time.)
 TARGETS = (
     "results/tiny/quality_gate.json",
     f"{NETWORKS}/fixed/seed-1/distances.tsv",
@@ -35,7 +35,7 @@ FIELDS = "jobid,comment,state,nodelist,reqmem,reqcpus,timelimitraw,alloctres,sta
 
 @dataclasses.dataclass
 class Job:
-    """One attempt of one job, as SLURM's accounting has it."""
+    """One attempt of one job, from SLURM's accounting."""
 
     jobid: str
     comment: str
@@ -58,31 +58,31 @@ class Job:
 
 
 def jobs_of(rule):
-    """Every attempt of a rule's jobs, as they ended; a requeued one may have no start."""
+    """Every attempt of a rule's jobs, by time of end; a requeued one may have no start."""
     command = ["sacct", "--allocations", "--duplicates", "--parsable2", "--noheader"]
-    # It would begin at midnight.
+    # By default, sacct starts at midnight.
     command += ["--starttime=now-1days"]
     command += ["--units=M", f"--format={FIELDS}"]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    jobs = [Job(*line.split("|")) for line in told.splitlines()]
-    found = [job for job in jobs if re.match(rf"rule_{rule}(_|$)", job.comment)]
-    return sorted(found, key=lambda job: (job.end, int(job.jobid)))
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    jobs = [Job(*line.split("|")) for line in output.splitlines()]
+    matching = [job for job in jobs if re.match(rf"rule_{rule}(_|$)", job.comment)]
+    return sorted(matching, key=lambda job: (job.end, int(job.jobid)))
 
 
 def running(comment):
-    """The id of the job in the queue whose comment ends like this."""
+    """The id of the running job whose comment ends with ``comment``; None without one."""
     command = ["squeue", "--noheader", "--states=RUNNING", "--format=%i %k"]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    ids = [line.split()[0] for line in told.splitlines() if line.rstrip().endswith(comment)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    ids = [line.split()[0] for line in output.splitlines() if line.rstrip().endswith(comment)]
     return ids[0] if ids else None
 
 
 def wait_for(condition, process=None):
-    """What a condition gives once it gives something, as long as a process lives."""
+    """The first true value of a condition; an error if the process ends before."""
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
-        if found := condition():
-            return found
+        if result := condition():
+            return result
         if process is not None and process.poll() is not None:
             raise ChildProcessError(f"ended with {process.returncode} before {condition}")
         time.sleep(0.1)
@@ -90,7 +90,7 @@ def wait_for(condition, process=None):
 
 
 def trained_an_epoch(folder, *splits):
-    """A function that gives a split and its training's SLURM job, once it has finished an epoch."""
+    """A function that returns a split and its training's SLURM job, after its first epoch."""
 
     def split_and_job():
         for split in splits:
@@ -104,7 +104,7 @@ def trained_an_epoch(folder, *splits):
 
 @dataclasses.dataclass
 class Finished:
-    """A finished run, and the splits whose trainings were disturbed."""
+    """A finished run, and the splits whose trainings were interrupted."""
 
     folder: Path
     said: str
@@ -134,13 +134,13 @@ def config(**training):
 
 @contextlib.contextmanager
 def submitted(folder, settings, *arguments):
-    """Snakemake at work in a folder; its output lies in ``said.log`` there."""
+    """Snakemake running in a folder, with its output in ``said.log`` there."""
     (folder / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
     command = [sys.executable, "-m", "snakemake", *arguments]
     command += ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
     command += ["--profile", str(ROOT / "profiles/slurm")]
     command += ["--configfile", str(folder / "config.yaml")]
-    # Jobs here are short, and so is the patience with which they are looked after.
+    # Jobs here are short, so their states are checked often.
     command += ["--seconds-between-status-checks", "3"]
     command += ["--slurm-init-seconds-before-status-checks", "3"]
     with open(folder / "said.log", "w") as stream:
@@ -154,8 +154,8 @@ def submitted(folder, settings, *arguments):
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """The whole way, with one training preempted and one cancelled while they were at work."""
-    # A space in the path, as in many a home folder.
+    """A whole run, with one training preempted and one cancelled while they ran."""
+    # A space in the path, as in many home folders.
     folder = tmp_path_factory.mktemp("a run")
     arguments = ("--group-components", "scan=3", "--resources", "gpu=1")
     splits = ["fixed", "repeat-1_fold-1", "repeat-1_fold-2"]
@@ -165,18 +165,18 @@ def finished(tmp_path_factory):
         splits.remove(preempted)
         cancelled, other = wait_for(trained_an_epoch(folder, *splits), process)
         subprocess.run(["scancel", other], check=True)
-        # SLURM starts a requeued job only after two minutes, unless it is told to.
+        # By default, SLURM starts a requeued job only after two minutes.
         command = ["scontrol", "update", f"jobid={job}", "StartTime=now"]
         wait_for(lambda: subprocess.run(command, capture_output=True).returncode == 0)
-    said = (folder / "said.log").read_text()
-    assert process.returncode == 0, said[-5000:]
-    return Finished(folder, said, preempted, cancelled)
+    output = (folder / "said.log").read_text()
+    assert process.returncode == 0, output[-5000:]
+    return Finished(folder, output, preempted, cancelled)
 
 
-def test_the_work_is_finished_in_spite_of_all(finished):
+def test_the_run_finishes_despite_the_disturbances(finished):
     folder = finished.folder
     assert all((folder / target).is_file() for target in TARGETS)
-    # It is finished for a run on this machine as well, and nobody is blamed for what was mended.
+    # A run on this machine has no jobs left, and repaired failures are not reported.
     local = [
         sys.executable,
         "-m",
@@ -206,7 +206,7 @@ def test_gpu_rules_land_on_the_gpu_node_and_others_take_no_gpu(finished):
         assert not any(job.on_gpu for job in jobs_of(rule))
 
 
-def test_several_gpu_jobs_run_at_once_though_one_gpu_was_named(finished):
+def test_several_gpu_jobs_run_at_once_with_one_gpu_in_the_settings(finished):
     jobs = jobs_of("train_network") + jobs_of("explain_scans")
     assert any(a.start < b.end and b.start < a.end for a, b in itertools.combinations(jobs, 2)), (
         jobs
@@ -223,19 +223,19 @@ def test_the_chain_of_a_scan_is_one_job_for_three_scans_and_asks_for_one_core(fi
     assert not jobs_of("convert_series")
 
 
-def test_memory_and_time_are_asked_for_by_rule(finished):
-    asked = {
+def test_memory_and_time_are_requested_by_rule(finished):
+    requested = {
         rule: {(job.memory_mb, int(job.timelimitraw)) for job in jobs_of(rule)}
         for rule in ("check_scans", "fit_statistics", "explain_scans")
     }
-    assert asked == {
+    assert requested == {
         "check_scans": {(500, 5)},
         "fit_statistics": {(1000, 60)},
         "explain_scans": {(3000, 360)},
     }
 
 
-def test_a_cancelled_training_is_sent_again_with_more_and_goes_on(finished):
+def test_a_cancelled_training_is_resubmitted_with_more_and_continues(finished):
     split = finished.cancelled
     first, second = (job for job in jobs_of("train_network") if split in job.comment)
     assert first.state.startswith("CANCELLED")
@@ -246,7 +246,7 @@ def test_a_cancelled_training_is_sent_again_with_more_and_goes_on(finished):
     assert re.search(rf"going on after epoch \d+ of {EPOCHS}", log)
 
 
-def test_a_preempted_training_goes_on_in_the_same_job(finished):
+def test_a_preempted_training_continues_in_the_same_job(finished):
     split = finished.preempted
     first, second = (job for job in jobs_of("train_network") if split in job.comment)
     assert first.jobid == second.jobid
@@ -266,7 +266,7 @@ def started(finished, tmp_path):
 MODEL = f"{NETWORKS}/fixed/seed-1/model.pt"
 
 
-def test_a_failed_jobs_log_is_where_the_user_looks_first(started):
+def test_the_end_of_the_output_names_the_log_of_a_failed_job(started):
     spoil_statistics(started)
     with submitted(started, config(epochs=EPOCHS), MODEL, "--retries", "0") as run:
         pass
@@ -293,7 +293,7 @@ def test_cancelling_all_jobs_and_running_again_finishes_the_work(started):
     assert re.search(rf"going on after epoch \d+ of {EPOCHS}", log)
 
 
-def test_a_job_over_its_memory_is_killed_and_sent_again_with_more(started):
+def test_a_job_over_its_memory_is_killed_and_resubmitted_with_more(started):
     before = len(jobs_of("train_network"))
     little_at_first = "train_network:mem_mb=250 * 16 ** (attempt - 1)"
     settings = config(epochs=25, learning_rate=0.003)
@@ -306,16 +306,16 @@ def test_a_job_over_its_memory_is_killed_and_sent_again_with_more(started):
     assert second.state == "COMPLETED"
 
 
-def test_a_training_out_of_time_is_sent_again_with_more_and_goes_on(started):
+def test_a_training_out_of_time_is_resubmitted_with_more_and_continues(started):
     before = len(jobs_of("train_network"))
     little_at_first = "train_network:runtime=1 if attempt == 1 else 20"
-    # More epochs than any machine gets through in a minute: it is enough to see the second begin.
+    # More epochs than any machine can do in a minute: it is enough to see the second job begin.
     settings = config(epochs=10_000, learning_rate=0.004)
     log = started / LOG.format(split="fixed")
     log.unlink()
     with submitted(started, settings, MODEL, "--set-resources", little_at_first) as run:
         wait_for(lambda: log.exists() and "going on after epoch" in log.read_text(), run)
-        # (An interrupt is ignored by what a shell put into the background, as CI does.)
+        # (A process in the background of a shell, as in CI, ignores interrupts.)
         subprocess.run(["scancel", "--user=root"], check=True)
     first, second = jobs_of("train_network")[before:]
     assert first.state == "TIMEOUT"

@@ -1,7 +1,7 @@
-"""Says which files a job's script reads that its rule does not declare.
+"""Record which files a job's script reads that its rule does not declare.
 
-Python imports this module by itself where this folder is on PYTHONPATH. It sees what Python opens,
-lists, or hands to another program; not what a C++ library opens by a path of its own (ITK reads
+Python imports this module by itself if this folder is on PYTHONPATH. It sees what Python opens,
+lists, or passes to another program; not what a C++ library opens by itself (ITK reads
 transforms so).
 """
 
@@ -12,10 +12,10 @@ import sys
 
 # The file that takes a line of JSON for each job.
 TRACE = os.environ.get("VOXPLAIN_TRACE")
-# What no rule can declare: Snakemake's own folder, and the times and memory that it notes beside a
-# rule's outputs, of which the report shows those that are there.
+# What no rule can declare: Snakemake's own folder, and the benchmark files that it writes beside a
+# rule's outputs, of which the report shows those that exist.
 OF_SNAKEMAKE = (".snakemake", "results/benchmarks")
-# A training's own scratch, which is undeclared so that Snakemake does not delete it.
+# Checkpoints of a training, which are undeclared so that Snakemake does not delete them.
 SCRATCH = ".checkpoint-"
 seen = set()
 
@@ -24,14 +24,14 @@ def note(event, arguments):
     if event == "open":
         path, mode, flags = arguments
         for_reading = not flags & (os.O_WRONLY | os.O_CREAT) if mode is None else "r" in mode
-        found = [path] if for_reading else []
+        paths = [path] if for_reading else []
     elif event in ("os.listdir", "os.scandir"):
-        found = arguments[:1]
+        paths = arguments[:1]
     elif event == "subprocess.Popen":
-        found = [arguments[0], *arguments[1]]
+        paths = [arguments[0], *arguments[1]]
     else:
         return
-    seen.update(os.fsdecode(path) for path in found if isinstance(path, (str, bytes, os.PathLike)))
+    seen.update(os.fsdecode(path) for path in paths if isinstance(path, (str, bytes, os.PathLike)))
 
 
 def is_below(path, places):
@@ -39,10 +39,10 @@ def is_below(path, places):
 
 
 def undeclared(job):
-    """Files of the working directory that are read, and are no inputs or outputs of a job."""
+    """Files of the working directory that are read but are not inputs or outputs of a job."""
     here = os.path.realpath(os.getcwd())
     declared = {os.path.realpath(path) for path in (*job.input, *job.output, *job.log)}
-    # Where a job writes, it may look for what an earlier attempt left.
+    # In its output folders a job may look for files of an earlier attempt.
     folders = {os.path.dirname(os.path.realpath(path)) for path in job.output}
     # And Python looks through the folders that it imports from.
     folders |= {os.path.realpath(path) for path in sys.path}

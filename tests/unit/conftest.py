@@ -1,4 +1,4 @@
-"""Shared heads, scans and files; whatever takes more than a second is made once a session."""
+"""Shared heads, scans and files; those that take more than a second are made once a session."""
 
 import os
 import pickle
@@ -78,13 +78,13 @@ def head(packaged_head: Head) -> Head:
 
 @pytest.fixture(scope="session")
 def coarse_head(head: Head) -> Head:
-    """The packaged head at 4 mm, for what does not depend on detail."""
+    """The packaged head at 4 mm, for tests that need no detail."""
     return coarsened(head, 4)
 
 
 @pytest.fixture(scope="session")
 def quiet() -> ScannerSettings:
-    """A scanner that adds nothing to the head: no pose, no own anatomy, no field, no noise."""
+    """A scanner that changes nothing of the head: no pose, no deformation, no field, no noise."""
     return ScannerSettings(
         deformation_mm=0,
         rotation_deg=0,
@@ -112,25 +112,25 @@ def scan(head: Head, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespac
         "voxel_size_mm": (1.9, 1.9),
     }
     seeds = {"losses": {}, "ageing": 0.0, "anatomy_seed": 70, "scan_seed": 80}
-    made = simulate_scan(head, **seeds, scanner=ScannerSettings(noise=0.03, **scanner))
+    simulated = simulate_scan(head, **seeds, scanner=ScannerSettings(noise=0.03, **scanner))
     brain = head.brain
     white = Head(brain.astype(np.float32), brain, head.areas, head.grid)
     masked = simulate_scan(white, **seeds, scanner=ScannerSettings(noise=0, **scanner))
     mask = masked.volume > masked.volume.max() / 2
 
-    x, y, z = centres_mm(made.grid) / 100
+    x, y, z = centres_mm(simulated.grid) / 100
     field = np.exp(0.25 * x + 0.2 * y * z - 0.3 * z**2 + 0.1 * np.sin(3 * y)).astype(np.float32)
-    clean = made.volume.astype(np.float32)
+    clean = simulated.volume.astype(np.float32)
     folder = tmp_path_factory.mktemp("scan")
-    write_array(folder / "head.nii.gz", clean * field, made.grid)
-    write_array(folder / "mask.nii.gz", mask, made.grid, np.uint8)
-    write_array(folder / "brain.nii.gz", np.where(mask, clean, 0), made.grid)
+    write_array(folder / "head.nii.gz", clean * field, simulated.grid)
+    write_array(folder / "mask.nii.gz", mask, simulated.grid, np.uint8)
+    write_array(folder / "brain.nii.gz", np.where(mask, clean, 0), simulated.grid)
     return SimpleNamespace(
         volume=clean * field,
         clean=clean,
         field=field,
         mask=mask,
-        grid=made.grid,
+        grid=simulated.grid,
         head_path=folder / "head.nii.gz",
         mask_path=folder / "mask.nii.gz",
         brain_path=folder / "brain.nii.gz",
@@ -173,21 +173,21 @@ def phantom() -> tuple[np.ndarray, Grid]:
 def series(
     tmp_path: Path, phantom: tuple[np.ndarray, Grid], series_header: SeriesHeader
 ) -> SimpleNamespace:
-    """The phantom as a DICOM series in a folder of its own."""
+    """The phantom as a DICOM series in its own folder."""
     folder = tmp_path / series_header.image
     files = write_series(folder, *phantom, series_header)
     return SimpleNamespace(folder=folder, files=files, volume=phantom[0], grid=phantom[1])
 
 
 def pixels(figure):
-    """Red, green and blue of a figure as it is drawn, 0 to 255."""
+    """Red, green and blue of a drawn figure, 0 to 255."""
     figure.canvas.draw()
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(int)
 
 
 @pytest.fixture(scope="session")
 def drawn():
-    """Draws without a warning at screen size, and gives the pixels and the figure."""
+    """A function that draws at screen size without warnings; it returns pixels and figure."""
 
     def draw(function, *args):
         with warnings.catch_warnings():

@@ -14,7 +14,7 @@ from voxplain.comparison.areas import (
     top_areas,
 )
 
-# Nine voxels in one plane. The last lies in an area but outside the brain.
+# Nine voxels in one plane. The last is in an area but outside the brain.
 LABELS = np.array([[1, 1, 2], [2, 3, 0], [0, 4, 4]], np.uint8)[..., None]
 HEATMAP = np.array([[1, 2, 3], [5, 4, 6], [7, 8, 9]], np.float32)[..., None]
 MASK = np.array([[1, 1, 1], [1, 1, 1], [1, 1, 0]], bool)[..., None]
@@ -40,7 +40,7 @@ def column(table, name):
 # --- one heatmap ----------------------------------------------------------------------------------
 
 
-def test_sums_and_voxels_are_what_one_counts_by_hand():
+def test_sums_and_voxels_are_as_counted_by_hand():
     table = rows()
     assert table["area"].tolist() == list(NAMES.values())
     assert table["voxels"].tolist() == [2, 2, 1, 1, 0]
@@ -57,17 +57,17 @@ def test_the_share_is_that_of_the_brain_or_of_all_areas():
 
 
 @pytest.mark.parametrize("share_of", SHARE_OF)
-def test_the_density_is_the_areas_mean_by_the_brains(share_of):
+def test_the_density_is_the_areas_mean_divided_by_the_brains(share_of):
     expected = [1.5 / 4.5, 4 / 4.5, 4 / 4.5, 8 / 4.5, np.nan]
     np.testing.assert_allclose(rows(share_of)["density"], expected)
 
 
-def test_in_an_even_heatmap_every_density_is_one():
-    found = rows(heatmap=np.full(HEATMAP.shape, 0.3, np.float32))["density"]
-    np.testing.assert_allclose(found, [1, 1, 1, 1, np.nan], rtol=1e-6)
+def test_in_a_constant_heatmap_every_density_is_one():
+    density = rows(heatmap=np.full(HEATMAP.shape, 0.3, np.float32))["density"]
+    np.testing.assert_allclose(density, [1, 1, 1, 1, np.nan], rtol=1e-6)
 
 
-def test_a_heatmap_of_noughts_has_sums_but_no_shares_and_no_densities():
+def test_a_heatmap_of_zeros_has_sums_but_no_shares_and_no_densities():
     for share_of in SHARE_OF:
         table = rows(share_of, heatmap=np.zeros_like(HEATMAP))
         assert (table["sum"] == 0).all()
@@ -82,7 +82,7 @@ def test_an_empty_brain_has_no_shares_and_no_densities():
 
 
 @given(factor=st.floats(1e-6, 1e6))
-def test_shares_and_densities_take_no_notice_of_the_heatmaps_scale(factor):
+def test_shares_and_densities_do_not_depend_on_the_heatmaps_scale(factor):
     table, other = rows(), rows(heatmap=HEATMAP.astype(np.float64) * factor)
     np.testing.assert_allclose(other["sum"], table["sum"] * factor)
     for name in ("share", "density"):
@@ -98,10 +98,10 @@ def test_small_values_are_not_lost_beside_large_ones():
 def test_shares_are_added_to_a_copy():
     table = pd.DataFrame({"area": ["A", "B"], "voxels": [2, 4], "sum": [3.0, 1.0]})
     before = table.copy()
-    found = add_shares(table, in_brain=8, brain_voxels=10, share_of="brain")
+    result = add_shares(table, in_brain=8, brain_voxels=10, share_of="brain")
     pd.testing.assert_frame_equal(table, before)
-    np.testing.assert_allclose(found["share"], [3 / 8, 1 / 8])
-    np.testing.assert_allclose(found["density"], [1.5 / 0.8, 0.25 / 0.8])
+    np.testing.assert_allclose(result["share"], [3 / 8, 1 / 8])
+    np.testing.assert_allclose(result["density"], [1.5 / 0.8, 0.25 / 0.8])
 
 
 # --- left and right -------------------------------------------------------------------------------
@@ -128,29 +128,29 @@ def test_a_plain_name_has_no_side(name, plain):
 
 def test_the_116_areas_of_aal_are_54_pairs_and_8_in_the_middle(aal):
     plain = [plain_name(name) for name in aal.names.values()]
-    found = {name: plain.count(name) for name in plain}
-    assert sorted(found.values()) == [1] * 8 + [2] * 54
-    assert {name for name, count in found.items() if count == 1} == {
+    counts = {name: plain.count(name) for name in plain}
+    assert sorted(counts.values()) == [1] * 8 + [2] * 54
+    assert {name for name, count in counts.items() if count == 1} == {
         name for name in aal.names.values() if name.startswith("Vermis")
     }
 
 
-def test_both_sides_are_what_one_adds_by_hand():
+def test_both_sides_are_as_added_by_hand():
     table = both_sides(rows())
     assert table["area"].tolist() == ["Temporal_Mid", "Vermis_4_5", "Amygdala"]
     assert table["voxels"].tolist() == [4, 1, 1]
     assert table["sum"].tolist() == [11, 4, 8]
     np.testing.assert_allclose(table["share"], np.array([11, 4, 8]) / IN_BRAIN)
-    # Not the mean of the sides' densities where one side has no voxel.
+    # Not the mean of the sides' densities if one side has no voxel.
     np.testing.assert_allclose(table["density"], np.array([11 / 4, 4, 8]) / 4.5)
 
 
 def test_an_area_without_a_voxel_on_either_side_has_no_density():
     table = both_sides(area_rows(HEATMAP, LABELS, {1: "Temporal_L", 8: "X_L", 9: "X_R"}, MASK))
-    found = column(table, "density")
-    assert np.isnan(found["X"])
+    density = column(table, "density")
+    assert np.isnan(density["X"])
     assert column(table, "share")["X"] == 0
-    assert found["Temporal"] == pytest.approx(1.5 / 4.5)
+    assert density["Temporal"] == pytest.approx(1.5 / 4.5)
 
 
 @given(
@@ -159,12 +159,12 @@ def test_an_area_without_a_voxel_on_either_side_has_no_density():
     mask=hnp.arrays(bool, (3, 4, 2)),
     share_of=st.sampled_from(SHARE_OF),
 )
-def test_merging_the_sides_gives_what_merged_labels_give(labels, heatmap, mask, share_of):
-    found = both_sides(area_rows(heatmap, labels, NAMES, mask, share_of)).set_index("area")
+def test_merging_the_sides_agrees_with_merged_labels(labels, heatmap, mask, share_of):
+    result = both_sides(area_rows(heatmap, labels, NAMES, mask, share_of)).set_index("area")
     merged = np.array([0, 1, 1, 3, 4, 4])[labels]
     names = {1: "Temporal_Mid", 3: "Vermis_4_5", 4: "Amygdala"}
     expected = area_rows(heatmap, merged, names, mask, share_of).set_index("area")
-    pd.testing.assert_frame_equal(found, expected, check_dtype=False, check_exact=False)
+    pd.testing.assert_frame_equal(result, expected, check_dtype=False, check_exact=False)
 
 
 # --- the ranking ----------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ def test_areas_without_relevance_or_without_a_voxel_are_no_top_areas(least_voxel
         assert set(ranked(TABLE, by, 9, least_voxels)) == {"Large", "Small", "Tiny", "Middle"}
 
 
-def test_a_row_says_how_it_is_ranked_and_both_measures():
+def test_a_row_has_its_ranking_and_both_measures():
     first = top_areas(TABLE, 1)
     assert first == [
         {"by": "sum", "rank": 1, "area": "Large", "share": 0.40, "density": 0.9},
@@ -217,7 +217,7 @@ def test_equal_areas_keep_the_order_of_the_table():
     assert ranked(table, "density", 9) == table["area"].tolist()[:5]
 
 
-def test_a_heatmap_of_noughts_has_no_top_areas():
+def test_a_heatmap_of_zeros_has_no_top_areas():
     table = both_sides(rows(heatmap=np.zeros_like(HEATMAP)))
     assert top_areas(table, 5) == []
     assert top_areas(table, 0) == []

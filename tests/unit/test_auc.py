@@ -12,7 +12,7 @@ CLASSES = ("AD", "NC")
 
 
 def drawn(seed, patients, classes=CLASSES, effect=1.0, scans=1):
-    """Predictions of somewhat informed networks; patients' names and classes go by their number."""
+    """Predictions better than chance; a patient's name and class follow from the number."""
     draw = np.random.default_rng(seed)
     numbers = np.repeat(np.arange(*patients), scans)
     members = pd.DataFrame(
@@ -32,37 +32,39 @@ def delong_sd(table):
     """SD of a ROC AUC by its closed form (DeLong, DeLong and Clarke-Pearson 1988)."""
     sick = (table["class"] == "AD").to_numpy()
     scores = table["probability_AD"].to_numpy()
-    apart = scores[sick][:, None] - scores[~sick][None]
-    right = np.heaviside(apart, 0.5)
-    of_sick, of_others = right.mean(1), right.mean(0)
-    return np.sqrt(of_sick.var(ddof=1) / sick.sum() + of_others.var(ddof=1) / (~sick).sum())
+    differences = scores[sick][:, None] - scores[~sick][None]
+    right = np.heaviside(differences, 0.5)
+    per_sick, per_healthy = right.mean(1), right.mean(0)
+    return np.sqrt(per_sick.var(ddof=1) / sick.sum() + per_healthy.var(ddof=1) / (~sick).sum())
 
 
-def test_of_one_network_the_spread_is_delongs():
+def test_the_sd_of_one_network_agrees_with_delong():
     table = drawn(0, (0, 200))
     aucs = draw_aucs([table], CLASSES)
     assert aucs.shape == (2000,)
     assert aucs.mean() == pytest.approx(measure(table, CLASSES)["roc_auc"], abs=0.003)
     assert aucs.std() == pytest.approx(delong_sd(table), rel=0.05)
     low, high = interval(aucs)
-    told = measure(table, CLASSES)["roc_auc"]
-    expected = stats.norm.interval(0.95, told, delong_sd(table))
+    auc = measure(table, CLASSES)["roc_auc"]
+    expected = stats.norm.interval(0.95, auc, delong_sd(table))
     assert (low, high) == pytest.approx(expected, abs=0.01)
 
 
 @pytest.mark.parametrize("classes", [CLASSES, ("AD", "MCI", "NC")])
 @pytest.mark.parametrize("roc_auc", ["probabilities", "hard_labels"])
-def test_every_draw_is_what_scikit_learn_says_of_the_drawn_patients(classes, roc_auc):
+def test_every_draw_agrees_with_scikit_learn_on_the_drawn_patients(classes, roc_auc):
     """The draws of two folds by hand, from the generator's own multinomials."""
     tables = [drawn(1, (0, 24), classes, scans=2), drawn(2, (24, 48), classes)]
-    found = draw_aucs(tables, classes, roc_auc, draws=5)
+    aucs = draw_aucs(tables, classes, roc_auc, draws=5)
     generator = np.random.default_rng(0)
     weight = {}
     for place in range(len(classes)):
-        own = [f"P{n:04d}" for n in range(48) if n % len(classes) == place]
-        counts = generator.multinomial(len(own), np.full(len(own), 1 / len(own)), size=5)
-        weight.update(dict(zip(own, counts.T, strict=True)))
-    for number, auc in enumerate(found):
+        patients = [f"P{n:04d}" for n in range(48) if n % len(classes) == place]
+        counts = generator.multinomial(
+            len(patients), np.full(len(patients), 1 / len(patients)), size=5
+        )
+        weight.update(dict(zip(patients, counts.T, strict=True)))
+    for number, auc in enumerate(aucs):
         of_folds = []
         for table in tables:
             weights = [weight[patient][number] for patient in table["patient"]]
@@ -80,22 +82,22 @@ def test_every_draw_is_what_scikit_learn_says_of_the_drawn_patients(classes, roc
         assert auc == pytest.approx(np.mean(of_folds))
 
 
-def test_the_same_predictions_by_five_networks_are_no_more_patients():
+def test_the_same_predictions_of_five_networks_do_not_narrow_the_interval():
     table = drawn(3, (0, 40))
     np.testing.assert_allclose(draw_aucs([table] * 5, CLASSES), draw_aucs([table], CLASSES))
-    # Five networks that err independently of each other do tell more of the same patients.
+    # Five networks with independent errors do give more information on the same patients.
     several = [drawn(seed, (0, 40)) for seed in range(5)]
     assert draw_aucs(several, CLASSES).std() < 0.7 * draw_aucs([table], CLASSES).std()
 
 
-def test_scans_of_a_patient_stay_together():
+def test_scans_of_a_patient_are_drawn_together():
     once = drawn(4, (0, 60))
     twice = pd.concat([once, once.assign(image=once["image"] + "b")], ignore_index=True)
     np.testing.assert_allclose(draw_aucs([twice], CLASSES), draw_aucs([once], CLASSES))
 
 
-def test_intervals_hold_the_truth_as_often_as_they_say():
-    """Fresh patients and a network that is as it is: 95 % of intervals, within three SD of that."""
+def test_intervals_cover_the_truth_at_their_level():
+    """New patients, a fixed network: 95 % of intervals cover the truth, within three SD."""
     covered = []
     for seed in range(200):
         low, high = interval(draw_aucs([drawn(seed, (0, 100), effect=0)], CLASSES, draws=300))
@@ -104,33 +106,35 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
 
 
 def test_a_fold_that_lacks_a_class_does_not_count():
-    whole, lacking = drawn(5, (0, 30)), drawn(6, (30, 40))
-    lacking = lacking[lacking["class"] == "AD"]
-    told = draw_aucs([whole, lacking], CLASSES)
-    assert told.mean() == pytest.approx(measure(whole, CLASSES)["roc_auc"], abs=0.01)
-    assert np.isnan(draw_aucs([lacking], CLASSES)).all()
-    assert np.isnan(interval(draw_aucs([lacking], CLASSES))).all()
+    whole, one_class = drawn(5, (0, 30)), drawn(6, (30, 40))
+    one_class = one_class[one_class["class"] == "AD"]
+    aucs = draw_aucs([whole, one_class], CLASSES)
+    assert aucs.mean() == pytest.approx(measure(whole, CLASSES)["roc_auc"], abs=0.01)
+    assert np.isnan(draw_aucs([one_class], CLASSES)).all()
+    assert np.isnan(interval(draw_aucs([one_class], CLASSES))).all()
 
 
-def test_of_one_patient_of_a_class_nothing_can_be_drawn():
+def test_one_patient_of_a_class_has_no_interval():
     assert too_few([drawn(7, (0, 3))], CLASSES)
     assert not too_few([drawn(7, (0, 4))], CLASSES)
     assert too_few([drawn(7, (0, 4))], ("AD", "MCI", "NC"))
 
 
 @pytest.mark.parametrize("classes", [CLASSES, ("AD", "MCI", "NC")])
-def test_every_drawn_curve_is_what_scikit_learn_says_of_the_drawn_patients(classes):
+def test_every_drawn_curve_agrees_with_scikit_learn_on_the_drawn_patients(classes):
     table = drawn(1, (0, 24), classes, scans=2)
-    table["probability_AD"] = table["probability_AD"].round(1)  # scans of one probability
+    table["probability_AD"] = table["probability_AD"].round(1)  # ties
     at = np.linspace(0, 1, 11)
-    found = draw_rocs([table], classes, "AD", at, draws=20)
+    curves = draw_rocs([table], classes, "AD", at, draws=20)
     generator = np.random.default_rng(0)
     counts = {}
     for group in classes:
-        own = sorted(table.loc[table["class"] == group, "patient"].unique())
-        told = generator.multinomial(len(own), np.full(len(own), 1 / len(own)), size=20)
-        counts |= dict(zip(own, told.T, strict=True))
-    for draw, curve in enumerate(found):
+        patients = sorted(table.loc[table["class"] == group, "patient"].unique())
+        drawn_counts = generator.multinomial(
+            len(patients), np.full(len(patients), 1 / len(patients)), size=20
+        )
+        counts |= dict(zip(patients, drawn_counts.T, strict=True))
+    for draw, curve in enumerate(curves):
         weights = [counts[patient][draw] for patient in table["patient"]]
         wrong, right, _ = roc_curve(
             table["class"] == "AD", table["probability_AD"], sample_weight=weights
@@ -146,7 +150,7 @@ def test_the_area_under_a_drawn_curve_is_the_drawn_area():
     np.testing.assert_allclose(areas, draw_aucs(tables, CLASSES, draws=50), atol=0.002)
 
 
-def test_the_band_holds_the_true_curve_about_as_often_as_it_says():
+def test_the_band_covers_the_true_curve_at_its_level():
     """Two normal distributions one SD apart: the logits' difference has an SD of sqrt 2."""
     at, inside = np.array([0.2, 0.5]), []
     # The difference of the two logits is +1 or -1 on average, with a variance of 2.

@@ -26,7 +26,7 @@ def written(tmp_path):
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_the_average_is_numpys_mean_in_float64(written, count):
+def test_the_average_agrees_with_numpys_mean_in_float64(written, count):
     maps = heatmaps(count)
     mean, counted = average_maps(written(maps), GRID)
     assert counted == count
@@ -58,18 +58,18 @@ def test_heatmaps_are_found_by_their_sidecars(tmp_path):
         if folder != "empty":
             path = tmp_path / folder / "sub-1_desc-cam_relevance.json"
             path.write_text(f'{{"Image": "I{number}", "Class": "AD"}}')
-    found = find_maps(tmp_path / folder for folder in ("chunk-2", "chunk-1", "empty"))
-    assert [told["Image"] for told in found] == ["I0", "I1"]
-    assert found[0]["path"] == tmp_path / "chunk-2/sub-1_desc-cam_relevance.nii.gz"
+    maps = find_maps(tmp_path / folder for folder in ("chunk-2", "chunk-1", "empty"))
+    assert [heatmap["Image"] for heatmap in maps] == ["I0", "I1"]
+    assert maps[0]["path"] == tmp_path / "chunk-2/sub-1_desc-cam_relevance.nii.gz"
 
 
-def test_of_no_heatmap_the_average_is_nought():
+def test_the_average_of_no_heatmap_is_zero():
     mean, count = average_maps([], GRID)
     assert count == 0
     np.testing.assert_array_equal(mean, np.zeros(GRID.shape))
 
 
-def test_a_heatmap_of_noughts_counts(written):
+def test_a_heatmap_of_zeros_counts(written):
     maps = heatmaps(2)
     maps[1] = 0
     mean, count = average_maps(written(maps), GRID)
@@ -94,7 +94,7 @@ def test_a_heatmap_on_another_grid_is_refused_by_name(written, tmp_path, other):
 
 
 @pytest.mark.parametrize("value", [-1e-6, -3.0, np.nan, -np.inf])
-def test_a_heatmap_with_a_value_below_nought_or_no_number_is_refused_by_name(written, value):
+def test_a_heatmap_with_negative_values_or_nan_is_refused_by_name(written, value):
     maps = heatmaps(3)
     maps[1, 2, 3, 1] = value
     with pytest.raises(SetupFault, match=r"1\.nii\.gz has negative, NaN or infinite"):

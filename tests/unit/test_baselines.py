@@ -43,7 +43,7 @@ TABLE = features_of(
 
 
 def by_hand(values, groups, tested):
-    """Standardised by the training rows and given to scikit-learn directly."""
+    """Standardise by the training rows, and fit with scikit-learn directly."""
     mean, sd = values.mean(0), values.std(0)
     model = LogisticRegression().fit((values - mean) / sd, groups)
     return model, model.predict_proba((tested - mean) / sd)
@@ -52,7 +52,7 @@ def by_hand(values, groups, tested):
 # --- one split ------------------------------------------------------------------------------------
 
 
-def test_predictions_are_scikit_learns_on_a_hand_made_table():
+def test_predictions_agree_with_scikit_learn_on_a_small_table():
     predictions, coefficients = predict_split(MEMBERS, TABLE, CLASSES, ["male"])
     values = TABLE.to_numpy()
     model, expected = by_hand(values[:6], MEMBERS["class"][:6], values[6:])
@@ -65,7 +65,7 @@ def test_predictions_are_scikit_learns_on_a_hand_made_table():
     assert list(coefficients["feature"]) == ["age", "male"]
     np.testing.assert_allclose(coefficients["mean"], values[:6].mean(0))
     np.testing.assert_allclose(coefficients["sd"], values[:6].std(0))
-    # scikit-learn's is for NC; the older are the sick.
+    # scikit-learn's coefficient is for NC; patients with AD are older.
     np.testing.assert_allclose(coefficients["coefficient"], -model.coef_[0])
     assert coefficients["coefficient"][0] > 0
 
@@ -86,8 +86,8 @@ def test_three_classes_have_a_probability_and_coefficients_each():
     predictions, coefficients = predict_split(members, table, classes)
     values = table.to_numpy()
     model, expected = by_hand(values[:12], members["class"][:12], values[12:])
-    told = predictions[[f"probability_{group}" for group in model.classes_]]
-    np.testing.assert_allclose(told, expected, atol=1e-5)
+    probabilities = predictions[[f"probability_{group}" for group in model.classes_]]
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
     assert list(coefficients["class"]) == ["MCI", "MCI", "AD", "AD", "NC", "NC"]
     mci = coefficients.loc[coefficients["class"] == "MCI", "coefficient"]
     np.testing.assert_allclose(mci, model.coef_[list(model.classes_).index("MCI")], atol=1e-4)
@@ -98,19 +98,19 @@ def test_gaps_take_the_training_scans_median_and_most_frequent_value_and_are_cou
     table.iloc[0, 0] = table.iloc[6, 0] = table.iloc[6, 1] = table.iloc[1, 1] = np.nan
     predictions, coefficients = predict_split(MEMBERS, table, CLASSES, ["male"])
     filled = TABLE.to_numpy().copy()
-    # Ages 70, 76, 66, 72, 74; of those who say so, three are men.
+    # Known ages 70, 76, 66, 72, 74; three of the known sexes are male.
     filled[[0, 6], 0] = 72
     filled[[1, 6], 1] = 1
     table.iloc[4, 1] = np.nan
-    known = np.delete(TABLE.to_numpy()[:6, 1], 1)
-    assert (known == 1).sum() == 3 > (known == 0).sum()
+    values = np.delete(TABLE.to_numpy()[:6, 1], 1)
+    assert (values == 1).sum() == 3 > (values == 0).sum()
     _, expected = by_hand(filled[:6], MEMBERS["class"][:6], filled[6:])
     np.testing.assert_allclose(predictions[["probability_AD", "probability_NC"]], expected)
     assert list(predictions["imputed"]) == [2, 0]
     np.testing.assert_allclose(coefficients["mean"], filled[:6].mean(0))
 
 
-def test_a_column_without_any_value_says_nothing():
+def test_a_column_without_any_value_has_no_influence():
     nothing = TABLE.assign(age=np.nan, male=np.nan)
     predictions, coefficients = predict_split(MEMBERS, nothing, CLASSES, ["male"])
     np.testing.assert_allclose(predictions["probability_AD"], 0.5)
@@ -118,7 +118,7 @@ def test_a_column_without_any_value_says_nothing():
     assert list(predictions["imputed"]) == [2, 2]
 
 
-def test_what_is_fitted_never_depends_on_the_test_scans():
+def test_fitted_values_do_not_depend_on_the_test_scans():
     draw = np.random.default_rng(1)
     before, fitted = predict_split(MEMBERS, TABLE, CLASSES, ["male"])
     for _ in range(20):
@@ -149,7 +149,7 @@ def test_a_scan_without_values_is_refused_by_name():
         predict_split(MEMBERS, TABLE.iloc[:7], CLASSES)
 
 
-# --- what it is fitted on -------------------------------------------------------------------------
+# --- input values ---------------------------------------------------------------------------------
 
 
 def test_the_mean_of_an_area_is_that_of_its_voxels():
@@ -187,7 +187,7 @@ def test_sexes_are_read_or_missing(text, male):
 
 
 def aucs_of_simulated(ages):
-    """Age and sex on five folds of a simulated cohort of 80 patients: the folds' tables."""
+    """Tables of five folds of a simulated cohort of 80 patients, predicted by age and sex."""
     plan = []
     for place, (group, age) in enumerate(ages.items()):
         plan += plan_cohort(
@@ -218,13 +218,13 @@ def aucs_of_simulated(ages):
     return mean, *interval(draw_aucs(tables, CLASSES))
 
 
-def test_a_cohort_whose_age_is_tied_to_the_class_is_caught():
+def test_the_baseline_detects_a_cohort_whose_age_depends_on_the_class():
     mean, low, _ = aucs_of_simulated({"AD": [72, 88], "CN": [60, 76]})
     assert mean > 0.9
     assert low > 0.8
 
 
-def test_a_cohort_whose_age_is_not_is_at_chance_within_its_interval():
+def test_the_baseline_is_at_chance_where_age_does_not_depend_on_the_class():
     mean, low, high = aucs_of_simulated({"AD": [60, 85], "CN": [60, 85]})
     assert low < 0.5 < high
     assert abs(mean - 0.5) < 0.15

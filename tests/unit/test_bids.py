@@ -33,8 +33,8 @@ def dataset(tmp_path):
     return make
 
 
-def scans_of(root, images_are="heads", tasks=(("AD", "NC"),), **told):
-    rows, places, companions = read_dataset(root, images_are, **told)
+def scans_of(root, images_are="heads", tasks=(("AD", "NC"),), **options):
+    rows, places, companions = read_dataset(root, images_are, **options)
     table = root / "participants.tsv"
     return list_scans(
         rows, places, tasks, table, COLUMNS, {}, companions=companions, image_ids="labels"
@@ -50,11 +50,11 @@ def test_a_dataset_with_sessions_becomes_scans(dataset):
         "sub-02/ses-M00/anat/sub-02_ses-M00_acq-mprage_T1w.nii.gz",
         participants="participant_id sex age diagnosis\nsub-01 M 71 CN\nsub-02 F 68 AD\n",
     )
-    told = [
+    rows = [
         (s.image, s.subject, s.session, s.group, s.sex, s.age, s.description)
         for s in scans_of(root)
     ]
-    assert told == [
+    assert rows == [
         ("sub01sesM00", "01", "M00", "NC", "M", "71", "T1w"),
         ("sub01sesM12run1", "01", "M12", "NC", "M", "71", "run-1 T1w"),
         ("sub02sesM00acqmprage", "02", "M00", "AD", "F", "68", "acq-mprage T1w"),
@@ -76,7 +76,7 @@ def test_a_dataset_without_sessions_has_one(dataset):
     ]
 
 
-def test_a_diagnosis_of_a_session_wins_over_that_of_the_participant(dataset):
+def test_a_sessions_diagnosis_overrides_the_participants(dataset):
     root = dataset(
         "sub-1/ses-M00/anat/sub-1_ses-M00_T1w.nii.gz",
         "sub-1/ses-M24/anat/sub-1_ses-M24_T1w.nii.gz",
@@ -96,7 +96,7 @@ def test_the_day_of_a_scan_comes_from_its_sessions_table(dataset):
     assert [s.date for s in scans_of(root)] == ["2005-09-12"]
 
 
-def test_a_users_own_table_of_sessions_serves_too(dataset):
+def test_a_users_own_table_of_sessions_is_read(dataset):
     root = dataset(
         "sub-1/ses-M00/anat/sub-1_ses-M00_T1w.nii.gz",
         "sub-1/ses-M24/anat/sub-1_ses-M24_T1w.nii.gz",
@@ -106,7 +106,7 @@ def test_a_users_own_table_of_sessions_serves_too(dataset):
     assert [scan.group for scan in scans] == ["MCI", "AD"]
 
 
-def test_a_participant_without_images_and_images_without_a_line_are_told(dataset):
+def test_a_participant_without_images_and_images_without_a_row_are_reported(dataset):
     root = dataset(
         "sub-1/anat/sub-1_T1w.nii.gz",
         "sub-2/anat/sub-2_T1w.nii.gz",
@@ -140,14 +140,14 @@ FMRIPREP = (
         ("registered", 2, 3),
     ],
 )
-def test_of_derivatives_those_are_taken_that_are_asked_for(dataset, images_are, file, masked):
+def test_the_requested_derivatives_are_read(dataset, images_are, file, masked):
     root = dataset(*FMRIPREP, participants="participant_id diagnosis\nsub-1 AD\n")
     (scan,) = scans_of(root, images_are)
     assert scan.place == str(root / FMRIPREP[file])
     assert scan.companions == (() if masked is None else (str(root / FMRIPREP[masked]),))
 
 
-def test_other_files_are_taken_by_a_pattern(dataset):
+def test_a_pattern_selects_other_files(dataset):
     names = [
         f"subjects/sub-1/ses-M00/t1_linear/sub-1_ses-M00_space-MNI152NLin2009cSym_{end}_T1w.nii.gz"
         for end in ("res-1x1x1", "desc-Crop_res-1x1x1")
@@ -158,7 +158,7 @@ def test_other_files_are_taken_by_a_pattern(dataset):
 
 
 @pytest.mark.parametrize(
-    ("files", "tables", "told"),
+    ("files", "tables", "message"),
     [
         ((), {}, "has no image sub-"),
         (("sub-1/anat/sub-1_T1w.nii",), {"participants": "name dx\na AD\n"}, "participant_id"),
@@ -169,9 +169,9 @@ def test_other_files_are_taken_by_a_pattern(dataset):
         ),
     ],
 )
-def test_what_is_no_dataset_is_refused(dataset, files, tables, told):
+def test_a_folder_that_is_not_a_dataset_is_refused(dataset, files, tables, message):
     root = dataset(*files, **tables)
-    with pytest.raises(SetupFault, match=told):
+    with pytest.raises(SetupFault, match=message):
         read_dataset(root, "heads")
 
 
@@ -180,13 +180,13 @@ def test_a_missing_dataset_is_named_with_its_parameter(tmp_path):
         read_dataset(tmp_path / "nowhere", "heads")
 
 
-def test_a_dataset_without_a_diagnosis_serves_to_apply_networks_to(dataset):
+def test_networks_can_be_applied_to_a_dataset_without_diagnoses(dataset):
     root = dataset("sub-1/anat/sub-1_T1w.nii.gz")
     (scan,) = scans_of(root, tasks=None)
     assert (scan.group, scan.fate) == ("", None)
 
 
-def test_visits_without_an_image_still_say_who_progresses(dataset):
+def test_visits_without_an_image_count_for_progression(dataset):
     root = dataset(
         "sub-1/ses-M00/anat/sub-1_ses-M00_T1w.nii.gz",
         "sub-2/ses-M00/anat/sub-2_ses-M00_T1w.nii.gz",
@@ -200,7 +200,7 @@ def test_visits_without_an_image_still_say_who_progresses(dataset):
     assert [(scan.subject, scan.progression) for scan in scans] == [("1", "pMCI"), ("2", "sMCI")]
 
 
-def test_a_table_of_visits_without_images_says_so_too(dataset):
+def test_a_table_of_visits_without_images_counts_for_progression(dataset):
     root = dataset(
         "sub-1/ses-M00/anat/sub-1_ses-M00_T1w.nii.gz",
         mine="participant_id session_id dx\nsub-1 ses-M00 MCI\nsub-1 ses-M12 AD\n",
@@ -221,7 +221,7 @@ def test_anatomy_beside_the_folders_of_sessions_is_found(dataset):
     assert [(s.session, s.fate) for s in scans_of(root, "brains")] == [("01", None)]
 
 
-def test_a_link_to_what_was_not_downloaded_is_an_image_without_a_file(dataset):
+def test_a_broken_link_is_an_image_without_a_file(dataset):
     root = dataset(
         "sub-1/anat/sub-1_T1w.nii.gz",
         "sub-2/anat/sub-2_T1w.json",
@@ -233,7 +233,7 @@ def test_a_link_to_what_was_not_downloaded_is_an_image_without_a_file(dataset):
     assert (fates["2"].status, fates["2"].stage) == ("failed", "find")
 
 
-def test_a_cell_that_says_nothing_overrides_nothing_and_an_empty_table_is_none(dataset):
+def test_an_empty_cell_overrides_nothing_and_an_empty_table_is_ignored(dataset):
     line = "ses-M00 n/a 72"
     root = dataset(
         "sub-1/ses-M00/anat/sub-1_ses-M00_T1w.nii.gz",
@@ -246,7 +246,7 @@ def test_a_cell_that_says_nothing_overrides_nothing_and_an_empty_table_is_none(d
     assert [(s.group, s.age) for s in scans_of(root)] == [("NC", "72")]
 
 
-def test_a_fault_in_a_dataset_is_told_by_subject_and_session(dataset):
+def test_a_fault_in_a_dataset_is_reported_by_subject_and_session(dataset):
     root = dataset(
         "sub-1/ses-M00/anat/sub-1_ses-M00_T1w.nii.gz",
         "sub-2/ses-M00/anat/sub-2_ses-M00_T1w.nii.gz",
@@ -258,7 +258,7 @@ def test_a_fault_in_a_dataset_is_told_by_subject_and_session(dataset):
 
 
 @pytest.mark.parametrize("pattern", ["/anat/*_T1w.nii*", "anat//*_T1w.nii*", "a**t/*_T1w.nii*"])
-def test_an_odd_pattern_is_no_crash(dataset, pattern):
+def test_an_odd_pattern_does_not_crash(dataset, pattern):
     root = dataset("sub-1/anat/sub-1_T1w.nii.gz", participants="participant_id dx\nsub-1 AD\n")
     assert len(scans_of(root, pattern=pattern)) == 1
 

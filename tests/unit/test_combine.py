@@ -41,32 +41,32 @@ def scan():
         # 1 3 0 4 of 8, and 2 0 0 2 of 4.
         ("sum", [(1 / 8 + 1 / 2) / 2, 3 / 16, 0, (1 / 2 + 1 / 2) / 2]),
         ("max", [(1 / 4 + 1) / 2, 3 / 8, 0, 1]),
-        # Lower values: 1, 2, -, 3 of 4; and 2 or 3, as two share two places.
+        # Rank: 1, 2, -, 3 of 4; and 2.5 for the two tied values.
         ("rank", [(1 + 2.5) / 8, 2 / 8, 0, (3 + 2.5) / 8]),
     ],
 )
 def test_two_maps_by_hand(normalise, expected):
-    found = combine([line(1, 3, 0, 4), line(2, 0, 0, 2)], normalise)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found.ravel(), expected, rtol=1e-6)
+    combined = combine([line(1, 3, 0, 4), line(2, 0, 0, 2)], normalise)
+    assert combined.dtype == np.float32
+    np.testing.assert_allclose(combined.ravel(), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("normalise", "expected"),
     [("sum", [1 / 4, 3 / 4, 0, 0]), ("max", [1 / 3, 1, 0, 0]), ("rank", [1 / 3, 2 / 3, 0, 0])],
 )
-def test_a_mask_leaves_out_what_lies_outside(normalise, expected):
+def test_voxels_outside_the_mask_are_zero(normalise, expected):
     mask = np.array([True, True, True, False]).reshape(LINE)
-    found = combine([line(1, 3, 0, 40)], normalise, mask)
-    np.testing.assert_allclose(found.ravel(), expected, rtol=1e-6)
+    combined = combine([line(1, 3, 0, 40)], normalise, mask)
+    np.testing.assert_allclose(combined.ravel(), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("normalise", NORMALISATIONS)
-def test_maps_that_are_nought_everywhere_are_left_out(normalise):
-    one, nought = line(1, 3, 0, 4), line(0, 0, 0, 0)
+def test_maps_that_are_zero_everywhere_are_left_out(normalise):
+    one, zeros = line(1, 3, 0, 4), line(0, 0, 0, 0)
     expected = combine([one], normalise)
-    np.testing.assert_array_equal(combine([nought, one, nought], normalise), expected)
-    assert not combine([nought, nought], normalise).any()
+    np.testing.assert_array_equal(combine([zeros, one, zeros], normalise), expected)
+    assert not combine([zeros, zeros], normalise).any()
     mask = (one == 0).reshape(LINE)
     assert not combine([one], normalise, mask).any()
     assert not combine([one], normalise, np.zeros(LINE, bool)).any()
@@ -79,7 +79,7 @@ relevance = arrays(np.float32, (3, 2, 2), elements=st.sampled_from([0, 0, 0.5, 1
 
 
 @given(st.lists(relevance, min_size=1, max_size=4), arrays(bool, (3, 2, 2)))
-def test_ranks_are_those_of_rankdata(maps, mask):
+def test_ranks_agree_with_scipy(maps, mask):
     counted = [heatmap[mask] for heatmap in maps if heatmap[mask].any()]
     expected = np.zeros((3, 2, 2))
     for values in counted:
@@ -96,19 +96,19 @@ def test_neither_the_order_nor_the_unit_of_a_map_matters(maps, normalise):
 
 
 @given(st.lists(relevance, min_size=1, max_size=4))
-def test_a_score_by_sums_has_the_sum_1_and_by_maxima_lies_below_1(maps):
+def test_a_map_combined_by_sum_sums_to_1_and_by_maximum_is_at_most_1(maps):
     if any(heatmap.any() for heatmap in maps):
         assert combine(maps, "sum").sum() == pytest.approx(1, rel=1e-5)
         assert combine(maps, "max").max() <= 1
 
 
-def test_values_at_the_end_of_what_a_number_can_be_do_not_overflow():
+def test_the_largest_float_does_not_overflow():
     largest = np.finfo(np.float64).max
-    found = combine([np.array([largest, largest, 0, 0]).reshape(LINE)], "sum")
-    np.testing.assert_allclose(found.ravel(), [0.5, 0.5, 0, 0])
+    combined = combine([np.array([largest, largest, 0, 0]).reshape(LINE)], "sum")
+    np.testing.assert_allclose(combined.ravel(), [0.5, 0.5, 0, 0])
 
 
-# --- what is refused ------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_values_at_the_end_of_what_a_number_can_be_do_not_overflow():
         (([line(1, 2, 3, np.inf)],), "no finite number"),
     ],
 )
-def test_what_cannot_be_combined_is_refused(arguments, message):
+def test_maps_that_cannot_be_combined_are_refused(arguments, message):
     with pytest.raises(SetupFault, match=message):
         combine(*arguments)
 
@@ -139,9 +139,9 @@ def test_the_summary_combines_the_maps_of_its_methods(scan, normalise):
     )
     maps = [explain(name, model, scan, 1, **options) for name, options in methods.items()]
     mask = scan > -1
-    found = summary(model, scan, 1, methods, normalise, mask)
-    np.testing.assert_allclose(found, combine(maps, normalise, mask), rtol=1e-6)
-    assert found.max() > 0
+    combined = summary(model, scan, 1, methods, normalise, mask)
+    np.testing.assert_allclose(combined, combine(maps, normalise, mask), rtol=1e-6)
+    assert combined.max() > 0
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_the_summary_combines_the_maps_of_its_methods(scan, normalise):
         ({"sensitivity": {}, "guess": {}}, "no method 'guess'"),
     ],
 )
-def test_a_summary_of_nothing_of_itself_or_of_an_unknown_method_is_refused(scan, methods, message):
+def test_a_summary_of_no_method_of_itself_or_of_an_unknown_one_is_refused(scan, methods, message):
     with pytest.raises(SetupFault, match=message):
         summary(network(), scan, 0, methods)
 
@@ -163,6 +163,6 @@ def test_an_unknown_normalisation_is_refused_before_any_map_is_made(scan):
 
 
 def test_the_example_in_the_documentation_runs():
-    told = doctest.testmod(module)
-    assert told.attempted > 0
-    assert told.failed == 0
+    result = doctest.testmod(module)
+    assert result.attempted > 0
+    assert result.failed == 0

@@ -37,7 +37,7 @@ def shown(scans, network):
 
 
 def spread(model, seed=1):
-    """Weights as after a long training: batch norms with factors of both signs."""
+    """Weights as after long training: batch norms with factors of both signs."""
     draw = torch.Generator().manual_seed(seed)
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm3d):
@@ -70,19 +70,19 @@ def assert_the_same(model, brain, tolerance=1e-9):
     network = CroppedNetwork(other, brain)
     scans = scans_of(brain)
     logits, gradients = losses_and_gradients(model, model, scans)
-    ours, own = losses_and_gradients(other, network, shown(scans, network))
-    torch.testing.assert_close(ours, logits, rtol=tolerance, atol=tolerance)
+    cropped_logits, cropped = losses_and_gradients(other, network, shown(scans, network))
+    torch.testing.assert_close(cropped_logits, logits, rtol=tolerance, atol=tolerance)
     for name, expected in gradients.items():
-        found = own[name] if own[name] is not None else torch.zeros_like(expected)
-        torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance, msg=name)
+        actual = cropped[name] if cropped[name] is not None else torch.zeros_like(expected)
+        torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance, msg=name)
     for name, expected in model.state_dict().items():
-        found = other.state_dict()[name]
-        torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance, msg=name)
+        actual = other.state_dict()[name]
+        torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance, msg=name)
     model.eval()
     other.eval()
     with torch.no_grad():
-        found = network(shown(scans, network))
-        torch.testing.assert_close(found, model(scans), rtol=tolerance, atol=tolerance)
+        actual = network(shown(scans, network))
+        torch.testing.assert_close(actual, model(scans), rtol=tolerance, atol=tolerance)
     return network
 
 
@@ -114,7 +114,7 @@ def test_logits_gradients_and_running_statistics_are_the_whole_networks(pools, e
 @pytest.mark.parametrize(
     "box", [((9, 37), (8, 50), (2, 40)), ((0, 48), (0, 50), (0, 46)), ((40, 48), (0, 3), (20, 21))]
 )
-def test_the_network_of_rieke_is_the_same_dropout_included(pools, box):
+def test_riekes_cropped_network_is_the_same_with_dropout(pools, box):
     torch.manual_seed(2)
     shape = (48, 50, 46)
     model = spread(build_model("rieke", shape, 2, pools=pools))
@@ -140,7 +140,7 @@ def test_the_other_networks_get_whole_scans_dropout_included(name, shape):
     assert network.window == tuple((0, n) for n in shape)
 
 
-def test_the_papers_network_sees_half_of_the_volume():
+def test_the_papers_network_gets_half_of_the_volume():
     box = ((24, 169), (24, 206), (6, 161))
     model = nn.Sequential(nn.Conv3d(1, 1, 3), nn.BatchNorm3d(1), nn.ReLU(), nn.MaxPool3d(2))
     network = CroppedNetwork(model, brain_in((193, 229, 193), box))
@@ -186,7 +186,7 @@ def odd(**changes):
         nn.Conv3d(2, 2, 3, groups=2),
     ],
 )
-def test_other_convolutions_are_no_block(layer):
+def test_other_convolutions_are_not_cropped(layer):
     blocks, rest = find_blocks([layer, *odd()[1:]])
     assert blocks == []
     assert len(rest) == 4
@@ -201,7 +201,7 @@ def test_other_convolutions_are_no_block(layer):
         nn.InstanceNorm3d(2),
     ],
 )
-def test_other_norms_are_no_block(norm):
+def test_other_norms_are_not_cropped(norm):
     assert find_blocks([nn.Conv3d(1, 2, 3), norm, nn.ReLU()])[0] == []
 
 
@@ -214,7 +214,7 @@ def test_other_poolings_come_after_the_block(changes):
     assert len(rest) == 1
 
 
-def test_bfloat16_is_as_near_to_float32_as_pytorchs_own():
+def test_bfloat16_is_as_near_to_float32_as_without_cropping():
     torch.manual_seed(6)
     shape, box = (48, 50, 46), ((9, 37), (8, 45), (2, 40))
     brain = brain_in(shape, box)
@@ -230,26 +230,28 @@ def test_bfloat16_is_as_near_to_float32_as_pytorchs_own():
         return logits
 
     exact, gradients = losses_and_gradients(model, model, scans)
-    theirs, their_gradients = losses_and_gradients(model, halved(model), scans)
-    ours, own_gradients = losses_and_gradients(model, halved(network), shown(scans, network))
-    assert not torch.equal(ours, exact)
-    assert (ours - exact).abs().max() < 2 * (theirs - exact).abs().max() + 1e-3
+    whole_logits, whole_gradients = losses_and_gradients(model, halved(model), scans)
+    cropped_logits, cropped_gradients = losses_and_gradients(
+        model, halved(network), shown(scans, network)
+    )
+    assert not torch.equal(cropped_logits, exact)
+    assert (cropped_logits - exact).abs().max() < 2 * (whole_logits - exact).abs().max() + 1e-3
     for name, expected in gradients.items():
-        if own_gradients[name] is not None:
-            error = (own_gradients[name] - expected).norm()
-            assert error < 2 * (their_gradients[name] - expected).norm() + 1e-3, name
+        if cropped_gradients[name] is not None:
+            error = (cropped_gradients[name] - expected).norm()
+            assert error < 2 * (whole_gradients[name] - expected).norm() + 1e-3, name
 
 
-def test_what_is_kept_for_the_gradient_belongs_to_the_box():
+def test_tensors_kept_for_the_gradient_have_the_size_of_the_box():
     brain = brain_in((40, 40, 40), ((15, 20), (15, 20), (15, 20)))
     model = blocks_of([2], [3], nn.Flatten(), nn.Linear(2 * 19**3, 2))
-    network, kept = CroppedNetwork(model, brain), []
+    network, shapes = CroppedNetwork(model, brain), []
     scans = shown(scans_of(brain).float(), network)
     with torch.autograd.graph.saved_tensors_hooks(
-        lambda tensor: kept.append(tensor.shape) or tensor, lambda tensor: tensor
+        lambda tensor: shapes.append(tensor.shape) or tensor, lambda tensor: tensor
     ):
         network(scans)
-    volumes = [shape for shape in kept if len(shape) == 5]
+    volumes = [shape for shape in shapes if len(shape) == 5]
     assert volumes
     assert max(max(shape[2:]) for shape in volumes) == 10
 
@@ -270,8 +272,8 @@ class Listed(nn.Module):
         return self.head(self.layers(scans).relu())
 
 
-def twice(module, given, found):
-    return 2 * found
+def twice(module, given, output):
+    return 2 * output
 
 
 def hooked(model, *which):
@@ -293,7 +295,7 @@ def hooked(model, *which):
         lambda model: hooked(model, 4),
     ],
 )
-def test_what_forward_does_beside_its_layers_is_not_lost(change):
+def test_a_forward_that_does_more_than_its_layers_is_kept(change):
     shape = (12, 11, 13)
     brain = brain_in(shape, ((4, 8), (3, 7), (5, 9)))
     blocks = blocks_of((2, 1), (3, 2))

@@ -6,7 +6,7 @@ from voxplain.training.device import choose_device
 
 
 @pytest.mark.parametrize(
-    ("wanted", "there", "chosen"),
+    ("setting", "available", "expected"),
     [
         ("auto", True, "cuda"),
         ("auto", False, "cpu"),
@@ -15,13 +15,13 @@ from voxplain.training.device import choose_device
         ("cuda", True, "cuda"),
     ],
 )
-def test_a_gpu_is_used_where_it_is_there_and_not_forbidden(monkeypatch, wanted, there, chosen):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
-    assert choose_device(wanted) == torch.device(chosen)
+def test_a_gpu_is_used_if_available_and_allowed(monkeypatch, setting, available, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    assert choose_device(setting) == torch.device(expected)
 
 
-@pytest.mark.parametrize(("built", "told"), [(None, "none"), ("12.8", "12.8")])
-def test_a_gpu_that_is_not_there_is_refused_in_one_line(monkeypatch, built, told):
+@pytest.mark.parametrize(("built", "named"), [(None, "none"), ("12.8", "12.8")])
+def test_a_missing_gpu_is_refused_in_one_line(monkeypatch, built, named):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", built)
     with pytest.raises(SetupFault) as fault:
@@ -30,11 +30,11 @@ def test_a_gpu_that_is_not_there_is_refused_in_one_line(monkeypatch, built, told
     assert "\n" not in message
     assert message.startswith("device is cuda, but PyTorch ")
     assert torch.__version__ in message
-    assert f"built for CUDA {told}" in message
+    assert f"built for CUDA {named}" in message
     assert message.endswith("allowed here: cpu, auto")
 
 
-def test_float32_is_float32_from_then_on(monkeypatch):
+def test_choosing_a_device_turns_tf32_off(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     choose_device("cpu")
     assert not torch.backends.cudnn.allow_tf32

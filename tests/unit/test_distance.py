@@ -10,21 +10,21 @@ from voxplain.comparison.distance import distance, distance_rows, normalise
 maps = hnp.arrays(np.float64, (2, 3, 2), elements=st.integers(0, 50)).filter(np.any)
 
 
-def test_the_distance_of_two_maps_of_three_voxels_is_what_one_computes_by_hand():
+def test_the_distance_of_two_maps_of_three_voxels_is_as_computed_by_hand():
     first = np.array([1.0, 1.0, 2.0])  # 0.25, 0.25, 0.50 of its sum
     second = np.array([0.0, 30.0, 10.0])  # 0.00, 0.75, 0.25 of its sum
     # 0.25^2 + 0.50^2 + 0.25^2 = 0.375
     assert distance(first, second) == pytest.approx(0.6123724356957945, rel=1e-12)
 
 
-def test_maps_without_a_common_voxel_are_farthest_apart_where_each_has_one():
+def test_the_distance_is_largest_for_two_maps_of_one_different_voxel_each():
     first, second, spread = np.eye(4)[0], np.eye(4)[1], np.array([0, 0, 1, 1])
     assert distance(first, second) == pytest.approx(np.sqrt(2))
     assert distance(first, spread) == pytest.approx(np.sqrt(1 + 0.25 + 0.25))
 
 
 @given(a=maps, b=maps)
-def test_a_distance_is_symmetric_from_nought_to_root_two_and_nought_from_itself(a, b):
+def test_a_distance_is_symmetric_zero_to_itself_and_at_most_root_two(a, b):
     assert distance(a, b) == distance(b, a)
     assert 0 <= distance(a, b) <= np.sqrt(2) + 1e-12
     assert distance(a, a) == 0
@@ -39,19 +39,19 @@ def test_a_maps_scale_does_not_matter(a, b, factor):
 
 
 @given(a=maps, b=maps, c=maps)
-def test_no_way_round_is_shorter(a, b, c):
+def test_the_distance_obeys_the_triangle_inequality(a, b, c):
     assert distance(a, c) <= distance(a, b) + distance(b, c) + 1e-12
 
 
 @given(a=maps)
 def test_a_normalised_map_sums_to_one_and_keeps_its_shape(a):
-    found = normalise(a.astype(np.float32))
-    assert found.dtype == np.float64
-    assert found.sum() == pytest.approx(1)
-    np.testing.assert_allclose(found * a.sum(), a, atol=1e-9)
+    normalised = normalise(a.astype(np.float32))
+    assert normalised.dtype == np.float64
+    assert normalised.sum() == pytest.approx(1)
+    np.testing.assert_allclose(normalised * a.sum(), a, atol=1e-9)
 
 
-def test_a_map_of_noughts_has_no_distance_to_anything():
+def test_a_map_of_zeros_has_no_distance_to_anything():
     nothing, something = np.zeros((2, 2, 2)), np.ones((2, 2, 2))
     assert normalise(nothing) is None
     assert distance(nothing, something) is None
@@ -90,17 +90,17 @@ def test_a_cell_is_the_distance_of_its_two_maps_within_its_class(of_classes):
         assert row["distance"] == pytest.approx(expected, abs=1e-15)
 
 
-def test_the_table_is_symmetric_with_noughts_on_its_diagonal(of_classes):
-    found = {
+def test_the_table_is_symmetric_with_a_zero_diagonal(of_classes):
+    distances = {
         (row["class"], row["method_a"], row["method_b"]): row["distance"]
         for row in distance_rows(of_classes)
     }
-    for (group, a, b), apart in found.items():
-        assert found[group, b, a] == apart
-        assert (apart == 0) == (a == b)
+    for (group, a, b), value in distances.items():
+        assert distances[group, b, a] == value
+        assert (value == 0) == (a == b)
 
 
-def test_a_map_of_noughts_has_no_distance_in_its_row_and_column_of_its_class_only(of_classes):
+def test_a_map_of_zeros_has_no_distance_in_its_row_and_column_of_its_class_only(of_classes):
     of_classes["CN"]["cubes"][:] = 0
     for row in distance_rows(of_classes):
         touched = row["class"] == "CN" and "cubes" in (row["method_a"], row["method_b"])

@@ -1,4 +1,4 @@
-"""The examples of the documentation run as they stand."""
+"""The examples of the documentation run without changes."""
 
 import argparse
 import re
@@ -27,25 +27,25 @@ def test_there_are_examples(repository):
     assert any(block.name.startswith("own_network.md") for block in examples(repository))
 
 
-def test_only_one_page_says_where_its_blocks_belong(repository):
-    told = {path.name for path in pages(repository) if any(b.path for b in blocks_of(path))}
-    assert told == {"extending.md"}
+def test_only_one_page_names_the_files_of_its_blocks(repository):
+    names = {path.name for path in pages(repository) if any(b.path for b in blocks_of(path))}
+    assert names == {"extending.md"}
 
 
 def test_every_method_has_its_formula_and_its_traps(repository):
     text = (repository / "docs/methods.md").read_text().split("## Published variants")[0]
-    told = set()
+    documented = set()
     for part in re.split(r"^###? ", text, flags=re.M)[1:]:
         named = {name for name in part.splitlines()[0].lower().split(", ") if name in METHODS}
         if named:
             for needed in ("```math", "*Trust it*", "*Traps:*"):
                 assert needed in part, (named, needed)
-        told |= named
-    assert told == METHODS.keys()
+        documented |= named
+    assert documented == METHODS.keys()
 
 
-def test_no_example_hides_in_a_list(repository):
-    """Indented fences are no blocks to these tests."""
+def test_no_example_is_indented_in_a_list(repository):
+    """These tests do not find indented fences."""
     for path in pages(repository):
         begun = path.read_text().count("```python")
         assert begun == sum(block.language == "python" for block in blocks_of(path)), path.name
@@ -66,22 +66,24 @@ def commands(repository):
         for line in path.read_text().splitlines():
             for call in re.findall(r"(?:^|`|\s)(snakemake [^`|]*)", line.lstrip("# ")):
                 words = shlex.split(call.replace("...", ""), comments=True)
-                # In running text the rest of a sentence follows.
+                # In running text, the rest of a sentence follows the command.
                 if "`" in line or line.lstrip("# ").startswith("snakemake "):
                     yield f"{path.name}: {call}", words[1:]
 
 
-def test_every_call_of_snakemake_is_one_as_it_is_written(repository):
-    """A target behind --configfile or --quiet is taken for a file or a kind of quiet."""
-    found = 0
+def test_every_documented_snakemake_call_can_be_parsed(repository):
+    """A target after --configfile or --quiet would be read as the value of that option."""
+    count = 0
     for name, words in commands(repository):
         parser = get_argument_parser()
         parser.exit_on_error = False
         try:
-            asked = parser.parse_args([word.rstrip(",;").replace("$batch", "1") for word in words])
+            arguments = parser.parse_args(
+                [word.rstrip(",;").replace("$batch", "1") for word in words]
+            )
         except (SystemExit, argparse.ArgumentError):
             pytest.fail(name)
-        for file in asked.configfile or ():
+        for file in arguments.configfile or ():
             assert str(file).endswith(".yaml"), name
-        found += 1
-    assert found > 20
+        count += 1
+    assert count > 20

@@ -11,7 +11,7 @@ AREAS = ("Hippocampus_L", "Hippocampus_R")
 
 
 def cohort(patients=20, loss=0.2, seed=0, bright=0.0, groups=("AD", "MCI", "CN")):
-    """Patients of whom AD lost a fifth of their tissue, MCI half of that."""
+    """Patients: AD lost a fifth of the tissue, MCI half of that."""
     draw = np.random.default_rng(seed)
     rows = []
     for group in groups:
@@ -36,7 +36,7 @@ def cohort(patients=20, loss=0.2, seed=0, bright=0.0, groups=("AD", "MCI", "CN")
     return pd.DataFrame(rows)
 
 
-def test_a_difference_in_pooled_standard_deviations():
+def test_cohens_d_is_as_computed_by_hand():
     # Means 3 and 5, variances 1 and 4: pooled (2 * 1 + 2 * 4) / 4 = 2.5.
     assert cohens_d([2, 3, 4], [3, 5, 7]) == pytest.approx(-2 / np.sqrt(2.5))
     a, b = np.random.default_rng(0).normal(size=(2, 30))
@@ -46,7 +46,7 @@ def test_a_difference_in_pooled_standard_deviations():
     assert np.isnan(cohens_d([1, 1], [2, 2]))
 
 
-def test_the_table_tells_intended_and_achieved_loss_of_every_group_and_area():
+def test_the_table_has_the_intended_and_achieved_loss_of_every_group_and_area():
     measures = cohort(bright=-0.1)
     table = check_table(measures, "CN")
     assert tuple(table.columns) == COLUMNS
@@ -60,11 +60,11 @@ def test_the_table_tells_intended_and_achieved_loss_of_every_group_and_area():
             assert row["achieved_loss_sd"] == pytest.approx(0, abs=1e-9)
             assert row["intensity_change"] == pytest.approx(-intended / 2, abs=0.002)
             assert row["patients"] == 20
-    own, others = (
+    diseased, healthy = (
         measures[(measures["group"] == group) & (measures["area"] == AREAS[0])]["volume_ml"]
         for group in ("AD", "CN")
     )
-    assert areas.loc["AD", AREAS[0]]["cohens_d"] == pytest.approx(cohens_d(own, others))
+    assert areas.loc["AD", AREAS[0]]["cohens_d"] == pytest.approx(cohens_d(diseased, healthy))
     assert np.isnan(areas.loc["CN", AREAS[0]]["cohens_d"])
     heads = table[table["part"] == "head"]
     assert set(heads["name"]) == {"head1", "head2"}
@@ -83,9 +83,9 @@ def test_a_patient_counts_once_however_often_scanned():
     pd.testing.assert_frame_equal(once[same], twice[same])
 
 
-def test_volumes_tell_ill_from_well_where_tissue_was_lost_and_intensities_where_they_changed():
-    lost = cohort(patients=30)
-    auc, low, high, patients = baseline_auc(lost, "volume_ml", ("AD", "CN"))
+def test_volumes_separate_groups_by_lost_tissue_and_intensities_by_changed_brightness():
+    measures = cohort(patients=30)
+    auc, low, high, patients = baseline_auc(measures, "volume_ml", ("AD", "CN"))
     assert auc > 0.95
     assert low < auc <= high <= 1
     assert patients == 60
@@ -96,21 +96,21 @@ def test_volumes_tell_ill_from_well_where_tissue_was_lost_and_intensities_where_
 
 
 @pytest.mark.slow
-# (With pairs of different folds as well, forty small ones are at 0.45 instead of 0.51.)
+# (If pairs of different folds counted, the mean AUC of small cohorts would be 0.45, not 0.51.)
 @pytest.mark.parametrize("patients", [8, 40])
 def test_labels_without_an_effect_are_at_chance_over_many_cohorts(patients):
-    found = [
+    results = [
         baseline_auc(cohort(patients, 0.0, seed, groups=("AD", "CN")), "volume_ml", ("AD", "CN"))
         for seed in range(20)
     ]
-    assert np.mean([auc for auc, *_ in found]) == pytest.approx(0.5, abs=0.06)
-    covered = sum(low <= 0.5 <= high for _, low, high, _ in found)
+    assert np.mean([auc for auc, *_ in results]) == pytest.approx(0.5, abs=0.06)
+    covered = sum(low <= 0.5 <= high for _, low, high, _ in results)
     assert covered >= 15
 
 
 @pytest.mark.slow
-def test_the_interval_is_that_of_drawn_patients():
-    """Against the plain bootstrap: draw patients, ask scikit-learn for the area."""
+def test_the_interval_agrees_with_a_bootstrap_over_patients():
+    """Compared with a plain bootstrap over patients, with the AUC of scikit-learn."""
     from voxplain.cohort.effects import _pairs_in_order
 
     draw = np.random.default_rng(1)
@@ -120,35 +120,35 @@ def test_the_interval_is_that_of_drawn_patients():
         roc_auc_score(labels, np.r_[draw.choice(above, 25), draw.choice(below, 35)])
         for _ in range(2000)
     ]
-    found = np.r_[above, below]
-    auc, *interval = _pairs_in_order(found, np.zeros(60), labels == 1, 4000)
-    assert auc == pytest.approx(roc_auc_score(labels, found))
+    values = np.r_[above, below]
+    auc, *interval = _pairs_in_order(values, np.zeros(60), labels == 1, 4000)
+    assert auc == pytest.approx(roc_auc_score(labels, values))
     assert interval == pytest.approx(np.quantile(aucs, [0.025, 0.975]), abs=0.015)
 
 
 def test_patients_of_different_folds_make_no_pair():
-    """Against the mean of the folds' own areas, which have as many pairs each."""
+    """Compared with the mean AUC of the folds, which have equally many pairs."""
     from voxplain.cohort.effects import _pairs_in_order
 
     draw = np.random.default_rng(2)
     fold, labels = np.repeat(np.arange(4), 10), np.tile([0, 1], 20)
-    found = draw.normal(labels, 1) + 5 * fold  # each fold's regression has an offset of its own
-    aucs = [roc_auc_score(labels[fold == k], found[fold == k]) for k in range(4)]
-    auc, low, high = _pairs_in_order(found, fold, labels == 1, 500)
+    values = draw.normal(labels, 1) + 5 * fold  # each fold's regression has its own offset
+    aucs = [roc_auc_score(labels[fold == k], values[fold == k]) for k in range(4)]
+    auc, low, high = _pairs_in_order(values, fold, labels == 1, 500)
     assert auc == pytest.approx(np.mean(aucs))
     assert low < auc < high
-    assert roc_auc_score(labels, found) < auc - 0.1
+    assert roc_auc_score(labels, values) < auc - 0.1
 
 
-def test_a_patient_of_both_groups_counts_under_the_first_and_one_of_a_kind_tells_nothing():
+def test_a_patient_of_both_groups_counts_in_the_first_and_one_patient_has_no_interval():
     measures = cohort(patients=6, groups=("AD", "CN"))
     measures.loc[measures["patient"] == "CN0", "patient"] = "AD0"
     assert baseline_auc(measures, "volume_ml", ("AD", "CN"))[3] == 11
-    alone = cohort(patients=1, groups=("AD", "CN"))
-    auc, low, high, patients = baseline_auc(alone, "volume_ml", ("AD", "CN"))
+    one_each = cohort(patients=1, groups=("AD", "CN"))
+    auc, low, high, patients = baseline_auc(one_each, "volume_ml", ("AD", "CN"))
     assert np.isnan([auc, low, high]).all()
     assert patients == 2
-    table = check_table(alone, "CN")
+    table = check_table(one_each, "CN")
     assert table["cohens_d"].isna().all()
 
 

@@ -1,4 +1,4 @@
-"""The estimate's own arithmetic; that it counts as Snakemake does, see tests/workflow."""
+"""The arithmetic of the estimate; tests/workflow compares its counts with Snakemake's."""
 
 import re
 
@@ -33,10 +33,10 @@ from voxplain_workflow.running.estimate import (
     read_costs,
 )
 
-# All that apply to rieke, and what looks at the network.
+# All methods that apply to rieke, and the number of those that use the network.
 OF_RIEKE = [name for name, method in METHODS.items() if not method.models]
-LOOKING = len(OF_RIEKE) - 1
-# 200 scans; in the fixed split 60 of them test.
+EXPLAINED = len(OF_RIEKE) - 1
+# 200 scans; the fixed split tests 60 of them.
 COHORT = {
     "source": "simulated",
     "simulation": {
@@ -79,7 +79,7 @@ SETTINGS = plan().settings
 
 
 @pytest.mark.slow
-def test_the_template_is_what_the_estimate_takes_it_for():
+def test_the_template_has_the_size_that_the_estimate_assumes():
     _, mask, grid = make_template("packaged", 1)
     assert grid.shape == GRID
     for axis, (start, end) in enumerate(BRAIN):
@@ -93,13 +93,13 @@ def test_the_template_is_what_the_estimate_takes_it_for():
 @pytest.mark.parametrize("resolution", [2, 3, 4])
 def test_a_coarser_brain_has_as_many_fewer_voxels(resolution):
     _, mask, _ = make_template("packaged", resolution)
-    found = count_regions({**SETTINGS, "resolution_mm": resolution})["voxel_occlusion"]
-    assert found == pytest.approx(mask.sum(), rel=0.01)
+    voxels = count_regions({**SETTINGS, "resolution_mm": resolution})["voxel_occlusion"]
+    assert voxels == pytest.approx(mask.sum(), rel=0.01)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("resolution", "size", "stride"), [(2, 40, 12), (4, 40, 40), (4, 12, 4)])
-def test_cubes_are_counted_to_a_fourth_and_never_too_few(resolution, size, stride):
+def test_the_count_of_cubes_is_at_most_a_fourth_too_high(resolution, size, stride):
     _, mask, _ = make_template("packaged", resolution)
     edge, step = round(size / resolution), round(stride / resolution)
     centres = np.stack(np.meshgrid(*(range(0, n, step) for n in mask.shape)), axis=-1)
@@ -115,12 +115,12 @@ def test_every_method_and_transform_has_a_cost():
     assert passes.keys() | {"summary"} == METHODS.keys()
     assert all(model.passes > 0 for model in MODELS.values())
     assert passes["sensitivity"] == passes["guided_backprop"] == GRADIENT
-    # Many regions take fewer passes than regions, and more than what they begin with.
+    # Many regions need fewer passes than regions, but more than the first passes.
     for method, regions in count_regions(SETTINGS).items():
         assert PASSES_OF_START < passes[method] < regions
 
 
-def test_a_region_more_costs_the_same_wherever_it_is_counted():
+def test_one_more_region_costs_the_same_in_every_method():
     none, one, many = (
         count_passes(dict.fromkeys(count_regions(SETTINGS), count), SETTINGS)
         for count in (0, 1, 100)
@@ -130,7 +130,7 @@ def test_a_region_more_costs_the_same_wherever_it_is_counted():
         assert many[method] - none[method] == pytest.approx(100 * (one[method] - none[method]))
 
 
-def test_work_grows_with_what_it_is_done_for():
+def test_work_grows_with_seeds_and_epochs():
     once, twice = (
         work_of(training={"seeds": seeds}, models={"rieke": {"epochs": epochs}})
         for seeds, epochs in (([1], 20), ([1, 2], 40))
@@ -138,12 +138,12 @@ def test_work_grows_with_what_it_is_done_for():
     assert once["train_network"].jobs == 6
     assert twice["train_network"].jobs == 12
     assert twice["train_network"].units == 4 * once["train_network"].units
-    assert twice["explain_scans"].jobs == 2 * once["explain_scans"].jobs == 2 * LOOKING * 6
+    assert twice["explain_scans"].jobs == 2 * once["explain_scans"].jobs == 2 * EXPLAINED * 6
     assert once["average_heatmaps"].jobs == 2 * once["tabulate_areas"].jobs == 2 * len(OF_RIEKE)
     assert twice["fit_statistics"] == once["fit_statistics"]
 
 
-def test_every_network_and_task_adds_its_own():
+def test_every_network_and_task_adds_its_jobs():
     models = {"rieke": {"epochs": 20}, "voxresnet_gap": {"epochs": 20}}
     methods = {"heatmaps": {"methods": list(METHODS), "splits": "fixed", "chunk_size": 10}}
     one = rows_of()
@@ -152,8 +152,8 @@ def test_every_network_and_task_adds_its_own():
     both = rows_of(models=models, **methods)
     assert both["train_network"].jobs == 2 * one["train_network"].jobs
     assert both["train_network"].cpu_h > 10 * one["train_network"].cpu_h
-    # cam applies to the second only.
-    assert both["explain_scans"].jobs == one["explain_scans"].jobs / LOOKING * (2 * LOOKING + 1)
+    # cam applies to the second network only.
+    assert both["explain_scans"].jobs == one["explain_scans"].jobs / EXPLAINED * (2 * EXPLAINED + 1)
     assert both["summarise_networks"].jobs == one["summarise_networks"].jobs == 1
 
 
@@ -173,7 +173,7 @@ def test_faithfulness_is_counted_in_forward_passes():
     assert work["change_areas"].jobs == 1
     assert work["change_areas"].units == 8 * 2 * 20 * (len(OF_RIEKE) + 5)
     assert changed(scans=100)["change_areas"].units == 60 / 8 * work["change_areas"].units
-    assert work["randomise_layers"].jobs == LOOKING
+    assert work["randomise_layers"].jobs == EXPLAINED
     assert work["randomise_layers"].units == pytest.approx(work["explain_scans"].units * 7 * 2 / 60)
     one = changed(randomise=["sensitivity"])["randomise_layers"]
     assert (one.jobs, one.units) == (1, 7 * 2 * GRADIENT)
@@ -182,13 +182,13 @@ def test_faithfulness_is_counted_in_forward_passes():
     assert work.keys() - none.keys() == rules
 
 
-def test_gpu_hours_are_told_where_a_gpu_may_be_used():
+def test_gpu_hours_are_estimated_where_a_gpu_may_be_used():
     assert rows_of(device="cpu")["train_network"].gpu_h == 0
     assert 0 < rows_of()["train_network"].gpu_h < rows_of()["train_network"].cpu_h
     assert rows_of()["register_to_template"].gpu_h == 0
 
 
-def test_what_is_not_kept_passes():
+def test_deleted_files_count_as_temporary_disk_space():
     kept = rows_of()["register_to_template"]
     removed = rows_of(keep_intermediates=False)["register_to_template"]
     assert kept.passing_gb == 0
@@ -215,7 +215,7 @@ def test_a_cohort_of_one_class_is_preprocessed_only():
     assert rows["simulate_scan"].jobs == 100
 
 
-def test_every_job_is_expected_to_take_its_share_and_a_target_nothing():
+def test_every_job_has_an_expected_time_and_a_target_has_none():
     planned = plan(device="cpu")
     seconds = expected_seconds(planned)
     assert seconds["all"] == 0
@@ -223,12 +223,14 @@ def test_every_job_is_expected_to_take_its_share_and_a_target_nothing():
     assert seconds["train_network"] == pytest.approx(3600 * row.cpu_h / row.jobs)
     # On a cluster there may be a GPU.
     config = {"cohorts": {"one": COHORT}, "device": "auto"}
-    here, there = (expected_seconds(Plan.build(config, local=local)) for local in (True, False))
-    assert there["train_network"] <= here["train_network"]
-    assert there["strip_skull"] == here["strip_skull"]
+    local_jobs, cluster_jobs = (
+        expected_seconds(Plan.build(config, local=local)) for local in (True, False)
+    )
+    assert cluster_jobs["train_network"] <= local_jobs["train_network"]
+    assert cluster_jobs["strip_skull"] == local_jobs["strip_skull"]
 
 
-def test_of_a_plan_with_a_fault_nothing_is_expected():
+def test_a_plan_with_a_fault_has_no_expected_times():
     assert expected_seconds(plan(splits={"fixed_test_patients": 100})) == {}
 
 

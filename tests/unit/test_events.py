@@ -29,14 +29,14 @@ def path(tmp_path):
     return written
 
 
-def test_every_number_of_every_epoch_is_there_once(path):
+def test_every_number_of_every_epoch_is_written_once(path):
     curves = read_curves(path)
     for column, tag in CURVES.items():
-        assert curves[tag] == [(int(told["epoch"]), rounded(told[column])) for told in HISTORY]
+        assert curves[tag] == [(int(row["epoch"]), rounded(row[column])) for row in HISTORY]
     assert curves["learning_rate"] == [(epoch, rounded(1e-4)) for epoch in (1, 2, 3)]
 
 
-def test_measures_stand_at_the_last_epoch_and_missing_ones_nowhere(path):
+def test_measures_are_written_at_the_last_epoch_and_missing_ones_are_not(path):
     curves = read_curves(path)
     measures = {tag: points for tag, points in curves.items() if tag[:4] in ("scan", "pati")}
     assert measures == {
@@ -50,9 +50,9 @@ def test_hyperparameters_keep_their_kinds(path):
     assert read_hyperparameters(path) == {**RECIPE, "pools": "[2, 3, 2, 3]"}
 
 
-def test_all_lies_at_the_trainings_end_since_the_history_has_no_times(path):
+def test_all_events_have_the_time_of_the_end_of_the_training(path):
     assert {event.wall_time for event in read_events(path)} == {1000.0}
 
 
-def test_it_is_one_run(path):
+def test_all_events_belong_to_one_run(path):
     assert list(path.parent.iterdir()) == [path]

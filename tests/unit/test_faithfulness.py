@@ -1,4 +1,4 @@
-"""Areas deleted and inserted, layers made anew: by hand, and by second libraries."""
+"""Deletion and insertion of areas, randomised layers: by hand, and by other libraries."""
 
 import copy
 
@@ -46,25 +46,25 @@ def line(*values):
 # --- areas and their order ------------------------------------------------------------------------
 
 
-def test_areas_are_those_of_the_atlas_and_what_is_nearest_to_each():
+def test_voxels_outside_every_area_belong_to_the_nearest_one():
     labels = np.array([7, 5, 5, 0, 0, 0, 0, 0, 2, 0, 0])[:, None, None]
-    found = areas_of_brain(labels, MASK)[:, 0, 0].tolist()
-    # 7 lies outside the brain. Of 2, 5 and around 2, around 5; the fifth voxel behind 5 is even.
-    assert found[:5] == [0, 2, 2, 4, 4]
-    assert found[5] in (3, 4)
-    assert found[6:] == [3, 3, 1, 3, 3]
+    numbers = areas_of_brain(labels, MASK)[:, 0, 0].tolist()
+    # 7 is outside the brain. Areas: 2, 5, near 2, near 5; the fifth voxel after 5 is equally near.
+    assert numbers[:5] == [0, 2, 2, 4, 4]
+    assert numbers[5] in (3, 4)
+    assert numbers[6:] == [3, 3, 1, 3, 3]
     assert areas_of_brain(0 * labels, MASK)[:, 0, 0].tolist() == [0] + [1] * 10
     rng = np.random.default_rng(0)
     labels = np.where(rng.random((6, 7, 8)) < 0.02, rng.integers(1, 117, (6, 7, 8)), 0)
     mask = rng.random(labels.shape) < 0.9
     areas = areas_of_brain(labels, mask)
     seeds = np.argwhere((labels > 0) & mask)
-    own = labels[tuple(seeds.T)]
-    assert len(np.unique(own)) == len(own)
+    seed_labels = labels[tuple(seeds.T)]
+    assert len(np.unique(seed_labels)) == len(seed_labels)
     for place in np.argwhere(mask & (labels == 0)):
         away = ((seeds - place) ** 2).sum(1)
-        close = own[away == away.min()]
-        (around,) = np.unique(own)[areas[tuple(place)] - 1 - len(own) :][:1]
+        close = seed_labels[away == away.min()]
+        (around,) = np.unique(seed_labels)[areas[tuple(place)] - 1 - len(seed_labels) :][:1]
         assert around in close
     assert (areas > 0).sum() == mask.sum()
 
@@ -74,24 +74,24 @@ def test_an_areas_relevance_is_the_mean_over_its_voxels():
     np.testing.assert_allclose(mean_relevance(heatmap, AREAS), [0.1, 5, 2, 1.25])
 
 
-def test_areas_come_by_mean_relevance_and_equal_ones_at_random():
+def test_areas_are_ordered_by_mean_relevance_and_ties_at_random():
     assert order_areas(np.array([0.1, 5, 2, 1.25]), 1, "I1").tolist() == [2, 3, 4, 1]
     relevance = np.array([0.0, 3, 0, 0, 0, 0, 4, 0])
     orders = np.array([order_areas(relevance, seed, "I1") for seed in range(400)])
     assert (orders[:, :2] == [7, 2]).all()
-    # Each of the six others is third in a sixth of the draws.
+    # Each of the six others is third in one sixth of the draws.
     counts = np.bincount(orders[:, 2], minlength=9)[[1, 3, 4, 5, 6, 8]]
     assert counts.sum() == 400
     assert stats.chisquare(counts).pvalue > 0.001
 
 
-def test_a_map_of_noughts_has_a_random_order_the_same_for_all_methods():
+def test_a_map_of_zeros_has_a_random_order_the_same_for_all_methods():
     nothing = np.zeros(30)
     order = order_areas(nothing, 1, "I1")
     assert sorted(order) == list(range(1, 31))
     assert (order == order_areas(nothing + 2, 1, "I1", draw=1)).all()
-    others = [(2, "I1", 1), (1, "I2", 1), (1, "I1", 2)]
-    assert all((order != order_areas(nothing, *other)).any() for other in others)
+    other_arguments = [(2, "I1", 1), (1, "I2", 1), (1, "I1", 2)]
+    assert all((order != order_areas(nothing, *arguments)).any() for arguments in other_arguments)
 
 
 def test_steps_end_with_the_area_that_reaches_the_next_part_of_the_brain():
@@ -100,7 +100,7 @@ def test_steps_end_with_the_area_that_reaches_the_next_part_of_the_brain():
     step_of_voxel, fraction = steps_of(AREAS, order, 2)
     assert fraction.tolist() == [0, 0.5, 1]
     assert step_of_voxel[:, 0, 0].tolist() == [0, 1, 2, 2, 1, 1, 1, 1, 2, 2, 2]
-    # Every 2.5 voxels: the first area takes two steps' worth at once.
+    # A step every 2.5 voxels: the first area covers two steps.
     step_of_voxel, fraction = steps_of(AREAS, order, 4)
     assert fraction.tolist() == [0, 0.4, 0.5, 1 - 0.3 + 0.3]
     step_of_voxel, fraction = steps_of(AREAS, order, 100)
@@ -108,7 +108,7 @@ def test_steps_end_with_the_area_that_reaches_the_next_part_of_the_brain():
     assert step_of_voxel[:, 0, 0].tolist() == [0, 2, 3, 3, 1, 1, 1, 1, 4, 4, 4]
 
 
-def test_every_area_goes_whole_and_steps_are_no_more_than_asked_for():
+def test_areas_are_deleted_whole_in_at_most_the_requested_steps():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 40, (9, 9, 9)) ** 2 // 40
     areas = areas_of_brain(labels, rng.random(labels.shape) < 0.7)
@@ -118,7 +118,7 @@ def test_every_area_goes_whole_and_steps_are_no_more_than_asked_for():
         assert step_of_voxel.max() == len(fraction) - 1 <= steps
         assert ((step_of_voxel > 0) == (areas > 0)).all()
         of_area = [np.unique(step_of_voxel[areas == area]) for area in order]
-        assert all(len(found) == 1 for found in of_area)
+        assert all(len(steps_of_area) == 1 for steps_of_area in of_area)
         assert (np.diff(np.concatenate(of_area)) >= 0).all()
         done = [(step_of_voxel[areas > 0] <= step).mean() for step in range(len(fraction))]
         np.testing.assert_allclose(fraction, done)
@@ -136,7 +136,7 @@ def test_every_area_goes_whole_and_steps_are_no_more_than_asked_for():
         (lambda: rank_correlation(line(1, 2), line(1, 2), MASK), "heatmaps of shapes"),
     ],
 )
-def test_what_does_not_fit_is_refused(call, message):
+def test_invalid_arguments_are_refused(call, message):
     with pytest.raises(SetupFault, match=message):
         call()
 
@@ -173,8 +173,8 @@ def curves_of(relevance, steps=100, model=MODEL, image="I1"):
     return fraction, *delete_and_insert(model, SCAN, 1, step_of_voxel)
 
 
-def test_curves_of_a_linear_network_are_the_sigmoid_of_what_is_left():
-    """What lies outside the brain stays: 0.8 in all of them."""
+def test_curves_of_a_linear_network_are_the_sigmoid_of_the_remaining_sum():
+    """The voxel outside the brain is never changed: 0.8 in every sum."""
     fraction, deleted, inserted = curves_of(GIVEN)
     np.testing.assert_allclose(fraction, [0, 0.1, 0.3, 0.6, 1])
     np.testing.assert_allclose(deleted, sigmoid(0.8 + np.array([3, 1, -0.5, -1, 0])))
@@ -183,7 +183,7 @@ def test_curves_of_a_linear_network_are_the_sigmoid_of_what_is_left():
     np.testing.assert_allclose(
         delete_and_insert(MODEL, torch.as_tensor(SCAN), 0, step_of_voxel)[0], 1 - deleted
     )
-    # One by one as in batches.
+    # The same one by one as in batches.
     one_by_one = [
         torch.softmax(MODEL(torch.as_tensor(np.where(hidden, 0, SCAN))[None, None]), 1)[0, 1].item()
         for hidden in ((step_of_voxel > 0) & (step_of_voxel <= at) for at in range(5))
@@ -191,14 +191,14 @@ def test_curves_of_a_linear_network_are_the_sigmoid_of_what_is_left():
     np.testing.assert_allclose(deleted, one_by_one)
 
 
-def test_batches_make_no_difference(monkeypatch):
+def test_the_batch_size_does_not_change_the_curves(monkeypatch):
     whole = curves_of(GIVEN)
     monkeypatch.setitem(deletion._VOXELS_A_BATCH, "cpu", 3 * SCAN.size)
     for one, other in zip(whole, curves_of(GIVEN), strict=True):
         np.testing.assert_allclose(one, other)
 
 
-def test_a_network_is_asked_in_eval_mode_for_a_class_that_it_has():
+def test_a_network_in_training_mode_or_an_unknown_class_is_refused():
     step_of_voxel = np.where(MASK, 1, 0)
     with pytest.raises(SetupFault, match="the target is class 2"):
         delete_and_insert(MODEL, SCAN, 2, step_of_voxel)
@@ -215,7 +215,7 @@ def test_a_network_without_finite_probabilities_has_no_curve():
         delete_and_insert(damaged, SCAN, 1, np.where(MASK, 1, 0))
 
 
-def test_the_area_under_a_curve_is_that_of_scikit_learn():
+def test_the_area_under_a_curve_agrees_with_scikit_learn():
     assert area_under([0, 0.25, 1], [1, 0.5, 0]) == pytest.approx(0.25 * 0.75 + 0.75 * 0.25)
     rng = np.random.default_rng(1)
     at = np.sort(np.concatenate([[0, 1], rng.random(20)]))
@@ -245,8 +245,8 @@ def random_rows(image="I1", patient="P1", draws=5, group="AD"):
 
 
 def values_of(scores, method):
-    own = scores[scores["method"] == method]
-    return own.set_index("measure")["value"].to_dict()
+    rows = scores[scores["method"] == method]
+    return rows.set_index("measure")["value"].to_dict()
 
 
 def test_the_true_contributions_beat_their_reverse_and_random_orders_lie_between():
@@ -267,7 +267,7 @@ def test_the_true_contributions_beat_their_reverse_and_random_orders_lie_between
     assert chances["gain"] == pytest.approx([0])
 
 
-def test_a_map_of_noughts_is_a_random_order():
+def test_a_map_of_zeros_is_a_random_order():
     nothing = np.zeros(4)
     order = order_areas(nothing, 1, "I1", draw=1)
     table = pd.concat([rows_of("silent", nothing), rows_of(RANDOM, nothing, draw=1)])
@@ -291,7 +291,7 @@ def test_means_are_over_patients_and_chance_has_its_spread():
     assert set(table["method"]) == {"true"}
     row = table[(table["class"] == "AD") & (table["measure"] == "faithfulness")].iloc[0]
     assert (row["scans"], row["patients"]) == (3, 2)
-    # The scans are the same one under three names.
+    # The three scans are equal.
     assert row["mean"] == pytest.approx(
         values_of(scores[scores["image"] == "I1"], "true")["faithfulness"]
     )
@@ -305,14 +305,14 @@ def test_means_are_over_patients_and_chance_has_its_spread():
     assert row["chance_sd"] > 0.01
 
 
-def test_methods_stand_in_the_order_asked_for():
+def test_methods_are_in_the_requested_order():
     table = pd.concat([rows_of("a", GIVEN), rows_of("b", -GIVEN), *random_rows()])
-    found = summarise_scores(score_curves(table), ["b", "a"])
-    assert list(found["method"].unique()) == ["b", "a"]
-    assert found["low"].isna().all(), "one patient"
+    summary = summarise_scores(score_curves(table), ["b", "a"])
+    assert list(summary["method"].unique()) == ["b", "a"]
+    assert summary["low"].isna().all(), "one patient"
 
 
-def test_no_scan_has_no_rows():
+def test_no_scans_give_no_rows():
     nothing = pd.DataFrame(columns=list(CURVES))
     scores = score_curves(nothing)
     assert scores.empty
@@ -320,7 +320,7 @@ def test_no_scan_has_no_rows():
     assert mean_curves(nothing).empty
 
 
-def test_the_mean_curve_is_straight_between_points_and_counts_a_patient_once():
+def test_the_mean_curve_is_interpolated_and_counts_a_patient_once():
     def row(patient, image, values):
         return pd.DataFrame(
             dict(zip(CURVES, ["a", 0, image, patient, "AD", "deletion"], strict=False))
@@ -330,15 +330,15 @@ def test_the_mean_curve_is_straight_between_points_and_counts_a_patient_once():
     table = pd.concat(
         [row("P1", "I1", [1, 0, 0]), row("P1", "I2", [0, 0, 0]), row("P2", "I3", [1, 1, 0])]
     )
-    found = mean_curves(table, points=5)
-    assert found["fraction"].tolist() == [0, 0.25, 0.5, 0.75, 1]
-    assert found["probability"].tolist() == [0.75, 0.625, 0.5, 0.25, 0]
+    mean = mean_curves(table, points=5)
+    assert mean["fraction"].tolist() == [0, 0.25, 0.5, 0.75, 1]
+    assert mean["probability"].tolist() == [0.75, 0.625, 0.5, 0.25, 0]
 
 
 # --- rank correlation -----------------------------------------------------------------------------
 
 
-def test_rank_correlation_is_that_of_scipy_of_absolute_values_in_the_brain():
+def test_rank_correlation_agrees_with_scipy_on_absolute_values_in_the_brain():
     rng = np.random.default_rng(2)
     one, other = rng.normal(size=(2, 6, 7, 8)).round(1)
     mask = rng.random(one.shape) < 0.5
@@ -346,11 +346,13 @@ def test_rank_correlation_is_that_of_scipy_of_absolute_values_in_the_brain():
     assert rank_correlation(one, other, mask) == pytest.approx(expected)
     assert rank_correlation(one, np.exp(abs(one)), mask) == pytest.approx(1)
     # By hand, ranks 1, 2.5, 2.5, 4 and 2, 1, 3, 4; the last voxel lies outside.
-    found = rank_correlation(line(1, 2, -2, 3, 9), line(2, 1, 3, 4, 0), line(1, 1, 1, 1, 0) > 0)
-    assert found == pytest.approx(3 / np.sqrt(4.5 * 5))
+    correlation = rank_correlation(
+        line(1, 2, -2, 3, 9), line(2, 1, 3, 4, 0), line(1, 1, 1, 1, 0) > 0
+    )
+    assert correlation == pytest.approx(3 / np.sqrt(4.5 * 5))
 
 
-def test_a_map_of_one_value_ranks_nothing():
+def test_a_constant_map_has_no_rank_correlation():
     assert np.isnan(rank_correlation(line(0, 0, 0), line(1, 2, 3), line(1, 1, 1) > 0))
 
 
@@ -362,16 +364,16 @@ def test_correlations_are_means_over_patients():
         ("a", "I1", "P1", 2, "conv", np.nan),
     ]
     columns = ["method", "image", "patient", "step", "layer", "rank_correlation"]
-    found = summarise_correlations(pd.DataFrame(rows, columns=columns)).to_dict("records")
-    assert found[0]["mean"] == 0.25
-    assert [(row["step"], row["layer"], row["scans"], row["patients"]) for row in found] == [
+    summary = summarise_correlations(pd.DataFrame(rows, columns=columns)).to_dict("records")
+    assert summary[0]["mean"] == 0.25
+    assert [(row["step"], row["layer"], row["scans"], row["patients"]) for row in summary] == [
         (1, "fc", 3, 2),
         (2, "conv", 0, 0),
     ]
-    assert np.isnan(found[1]["mean"])
+    assert np.isnan(summary[1]["mean"])
 
 
-# --- layers made anew -----------------------------------------------------------------------------
+# --- randomised layers ----------------------------------------------------------------------------
 
 GRID_SHAPE = (40, 44, 40)
 
@@ -391,7 +393,7 @@ def a_scan():
     return np.random.default_rng(5).normal(size=GRID_SHAPE).astype(np.float32)
 
 
-def test_layers_come_in_the_order_in_which_they_run_with_their_norms():
+def test_layers_are_in_the_order_of_their_calls_with_their_norms():
     assert layers_of(network(), a_scan()) == [
         *([f"features.{conv}", f"features.{conv + 1}"] for conv in (0, 4, 8, 12)),
         ["classifier.2"],
@@ -416,7 +418,7 @@ def test_a_layer_that_is_called_first_comes_first_whatever_the_order_of_names():
     ]
 
 
-def test_weights_that_are_no_modules_own_call_are_refused():
+def test_weights_used_outside_their_modules_call_are_refused():
     class Hidden(nn.Module):
         def __init__(self):
             super().__init__()
@@ -430,7 +432,7 @@ def test_weights_that_are_no_modules_own_call_are_refused():
 
 
 @pytest.mark.parametrize("name", ["rieke", "voxresnet_shallow_gap"])
-def test_layers_are_made_anew_one_after_another_and_the_others_stay(name):
+def test_layers_are_randomised_one_after_another_and_the_others_are_unchanged(name):
     model, untrained, scan = network(name), network(name, seed=1), a_scan()
     before = copy.deepcopy(model.state_dict())
     blocks = layers_of(model, scan)
@@ -452,34 +454,34 @@ def test_layers_are_made_anew_one_after_another_and_the_others_stay(name):
     assert all(torch.equal(model.state_dict()[key], value) for key, value in before.items())
 
 
-def test_a_map_that_does_not_look_stays_and_a_gradient_does_not():
+def test_a_map_that_ignores_the_network_is_unchanged_and_a_gradient_changes():
     scan = a_scan()
     model, untrained = network(), network(seed=1)
     mask = np.ones(GRID_SHAPE, bool)
     original = {"edges": abs(scan), "sensitivity": explain("sensitivity", model, scan, 0)}
-    found = {"edges": [], "sensitivity": []}
+    correlations = {"edges": [], "sensitivity": []}
     for _, forgetting in randomise_layers(model, untrained, scan):
         remade = {"edges": abs(scan), "sensitivity": explain("sensitivity", forgetting, scan, 0)}
         for name, heatmap in remade.items():
-            found[name].append(rank_correlation(original[name], heatmap, mask))
-    assert found["edges"] == pytest.approx([1] * 7)
-    assert found["sensitivity"][-1] < 0.8 < 1 - 1e-6
-    assert found["sensitivity"][-1] < found["sensitivity"][0] < 1
+            correlations[name].append(rank_correlation(original[name], heatmap, mask))
+    assert correlations["edges"] == pytest.approx([1] * 7)
+    assert correlations["sensitivity"][-1] < 0.8 < 1 - 1e-6
+    assert correlations["sensitivity"][-1] < correlations["sensitivity"][0] < 1
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_registry_knows_how_many_layers_forget(name):
+def test_the_registry_has_the_number_of_layers(name):
     assert MODELS[name].layers == len(layers_of(network(name), a_scan()))
 
 
-def test_a_class_whose_probability_nothing_moves_is_told_with_it():
+def test_classes_whose_probability_does_not_change_are_found():
     rows = [
         (method, group, measure, mean, chance)
         for method in ("lrp", "occlusion")
         for group, mean, chance in (("AD", 0.998, 1.0), ("NC", 0.9, 0.4))
         for measure in ("deletion", "insertion")
     ]
-    rows.append(("lrp", "AD", "gain", -0.5, 0.0))  # a difference, no probability
+    rows.append(("lrp", "AD", "gain", -0.5, 0.0))  # a difference, not a probability
     table = pd.DataFrame(rows, columns=["method", "class", "measure", "mean", "chance"])
     assert unmoved_classes(table) == {"AD": pytest.approx(0.999)}
     assert unmoved_classes(table, least=0.6).keys() == {"AD", "NC"}

@@ -1,4 +1,4 @@
-"""A part of the plan that could not be made says why to whoever looks into it."""
+"""A part of the plan that could not be made raises its reason on every access."""
 
 import pytest
 
@@ -23,6 +23,6 @@ REASON = SystemExit("config: splits.folds is 9")
         lambda faulty: faulty == {},
     ],
 )
-def test_every_look_raises_the_reason(look):
+def test_every_access_raises_the_reason(look):
     with pytest.raises(SystemExit, match=r"splits\.folds is 9"):
         look(Faulty(REASON))

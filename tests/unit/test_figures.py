@@ -1,4 +1,4 @@
-"""What all figures have in common: their kinds of file, their size, and no display."""
+"""Common to all figures: file types, sizes, and no display."""
 
 import re
 import subprocess
@@ -32,10 +32,10 @@ def test_a_bitmap_has_the_resolution_of_print_and_a_vector_file_the_same_size(tm
     assert [float(points) / 72 for points in box] == pytest.approx([3.5, 2.0])
 
 
-def test_letters_stay_letters_in_files_of_vectors(tmp_path):
+def test_text_stays_text_in_vector_files(tmp_path):
     save(two_panels(), [tmp_path / "a.pdf", tmp_path / "a.svg"])
     assert "Left hippocampus</text>" in (tmp_path / "a.svg").read_text()
-    assert b"/Type /Font /Subtype /Type0" in (tmp_path / "a.pdf").read_bytes()  # TrueType, whole
+    assert b"/Type /Font /Subtype /Type0" in (tmp_path / "a.pdf").read_bytes()  # TrueType
 
 
 @pytest.mark.parametrize("kind", ["pdf", "svg", "png"])
@@ -61,7 +61,7 @@ def test_points_that_are_scattered_lie_at_the_same_places_each_time():
     np.testing.assert_array_equal(drawn[1], expected)  # the caller's numbers go on as they were
 
 
-def test_a_kind_of_file_that_nobody_writes_is_refused(tmp_path):
+def test_an_unknown_file_type_is_refused(tmp_path):
     with pytest.raises(ValueError, match="docx"):
         save(two_panels(), tmp_path / "a.docx")
 
@@ -70,7 +70,7 @@ def test_a_notebook_shows_a_figure_as_a_picture():
     assert two_panels()._repr_png_().startswith(b"\x89PNG")
 
 
-def test_figures_have_type_as_in_print_whatever_the_callers_settings():
+def test_font_sizes_do_not_depend_on_the_callers_settings():
     import matplotlib
 
     @in_print
@@ -105,7 +105,7 @@ def test_figures_of_few_methods_are_no_wider_than_a_journals_page():
 
 @pytest.mark.slow
 def test_drawing_needs_no_display_and_leaves_no_window_open(tmp_path):
-    """On a node without a screen, and where somebody's settings ask for one."""
+    """On a node without a screen, and with settings that ask for one."""
     code = (
         "from voxplain.plots import plot_text, save; import sys; "
         f"save(plot_text('nothing'), {str(tmp_path / 'a.png')!r}); "

@@ -15,7 +15,7 @@ from voxplain.volumes import write_array
 
 
 def packed(path, *folders):
-    """A zip file of folders, each under its own name below ADNI."""
+    """A zip file of folders, each below ADNI."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for folder in folders:
             for file in sorted(folder.rglob("*")):
@@ -44,7 +44,7 @@ def test_a_volume_is_read_from_within_a_zip_file(tmp_path, phantom, name):
     np.testing.assert_array_equal(read_series(f"{path}/ADNI/old/{name}").voxels, phantom[0])
 
 
-def test_what_was_unpacked_is_gone_afterwards(series, tmp_path):
+def test_unpacked_files_are_deleted_afterwards(series, tmp_path):
     path = packed(tmp_path / "one.zip", series.folder)
     with open_source(f"{path}/ADNI/{series.folder.name}") as files:
         assert [file.name for file in files] == sorted(file.name for file in series.files)
@@ -53,7 +53,7 @@ def test_what_was_unpacked_is_gone_afterwards(series, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../../../evil.dcm", "/tmp/evil.dcm", "ADNI/I1/../../evil.dcm"])
-def test_no_name_in_a_zip_file_decides_where_it_is_written(tmp_path, name):
+def test_a_name_in_a_zip_file_cannot_escape_the_folder(tmp_path, name):
     path = tmp_path / "one.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(name, "x")
@@ -64,7 +64,7 @@ def test_no_name_in_a_zip_file_decides_where_it_is_written(tmp_path, name):
     assert not list(tmp_path.rglob("evil.dcm"))
 
 
-def test_a_damaged_entry_of_a_zip_file_costs_its_scan(series, tmp_path):
+def test_a_damaged_entry_of_a_zip_file_fails_its_scan_only(series, tmp_path):
     path = packed(tmp_path / "one.zip", series.folder)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0xFF
@@ -73,7 +73,7 @@ def test_a_damaged_entry_of_a_zip_file_costs_its_scan(series, tmp_path):
     assert "cannot be unpacked" in refused(lambda: read_series(place), path)
 
 
-def test_a_place_that_left_its_zip_file_holds_nothing(series, tmp_path):
+def test_a_folder_missing_from_its_zip_file_is_refused(series, tmp_path):
     path = packed(tmp_path / "one.zip", series.folder)
     assert "is empty" in refused(lambda: read_series(f"{path}/ADNI/I5"), path)
 
@@ -89,7 +89,7 @@ def test_companions_belong_to_the_scan(series, tmp_path):
         assert len(files) == 25
 
 
-def test_an_analyze_header_brings_its_voxels(tmp_path):
+def test_an_analyze_header_is_read_with_its_voxel_file(tmp_path):
     for name in ("a_I1.hdr", "a_I1.img", "b_I2.img"):
         (tmp_path / name).write_bytes(b"x")
     with open_source(tmp_path / "a_I1.hdr") as files:
@@ -118,12 +118,12 @@ def test_sha256sum_can_check_the_digests(series, recorded):
     assert subprocess.run(command, cwd=series.folder).returncode == 0
 
 
-def test_a_series_that_stayed_shows_no_changes(series, recorded):
+def test_an_unchanged_series_has_no_changes(series, recorded):
     (series.folder / ".snakemake_timestamp").touch()
     assert find_changes(series.folder, recorded) == []
 
 
-def test_every_file_replaced_removed_or_added_is_told(series, recorded):
+def test_every_file_replaced_removed_or_added_is_reported(series, recorded):
     replaced, removed = series.files[3], series.files[7]
     content = bytearray(replaced.read_bytes())
     content[-1] ^= 1
@@ -137,7 +137,7 @@ def test_every_file_replaced_removed_or_added_is_told(series, recorded):
     ]
 
 
-def test_a_folder_that_is_gone_shows_every_file_as_removed(series, recorded):
+def test_a_missing_folder_lists_every_file_as_removed(series, recorded):
     shutil.rmtree(series.folder)
     changes = find_changes(series.folder, recorded)
     assert len(changes) == len(series.files)
@@ -145,11 +145,11 @@ def test_a_folder_that_is_gone_shows_every_file_as_removed(series, recorded):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_any_flipped_bit_of_a_zip_file_costs_its_scan_or_nothing(series, tmp_path, seed):
+def test_any_flipped_bit_of_a_zip_file_fails_its_scan_or_changes_nothing(series, tmp_path, seed):
     path = packed(tmp_path / "one.zip", series.folder)
     content = bytearray(path.read_bytes())
     draw = np.random.default_rng(seed)
-    # (Behind its entries stands the directory, of which the workflow is told before.)
+    # (After its entries comes the directory, whose faults are found in an earlier step.)
     place = int(draw.integers(0, len(content) // 2))
     content[place] ^= 1 << int(draw.integers(8))
     path.write_bytes(content)
@@ -161,7 +161,7 @@ def test_any_flipped_bit_of_a_zip_file_costs_its_scan_or_nothing(series, tmp_pat
         np.testing.assert_array_equal(read.voxels, series.volume)
 
 
-def test_faults_of_unpacked_files_are_told_by_their_zip_file(series, tmp_path):
+def test_faults_of_unpacked_files_name_their_zip_file(series, tmp_path):
     cut = series.files[3]
     cut.write_bytes(cut.read_bytes()[:-300])
     path = packed(tmp_path / "one.zip", series.folder)

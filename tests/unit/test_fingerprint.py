@@ -60,7 +60,7 @@ def digest(code, *modules):
 
 
 def change(path, old, new):
-    """Replace text in a file, whose time moves on as an editor's would."""
+    """Replace text in a file and advance its time, as an editor does."""
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
@@ -68,7 +68,7 @@ def change(path, old, new):
     os.utime(path, ns=(later, later))
 
 
-def test_a_fingerprint_is_sixteen_hexadecimal_digits_and_stays(code):
+def test_a_fingerprint_is_sixteen_hexadecimal_digits_and_repeatable(code):
     first = digest(code)
     assert len(first) == 16
     assert int(first, 16) >= 0
@@ -121,7 +121,7 @@ def test_a_change_of_code_that_the_script_reaches_counts(code, name, old, new):
     assert digest(code) != before
 
 
-def test_a_string_that_is_no_docstring_counts(code):
+def test_a_string_that_is_not_a_docstring_counts(code):
     change(code / "lib" / "lower.py", "return 1.0", "text = 'one'\n    return text")
     before = digest(code)
     change(code / "lib" / "lower.py", "'one'", "'two'")
@@ -191,7 +191,7 @@ def test_a_renamed_module_counts(code):
     assert digest(code) != before
 
 
-def test_every_script_of_the_workflow_has_a_fingerprint_of_its_own(repository):
+def test_every_script_of_the_workflow_has_its_own_fingerprint(repository):
     folder = repository / "scripts"
     scripts = sorted(Path(folder).glob("*.py"))
     digests = {script.name: fingerprint(script, folder) for script in scripts}
@@ -199,7 +199,7 @@ def test_every_script_of_the_workflow_has_a_fingerprint_of_its_own(repository):
     assert len(set(digests.values())) == len(digests)
 
 
-def test_the_number_of_a_release_is_not_code(tmp_path):
+def test_the_version_number_is_not_code(tmp_path):
     (tmp_path / "package").mkdir()
     script = tmp_path / "script.py"
     script.write_text("import package\n")
@@ -211,7 +211,7 @@ def test_the_number_of_a_release_is_not_code(tmp_path):
     assert prints[0] == prints[1] != prints[2]
 
 
-def test_one_more_entry_of_a_registry_is_no_change_of_the_others(tmp_path):
+def test_one_more_entry_of_a_registry_does_not_change_the_others(tmp_path):
     (tmp_path / "methods").mkdir()
     script = tmp_path / "explain.py"
     script.write_text("from methods import METHODS\n")
@@ -221,16 +221,16 @@ def test_one_more_entry_of_a_registry_is_no_change_of_the_others(tmp_path):
     for entries in ('{"plain": "methods.plain"}', '{"plain": "methods.plain", "other": "x"}'):
         registry.write_text(f"METHODS: dict[str, str] = {entries}\n")
         for name in ("plain", "other"):
-            found = fingerprint(script, tmp_path, [f"methods.{name}"])
-            prints.setdefault(name, set()).add(found)
-    assert [len(found) for found in prints.values()] == [1, 1]
+            result = fingerprint(script, tmp_path, [f"methods.{name}"])
+            prints.setdefault(name, set()).add(result)
+    assert [len(result) for result in prints.values()] == [1, 1]
     assert prints["plain"] != prints["other"]
     registry.write_text("METHODS: dict[str, str] = {}\nLEVEL = 2\n")
     assert fingerprint(script, tmp_path, ["methods.plain"]) not in prints["plain"]
 
 
 def test_constants_of_a_registry_count_where_something_else_names_them(tmp_path):
-    """What its entries say of a job, the job says itself."""
+    """A job's params contain what the entries say about it."""
     script = tmp_path / "explain.py"
     script.write_text("import methods\n")
     registry, prints = tmp_path / "methods.py", []
@@ -252,7 +252,7 @@ def test_constants_of_a_registry_count_where_something_else_names_them(tmp_path)
 
 @pytest.fixture
 def with_files(code):
-    """A module that reads a template, and a folder of others."""
+    """A module that reads a template, and a folder of other files."""
     folder = code / "lib" / "assets"
     folder.mkdir()
     for name in ("page.html", "other.html", "part.py"):
@@ -277,7 +277,7 @@ def test_a_file_that_no_module_names_does_not_count(with_files, name):
     assert digest(with_files) == before
 
 
-def test_a_file_that_is_gone_or_new_counts(with_files):
+def test_a_deleted_or_new_file_counts(with_files):
     before = digest(with_files)
     (with_files / "lib/assets/page.html").rename(with_files / "lib/assets/missing.html")
     assert digest(with_files) != before
@@ -290,7 +290,7 @@ def test_the_place_of_a_checkout_with_files_does_not_count(with_files, tmp_path)
 
 
 def test_every_file_beside_the_modules_counts_for_the_scripts_that_use_it(repository, tmp_path):
-    """A path that a module puts together of several strings would not be seen."""
+    """A path that a module joins from several strings would not be found."""
     copy = tmp_path / "scripts"
     shutil.copytree(
         repository / "scripts", copy, ignore=shutil.ignore_patterns("__pycache__", "*.pyc")
@@ -314,8 +314,8 @@ def test_every_file_beside_the_modules_counts_for_the_scripts_that_use_it(reposi
     assert counts["references.bib"] == {"report_results"}
 
 
-def test_what_a_job_selects_counts_in_any_order(code):
+def test_the_entries_that_a_job_selects_count_in_any_order(code):
     script = code / "compute.py"
-    told = {fingerprint(script, code, entries=e) for e in (["a", "b"], ["b", "a"])}
-    told |= {digest(code), fingerprint(script, code, entries=["a"])}
-    assert len(told) == 3
+    fingerprints = {fingerprint(script, code, entries=e) for e in (["a", "b"], ["b", "a"])}
+    fingerprints |= {digest(code), fingerprint(script, code, entries=["a"])}
+    assert len(fingerprints) == 3

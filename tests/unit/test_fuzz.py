@@ -1,4 +1,4 @@
-"""Some of the bad inputs of tests/fuzz.py, which makes as many as one likes."""
+"""Some of the bad inputs of tests/fuzz.py, which can make any number."""
 
 import pytest
 
@@ -6,7 +6,7 @@ import fuzz
 
 pytestmark = pytest.mark.slow
 
-# What a bug was found with stays here.
+# Inputs that once showed a bug are kept here.
 FOUND = {"table": [100], "dicom": [95, 133, 157], "volume": [16, 527], "config": []}
 
 

@@ -9,7 +9,7 @@ from voxplain.atlas import read_packaged_template
 from voxplain.cohort.heads import Head, read_head, write_head
 from voxplain.volumes import axis_aligned_grid, resample, white_matter_level
 
-# From the brain's middle (-1, -18, 8) straight out, where neither face nor neck are.
+# From the brain's middle (-1, -18, 8) outwards, away from face and neck.
 DIRECTIONS = {
     "left": (-1, 0, 0),
     "right": (1, 0, 0),
@@ -33,7 +33,7 @@ def ray(head, direction):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("direction", DIRECTIONS.values(), ids=DIRECTIONS)
-def test_around_the_brain_lie_dark_bone_bright_scalp_and_air(packaged_head, direction):
+def test_around_the_brain_are_dark_bone_bright_scalp_and_air(packaged_head, direction):
     brightness, inside = ray(packaged_head, direction)
     end = np.flatnonzero(inside)[-1] + 1
     assert brightness[:end].mean() > 0.5
@@ -56,13 +56,15 @@ def test_white_matter_is_at_one_and_air_at_zero(packaged_head):
 
 
 @pytest.mark.slow
-def test_the_brain_of_the_head_is_the_packaged_one_in_its_place(packaged_head):
+def test_the_brain_of_the_head_is_the_packaged_brain(packaged_head):
     brain, grid = read_packaged_template()
-    found = resample(
+    resampled = resample(
         np.where(packaged_head.brain, packaged_head.t1, 0), packaged_head.grid, grid, 0
     )
-    assert ((found > 0) == (brain > 0)).mean() > 0.9999
-    np.testing.assert_allclose(found * white_matter_level(brain), brain, atol=0.01 * brain.max())
+    assert ((resampled > 0) == (brain > 0)).mean() > 0.9999
+    np.testing.assert_allclose(
+        resampled * white_matter_level(brain), brain, atol=0.01 * brain.max()
+    )
 
 
 @pytest.mark.slow
@@ -75,7 +77,7 @@ def test_the_brain_is_one_piece_that_touches_no_border(packaged_head):
 
 
 @pytest.mark.slow
-def test_the_head_is_closed_but_for_the_neck(packaged_head):
+def test_the_head_is_closed_except_at_the_neck(packaged_head):
     solid = packaged_head.t1 > 0.02
     for border in (solid[0], solid[-1], solid[:, 0], solid[:, -1], solid[:, :, -1]):
         assert not border.any()
@@ -83,13 +85,13 @@ def test_the_head_is_closed_but_for_the_neck(packaged_head):
 
 
 @pytest.mark.slow
-def test_areas_lie_within_the_brain_and_are_all_there(packaged_head, aal):
+def test_all_areas_lie_within_the_brain(packaged_head, aal):
     assert not packaged_head.areas[~packaged_head.brain].any()
     assert set(np.unique(packaged_head.areas)) == {0, *aal.names}
 
 
 @pytest.mark.slow
-def test_areas_lie_where_the_atlas_has_them(packaged_head, aal):
+def test_areas_have_the_positions_of_the_atlas(packaged_head, aal):
     (value,) = aal.values_of(["Hippocampus_L"])["Hippocampus_L"]
     places = apply_affine(packaged_head.grid.matrix, np.argwhere(packaged_head.areas == value))
     np.testing.assert_allclose(places.mean(axis=0), (-25, -21, -10), atol=3)

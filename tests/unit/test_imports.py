@@ -1,4 +1,4 @@
-"""The imports among the modules: there is no circle, and no module imports from a higher floor."""
+"""The imports among the modules: there is no cycle, and no module imports from a higher floor."""
 
 import ast
 from graphlib import CycleError, TopologicalSorter
@@ -17,7 +17,7 @@ FLOORS = (
 
 
 def imported(tree, modules):
-    """The modules that a syntax tree imports, in functions too, and not those for types only."""
+    """The modules that a syntax tree imports, also in functions, but not those for types only."""
     waiting = [tree]
     while waiting:
         node = waiting.pop()
@@ -29,7 +29,7 @@ def imported(tree, modules):
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, "imports are absolute"
             for alias in node.names:
-                # A module of a package, or a thing inside the module.
+                # A module of a package, or a name inside the module.
                 name = f"{node.module}.{alias.name}"
                 yield from modules & {name if name in modules else node.module}
         waiting += ast.iter_child_nodes(node)
@@ -37,7 +37,7 @@ def imported(tree, modules):
 
 @pytest.fixture(scope="module")
 def graph(repository):
-    """Module of the library -> modules of it that it imports."""
+    """Module of the library -> modules of the library that it imports."""
     scripts = repository / "scripts"
     paths = {}
     for package in ("voxplain", "voxplain_workflow"):
@@ -51,7 +51,7 @@ def graph(repository):
 
 
 def floor_of(module):
-    """The number of a module's floor; the workflow's own modules stand on all others."""
+    """The number of a module's floor; the workflow's modules are above all others."""
     package, _, rest = module.partition(".")
     if package == "voxplain_workflow":
         return len(FLOORS)
@@ -74,7 +74,7 @@ def test_imports_are_read_from_code(code, names):
     assert set(imported(ast.parse(code), {"a", "a.b"})) == names
 
 
-def test_no_modules_import_each_other_in_a_circle(graph):
+def test_there_is_no_import_cycle(graph):
     assert graph["voxplain.cohort.scans"] > {"voxplain.cohort.scan", "voxplain.cohort.selection"}
     try:
         TopologicalSorter(graph).prepare()
@@ -84,9 +84,9 @@ def test_no_modules_import_each_other_in_a_circle(graph):
 
 def test_no_module_imports_from_a_higher_floor(graph):
     above = [
-        f"{module} imports {other}"
-        for module, others in graph.items()
-        for other in others
-        if module != "voxplain" and other != "voxplain" and floor_of(module) < floor_of(other)
+        f"{module} imports {name}"
+        for module, imports in graph.items()
+        for name in imports
+        if module != "voxplain" and name != "voxplain" and floor_of(module) < floor_of(name)
     ]
     assert not above

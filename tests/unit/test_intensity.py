@@ -20,7 +20,7 @@ def corrected(scan):
 
 @pytest.fixture(scope="module")
 def core(scan):
-    """The brain's bright tissue, where noise is small against the signal."""
+    """The brain's bright tissue, where noise is small compared with the signal."""
     return ndimage.binary_erosion(scan.mask) & (scan.clean > 300)
 
 
@@ -30,7 +30,7 @@ def spread(field):
 
 
 @pytest.mark.slow
-def test_n4_takes_out_most_of_a_known_field(scan, corrected, core):
+def test_n4_removes_most_of_a_known_field(scan, corrected, core):
     before = spread(scan.field[core])
     after = spread(corrected[core] / scan.clean[core])
     assert before > 0.1
@@ -52,7 +52,7 @@ def test_n4_makes_white_matter_more_even(scan, corrected):
 
 
 @pytest.mark.slow
-def test_n4_keeps_what_is_inside_the_mask_positive_and_the_rest_at_nought(scan, corrected):
+def test_n4_gives_positive_values_inside_the_mask_and_zero_outside(scan, corrected):
     assert corrected.dtype == np.float32
     assert corrected.shape == scan.grid.shape
     assert not corrected[~scan.mask].any()
@@ -63,7 +63,7 @@ def test_n4_keeps_what_is_inside_the_mask_positive_and_the_rest_at_nought(scan, 
 
 @pytest.fixture(scope="module")
 def block(tmp_path_factory):
-    """A small brain of grey and white matter under an intensity field, and its mask."""
+    """A small brain of grey and white matter with an intensity field, and its mask."""
     grid = axis_aligned_grid((20, 24, 20), (6.0, 6.0, 6.0), (-60, -72, -60))
     mask = np.zeros(grid.shape, bool)
     mask[3:-3, 3:-3, 3:-3] = True
@@ -81,7 +81,7 @@ def corrected_block(block, volume, folder):
 
 
 @pytest.mark.slow
-def test_a_scan_at_twice_the_gain_ends_the_same(block, tmp_path):
+def test_the_gain_of_a_scan_does_not_matter(block, tmp_path):
     once = corrected_block(block, block.volume, tmp_path)
     twice = corrected_block(block, block.volume * 2, tmp_path)
     assert np.median(twice[block.mask] / once[block.mask]) > 1.5  # the gain is left to the scale
@@ -92,7 +92,7 @@ def test_a_scan_at_twice_the_gain_ends_the_same(block, tmp_path):
 
 
 @pytest.mark.slow
-def test_n4_takes_a_scan_whose_intensities_begin_below_nought(block, tmp_path):
+def test_n4_accepts_a_scan_with_negative_intensities(block, tmp_path):
     result = corrected_block(block, block.volume - 200, tmp_path)  # the whole brain below 0
     above_air = np.median(block.volume[block.mask]) - 5
     assert np.isfinite(result).all()
@@ -101,7 +101,7 @@ def test_n4_takes_a_scan_whose_intensities_begin_below_nought(block, tmp_path):
     assert not result[~block.mask].any()
 
 
-# --- what was done before -------------------------------------------------------------------------
+# --- corrections done before ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_n4_takes_a_scan_whose_intensities_begin_below_nought(block, tmp_path):
         "MT1; GradWarp; N3m; NUC",
     ],
 )
-def test_a_description_that_names_n3_or_its_like_is_of_a_corrected_scan(text):
+def test_a_description_with_n3_or_similar_means_a_corrected_scan(text):
     assert is_already_corrected(["", text])
 
 
@@ -133,25 +133,25 @@ def test_a_description_that_names_n3_or_its_like_is_of_a_corrected_scan(text):
         "I3",
     ],
 )
-def test_other_descriptions_are_of_scans_not_yet_corrected(text):
+def test_other_descriptions_mean_an_uncorrected_scan(text):
     assert not is_already_corrected([text, "ORIGINAL", "PRIMARY"])
 
 
-def test_no_description_at_all_is_of_a_scan_not_yet_corrected():
+def test_no_description_means_an_uncorrected_scan():
     assert not is_already_corrected([])
 
 
-# --- one scale a scan -----------------------------------------------------------------------------
+# --- one scale per scan ---------------------------------------------------------------------------
 
 
 def brain_of(values):
-    """A volume with values inside and air around."""
+    """A volume with values inside, and air around."""
     brain = np.zeros((40, 40, 40), np.float32)
     brain.reshape(-1)[: len(values)] = values
     return brain
 
 
-def test_the_percentile_is_that_of_the_brain_without_air():
+def test_the_percentile_is_computed_inside_the_brain():
     brain = brain_of(np.arange(1, 1001))
     assert intensity_scale(brain, "percentile") == pytest.approx(980, abs=0.5)
 
@@ -162,12 +162,12 @@ def test_the_white_matter_scale_is_the_mode_of_white_matter():
     assert intensity_scale(brain_of(values), "white_matter") == pytest.approx(100, rel=0.03)
 
 
-def test_no_scale_leaves_intensities_as_they_are():
+def test_without_scaling_intensities_are_unchanged():
     assert intensity_scale(brain_of([5, 6, 7]), "none") == 1
 
 
 @given(gain=st.floats(1e-3, 1e4), method=st.sampled_from(["percentile", "white_matter"]))
-def test_the_scale_follows_the_gain_so_that_a_scaled_brain_does_not(gain, method):
+def test_a_scaled_brain_does_not_depend_on_the_gain(gain, method):
     draw = np.random.default_rng(0)
     brain = brain_of(np.concatenate([draw.normal(60, 6, 3_000), draw.normal(100, 5, 2_500)]))
     scale = intensity_scale(brain, method)
@@ -183,13 +183,13 @@ def test_a_brain_without_positive_intensity_is_a_fault_of_the_data(method, value
 
 
 @pytest.mark.parametrize("name", ["MPR__GradWarp__B1_Correction__N3__Scaled", "MPR____N3m_2"])
-def test_the_archives_folder_names_tell_of_n3_too(name):
+def test_the_archives_folder_names_mean_n3_too(name):
     assert is_already_corrected([name])
 
 
 @pytest.mark.slow
-def test_an_n4_that_failed_is_not_taken_for_a_field(scan, monkeypatch):
-    """antspyx hands back a copy of the image where N4 ended with an error."""
+def test_a_failed_n4_is_an_error(scan, monkeypatch):
+    """antspyx returns a copy of the image if N4 ended with an error."""
     import ants
 
     monkeypatch.setattr(ants, "n4_bias_field_correction", lambda image, **_: image.clone())

@@ -1,9 +1,9 @@
-"""The package ants, imported without what no job of ours needs of it."""
+"""The package ants is imported without its unused dependencies."""
 
 import subprocess
 import sys
 
-# In a process of its own: here others have imported ants already.
+# In its own process: here, other tests have imported ants already.
 CODE = """
 import sys
 import numpy as np
@@ -26,9 +26,9 @@ def run(repository, before="", after=""):
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
 
 
-def test_packages_that_are_not_used_are_not_imported_and_can_be_later(repository):
+def test_unused_packages_are_not_imported_but_can_be_imported_later(repository):
     after = "assert not {'statsmodels', 'sklearn', 'matplotlib'} & sys.modules.keys()\n"
-    # Nobody else keeps a placeholder for the package.
+    # No other module keeps a placeholder for the package.
     after += "from voxplain.anatomy.itk import _Placeholder\n"
     after += "others = [m for n, m in sys.modules.items() if n.partition('.')[0] != 'ants']\n"
     after += "held = [v for m in others for v in list(vars(m).values())]\n"
@@ -38,7 +38,7 @@ def test_packages_that_are_not_used_are_not_imported_and_can_be_later(repository
     run(repository, after=after)
 
 
-def test_what_was_imported_before_stays(repository):
+def test_modules_imported_before_are_kept(repository):
     before = "import matplotlib.pyplot as plt"
     run(
         repository,

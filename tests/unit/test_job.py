@@ -362,7 +362,8 @@ def test_the_remedy_of_a_lost_scan_names_the_key_of_the_configuration(series, tm
             threads=1,
             log=[{str(tmp_path / "job.log")!r}],
         )
-        runpy.run_path("convert_series.py", init_globals={{"snakemake": snakemake}})
+        variables = {{"snakemake": snakemake}}
+        runpy.run_path("convert_series.py", variables, run_name="__main__")
         """
     subprocess.run([sys.executable, "-c", dedent(body)], cwd=repository / "scripts", check=True)
     fate = json.loads((tmp_path / "T1w.json").read_text())["Fate"]

@@ -19,7 +19,7 @@ CLASSES = ["AD", "NC"]
 
 
 def clean():
-    """Two training and two test patients, one of each class, with images of their own."""
+    """Two training and two test patients, one of each class, with different images."""
     return [
         Member("I1", "P1", "train", "AD", ("a1", "v1")),
         Member("I2", "P1", "train", "AD", ("a2", "v2")),
@@ -44,7 +44,7 @@ def test_a_clean_split_has_no_leaks():
     check_members(clean(), CLASSES, "fixed")
 
 
-def test_a_patient_on_both_sides_is_a_leak_told_with_their_images():
+def test_a_patient_on_both_sides_is_a_leak_reported_with_the_images():
     members = [
         *clean(),
         Member("I7", "P1", "test", "AD", ("a7",)),
@@ -76,16 +76,16 @@ def test_one_image_under_two_ids_of_a_patient_is_listed_but_no_leak():
     check_members(members, CLASSES, "fixed")
 
 
-def test_images_that_share_several_digests_are_told_once():
+def test_images_that_share_several_digests_are_reported_once():
     members = [*clean(), Member("I6", "P5", "test", "NC", ("a1", "v1"))]
     assert len(find_leaks(members)) == 1
 
 
-def test_an_image_that_holds_the_same_file_twice_is_not_its_own_repetition():
+def test_an_image_that_holds_the_same_file_twice_is_not_a_duplicate_of_itself():
     assert find_repeated([Member("I1", "P1", "train", "AD", ("same", "same"))]) == []
 
 
-def test_a_third_patients_copy_is_found_behind_a_patients_own_repetition():
+def test_a_copy_of_another_patient_is_found_beside_a_patients_own_duplicate():
     members = [
         Member("I1", "P1", "train", "AD", ("v",)),
         Member("I2", "P1", "train", "AD", ("v",)),
@@ -130,7 +130,7 @@ def drawn_members(draw):
 
 
 @given(members=drawn_members())
-def test_a_split_leaks_exactly_where_any_two_members_show_it(members):
+def test_a_split_leaks_exactly_if_two_of_its_members_do(members):
     pairs = [(a, b) for i, a in enumerate(members) for b in members[i + 1 :]]
     shared = [(a, b) for a, b in pairs if set(a.digests) & set(b.digests)]
     leaks = any(a.patient == b.patient and a.side != b.side for a, b in pairs)
@@ -140,10 +140,10 @@ def test_a_split_leaks_exactly_where_any_two_members_show_it(members):
         assert bool(find_repeated(members)) == bool(shared)
 
 
-# --- what a split must hold -----------------------------------------------------------------------
+# --- what a split must contain --------------------------------------------------------------------
 
 
-def test_a_leak_is_refused_by_the_splits_name_and_every_leak_has_its_line():
+def test_a_leak_is_refused_with_the_splits_name_and_one_line_per_leak():
     members = [
         *clean(),
         Member("I6", "P1", "test", "AD", ("a6",)),
@@ -158,7 +158,7 @@ def test_a_leak_is_refused_by_the_splits_name_and_every_leak_has_its_line():
 
 
 @pytest.mark.parametrize("group", CLASSES)
-def test_a_class_that_preprocessing_emptied_is_refused(group):
+def test_a_class_without_scans_after_preprocessing_is_refused(group):
     members = [m for m in clean() if (m.side, m.group) != ("train", group)]
     (line,) = refused(lambda: check_members(members, CLASSES, "fixed"))
     assert line.startswith(f"split fixed has no usable scan of class {group} left to train on")
@@ -173,12 +173,12 @@ def test_a_class_may_be_missing_from_the_test_side_but_not_every_class():
     assert line.startswith("split fixed has no usable scan left to test")
 
 
-def test_all_problems_are_told_at_once():
+def test_all_problems_are_reported_at_once():
     lines = refused(lambda: check_members([], CLASSES, "fixed"))
     assert len(lines) == 3
 
 
-# --- what was fitted on what ----------------------------------------------------------------------
+# --- scans that statistics were fitted on ---------------------------------------------------------
 
 
 def test_statistics_of_exactly_the_training_scans_pass_in_any_order():
@@ -194,27 +194,27 @@ def test_statistics_fitted_on_a_test_scan_are_refused_by_its_name():
     )
 
 
-def test_of_many_test_scans_five_are_named():
+def test_at_most_five_test_scans_are_named():
     members = [*clean(), *(Member(f"I1{n}", f"Q{n}", "test", "AD") for n in range(7))]
     (line,) = refused(lambda: check_fitted_on([m.image for m in members], members, "statistics"))
     assert "test scans I10, I11, I12, I13, I14 and not" in line
 
 
 @pytest.mark.parametrize("fitted_on", [["I1", "I2"], ["I1", "I2", "I3", "I99"], []])
-def test_statistics_of_too_few_or_strange_scans_are_refused(fitted_on):
+def test_statistics_of_too_few_or_unknown_scans_are_refused(fitted_on):
     (line,) = refused(lambda: check_fitted_on(fitted_on, clean(), "voxel statistics"))
     assert "voxel statistics were fitted on other scans" in line
     assert "3 training scans" in line
     assert "delete the file and run again" in line
 
 
-def test_statistics_of_some_training_scans_pass_if_that_many_were_asked_for():
+def test_statistics_of_a_subset_of_training_scans_pass_if_its_size_was_set():
     check_fitted_on(["I1", "I3"], clean(), "voxel statistics", scans=2)
     check_fitted_on(["I1", "I2", "I3"], clean(), "voxel statistics", scans=200)
 
 
 @pytest.mark.parametrize(
-    ("fitted_on", "scans", "told"),
+    ("fitted_on", "scans", "message"),
     [
         (["I1"], 2, "other scans and not on exactly 2 of the training scans"),
         (["I1", "I2", "I3"], 2, "other scans and not on exactly 2 of the"),
@@ -223,12 +223,12 @@ def test_statistics_of_some_training_scans_pass_if_that_many_were_asked_for():
         (["I1", "I2"], 200, "other scans and not on exactly the 3 training scans"),
     ],
 )
-def test_statistics_of_other_than_so_many_training_scans_are_refused(fitted_on, scans, told):
+def test_statistics_of_a_subset_of_another_size_are_refused(fitted_on, scans, message):
     (line,) = refused(lambda: check_fitted_on(fitted_on, clean(), "statistics", scans))
-    assert line.startswith(f"statistics were fitted on {told}")
+    assert line.startswith(f"statistics were fitted on {message}")
 
 
-def test_a_test_scan_of_another_cohort_with_a_training_scans_id_is_no_test_scan_seen():
+def test_a_test_scan_of_another_cohort_with_a_training_scans_id_is_not_a_leak():
     members = [*clean()[:3], Member("I1", "P8", "test", "AD", (), "b")]
     check_fitted_on(["I1", "I2", "I3"], members, "voxel statistics")
     (line,) = refused(lambda: check_fitted_on(["I1"], members, "voxel statistics"))
@@ -239,7 +239,7 @@ def test_a_test_scan_of_another_cohort_with_a_training_scans_id_is_no_test_scan_
 
 
 def of_heads(*heads):
-    """The clean split, its patients made from these heads."""
+    """The clean split, with patients made from these heads."""
     return [replace(member, head=head) for member, head in zip(clean(), heads, strict=True)]
 
 
@@ -254,12 +254,12 @@ def test_a_head_on_both_sides_is_found_with_its_numbers_of_patients():
     ]
 
 
-def test_heads_of_one_side_each_and_unknown_ones_are_no_finding():
+def test_heads_on_one_side_only_and_unknown_heads_are_not_reported():
     assert find_shared_heads(of_heads("a", "a", "b", "c", "d")) == []
     assert find_shared_heads(clean()) == []
 
 
-def test_a_shared_head_stops_a_split_by_head_and_no_other():
+def test_a_shared_head_is_refused_only_in_a_split_by_head():
     members = of_heads("a", "a", "b", "b", "c")
     check_members(members, CLASSES, "fixed")
     (line,) = refused(lambda: check_members(members, CLASSES, "fixed", by_head=True))
@@ -283,7 +283,7 @@ def test_the_record_of_a_clean_split_counts_its_patients():
     }
 
 
-def test_the_record_has_what_is_no_leak_but_should_be_known():
+def test_the_record_also_lists_findings_that_are_not_leaks():
     twice = Member("I6", "P1", "train", "AD", ("a1",))
     members = [replace(member, head="head1") for member in [*clean(), twice]]
     audit = describe_audit(members)

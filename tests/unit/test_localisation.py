@@ -25,7 +25,7 @@ from voxplain.comparison.localisation import (
 )
 from voxplain.faults import SetupFault
 
-# Ten voxels in one row, the region is three of the first nine; the tenth is outside the mask.
+# Ten voxels in one row: three of the first nine are the region; the tenth is outside the mask.
 HEATMAP = np.array([9, 8, 7, 6, 5, 4, 3, 2, 0, 50], np.float32)[:, None, None]
 REGION = np.array([0, 1, 1, 0, 0, 0, 1, 0, 0, 1], bool)[:, None, None]
 MASK = np.array([1, 1, 1, 1, 1, 1, 1, 1, 1, 0], bool)[:, None, None]
@@ -49,35 +49,35 @@ def scored(heatmap, region):
 # --- one heatmap, one region ----------------------------------------------------------------------
 
 
-def test_the_measures_are_what_one_counts_by_hand():
-    found = score(HEATMAP, REGION, MASK)
-    assert tuple(found) == MEASURES == ("average_precision", "mass", "rank", "pointing")
-    assert found["average_precision"] == pytest.approx((1 / 2 + 2 / 3 + 3 / 7) / 3)
-    assert found["mass"] == pytest.approx((8 + 7 + 3) / 44)
-    assert found["rank"] == pytest.approx(2 / 3)  # of 9, 8 and 7
-    assert found["pointing"] == 0
-    assert all(isinstance(value, float) for value in found.values())
+def test_the_measures_are_as_counted_by_hand():
+    scores = score(HEATMAP, REGION, MASK)
+    assert tuple(scores) == MEASURES == ("average_precision", "mass", "rank", "pointing")
+    assert scores["average_precision"] == pytest.approx((1 / 2 + 2 / 3 + 3 / 7) / 3)
+    assert scores["mass"] == pytest.approx((8 + 7 + 3) / 44)
+    assert scores["rank"] == pytest.approx(2 / 3)  # of 9, 8 and 7
+    assert scores["pointing"] == 0
+    assert all(isinstance(value, float) for value in scores.values())
 
 
-def test_a_map_of_the_region_is_the_best_and_one_of_the_rest_the_worst():
+def test_a_map_of_the_region_scores_best_and_a_map_of_the_rest_worst():
     assert score(REGION.astype(float), REGION, MASK) == dict.fromkeys(MEASURES, 1)
     worst = score((~REGION).astype(float), REGION, MASK)
     assert worst == {"average_precision": 3 / 9, "mass": 0, "rank": 0, "pointing": 0}
 
 
 def test_tied_voxels_share_a_threshold():
-    found = scored([5, 5, 5, 2, 2, 1], [1, 0, 0, 1, 0, 1])
-    assert found["average_precision"] == pytest.approx((1 / 3 + 2 / 5 + 3 / 6) / 3)
+    scores = scored([5, 5, 5, 2, 2, 1], [1, 0, 0, 1, 0, 1])
+    assert scores["average_precision"] == pytest.approx((1 / 3 + 2 / 5 + 3 / 6) / 3)
 
 
 def test_ties_at_the_border_count_by_their_expectation():
-    # Of the three highest, 9 and 8 are certain and lie in; the third is one of four, one lies in.
-    found = scored([9, 8, 3, 3, 3, 3, 1], [1, 1, 1, 0, 0, 0, 0])
-    assert found["rank"] == pytest.approx((2 + 1 / 4) / 3)
-    # Three voxels are the highest, two of them lie in.
-    found = scored([9, 9, 9, 1, 0], [1, 1, 0, 0, 0])
-    assert found["pointing"] == pytest.approx(2 / 3)
-    assert found["rank"] == pytest.approx(2 * 2 / 3 / 2)
+    # Of the three highest, 9 and 8 are in the region; the third is one of four, of which one is.
+    scores = scored([9, 8, 3, 3, 3, 3, 1], [1, 1, 1, 0, 0, 0, 0])
+    assert scores["rank"] == pytest.approx((2 + 1 / 4) / 3)
+    # Three voxels are the highest, two of them in the region.
+    scores = scored([9, 9, 9, 1, 0], [1, 1, 0, 0, 0])
+    assert scores["pointing"] == pytest.approx(2 / 3)
+    assert scores["rank"] == pytest.approx(2 * 2 / 3 / 2)
 
 
 def orders(heatmap, region):
@@ -99,44 +99,44 @@ def orders(heatmap, region):
 )
 def test_the_expectation_is_the_mean_over_all_orders_of_the_ties(heatmap, region):
     rank, pointing = np.mean(list(orders(heatmap, region)), axis=0)
-    found = scored(heatmap, region)
-    assert found["rank"] == pytest.approx(rank)
-    assert found["pointing"] == pytest.approx(pointing)
+    scores = scored(heatmap, region)
+    assert scores["rank"] == pytest.approx(rank)
+    assert scores["pointing"] == pytest.approx(pointing)
 
 
 @given(heatmap=tied_maps, region=masks, mask=masks)
-def test_average_precision_is_that_of_scikit_learn(heatmap, region, mask):
-    found = score(heatmap, region, mask)["average_precision"]
+def test_average_precision_agrees_with_scikit_learn(heatmap, region, mask):
+    precision = score(heatmap, region, mask)["average_precision"]
     true, values = region[mask], heatmap[mask]
     if true.any() and not true.all() and values.any():
-        assert found == pytest.approx(metrics.average_precision_score(true, values))
+        assert precision == pytest.approx(metrics.average_precision_score(true, values))
     else:
-        assert np.isnan(found)
+        assert np.isnan(precision)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16])
-def test_average_precision_of_many_voxels_is_that_of_scikit_learn(dtype):
+def test_average_precision_of_many_voxels_agrees_with_scikit_learn(dtype):
     rng = np.random.default_rng(1)
     heatmap = (rng.gamma(0.5, 40, (20, 30, 25))).astype(dtype)
     region = rng.random(heatmap.shape) < 0.02
     mask = rng.random(heatmap.shape) < 0.7
-    found = score(heatmap, region, mask)["average_precision"]
+    precision = score(heatmap, region, mask)["average_precision"]
     expected = metrics.average_precision_score(region[mask], heatmap[mask])
-    assert found == pytest.approx(expected, rel=1e-12)
+    assert precision == pytest.approx(expected, rel=1e-12)
 
 
 @given(region=masks, mask=masks, level=st.floats(1e-30, 1e30))
-def test_a_map_of_one_value_has_the_level_of_chance_in_every_measure(region, mask, level):
-    found = score(np.full(SHAPE, level), region, mask)
+def test_a_constant_map_is_at_chance_in_every_measure(region, mask, level):
+    scores = score(np.full(SHAPE, level), region, mask)
     inside, voxels = (region & mask).sum(), mask.sum()
     if 0 < inside < voxels:
         assert chance(region, mask) == inside / voxels
-        np.testing.assert_allclose(list(found.values()), inside / voxels, rtol=1e-12)
+        np.testing.assert_allclose(list(scores.values()), inside / voxels, rtol=1e-12)
     else:
-        assert np.isnan(list(found.values())).all()
+        assert np.isnan(list(scores.values())).all()
 
 
-def test_chance_is_the_mean_over_all_orders_of_a_map_but_for_the_average_precision():
+def test_chance_is_the_mean_over_all_orders_except_for_average_precision():
     heatmap, region = [8, 5, 4, 3, 1, 0], [1, 1, 0, 0, 0, 0]
     table = pd.DataFrame(scored(order, region) for order in itertools.permutations(heatmap))
     expected = table.mean()
@@ -151,8 +151,8 @@ def test_chance_is_the_mean_over_all_orders_of_a_map_but_for_the_average_precisi
 @given(
     heatmap=tied_maps, region=masks, mask=masks, other=hnp.arrays(np.float64, SHAPE), flips=masks
 )
-def test_what_lies_outside_the_mask_has_no_influence(heatmap, region, mask, other, flips):
-    changed = np.where(mask, heatmap, other)  # also with numbers below 0, infinite or none
+def test_voxels_outside_the_mask_have_no_influence(heatmap, region, mask, other, flips):
+    changed = np.where(mask, heatmap, other)  # also negative, infinite or NaN values
     anywhere = np.where(mask, region, flips)
     np.testing.assert_equal(score(changed, anywhere, mask), score(heatmap, region, mask))
     np.testing.assert_equal(chance(anywhere, mask), chance(region, mask))
@@ -162,7 +162,7 @@ def test_what_lies_outside_the_mask_has_no_influence(heatmap, region, mask, othe
 
 
 @given(heatmap=tied_maps, region=masks, factor=st.floats(1e-6, 1e6))
-def test_no_measure_takes_notice_of_the_heatmaps_scale(heatmap, region, factor):
+def test_no_measure_depends_on_the_heatmaps_scale(heatmap, region, factor):
     mask = np.ones(SHAPE, bool)
     before, after = score(heatmap, region, mask), score(heatmap * factor, region, mask)
     np.testing.assert_allclose(list(after.values()), list(before.values()), rtol=1e-12)
@@ -179,9 +179,9 @@ def test_without_a_region_or_without_relevance_there_is_no_score():
         (HEATMAP, REGION, nothing),
         (np.where(MASK, 0, HEATMAP), REGION, MASK),
     ):
-        found = score(heatmap, region, mask)
-        assert set(found) == set(MEASURES)
-        assert np.isnan(list(found.values())).all()
+        scores = score(heatmap, region, mask)
+        assert set(scores) == set(MEASURES)
+        assert np.isnan(list(scores.values())).all()
         recall, precision = precision_recall(heatmap, region, mask, 3)
         assert recall.tolist() == [0, 0.5, 1]
         assert np.isnan(precision).all()
@@ -196,13 +196,13 @@ def test_small_values_are_not_lost_beside_large_ones(place):
     heatmap = np.full((30_000, 1, 1), small, np.float32)
     heatmap[place] = 1e8  # in float32, 1e8 + 1 is 1e8
     region = np.arange(30_000)[:, None, None] >= 20_000
-    found = score(heatmap, region, np.ones_like(region))["mass"]
+    mass = score(heatmap, region, np.ones_like(region))["mass"]
     inside = 10_000 * small if place == 0 else 1e8 + 9999 * small
-    assert found == pytest.approx(inside / (1e8 + 29_999 * small), rel=1e-10)
+    assert mass == pytest.approx(inside / (1e8 + 29_999 * small), rel=1e-10)
 
 
 @pytest.mark.parametrize("wrong", [-1e-9, np.nan, np.inf])
-def test_a_heatmap_below_nought_or_without_numbers_is_refused(wrong):
+def test_a_heatmap_with_negative_values_or_nan_is_refused(wrong):
     heatmap = HEATMAP.copy()
     heatmap[4] = wrong
     for call in (
@@ -214,7 +214,7 @@ def test_a_heatmap_below_nought_or_without_numbers_is_refused(wrong):
             call()
 
 
-def test_arrays_that_do_not_fit_each_other_are_refused():
+def test_arrays_of_different_shapes_are_refused():
     with pytest.raises(SetupFault, match=r"heatmap of shape \(9, 1, 1\) and a mask of \(10, 1, 1"):
         score(HEATMAP[1:], REGION, MASK)
     with pytest.raises(SetupFault, match=r"region of shape \(9, 1, 1\) and a mask of \(10, 1, 1"):
@@ -226,7 +226,7 @@ def test_arrays_that_do_not_fit_each_other_are_refused():
 
 
 def test_numbers_for_a_mask_are_refused():
-    # As an index they would be places.
+    # As an index, numbers would be positions.
     with pytest.raises(SetupFault, match="the mask is uint8, expected bool"):
         score(HEATMAP, REGION, MASK.astype(np.uint8))
     with pytest.raises(SetupFault, match="the region is float32, expected bool"):
@@ -238,25 +238,25 @@ def test_numbers_for_a_mask_are_refused():
 # --- the curve ------------------------------------------------------------------------------------
 
 
-def test_the_curve_is_what_one_counts_by_hand():
+def test_the_curve_is_as_counted_by_hand():
     recall, precision = precision_recall(HEATMAP, REGION, MASK, 7)
     np.testing.assert_allclose(recall, np.arange(7) / 6)
     np.testing.assert_allclose(precision, [0, 1 / 2, 1 / 2, 2 / 3, 2 / 3, 3 / 7, 3 / 7])
 
 
 def test_the_precision_is_not_interpolated():
-    # It rises with recall: the best precision at a recall or more would be 3/4 everywhere.
+    # Precision rises with recall: interpolated, it would be 3/4 everywhere.
     heatmap, region = row(9.0, 8, 7, 6, 0), row(0, 1, 1, 1, 0).astype(bool)
     _, precision = precision_recall(heatmap, region, np.ones_like(region), 4)
     np.testing.assert_allclose(precision, [0, 1 / 2, 2 / 3, 3 / 4])
 
 
 @given(heatmap=tied_maps, region=masks, mask=masks, points=st.integers(2, 30))
-def test_the_curve_is_the_first_of_scikit_learns_at_each_recall(heatmap, region, mask, points):
-    _, found = precision_recall(heatmap, region, mask, points)
+def test_the_curve_is_scikit_learns_first_precision_at_each_recall(heatmap, region, mask, points):
+    _, curve = precision_recall(heatmap, region, mask, points)
     true, values = region[mask], heatmap[mask]
     if not true.any() or true.all() or not values.any():
-        assert np.isnan(found).all()
+        assert np.isnan(curve).all()
         return
     precision, recall, _ = metrics.precision_recall_curve(true, values)
     precision, recall = precision[-2::-1], recall[-2::-1]  # highest threshold first, no added end
@@ -265,15 +265,15 @@ def test_the_curve_is_the_first_of_scikit_learns_at_each_recall(heatmap, region,
         precision[np.flatnonzero(hits * (points - 1) >= place * true.sum())[0]]
         for place in range(points)
     ]
-    np.testing.assert_allclose(found, expected)
-    assert found[0] == pytest.approx(score(heatmap, region, mask)["pointing"])
-    assert found[-1] == pytest.approx(precision[np.argmax(hits == true.sum())])
+    np.testing.assert_allclose(curve, expected)
+    assert curve[0] == pytest.approx(score(heatmap, region, mask)["pointing"])
+    assert curve[-1] == pytest.approx(precision[np.argmax(hits == true.sum())])
 
 
-def test_rounding_of_a_recall_does_not_ask_for_one_voxel_more():
+def test_rounding_of_a_recall_does_not_add_a_voxel():
     region = np.arange(200) < 100
     heatmap = np.where(region, 300 - np.arange(200), 0.5)
-    # After each voxel of the region one of the rest: precision tells how many have been counted.
+    # After each voxel of the region comes one of the rest: precision shows how many were counted.
     heatmap[100:199] = heatmap[:99] - 0.5
     recall, precision = precision_recall(row(*heatmap), row(*region), row(*(region | True)))
     assert len(recall) == 101
@@ -281,7 +281,7 @@ def test_rounding_of_a_recall_does_not_ask_for_one_voxel_more():
     np.testing.assert_allclose(precision[1:], counts / (2 * counts - 1))
 
 
-def test_a_fine_curve_holds_the_average_precision():
+def test_the_area_under_a_fine_curve_is_the_average_precision():
     rng = np.random.default_rng(5)
     region = rng.random((6, 7, 8)) < 0.2
     heatmap = rng.random(region.shape) + 0.5 * region
@@ -310,74 +310,74 @@ def ball(shape, radius):
     fwhm_mm=st.floats(0, 20),
     level=st.floats(1e-20, 1e20),
 )
-def test_a_map_of_one_value_stays_as_it_is_inside_the_mask(mask, fwhm_mm, level):
-    found = smooth_inside(np.full(mask.shape, level), mask, fwhm_mm, (1, 2, 1.5))
-    np.testing.assert_allclose(found[mask], level, rtol=1e-12)
-    assert (found[~mask] == 0).all()
+def test_a_constant_map_is_unchanged_inside_the_mask(mask, fwhm_mm, level):
+    smooth = smooth_inside(np.full(mask.shape, level), mask, fwhm_mm, (1, 2, 1.5))
+    np.testing.assert_allclose(smooth[mask], level, rtol=1e-12)
+    assert (smooth[~mask] == 0).all()
 
 
 def test_without_a_width_a_map_is_only_masked():
-    found = smooth_inside(HEATMAP, MASK, 0, (1, 1, 1))
-    np.testing.assert_array_equal(found, np.where(MASK, HEATMAP, 0))
-    assert found.dtype == np.float64
+    smooth = smooth_inside(HEATMAP, MASK, 0, (1, 1, 1))
+    np.testing.assert_array_equal(smooth, np.where(MASK, HEATMAP, 0))
+    assert smooth.dtype == np.float64
 
 
-def test_a_point_gets_the_width_that_is_asked_for_along_every_axis():
+def test_a_point_gets_the_requested_width_along_every_axis():
     heatmap = np.zeros((31, 25, 21))
     heatmap[15, 12, 10] = 1
     mask, sizes = np.ones(heatmap.shape, bool), np.array([1.0, 1.5, 2.0])
-    found = smooth_inside(heatmap, mask, 6, sizes)
+    smooth = smooth_inside(heatmap, mask, 6, sizes)
     # Half of the height at half of the width from the point: 3 mm are 3, 2 and 1.5 voxels.
-    height = found[15, 12, 10]
-    assert found[18, 12, 10] / height == pytest.approx(0.5, abs=0.01)
-    assert found[15, 14, 10] / height == pytest.approx(0.5, abs=0.01)
-    assert np.sqrt(found[15, 12, 11] * found[15, 12, 12]) / height == pytest.approx(
+    height = smooth[15, 12, 10]
+    assert smooth[18, 12, 10] / height == pytest.approx(0.5, abs=0.01)
+    assert smooth[15, 14, 10] / height == pytest.approx(0.5, abs=0.01)
+    assert np.sqrt(smooth[15, 12, 11] * smooth[15, 12, 12]) / height == pytest.approx(
         np.exp(-np.log(2) * (2**2 + 4**2) / 2 / 3**2), abs=0.01
     )
 
 
-def test_smoothing_is_that_of_both_map_and_mask():
+def test_smoothing_divides_the_smoothed_map_by_the_smoothed_mask():
     rng = np.random.default_rng(3)
     heatmap, mask = rng.random((14, 12, 13)), ball((14, 12, 13), 4.5)
     sigma = 5 / np.sqrt(8 * np.log(2)) / np.array([1, 2, 1.5])
     whole = ndimage.gaussian_filter(heatmap * mask, sigma, mode="constant")
     weight = ndimage.gaussian_filter(mask.astype(float), sigma, mode="constant")
-    found = smooth_inside(heatmap, mask, 5, (1, 2, 1.5))
-    np.testing.assert_allclose(found[mask], (whole / weight)[mask], rtol=1e-10)
+    smooth = smooth_inside(heatmap, mask, 5, (1, 2, 1.5))
+    np.testing.assert_allclose(smooth[mask], (whole / weight)[mask], rtol=1e-10)
 
 
-def test_the_total_stays_where_relevance_lies_away_from_the_border():
+def test_the_total_is_kept_away_from_the_border():
     mask = ball((33, 33, 33), 15)
     heatmap = np.random.default_rng(2).random(mask.shape) * ball(mask.shape, 6)
-    found = smooth_inside(heatmap, mask, 4, (1, 1, 1))
-    assert found.sum() == pytest.approx(heatmap.sum(), rel=1e-3)
-    assert found.std() < 0.8 * heatmap.std()
+    smooth = smooth_inside(heatmap, mask, 4, (1, 1, 1))
+    assert smooth.sum() == pytest.approx(heatmap.sum(), rel=1e-3)
+    assert smooth.std() < 0.8 * heatmap.std()
 
 
 @given(heatmap=tied_maps, mask=masks, fwhm_mm=st.floats(0.5, 9))
-def test_smoothing_stays_between_least_and_most_and_sees_nothing_outside(heatmap, mask, fwhm_mm):
-    found = smooth_inside(heatmap, mask, fwhm_mm, (1, 1, 1))
+def test_smoothing_stays_within_the_range_and_ignores_voxels_outside(heatmap, mask, fwhm_mm):
+    smooth = smooth_inside(heatmap, mask, fwhm_mm, (1, 1, 1))
     outside = smooth_inside(np.where(mask, heatmap, np.nan), mask, fwhm_mm, (1, 1, 1))
-    np.testing.assert_array_equal(found, outside)
+    np.testing.assert_array_equal(smooth, outside)
     if mask.any():
-        assert found[mask].max() <= heatmap[mask].max() * (1 + 1e-12)
-        assert found[mask].min() >= heatmap[mask].min() * (1 - 1e-12)
+        assert smooth[mask].max() <= heatmap[mask].max() * (1 + 1e-12)
+        assert smooth[mask].min() >= heatmap[mask].min() * (1 - 1e-12)
 
 
-def test_smoothing_leaves_what_it_is_given():
+def test_smoothing_does_not_change_its_input():
     heatmap, before = HEATMAP.copy(), HEATMAP.copy()
     smooth_inside(heatmap, MASK, 3, (1, 1, 1))
     np.testing.assert_array_equal(heatmap, before)
 
 
 @pytest.mark.parametrize("fwhm_mm", [-1, np.nan, np.inf])
-def test_a_width_that_is_none_is_refused(fwhm_mm):
+def test_an_invalid_width_is_refused(fwhm_mm):
     with pytest.raises(SetupFault, match="width of 0 mm or more"):
         smooth_inside(HEATMAP, MASK, fwhm_mm, (1, 1, 1))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 0, 1), (1, 1, np.nan), 2.0])
-def test_a_voxel_without_three_edges_is_refused(size):
+def test_voxel_sizes_that_are_not_three_positive_numbers_are_refused(size):
     with pytest.raises(SetupFault, match="three edges"):
         smooth_inside(HEATMAP, MASK, 2, size)
 
@@ -390,7 +390,7 @@ def test_every_patient_counts_once_and_scans_without_a_value_do_not():
     patients = ["a", "a", "a", "a", "b", "c"]
     mean, low, high = bootstrap_mean(values, patients)
     assert mean == pytest.approx((0.2 + 0.8) / 2)
-    # Of two patients, a draw is twice the one, both, or twice the other.
+    # Of two patients, a draw has one of them twice, both, or the other twice.
     assert (low, high) == (pytest.approx(0.2), pytest.approx(0.8))
 
 
@@ -401,7 +401,7 @@ def test_one_patient_has_no_interval_and_none_has_no_mean():
     assert np.isnan(bootstrap_mean([np.nan, np.nan], ["a", "b"])).all()
 
 
-def test_patients_who_do_not_differ_have_an_interval_of_no_width():
+def test_equal_patients_have_an_interval_of_width_zero():
     assert bootstrap_mean([0.25] * 6, range(6)) == (0.25, 0.25, 0.25)
 
 
@@ -417,7 +417,7 @@ def naive_bootstrap(values, patients, draws, level, seed):
 
 
 @pytest.mark.parametrize("level", [0.8, 0.95])
-def test_the_interval_is_that_of_a_naive_loop(level):
+def test_the_interval_agrees_with_a_naive_loop(level):
     rng = np.random.default_rng(4)
     patients = rng.integers(0, 12, 40)
     values = rng.random(12)[patients] + 0.1 * rng.random(40)
@@ -429,9 +429,9 @@ def test_the_interval_is_that_of_a_naive_loop(level):
     assert ends[0] < mean < ends[1]
 
 
-def test_with_one_scan_a_patient_it_is_the_bootstrap_of_scipy():
+def test_with_one_scan_a_patient_the_interval_agrees_with_scipys_bootstrap():
     values = np.random.default_rng(6).gamma(1, 1, 25)
-    found = bootstrap_mean(values, range(25), 20_000, 0.9, seed=3)
+    estimate = bootstrap_mean(values, range(25), 20_000, 0.9, seed=3)
     expected = scipy.stats.bootstrap(
         (values,),
         np.mean,
@@ -442,16 +442,16 @@ def test_with_one_scan_a_patient_it_is_the_bootstrap_of_scipy():
         rng=np.random.default_rng(8),
     ).confidence_interval
     error = values.std() / 5
-    assert found[0] == pytest.approx(values.mean())
-    np.testing.assert_allclose(found[1:], expected, atol=0.06 * error)
+    assert estimate[0] == pytest.approx(values.mean())
+    np.testing.assert_allclose(estimate[1:], expected, atol=0.06 * error)
 
 
-def test_about_as_many_intervals_hold_the_truth_as_they_say():
+def test_intervals_cover_the_truth_at_their_level():
     rng = np.random.default_rng(7)
     patients = np.repeat(np.arange(30), 2)
     held, by_scans = 0, 0
     for seed in range(400):
-        # Scans of one patient hardly differ: to draw them one by one would promise too much.
+        # Scans of one patient hardly differ: drawn one by one, the interval would be too narrow.
         values = np.repeat(rng.normal(size=30), 2) + 0.1 * rng.normal(size=60)
         _, low, high = bootstrap_mean(values, patients, 300, 0.9, seed)
         held += low < 0 < high
@@ -471,7 +471,7 @@ def test_draws_are_the_same_with_a_seed_whatever_the_order_of_scans():
     assert bootstrap_mean(values[order], patients[order], seed=5) == pytest.approx(first)
 
 
-def test_what_cannot_be_drawn_is_refused():
+def test_arguments_that_allow_no_bootstrap_are_refused():
     with pytest.raises(SetupFault, match="3 values of 2"):
         bootstrap_mean([1, 2, 3], ["a", "b"])
     with pytest.raises(SetupFault, match="needs draws, not 0"):
@@ -503,53 +503,53 @@ TABLE = table_of(
 
 
 def test_a_table_has_a_row_for_each_method_and_measure():
-    found = summarise(TABLE, ["method"], 200, 1)
-    assert found.columns.tolist() == [
+    summary = summarise(TABLE, ["method"], 200, 1)
+    assert summary.columns.tolist() == [
         *("method", "measure", "mean", "low", "high", "chance", "times_chance"),
         *("scans", "patients"),
     ]
-    assert list(zip(found["method"], found["measure"], strict=True)) == [
+    assert list(zip(summary["method"], summary["measure"], strict=True)) == [
         ("occlusion", "mass"),
         ("gradient", "mass"),
         ("occlusion", "rank"),
         ("gradient", "rank"),
     ]
-    np.testing.assert_allclose(found["mean"], [0.4, 0.6, 0.1, np.nan])
-    # That of the scans with a value only, patients counting once.
-    np.testing.assert_allclose(found["chance"], [0.2, 0.1, 0.1, np.nan])
-    np.testing.assert_allclose(found["times_chance"], [2, 6, 1, np.nan])
-    np.testing.assert_allclose(found["low"], [0.3, np.nan, np.nan, np.nan])
-    np.testing.assert_allclose(found["high"], [0.5, np.nan, np.nan, np.nan])
-    assert found["scans"].tolist() == [3, 1, 1, 0]
-    assert found["patients"].tolist() == [2, 1, 1, 0]
+    np.testing.assert_allclose(summary["mean"], [0.4, 0.6, 0.1, np.nan])
+    # Of the scans with a value only; each patient counts once.
+    np.testing.assert_allclose(summary["chance"], [0.2, 0.1, 0.1, np.nan])
+    np.testing.assert_allclose(summary["times_chance"], [2, 6, 1, np.nan])
+    np.testing.assert_allclose(summary["low"], [0.3, np.nan, np.nan, np.nan])
+    np.testing.assert_allclose(summary["high"], [0.5, np.nan, np.nan, np.nan])
+    assert summary["scans"].tolist() == [3, 1, 1, 0]
+    assert summary["patients"].tolist() == [2, 1, 1, 0]
 
 
-def test_rows_are_told_apart_by_what_is_asked_for():
+def test_rows_are_grouped_by_the_requested_columns():
     whole = summarise(TABLE, [], 50, 1)
     assert whole["measure"].tolist() == ["mass", "rank"]
     assert whole["mean"].iloc[0] == pytest.approx(((0.2 + 0.4 + 0.6) / 3 + 0.5) / 2)
     both = pd.concat([TABLE.assign(group=group) for group in ("AD", "NC")])
-    found = summarise(both, ["group", "method"], 50, 1)
-    assert found.groupby("group").size().tolist() == [4, 4]
+    summary = summarise(both, ["group", "method"], 50, 1)
+    assert summary.groupby("group").size().tolist() == [4, 4]
     halves = [
-        half.drop(columns="group").reset_index(drop=True) for _, half in found.groupby("group")
+        half.drop(columns="group").reset_index(drop=True) for _, half in summary.groupby("group")
     ]
     pd.testing.assert_frame_equal(*halves)
     pd.testing.assert_frame_equal(halves[0], summarise(TABLE, ["method"], 50, 1))
 
 
-def test_intervals_are_those_of_the_bootstrap():
+def test_intervals_agree_with_the_bootstrap():
     rng = np.random.default_rng(2)
     rows = [("cam", f"p{place % 9}", "rank", rng.random(), 0.1) for place in range(30)]
-    found = summarise(table_of(rows), ["method"], 70, 4).iloc[0]
+    summary = summarise(table_of(rows), ["method"], 70, 4).iloc[0]
     expected = bootstrap_mean([row[3] for row in rows], [row[1] for row in rows], 70, seed=4)
-    assert (found["mean"], found["low"], found["high"]) == pytest.approx(expected)
+    assert (summary["mean"], summary["low"], summary["high"]) == pytest.approx(expected)
 
 
 def test_no_scores_give_no_rows_but_all_columns():
-    found = summarise(TABLE.iloc[:0], ["method"])
-    assert found.empty
-    assert found.columns.equals(summarise(TABLE, ["method"]).columns)
+    summary = summarise(TABLE.iloc[:0], ["method"])
+    assert summary.empty
+    assert summary.columns.equals(summarise(TABLE, ["method"]).columns)
 
 
 def test_missing_columns_are_named():
@@ -566,16 +566,16 @@ def test_every_region_is_scored_at_every_resolution():
     rows = pd.DataFrame(score_regions(maps, regions, MASK))
     assert tuple(rows.columns) == SCORES
     assert len(rows) == 2 * 2 * len(MEASURES)
-    told = rows.set_index(["region", "smoothing_mm", "measure"])["value"]
+    values = rows.set_index(["region", "smoothing_mm", "measure"])["value"]
     for measure, value in score(HEATMAP, ~REGION, MASK).items():
-        assert told["other", 0, measure] == value
+        assert values["other", 0, measure] == value
     smooth = smooth_inside(HEATMAP, MASK, 3, (1, 1, 1))
     for measure, value in score(smooth, REGION, MASK).items():
-        assert told["truth", 3, measure] == value
+        assert values["truth", 3, measure] == value
     assert set(rows[rows["region"] == "truth"]["chance"]) == {chance(REGION, MASK)}
 
 
-def test_a_silent_map_has_chance_and_one_that_speaks_is_left_alone():
+def test_a_map_of_zeros_scores_at_chance_and_other_maps_are_unchanged():
     silent = np.where(MASK, 0, HEATMAP)
     maps = smooth_to(replace_zero_map(silent, MASK), MASK, [0, 3], (1, 1, 1))
     rows = pd.DataFrame(score_regions(maps, {"truth": REGION}, MASK))

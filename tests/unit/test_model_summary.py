@@ -39,7 +39,7 @@ def drawn(seed, classes=CLASSES, scans=12):
 
 
 def network(split="repeat-1_fold-1", seed=1, table=None, **changes):
-    told = {
+    fields = {
         "cohort": "a",
         "tested_on": "a",
         "task": "AD-NC",
@@ -49,7 +49,7 @@ def network(split="repeat-1_fold-1", seed=1, table=None, **changes):
         "seed": seed,
         "predictions": drawn(seed) if table is None else table,
     }
-    return NetworkPredictions(**{**told, **changes})
+    return NetworkPredictions(**{**fields, **changes})
 
 
 def summary_rows(networks, roc_auc="probabilities"):
@@ -64,7 +64,7 @@ def row_of(summary, level, **where):
     return row
 
 
-# Right of both; right of one of two (half of the pairs are ties or wrong); wrong of both.
+# Both right; one of two right (half of the pairs are ties or wrong); both wrong.
 RIGHT = predictions([("I1", "P1", "AD", 0.9), ("I2", "P2", "NC", 0.1)])
 HALF = predictions([("I3", "P3", "AD", 0.8), ("I4", "P4", "NC", 0.7)])
 WRONG = predictions([("I1", "P1", "AD", 0.2), ("I2", "P2", "NC", 0.6)])
@@ -73,7 +73,7 @@ WRONG = predictions([("I1", "P1", "AD", 0.2), ("I2", "P2", "NC", 0.6)])
 # --- values ---------------------------------------------------------------------------------------
 
 
-def test_a_cross_validation_is_what_one_computes_by_hand():
+def test_a_cross_validation_is_as_computed_by_hand():
     networks = [
         network("repeat-1_fold-1", table=RIGHT),
         network("repeat-1_fold-2", table=HALF),
@@ -84,7 +84,7 @@ def test_a_cross_validation_is_what_one_computes_by_hand():
     assert list(summary.columns) == [
         *("cohort", "tested_on", "task", "model", "kind", "level", "evaluation"),
         *("networks", "n", "imputed"),
-        *(f"{name}_{what}" for name in MEASURES for what in ("mean", "sd")),
+        *(f"{name}_{statistic}" for name in MEASURES for statistic in ("mean", "sd")),
         *("roc_auc_low", "roc_auc_high"),
         "roc_auc_sd_of_repeats",
     ]
@@ -118,9 +118,9 @@ def test_seeds_count_as_networks_and_within_their_repeat():
 
 
 @pytest.mark.parametrize("classes", [CLASSES, ("AD", "MCI", "NC")])
-def test_mean_and_sd_are_those_of_the_cross_validations_own_table(classes):
+def test_mean_and_sd_agree_with_the_table_of_the_cross_validation(classes):
     tables = {(1, fold, 7): drawn(fold, classes) for fold in (1, 2, 3, 4)}
-    own = cross_validation_table(tables, classes).set_index(["level", "split"])
+    expected = cross_validation_table(tables, classes).set_index(["level", "split"])
     summary = summary_rows(
         network(f"repeat-{repeat}_fold-{fold}", seed, table, classes=classes)
         for (repeat, fold, seed), table in tables.items()
@@ -128,11 +128,11 @@ def test_mean_and_sd_are_those_of_the_cross_validations_own_table(classes):
     for level in ("scan", "patient"):
         row = row_of(summary, level)
         for name in MEASURES:
-            assert row[f"{name}_mean"] == pytest.approx(own.loc[(level, "mean"), name])
-            assert row[f"{name}_sd"] == pytest.approx(own.loc[(level, "sd"), name])
+            assert row[f"{name}_mean"] == pytest.approx(expected.loc[(level, "mean"), name])
+            assert row[f"{name}_sd"] == pytest.approx(expected.loc[(level, "sd"), name])
 
 
-def test_per_patient_the_mean_of_their_scans_decides():
+def test_a_patients_prediction_is_the_mean_over_their_scans():
     summary = summary_rows([network(table=drawn(3))])
     expected = measure(per_patient(drawn(3), CLASSES), CLASSES)
     row = row_of(summary, "patient")
@@ -145,13 +145,15 @@ def test_per_patient_the_mean_of_their_scans_decides():
 def test_the_published_roc_auc_is_the_balanced_accuracy():
     networks = [network(f"repeat-1_fold-{fold}", table=drawn(fold)) for fold in (1, 2, 3)]
     summary = summary_rows(networks, roc_auc="hard_labels")
-    for what in ("mean", "sd"):
-        np.testing.assert_allclose(summary[f"roc_auc_{what}"], summary[f"balanced_accuracy_{what}"])
+    for statistic in ("mean", "sd"):
+        np.testing.assert_allclose(
+            summary[f"roc_auc_{statistic}"], summary[f"balanced_accuracy_{statistic}"]
+        )
     usual = summary_rows(networks)
     assert not np.allclose(usual["roc_auc_mean"], summary["roc_auc_mean"])
 
 
-def test_of_one_network_or_repeat_there_is_no_spread():
+def test_one_network_or_repeat_has_no_sd():
     row = row_of(summary_rows([network()]), "scan")
     assert np.isnan([row[f"{name}_sd"] for name in MEASURES]).all()
     assert np.isnan(row["roc_auc_sd_of_repeats"])
@@ -161,9 +163,12 @@ def test_of_one_network_or_repeat_there_is_no_spread():
     assert np.isnan(row["roc_auc_sd_of_repeats"])
 
 
-def test_a_fold_without_a_class_counts_where_it_can():
-    lacking = predictions([("I5", "P5", "AD", 0.2)])
-    networks = [network("repeat-1_fold-1", table=RIGHT), network("repeat-1_fold-2", table=lacking)]
+def test_a_fold_without_a_class_counts_in_the_measures_it_has():
+    one_class = predictions([("I5", "P5", "AD", 0.2)])
+    networks = [
+        network("repeat-1_fold-1", table=RIGHT),
+        network("repeat-1_fold-2", table=one_class),
+    ]
     row = row_of(summary_rows(networks), "scan")
     assert (row["networks"], row["n"]) == (2, 3)
     assert row["accuracy_mean"] == pytest.approx(0.5)
@@ -171,13 +176,13 @@ def test_a_fold_without_a_class_counts_where_it_can():
     assert row["roc_auc_mean"] == row["specificity_mean"] == 1
 
 
-def test_the_interval_is_that_of_the_networks_together():
+def test_the_interval_is_over_all_networks_together():
     networks = [network(f"repeat-1_fold-{fold}", table=drawn(fold, scans=40)) for fold in (1, 2)]
     row = row_of(summary_rows(networks), "scan")
-    tables = [told.predictions for told in networks]
+    tables = [one.predictions for one in networks]
     assert (row["roc_auc_low"], row["roc_auc_high"]) == interval(draw_aucs(tables, CLASSES))
     assert row["roc_auc_low"] < row["roc_auc_mean"] < row["roc_auc_high"]
-    # Nothing can be drawn of one patient of each class.
+    # One patient of each class allows no bootstrap.
     row = row_of(summary_rows([network(table=RIGHT)]), "patient")
     assert np.isnan([row["roc_auc_low"], row["roc_auc_high"]]).all()
 
@@ -185,13 +190,13 @@ def test_the_interval_is_that_of_the_networks_together():
 # --- baselines ------------------------------------------------------------------------------------
 
 
-def beside(table, split="repeat-1_fold-1"):
+def baseline(table, split="repeat-1_fold-1"):
     return network(split, model="baseline: x", kind=BASELINE, table=table, seed=0)
 
 
-def test_baselines_come_after_all_networks_and_tell_who_was_imputed():
+def test_baselines_come_after_all_networks_and_count_imputed_scans():
     table = drawn(4).assign(imputed=[2] + [0] * 11)
-    rows = summary_rows([network(), beside(table), network(model="voxcnn")])
+    rows = summary_rows([network(), baseline(table), network(model="voxcnn")])
     assert rows["model"].tolist() == ["rieke"] * 2 + ["voxcnn"] * 2 + ["baseline: x"] * 2
     assert rows["kind"].tolist() == [NETWORK] * 4 + [BASELINE] * 2
     assert rows["imputed"][4:].tolist() == [1, 1]
@@ -200,21 +205,21 @@ def test_baselines_come_after_all_networks_and_tell_who_was_imputed():
 
 def test_a_network_is_compared_with_a_baseline_on_the_same_patients():
     networks = [network(f"repeat-1_fold-{f}", table=drawn(f, scans=40)) for f in (1, 2)]
-    baselines = [beside(drawn(10 + f, scans=40), f"repeat-1_fold-{f}") for f in (1, 2)]
+    baselines = [baseline(drawn(10 + f, scans=40), f"repeat-1_fold-{f}") for f in (1, 2)]
     summary = Summary([*networks, *baselines])
-    told = row_of(summary.differences(), "scan")
-    assert (told["model"], told["baseline"]) == ("rieke", "baseline: x")
+    difference = row_of(summary.differences(), "scan")
+    assert (difference["model"], difference["baseline"]) == ("rieke", "baseline: x")
     means, draws = [], []
     for of in (networks, baselines):
         tables = [one.predictions for one in of]
         means.append(np.mean([measure(table, CLASSES)["roc_auc"] for table in tables]))
         draws.append(draw_aucs(tables, CLASSES))
-    assert told["roc_auc"] == pytest.approx(means[0] - means[1])
-    assert (told["low"], told["high"]) == pytest.approx(interval(draws[0] - draws[1]))
-    # A baseline that predicts as the network does is no other, whoever is drawn.
-    same = [beside(one.predictions, one.split) for one in networks]
-    told = row_of(Summary([*networks, *same]).differences(), "patient")
-    assert told["roc_auc"] == told["low"] == told["high"] == 0
+    assert difference["roc_auc"] == pytest.approx(means[0] - means[1])
+    assert (difference["low"], difference["high"]) == pytest.approx(interval(draws[0] - draws[1]))
+    # A baseline with the network's predictions has difference zero in every draw.
+    same = [baseline(one.predictions, one.split) for one in networks]
+    difference = row_of(Summary([*networks, *same]).differences(), "patient")
+    assert difference["roc_auc"] == difference["low"] == difference["high"] == 0
 
 
 def test_without_baselines_or_on_other_splits_there_is_no_difference():
@@ -224,7 +229,7 @@ def test_without_baselines_or_on_other_splits_there_is_no_difference():
         *("roc_auc", "low", "high"),
     ]
     assert Summary([network()]).differences().empty
-    assert Summary([network(), beside(drawn(1), "fixed")]).differences().empty
+    assert Summary([network(), baseline(drawn(1), "fixed")]).differences().empty
 
 
 # --- rows -----------------------------------------------------------------------------------------
@@ -265,19 +270,19 @@ def test_networks_are_read_one_at_a_time():
 
     def one_at_a_time():
         for fold in (1, 2, 3):
-            told = network(f"repeat-1_fold-{fold}")
+            one = network(f"repeat-1_fold-{fold}")
             alive.append(fold)
-            yield told
-            told.predictions.drop(told.predictions.index, inplace=True)
+            yield one
+            one.predictions.drop(one.predictions.index, inplace=True)
 
     assert row_of(summary_rows(one_at_a_time()), "scan")["networks"] == 3
     assert alive == [1, 2, 3]
 
 
-# --- what is refused ------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------
 
 
-def test_no_network_at_all_is_refused():
+def test_an_empty_list_of_networks_is_refused():
     with pytest.raises(SetupFault, match="no trained network"):
         summary_rows([])
 

@@ -1,4 +1,4 @@
-"""The networks are those of the papers, and their plans say what they give."""
+"""The networks are those of the papers, and their plans have the right shapes."""
 
 import io
 import itertools
@@ -32,7 +32,7 @@ MM_1, MM_2, MM_3, MM_4 = (193, 229, 193), (97, 115, 97), (65, 77, 65), (49, 58, 
 YANG = (110, 110, 110)
 GAP = ["voxresnet_gap", "voxresnet_shallow_gap"]
 ALL = ["rieke", "voxcnn", "voxresnet", *GAP]
-# Grids on which a test may compute.
+# Grids small enough to compute on.
 SMALL = {
     "rieke": (38, 40, 39),
     "voxcnn": (40, 41, 42),
@@ -80,7 +80,7 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-def told(shape):
+def with_x(shape):
     return "x".join(map(str, shape))
 
 
@@ -89,13 +89,13 @@ def leaves(model):
 
 
 def outputs(model, scans):
-    """What every layer of a network gives, by name, in the order of the calls."""
-    found, names = {}, []
+    """The output of every layer of a network, by name, in the order of the calls."""
+    tensors, names = {}, []
 
     def keep(name):
         def hook(part, given, out):
             names.append(name)
-            found[name] = out
+            tensors[name] = out
 
         return hook
 
@@ -103,23 +103,23 @@ def outputs(model, scans):
     model(scans)
     for handle in handles:
         handle.remove()
-    assert len(names) == len(set(names))  # each once
-    return found
+    assert len(names) == len(set(names))  # each layer once
+    return tensors
 
 
 def on_meta(name, grid_shape, classes=2, **options):
-    """A network, and what its layers give by torch's own rules, without a number computed."""
+    """A network, and the outputs of its layers on torch's meta device, without computing values."""
     with torch.device("meta"):
         model = build_model(name, grid_shape, classes, **options)
         return model, outputs(model, torch.empty(2, 1, *grid_shape))
 
 
-def maps_of(model, found):
+def maps_of(model, tensors):
     """Shapes of the maps that a plan names: all but those of poolings."""
     layers = leaves(model)
     return {
         name: tuple(out.shape[2:])
-        for name, out in found.items()
+        for name, out in tensors.items()
         if out.ndim == 5 and not isinstance(layers[name], nn.MaxPool3d | nn.AdaptiveAvgPool3d)
     }
 
@@ -141,19 +141,19 @@ def test_the_plan_of_a_grid_is_known(name, grid, last, shape, features, label):
 
 
 @pytest.mark.parametrize(("name", "grid"), [row[:2] for row in PLANS])
-def test_torch_gives_the_layers_of_the_plan(name, grid):
-    model, found = on_meta(name, grid, 3)
+def test_the_plan_agrees_with_torch(name, grid):
+    model, tensors = on_meta(name, grid, 3)
     plan = plan_model(name, grid)
-    assert maps_of(model, found) == plan.layers
-    assert list(maps_of(model, found)) == list(plan.layers)  # in this order
+    assert maps_of(model, tensors) == plan.layers
+    assert list(maps_of(model, tensors)) == list(plan.layers)  # in this order
     assert first_dense(model).in_features == plan.features
     assert model.cam_layer == plan.last_layer
-    assert list(found.values())[-1].shape == (2, 3)
+    assert list(tensors.values())[-1].shape == (2, 3)
 
 
 def test_riekes_grid_gives_the_papers_feature_maps():
-    model, found = on_meta("rieke", MM_1)
-    assert [tuple(found[f"features.{n}"].shape[1:]) for n in (3, 7, 11, 15)] == [
+    model, tensors = on_meta("rieke", MM_1)
+    assert [tuple(tensors[f"features.{n}"].shape[1:]) for n in (3, 7, 11, 15)] == [
         (8, 95, 113, 95),
         (16, 31, 37, 31),
         (32, 14, 17, 14),
@@ -163,22 +163,22 @@ def test_riekes_grid_gives_the_papers_feature_maps():
 
 
 def test_yangs_grid_gives_the_papers_feature_maps():
-    """Before its last pooling VoxCNN has 3^3 voxels, behind it one."""
-    _, found = on_meta("voxcnn", YANG)
-    assert [tuple(found[f"pool{n}"].shape[1:]) for n in (1, 2, 3, 4)] == [
+    """Before its last pooling VoxCNN has 3^3 voxels, after it one."""
+    _, tensors = on_meta("voxcnn", YANG)
+    assert [tuple(tensors[f"pool{n}"].shape[1:]) for n in (1, 2, 3, 4)] == [
         (8, 53, 53, 53),
         (16, 24, 24, 24),
         (32, 9, 9, 9),
         (64, 1, 1, 1),
     ]
-    assert found["conv4c"].shape[1:] == (64, 3, 3, 3)
-    assert found["conv2b"].shape[1:] == (16, 49, 49, 49)
-    _, found = on_meta("voxresnet", YANG)
-    assert found["relu1b"].shape[1:] == (32, 110, 110, 110)
-    assert found["conv1c"].shape[1:] == found["bn4"].shape[1:] == (64, 55, 55, 55)
-    assert found["conv4"].shape[1:] == found["voxres6_out"].shape[1:] == (64, 28, 28, 28)
-    assert found["conv7"].shape[1:] == found["voxres9_out"].shape[1:] == (128, 14, 14, 14)
-    assert found["flatten"].shape[1:] == (1024,)
+    assert tensors["conv4c"].shape[1:] == (64, 3, 3, 3)
+    assert tensors["conv2b"].shape[1:] == (16, 49, 49, 49)
+    _, tensors = on_meta("voxresnet", YANG)
+    assert tensors["relu1b"].shape[1:] == (32, 110, 110, 110)
+    assert tensors["conv1c"].shape[1:] == tensors["bn4"].shape[1:] == (64, 55, 55, 55)
+    assert tensors["conv4"].shape[1:] == tensors["voxres6_out"].shape[1:] == (64, 28, 28, 28)
+    assert tensors["conv7"].shape[1:] == tensors["voxres9_out"].shape[1:] == (128, 14, 14, 14)
+    assert tensors["flatten"].shape[1:] == (1024,)
 
 
 def passes(name, grid, pools):
@@ -215,42 +215,42 @@ GRIDS = st.tuples(*[st.integers(30, 110)] * 3) | st.tuples(*[st.integers(2, 60)]
 @pytest.mark.slow
 @settings(max_examples=50)
 @given(case=CASES, grid=GRIDS)
-def test_the_plan_follows_torch_on_any_grid_or_refuses_what_torch_refuses(case, grid):
+def test_the_plan_agrees_with_torch_on_any_grid(case, grid):
     name, options = case["name"], {key: value for key, value in case.items() if key != "name"}
     chosen = next(iter(options.values()), "auto")
     try:
         plan = plan_model(name, grid, **options)
     except SetupFault as fault:
         assert f"model {name}" in str(fault)
-        assert told(grid) in str(fault)
+        assert with_x(grid) in str(fault)
         assert "\n" not in str(fault)
-        # The residual networks would run on less than two voxels, but there is nothing to see.
+        # The residual networks would run on less than two voxels, but such a map shows nothing.
         too_small = min(grid) < LEAST[name] and (chosen == "auto" or name == "voxresnet")
         assert too_small or not passes(name, grid, chosen)
         return
-    model, found = on_meta(name, grid, **options)
-    assert maps_of(model, found) == plan.layers
+    model, tensors = on_meta(name, grid, **options)
+    assert maps_of(model, tensors) == plan.layers
     assert first_dense(model).in_features == plan.features
     assert min(plan.layers[plan.last_layer]) >= (2 if "res" in name else 1)
 
 
 @pytest.mark.parametrize(("name", "least", "pools"), ROWS)
-def test_the_smallest_grids_of_each_row_are_tight(name, least, pools):
+def test_one_voxel_less_than_the_smallest_grid_is_refused(name, least, pools):
     for grid in ((least,) * 3, (least, 200, 200)):
         assert plan_model(name, grid).pools == pools
         assert passes(name, grid, pools)
     less = (200, least - 1, 200)
     if least == LEAST[name]:
-        with pytest.raises(SetupFault, match=rf"{told(less)} .*at least {least}; .*finer grid"):
+        with pytest.raises(SetupFault, match=rf"{with_x(less)} .*at least {least}; .*finer grid"):
             plan_model(name, less)
     else:
         assert plan_model(name, less).pools != pools
-    # One voxel less leaves nothing, but for Rieke's second row, which leaves two instead of one.
+    # With one voxel less no map remains; except for Rieke's second row, with two voxels, not one.
     assert passes(name, less, pools) == (pools == (2, 2, 2, 2) and name == "rieke")
 
 
 @pytest.mark.parametrize(
-    ("name", "grid", "told_pools", "papers", "least"),
+    ("name", "grid", "pools", "papers", "least"),
     [
         ("rieke", (97, 77, 97), "2,3,2,3", "2,3,2,3", 78),
         ("voxcnn", (99, 110, 110), "2,2,2,2", "2,2,2,2", 100),
@@ -258,12 +258,12 @@ def test_the_smallest_grids_of_each_row_are_tight(name, least, pools):
     ],
 )
 def test_a_grid_too_small_for_given_pools_is_refused_with_both_named(
-    name, grid, told_pools, papers, least
+    name, grid, pools, papers, least
 ):
     with pytest.raises(SetupFault) as fault:
-        plan_model(name, grid, pools=[int(pool) for pool in told_pools.split(",")])
+        plan_model(name, grid, pools=[int(pool) for pool in pools.split(",")])
     assert str(fault.value) == (
-        f"pools is {told_pools}, with which model {name} does not fit a grid of {told(grid)} "
+        f"pools is {pools}, with which model {name} does not fit a grid of {with_x(grid)} "
         f"voxels (the paper's {papers} needs at least {least} along each axis); choose smaller "
         "pools, or a finer grid"
     )
@@ -288,7 +288,7 @@ def test_a_grid_too_small_for_any_options_is_refused_before_anything_is_built(na
     grid = (100, LEAST[name] - 1, 100)
     for call in (plan_model, describe_model, lambda *args: build_model(*args, 2)):
         with pytest.raises(
-            SetupFault, match=rf"{told(grid)} .*{name}: .*at least {LEAST[name]}; .*finer grid"
+            SetupFault, match=rf"{with_x(grid)} .*{name}: .*at least {LEAST[name]}; .*finer grid"
         ):
             call(name, grid)
     plan_model(name, (LEAST[name],) * 3)
@@ -303,11 +303,11 @@ def test_a_grid_too_small_for_any_options_is_refused_before_anything_is_built(na
         ("voxcnn", [2, 1, 1, 2], "voxcnn (pools 2,1,1,2)"),
     ],
 )
-def test_pools_that_are_asked_for_show_in_the_label_unless_they_are_the_papers(name, pools, label):
+def test_other_pools_than_the_papers_are_in_the_label(name, pools, label):
     assert describe_model(name, YANG, pools=pools) == label
 
 
-def test_a_pool_that_is_asked_for_shows_in_the_label_unless_it_is_the_papers():
+def test_another_pool_than_the_papers_is_in_the_label():
     assert describe_model("voxresnet", YANG, pool=7) == "voxresnet"
     assert describe_model("voxresnet", YANG, pool=3) == "voxresnet (pool 3)"
 
@@ -316,13 +316,13 @@ def test_a_pool_that_is_asked_for_shows_in_the_label_unless_it_is_the_papers():
     "pools", [[2, 2, 2], [2, 2, 2, 2, 2], [2, 2, 2, 0], [2, 2, 2, 1.5], "2222"]
 )
 @pytest.mark.parametrize("name", ["rieke", "voxcnn"])
-def test_what_is_no_four_pools_is_refused(name, pools):
+def test_pools_that_are_not_four_numbers_are_refused(name, pools):
     with pytest.raises(SetupFault, match=rf"{name} takes four pools .*not .*2, ?2|2222"):
         plan_model(name, MM_1, pools=pools)
 
 
 @pytest.mark.parametrize("pool", [0, -1, 2.5, "seven"])
-def test_what_is_no_pool_is_refused(pool):
+def test_an_invalid_pool_is_refused(pool):
     with pytest.raises(SetupFault, match=f"takes a pool of 1 or more, or auto, not {pool!r}"):
         plan_model("voxresnet", MM_1, pool=pool)
 
@@ -448,7 +448,7 @@ COUNTS = {
 
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize(("name", "total"), [("rieke", 737_026), ("voxresnet", 3_205_026)])
-def test_the_counts_by_hand_are_known_numbers(name, total, classes):
+def test_the_parameter_counts_by_hand_are_known_numbers(name, total, classes):
     body, widths = COUNTS[name]
     hidden = sum(b * (a + 1) for a, b in itertools.pairwise(widths))
     assert body + hidden + 2 * (widths[-1] + 1) == total
@@ -456,7 +456,7 @@ def test_the_counts_by_hand_are_known_numbers(name, total, classes):
 
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("name", ALL)
-def test_the_parameters_are_as_many_as_one_counts_by_hand(name, classes):
+def test_the_number_of_parameters_is_as_counted_by_hand(name, classes):
     model, _ = on_meta(name, MM_1 if name == "rieke" else YANG, classes)
     body, widths = COUNTS[name]
     widths = (*widths, classes)
@@ -465,16 +465,16 @@ def test_the_parameters_are_as_many_as_one_counts_by_hand(name, classes):
 
 
 @pytest.mark.parametrize("name", ["rieke", "voxcnn"])
-def test_dropout_is_the_options(name):
+def test_the_dropout_rate_is_an_option(name):
     model, _ = on_meta(name, SMALL[name], dropout=0.25)
     assert [part.p for part in model.modules() if isinstance(part, nn.Dropout)] == [0.25]
 
 
-# --- what they compute ----------------------------------------------------------------------------
+# --- outputs --------------------------------------------------------------------------------------
 
 
 def trained_looking(model, seed=0):
-    """In eval mode, float64, with batch norms and biases as if it had been trained."""
+    """In eval mode and float64, with batch norms and biases like those of a trained network."""
     draw = torch.Generator().manual_seed(seed)
     for part in model.modules():
         if isinstance(part, nn.BatchNorm1d | nn.BatchNorm3d):
@@ -489,11 +489,11 @@ def trained_looking(model, seed=0):
 @pytest.fixture(scope="module")
 def networks():
     """One of each, for three classes on its small grid."""
-    made = {}
+    models = {}
     for name, grid in SMALL.items():
         torch.manual_seed(0)
-        made[name] = trained_looking(build_model(name, grid, 3))
-    return made
+        models[name] = trained_looking(build_model(name, grid, 3))
+    return models
 
 
 def scans_for(name, count=2, seed=0):
@@ -502,7 +502,7 @@ def scans_for(name, count=2, seed=0):
 
 
 class ByHand:
-    """The networks written down plainly, from the published code, on their weights."""
+    """A plain implementation of the networks from the published code, with their weights."""
 
     def __init__(self, weights):
         self.weights = weights
@@ -570,45 +570,45 @@ class ByHand:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_logits_are_those_of_the_network_written_down_plainly(networks, name):
+def test_logits_agree_with_a_plain_implementation(networks, name):
     model, scans = networks[name], scans_for(name)
     with torch.no_grad():
         logits = model(scans)
         expected = getattr(ByHand(model.state_dict()), name)(scans)
     assert logits.shape == (2, 3)
-    assert logits.std(0).min() > 1e-5  # the scans are not lost on the way
+    assert logits.std(0).min() > 1e-5  # the outputs differ between scans
     torch.testing.assert_close(logits, expected, rtol=1e-10, atol=1e-10)
 
 
-def test_the_layers_that_yang_reads_give_what_their_names_say(networks):
+def test_the_layers_that_yang_reads_have_the_expected_outputs(networks):
     by_hand = ByHand(networks["voxresnet"].state_dict())
     with torch.no_grad():
         scans = scans_for("voxresnet")
-        found = outputs(networks["voxresnet"], scans)
+        tensors = outputs(networks["voxresnet"], scans)
         expected = by_hand.norm("bn4", by_hand.body(scans, 1))
-        torch.testing.assert_close(found["bn4"], expected, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(tensors["bn4"], expected, rtol=1e-10, atol=1e-10)
         expected = by_hand.body(scans, 3)
-        torch.testing.assert_close(found["voxres9_out"], expected, rtol=1e-10, atol=1e-10)
-        found = outputs(networks["voxcnn"], scans_for("voxcnn"))
+        torch.testing.assert_close(tensors["voxres9_out"], expected, rtol=1e-10, atol=1e-10)
+        tensors = outputs(networks["voxcnn"], scans_for("voxcnn"))
         weights = ByHand(networks["voxcnn"].state_dict())
-        torch.testing.assert_close(found["conv2b"], weights.conv("conv2b", found["relu2a"]))
-        torch.testing.assert_close(found["relu2b"], found["conv2b"].clamp(min=0))
+        torch.testing.assert_close(tensors["conv2b"], weights.conv("conv2b", tensors["relu2a"]))
+        torch.testing.assert_close(tensors["relu2b"], tensors["conv2b"].clamp(min=0))
 
 
 @pytest.mark.parametrize("name", GAP)
 def test_a_gap_networks_logits_are_weighted_means_of_its_last_layer(networks, name):
-    """So that class activation maps, which sum those maps with these weights, are exact."""
+    """Class activation maps sum those maps with these weights, and are therefore exact."""
     model = networks[name]
     with torch.no_grad():
-        found = outputs(model, scans_for(name))
-    maps = found[model.cam_layer]
+        tensors = outputs(model, scans_for(name))
+    maps = tensors[model.cam_layer]
     camera = torch.einsum("bkxyz,ck->bcxyz", maps, model.classifier.weight)
     expected = camera.mean((2, 3, 4)) + model.classifier.bias
-    torch.testing.assert_close(found["classifier"], expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(tensors["classifier"], expected, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", GAP)
-def test_bfloat16_does_not_round_what_a_gap_network_averages(name):
+def test_global_average_pooling_is_not_rounded_to_bfloat16(name):
     torch.manual_seed(0)
     model, scans = build_model(name, SMALL[name], 3), scans_for(name).float()
     maps = []
@@ -618,7 +618,7 @@ def test_bfloat16_does_not_round_what_a_gap_network_averages(name):
         logits = model(scans)
     assert logits.dtype == maps[0].dtype == torch.float32
     values = maps[0].detach()
-    assert torch.equal(values, values.bfloat16().float())  # so far it was bfloat16
+    assert torch.equal(values, values.bfloat16().float())  # before, it was bfloat16
     expected = values.mean((2, 3, 4)) @ model.classifier.weight.T + model.classifier.bias
     torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-6)
     logits.sum().backward()
@@ -626,12 +626,12 @@ def test_bfloat16_does_not_round_what_a_gap_network_averages(name):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_scans_logits_do_not_depend_on_its_company_in_eval_mode_only(networks, name):
+def test_a_scans_logits_depend_on_its_batch_only_in_training_mode(networks, name):
     model, scans = networks[name], scans_for(name, count=3)
     with torch.no_grad():
         together = model(scans)
-        alone = torch.cat([model(scan[None]) for scan in scans])
-        torch.testing.assert_close(together, alone, rtol=1e-10, atol=1e-10)
+        one_by_one = torch.cat([model(scan[None]) for scan in scans])
+        torch.testing.assert_close(together, one_by_one, rtol=1e-10, atol=1e-10)
         state = {key: value.clone() for key, value in model.state_dict().items()}
         torch.manual_seed(1)
         differing = model.train()(scans)
@@ -640,7 +640,7 @@ def test_a_scans_logits_do_not_depend_on_its_company_in_eval_mode_only(networks,
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_every_relu_is_a_module_of_its_own_that_leaves_its_input_alone(networks, name):
+def test_every_relu_is_a_module_and_does_not_change_its_input(networks, name):
     model, scans = networks[name], scans_for(name, count=1)
     relus = [key for key, part in leaves(model).items() if isinstance(part, nn.ReLU)]
     assert len(relus) == RELUS[name]
@@ -661,7 +661,7 @@ def test_gradients_of_a_batch_of_two_reach_every_parameter(name):
     torch.manual_seed(1)
     model = build_model(name, SMALL[name], 3).double().train()
     functional.cross_entropy(model(scans_for(name)), torch.tensor([0, 2])).backward()
-    # Sooner or later a batch norm takes out what the bias of a convolution adds.
+    # A batch norm removes the bias of the convolution before it.
     biases = {
         f"{key}.bias"
         for key, part in leaves(model).items()
@@ -700,7 +700,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(name):
 
 
 @pytest.mark.parametrize("name", ALL[1:])
-def test_first_weights_are_glorots(name):
+def test_initial_weights_are_glorots(name):
     torch.manual_seed(3)
     model = build_model(name, SMALL[name], 2)
     for part in model.modules():
@@ -714,7 +714,7 @@ def test_first_weights_are_glorots(name):
                 assert part.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.03)
 
 
-def test_what_scans_differ_in_gets_through_voxcnn_before_it_is_trained():
+def test_an_untrained_voxcnn_keeps_the_differences_between_scans():
     torch.manual_seed(0)
     model = build_model("voxcnn", SMALL["voxcnn"], 2)
     scans = scans_for("voxcnn", count=4).float()
@@ -734,7 +734,7 @@ def test_what_scans_differ_in_gets_through_voxcnn_before_it_is_trained():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_occlusion_computes_every_network_by_parts(networks, name):
-    """Nothing falls back to full forward passes, and the drops are theirs."""
+    """Nothing falls back to full forward passes, and the drops agree with theirs."""
     model, grid = networks[name], SMALL[name]
     scan = scans_for(name, count=1)
     start = np.array([(0, 0, 0), (2, 3, 1), (5, 4, 6)])
@@ -742,14 +742,14 @@ def test_occlusion_computes_every_network_by_parts(networks, name):
     regions = Regions(start, np.minimum(start + sizes, grid))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = occlude(model, scan[0, 0], regions)
+        drops = occlude(model, scan[0, 0], regions)
     occluded = scan.repeat(len(regions), 1, 1, 1, 1)
     for number, box in enumerate(regions.boxes()):
         occluded[(number, 0, *box)] = 0
     with torch.no_grad():
-        drops = torch.softmax(model(scan), 1) - torch.softmax(model(occluded), 1)
-    assert drops.abs().max() > 1e-9
-    np.testing.assert_allclose(found, drops.numpy(), rtol=1e-7, atol=1e-13)
+        expected = torch.softmax(model(scan), 1) - torch.softmax(model(occluded), 1)
+    assert expected.abs().max() > 1e-9
+    np.testing.assert_allclose(drops, expected.numpy(), rtol=1e-7, atol=1e-13)
 
 
 # --- the registry ---------------------------------------------------------------------------------
@@ -762,7 +762,7 @@ def test_each_model_has_the_papers_recipe():
         assert MODELS[name].recipe == Recipe("sgd", 1e-3, 3, 150, True)
 
 
-def test_an_unknown_model_is_refused_with_those_that_there_are():
+def test_an_unknown_model_is_refused_with_the_known_ones():
     for call in (
         lambda: find_model("alexnet"),
         lambda: plan_model("alexnet", MM_2),
@@ -783,7 +783,7 @@ def test_an_unknown_model_is_refused_with_those_that_there_are():
         ("voxresnet_shallow_gap", "none"),
     ],
 )
-def test_an_unknown_option_is_refused_with_those_that_there_are(name, allowed):
+def test_an_unknown_option_is_refused_with_the_known_ones(name, allowed):
     assert ", ".join(MODELS[name].options) == allowed.replace("none", "")
     with pytest.raises(SetupFault, match=f"{name} has no option 'depth'; allowed: {allowed}"):
         build_model(name, YANG, 2, depth=3)

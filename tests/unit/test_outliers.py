@@ -9,7 +9,7 @@ from voxplain_workflow.reports.quality import page_of_quality, table_of_flags
 
 
 def scan(number, fate="usable", **measures):
-    told = {
+    quality = {
         "brain_volume_ml": 1400 + 10 * (number % 5),
         "largest_part": 1.0,
         "border_share": 0.0,
@@ -17,21 +17,21 @@ def scan(number, fate="usable", **measures):
         "similarity": 0.85,
     }
     if fate == "failed":
-        told = dict.fromkeys(told, "n/a")
+        quality = dict.fromkeys(quality, "n/a")
     row = dict.fromkeys(COLUMNS, "n/a") | {"image": f"I{number}", "fate": fate, "subject": "s"}
-    return {key: str(value) for key, value in (row | told | measures).items()}
+    return {key: str(value) for key, value in (row | quality | measures).items()}
 
 
 @pytest.fixture
 def cohort():
-    """Ten scans, of which the median volume is 1420 ml with a median deviation of 10."""
+    """Ten scans with a median volume of 1420 ml and a median deviation of 10 ml."""
     return [scan(number) for number in range(10)]
 
 
 @pytest.mark.parametrize(
     ("measure", "value", "distance"),
     [
-        # 20 ml is the least SD that counts, and more than 1.4826 * 10.
+        # 20 ml is the smallest SD that is used, and more than 1.4826 * 10.
         ("brain_volume_ml", 1491, 3.55),
         ("brain_volume_ml", 1349, -3.55),
         ("similarity", 0.80, -5),
@@ -53,24 +53,24 @@ def test_the_spread_is_the_median_absolute_deviation():
     far = 1400 + 3.5 * 1.4826 * 200
     for volume, flags in ((far - 1, 0), (far + 1, 1)):
         excluded = scan(9, fate="excluded", brain_volume_ml=volume)
-        assert len(find_outliers([*table, excluded])) == flags, "it moves no median"
+        assert len(find_outliers([*table, excluded])) == flags, "the median does not change"
 
 
 @pytest.mark.parametrize(
     "better", [{"similarity": 0.95}, {"overlap": 1.0}, {"brain_volume_ml": 1489}]
 )
-def test_what_is_better_or_near_is_not_flagged(cohort, better):
+def test_better_or_similar_values_are_not_flagged(cohort, better):
     assert find_outliers([*cohort, scan(10, **better)]) == []
 
 
-def test_few_scans_have_no_distribution(cohort):
+def test_few_scans_are_not_flagged(cohort):
     assert find_outliers([*cohort[:6], scan(10, similarity=0.1)]) == []
     assert find_outliers([*cohort[:7], scan(10, similarity=0.1)])
 
 
-def test_scans_without_measures_are_no_part_of_it(cohort):
-    lost = [scan(20 + n, fate="failed") for n in range(30)]
-    (flag,) = find_outliers([*cohort, *lost, scan(10, similarity=0.5)])
+def test_scans_without_measures_are_ignored(cohort):
+    failed = [scan(20 + n, fate="failed") for n in range(30)]
+    (flag,) = find_outliers([*cohort, *failed, scan(10, similarity=0.5)])
     assert flag.image == "I10"
 
 
@@ -106,7 +106,7 @@ def test_the_page_has_the_worst_first_and_shows_each_scans_pictures(cohort, tmp_
     ]
     assert order[-1] == ("I14", "unused")
     assert rows[0][4] == "truncated; again"
-    assert rows[0][5] == "n/a", "the rung of who was not stripped"
+    assert rows[0][5] == "n/a", "an unstripped scan has no rung"
     assert (
         rows[2][4] == "the qform was trusted; Similarity 0.300 lies 55.0 SD below the median 0.850"
     )
@@ -116,9 +116,9 @@ def test_the_page_has_the_worst_first_and_shows_each_scans_pictures(cohort, tmp_
     assert sources[0] == "figures/I13.png"
 
 
-def test_the_table_of_flags_has_the_farthest_first(cohort):
+def test_the_table_of_flags_is_sorted_by_distance(cohort):
     table = [*cohort, scan(10, similarity=0.7), scan(11, overlap=0.94)]
-    told = table_of_flags(find_outliers(table))
-    assert list(told["image"]) == ["I11", "I10"]
-    assert list(told["distance_sd"]) == [pytest.approx(-20), pytest.approx(-15)]
+    flags = table_of_flags(find_outliers(table))
+    assert list(flags["image"]) == ["I11", "I10"]
+    assert list(flags["distance_sd"]) == [pytest.approx(-20), pytest.approx(-15)]
     assert table_of_flags([]).empty

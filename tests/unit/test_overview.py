@@ -1,4 +1,4 @@
-"""Who is in a table, and what is odd about it, against cases counted by hand."""
+"""The people in a table and its oddities, compared with cases counted by hand."""
 
 import pytest
 
@@ -12,16 +12,22 @@ from voxplain.cohort.overview import (
 )
 
 
-def row(image, subject="011_S_0003", group="AD", **told):
-    """A line of scans.tsv."""
-    known = {"image": image, "subject": subject, "group": group, "fate": "usable", "session": "SC"}
-    return {**dict.fromkeys(COLUMNS, MISSING), **known, **told}
+def row(image, subject="011_S_0003", group="AD", **fields):
+    """A row of scans.tsv."""
+    defaults = {
+        "image": image,
+        "subject": subject,
+        "group": group,
+        "fate": "usable",
+        "session": "SC",
+    }
+    return {**dict.fromkeys(COLUMNS, MISSING), **defaults, **fields}
 
 
 COHORT = [
     row("I1", sex="F", age="70", skull_rung="plain"),
     row("I2", sex="F", age="71", session="M12", skull_rung="bias"),
-    # The same person, spelled otherwise, at a visit with another diagnosis.
+    # The same person in another spelling, at a visit with another diagnosis.
     row("I3", "011s0003", "MCI", sex="F", age="69.5", session="BL"),
     row("I4", "012_S_0004", "NC", sex="M", age="60", fate="failed", stage="find"),
     row("I5", "013_S_0005", "NC", sex="M", age="80", conversion="the qform was trusted"),
@@ -31,8 +37,8 @@ COHORT = [
 
 
 def test_people_are_counted_once_with_their_age_at_the_first_scan():
-    told = {(r["which"], r["group"]): r for r in describe_people(COHORT)}
-    assert list(told) == [
+    rows = {(r["which"], r["group"]): r for r in describe_people(COHORT)}
+    assert list(rows) == [
         ("table", "AD"),
         ("table", "MCI"),
         ("table", "NC"),
@@ -41,24 +47,24 @@ def test_people_are_counted_once_with_their_age_at_the_first_scan():
         ("usable", "MCI"),
         ("usable", "NC"),
     ]
-    diseased, healthy = told["table", "AD"], told["table", "NC"]
+    diseased, healthy = rows["table", "AD"], rows["table", "NC"]
     assert (diseased["scans"], diseased["patients"], diseased["female"]) == (2, 1, 1)
     assert (diseased["age_mean"], diseased["age_sd"]) == (70, MISSING)
     assert (healthy["scans"], healthy["patients"], healthy["male"]) == (2, 2, 2)
     assert (healthy["age_mean"], healthy["age_min"], healthy["age_max"]) == (70, 60, 80)
     assert healthy["age_sd"] == pytest.approx(14.14)  # of the sample: sqrt(200)
-    assert told["usable", "NC"]["patients"] == 1
-    assert told["table", "unknown"]["age_mean"] == MISSING
+    assert rows["usable", "NC"]["patients"] == 1
+    assert rows["table", "unknown"]["age_mean"] == MISSING
 
 
-def test_who_is_said_to_be_both_sexes_counts_as_neither():
-    (told, _) = describe_people([row("I1", sex="F"), row("I2", sex="M")])
-    assert (told["patients"], told["female"], told["male"]) == (1, 0, 0)
+def test_a_patient_with_both_sexes_counts_as_neither():
+    (people, _) = describe_people([row("I1", sex="F"), row("I2", sex="M")])
+    assert (people["patients"], people["female"], people["male"]) == (1, 0, 0)
 
 
-def test_oddities_are_counted_and_named():
-    told = {r["finding"]: (r["count"], r["which"]) for r in find_oddities(COHORT, ["I8", "I9"])}
-    assert told == {
+def test_findings_are_counted_and_named():
+    oddities = {r["finding"]: (r["count"], r["which"]) for r in find_oddities(COHORT, ["I8", "I9"])}
+    assert oddities == {
         "patients with several diagnoses": (1, "011S0003 (AD, MCI)"),
         "patients at several field strengths": (0, MISSING),
         "patients of both sexes": (0, MISSING),
@@ -72,37 +78,37 @@ def test_oddities_are_counted_and_named():
     }
 
 
-def test_magnets_visits_and_sexes_are_compared_within_a_person():
+def test_field_strengths_visits_and_sexes_are_compared_within_a_patient():
     rows = [
         row("I1", field_strength="1.5", sex="F"),
         row("I2", field_strength="2.89", sex="M"),
         row("I3", "012_S_0004", field_strength="1.494"),
         row("I4", "012_S_0004", field_strength="1.5 Tesla MRI", session="M12"),
     ]
-    told = {r["finding"]: r["which"] for r in find_oddities(rows, [])}
-    assert told["patients at several field strengths"] == "011S0003 (1.5, 2.89 T)"
-    assert told["patients of both sexes"] == "011S0003"
-    assert told["visits with several scans"] == "011_S_0003 SC (2)"
+    oddities = {r["finding"]: r["which"] for r in find_oddities(rows, [])}
+    assert oddities["patients at several field strengths"] == "011S0003 (1.5, 2.89 T)"
+    assert oddities["patients of both sexes"] == "011S0003"
+    assert oddities["visits with several scans"] == "011_S_0003 SC (2)"
 
 
-def test_a_visit_is_of_a_person_however_the_subject_is_spelled():
+def test_the_spelling_of_a_subject_does_not_matter_for_visits():
     rows = [row("I1"), row("I2", "011s0003"), row("I3", "Jürg"), row("I4", "Jrg")]
     oddities = {r["finding"]: r["which"] for r in find_oddities(rows, [])}
     assert oddities["visits with several scans"] == "011_S_0003 SC (2)"
     assert describe_people(rows)[0]["patients"] == 3
 
 
-def test_of_many_only_the_first_are_named():
-    told = {r["finding"]: r for r in find_oddities(COHORT, [f"I{n}" for n in range(25)])}
-    told = told["images that the table does not name"]
-    assert told["count"] == 25
-    assert told["which"].endswith(f"I{MOST_NAMED - 1}, and 5 more")
+def test_only_the_first_of_many_are_named():
+    rows = {r["finding"]: r for r in find_oddities(COHORT, [f"I{n}" for n in range(25)])}
+    rows = rows["images that the table does not name"]
+    assert rows["count"] == 25
+    assert rows["which"].endswith(f"I{MOST_NAMED - 1}, and 5 more")
 
 
 def test_the_people_of_a_split_are_counted_by_side_and_class():
     def member(image, patient, side="train", group="AD"):
-        told = {"split": "fixed", "side": side, "cohort": "a", "image": image}
-        return {**told, "patient": patient, "class": group}
+        fields = {"split": "fixed", "side": side, "cohort": "a", "image": image}
+        return {**fields, "patient": patient, "class": group}
 
     members = [
         member("I1", "P1"),
@@ -116,12 +122,12 @@ def test_the_people_of_a_split_are_counted_by_side_and_class():
         Person("a", "I3", 74.0, 0),
         Person("a", "I4", None, None),
     ]
-    told = describe_members(members, people)
-    train = told["fixed", "train", "AD"]
+    summary = describe_members(members, people)
+    train = summary["fixed", "train", "AD"]
     assert (train["female"], train["male"]) == (1, 1)
     assert (train["age_mean"], train["age_min"], train["age_max"]) == (72, 70, 74)
     assert train["age_sd"] == pytest.approx(2.83)  # sqrt(8)
-    assert told["fixed", "test", "NC"] == {
+    assert summary["fixed", "test", "NC"] == {
         "female": 0,
         "male": 0,
         **dict.fromkeys(("age_mean", "age_sd", "age_min", "age_max"), MISSING),

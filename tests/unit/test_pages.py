@@ -1,4 +1,4 @@
-"""Pages: they open from disk, show what they were given, and sort as their script says."""
+"""Pages open from disk, show their content, and can be sorted."""
 
 import re
 from html.parser import HTMLParser
@@ -16,7 +16,7 @@ from voxplain.plots.figures import Picture, save
 
 
 class Reader(HTMLParser):
-    """Tags that are opened and closed, cells, links and pictures."""
+    """Reads opened and closed tags, cells, links and pictures."""
 
     def __init__(self, text):
         super().__init__()
@@ -24,16 +24,16 @@ class Reader(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
-        told = dict(attributes)
+        values = dict(attributes)
         if tag not in ("meta", "img", "input"):
             self.open.append(tag)
         if tag == "td":
             self.cells.append("")
-            self.values.append(told.get("data-value"))
+            self.values.append(values.get("data-value"))
         if tag == "a":
-            self.links.append(told["href"])
+            self.links.append(values["href"])
         if tag == "img":
-            self.pictures.append(told)
+            self.pictures.append(values)
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
@@ -55,7 +55,7 @@ def written(page, tmp_path):
     return (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
-def test_cells_show_rounded_numbers_and_sort_by_whole_ones(page, tmp_path):
+def test_cells_show_rounded_numbers_and_sort_by_exact_ones(page, tmp_path):
     table = pd.DataFrame(
         {
             "method": ["lrp", "<script>"],
@@ -76,7 +76,7 @@ def test_cells_show_rounded_numbers_and_sort_by_whole_ones(page, tmp_path):
     assert "runs/scores.tsv" in read.links
 
 
-def test_a_picture_is_within_the_page_and_nothing_comes_from_a_network(page, tmp_path):
+def test_a_picture_is_embedded_and_nothing_is_loaded_from_a_network(page, tmp_path):
     plt.imsave(tmp_path / "small.png", np.zeros((2, 3)))
     page.add_picture(tmp_path / "small.png", 'a "black" box', "Nothing")
     page.add_text("1 < 2")
@@ -96,7 +96,7 @@ def test_a_picture_is_within_the_page_and_nothing_comes_from_a_network(page, tmp
     assert not list(tmp_path.glob("*.unfinished"))
 
 
-def test_pictures_are_shown_in_proportion_to_their_size_in_print(page, tmp_path):
+def test_pictures_are_shown_in_proportion_to_their_printed_size(page, tmp_path):
     for name, inches, dpi in (("narrow", 3.5, 300), ("wide", 7.0, 100)):
         save(Picture(figsize=(inches, 1)), tmp_path / f"{name}.png", dpi=dpi)
         page.add_picture(tmp_path / f"{name}.png", name, name)
@@ -106,23 +106,23 @@ def test_pictures_are_shown_in_proportion_to_their_size_in_print(page, tmp_path)
     assert [picture.get("width") for picture in read.pictures] == ["525", "1050", None]
 
 
-def test_an_interval_around_nothing_has_no_minus():
+def test_an_interval_around_zero_has_no_minus_sign():
     assert with_interval(-0.001, -0.004, 0.002) == (-0.001, "0.00 (0.00 to 0.00)")
     assert with_interval(-0.001, -0.004, 0.002, digits=3)[1] == "-0.001 (-0.004 to 0.002)"
 
 
-def test_what_is_no_picture_is_refused_by_name(page, tmp_path):
+def test_a_file_that_is_not_a_picture_is_refused_by_name(page, tmp_path):
     (tmp_path / "no.png").write_text("nothing")
     with pytest.raises(SetupFault, match=r"no\.png is no PNG picture"):
         page.add_picture(tmp_path / "no.png", "x", "y")
 
 
-def test_nothing_stands_before_the_first_section():
+def test_content_before_the_first_section_is_refused():
     with pytest.raises(SetupFault, match="before the first section"):
         Page("Empty").add_text("lost")
 
 
-def test_a_picture_beside_the_page_is_linked_and_loads_when_it_is_seen(page, tmp_path):
+def test_a_picture_beside_the_page_is_linked_and_loaded_lazily(page, tmp_path):
     cells = [Thumbnail("a b/mask#1.png", "mask of <I1>"), Words("two words")]
     page.add_table(pd.DataFrame([cells], columns=["picture", "why"]), "Scans")
     read = Reader(written(page, tmp_path))
@@ -132,7 +132,7 @@ def test_a_picture_beside_the_page_is_linked_and_loads_when_it_is_seen(page, tmp
     assert [cell.strip() for cell in read.cells] == ["", "two words"]
 
 
-def test_a_column_of_words_that_sort_by_numbers_is_no_column_of_numbers(page, tmp_path):
+def test_words_that_sort_by_numbers_are_not_a_column_of_numbers(page, tmp_path):
     table = pd.DataFrame({"verdict": [(1.0, "usable")], "volume": [(2.0, "1450")]})
     page.add_table(table, "Scans")
     text = written(page, tmp_path)
@@ -169,8 +169,8 @@ def test_a_table_is_sorted_and_searched_in_a_browser(page, tmp_path):
     with open(tmp_path / "page.html", "a") as stream:
         stream.write(script)
     shown = browse(tmp_path / "page.html", "--dump-dom", f"--user-data-dir={tmp_path / 'profile'}")
-    told = re.search(r"<body>&lt;(.*)&gt;", shown).group(1).split("|")
-    assert told == [
+    shown_rows = re.search(r"<body>&lt;(.*)&gt;", shown).group(1).split("|")
+    assert shown_rows == [
         "I1 I2 I3 I4",
         "I3 I1 I4 I2",
         "I4 I1 I3 I2",

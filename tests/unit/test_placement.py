@@ -13,7 +13,7 @@ SHAPE = (13, 15, 17)
 
 
 class Residual(nn.Module):
-    """A pre-activation block, whose sum is no module's own output but the block's."""
+    """A pre-activation block, whose sum is the output of the block, not of a module inside."""
 
     def __init__(self, channels, pad=1):
         super().__init__()
@@ -27,7 +27,7 @@ class Residual(nn.Module):
 
 
 class Lopsided(nn.Module):
-    """Two ways to one sum, of which one looks further ahead."""
+    """A sum of two paths, of which one has a larger receptive field."""
 
     def __init__(self):
         super().__init__()
@@ -38,7 +38,7 @@ class Lopsided(nn.Module):
 
 
 class Gated(nn.Module):
-    """Channels weighted by what their means say, as squeeze and excitation does."""
+    """Channels weighted by their means, as in squeeze and excitation."""
 
     def __init__(self):
         super().__init__()
@@ -91,7 +91,7 @@ NETWORKS = {
 }
 
 
-def made(name):
+def model_named(name):
     torch.manual_seed(2)
     return nn.Sequential(NETWORKS[name](), nn.Identity()).eval()
 
@@ -101,9 +101,9 @@ def last_field(model, shape=SHAPE):
 
 
 def seen_by(model, axis, shape=SHAPE):
-    """First and last plane of the scan that each plane of the output depends on, by trial.
+    """First and last plane of the scan that each plane of the output depends on, by experiment.
 
-    What is no number stays none through every layer, whatever its weights are.
+    NaN stays NaN through every layer, whatever its weights are.
     """
     reach = {}
     for plane in range(shape[axis]):
@@ -118,8 +118,8 @@ def seen_by(model, axis, shape=SHAPE):
 
 @pytest.mark.parametrize("name", sorted(NETWORKS.keys() - {"gated", "pool padded", "cut"}))
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_a_field_is_what_a_voxel_depends_on(name, axis):
-    model = made(name)
+def test_a_receptive_field_holds_the_voxels_that_an_output_depends_on(name, axis):
+    model = model_named(name)
     field = last_field(model)
     reach = seen_by(model, axis)
     assert len(reach) > 1
@@ -128,14 +128,14 @@ def test_a_field_is_what_a_voxel_depends_on(name, axis):
         assert (first, last) == (max(from_, 0), min(to, SHAPE[axis] - 1)), cell
 
 
-def test_normalised_gated_and_reflected_maps_are_followed_through_what_stays_in_place():
-    # All of these let each voxel depend on the whole scan too, so by hand.
-    assert last_field(made("gated")) == Field((0, 0, 0), (4, 4, 4), (2, 2, 2))
-    assert last_field(made("pool padded")) == Field((-3, -3, -3), (5, 5, 5), (4, 4, 4))
-    assert last_field(made("cut")) == Field((1, -1, -2), (2, 0, 1), (1, 1, 3))
+def test_the_field_of_normalised_gated_and_reflected_maps_is_known():
+    # In these, each voxel also depends on the whole scan, so the fields are given by hand.
+    assert last_field(model_named("gated")) == Field((0, 0, 0), (4, 4, 4), (2, 2, 2))
+    assert last_field(model_named("pool padded")) == Field((-3, -3, -3), (5, 5, 5), (4, 4, 4))
+    assert last_field(model_named("cut")) == Field((1, -1, -2), (2, 0, 1), (1, 1, 3))
 
 
-def test_of_riekes_network_at_1_mm_the_first_of_twelve_voxels_looks_at_26_5():
+def test_the_field_of_riekes_network_at_1_mm_is_centred_at_26_5():
     model = build_model("rieke", (193, 229, 193), 2).eval()
     layers = {layer.name: layer for layer in follow(model, torch.zeros(1, 1, 193, 229, 193))}
     relu = layers["features.14"]
@@ -149,8 +149,8 @@ def test_of_riekes_network_at_1_mm_the_first_of_twelve_voxels_looks_at_26_5():
     ]
 
 
-def test_following_a_scan_leaves_the_network_as_it_was_and_runs_it_on_no_numbers():
-    model = made("pooled")
+def test_finding_the_field_does_not_change_or_run_the_network():
+    model = model_named("pooled")
     model.register_forward_hook(lambda module, inputs, output: devices.append(output.device.type))
     devices = []
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -161,7 +161,7 @@ def test_following_a_scan_leaves_the_network_as_it_was_and_runs_it_on_no_numbers
 
 
 class ByNumbers(nn.Module):
-    """Asks for a number of the scan, which there is none of without running it."""
+    """Reads a value of the scan, which exists only in a real pass."""
 
     def __init__(self):
         super().__init__()
@@ -171,7 +171,7 @@ class ByNumbers(nn.Module):
         return self.conv(scans) if float(scans.sum()) < 1e9 else self.conv(-scans)
 
 
-def test_a_network_that_asks_for_numbers_is_followed_in_a_real_pass():
+def test_a_network_that_reads_values_is_traced_in_a_real_pass():
     assert last_field(ByNumbers()) == Field((0, 0, 0), (2, 2, 2), (2, 2, 2))
 
 
@@ -204,11 +204,11 @@ def write_into(scans):
     ],
     ids=["flip", "sum", "roll", "transpose", "cumsum", "enlarge", "broadcast", "write"],
 )
-def test_what_moves_voxels_in_ways_that_are_not_known_gives_no_field(turn):
+def test_layers_that_move_voxels_in_unknown_ways_have_no_field(turn):
     assert last_field(Turned(turn), (8, 8, 8)) is None
 
 
-# --- onto the grid --------------------------------------------------------------------------------
+# --- resampling to the grid -----------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -216,27 +216,27 @@ def coarse():
     return torch.from_numpy(np.random.default_rng(0).normal(size=(4, 3, 5)))
 
 
-def test_a_map_is_interpolated_between_the_centres_and_held_beyond_them(coarse):
+def test_a_map_is_interpolated_between_the_centres_and_constant_beyond_them(coarse):
     field = Field((0, -1, 2), (5, 1, 4), (3, 7, 2))
-    found = bring_onto_grid(coarse, field, (16, 20, 15))
-    assert found.dtype == np.float32
+    result = bring_onto_grid(coarse, field, (16, 20, 15))
+    assert result.dtype == np.float32
     where = np.meshgrid(*(np.arange(n) for n in (16, 20, 15)), indexing="ij")
     places = [(w - c) / s for w, c, s in zip(where, (2.5, 0, 3), (3, 7, 2), strict=True)]
     expected = ndimage.map_coordinates(coarse.numpy(), places, order=1, mode="nearest")
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(found[:3, 0, 3], coarse[0, 0, 0])
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(result[:3, 0, 3], coarse[0, 0, 0])
 
 
 @pytest.mark.parametrize("shape", [(12, 9, 15), (13, 8, 11)])
-def test_a_stretched_map_is_torchs_trilinear_one_with_corners_not_aligned(coarse, shape):
+def test_a_stretched_map_is_torchs_trilinear_interpolation_without_aligned_corners(coarse, shape):
     field = Field((0, 0, 0), (5, 5, 5), (2, 2, 2))
-    found = bring_onto_grid(coarse, field, shape, "stretch")
+    result = bring_onto_grid(coarse, field, shape, "stretch")
     places = np.meshgrid(
         *((np.arange(n) + 0.5) * m / n - 0.5 for n, m in zip(shape, coarse.shape, strict=True)),
         indexing="ij",
     )
     expected = ndimage.map_coordinates(coarse.numpy(), places, order=1, mode="nearest")
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_both_placements_agree_where_a_pooling_covers_the_scan_evenly(coarse):
@@ -250,8 +250,8 @@ def test_both_placements_agree_where_a_pooling_covers_the_scan_evenly(coarse):
 
 def test_a_map_of_unknown_field_is_stretched_with_a_warning(coarse):
     with pytest.warns(RuntimeWarning, match="cannot be followed back to the scan"):
-        found = bring_onto_grid(coarse, None, (12, 9, 15))
-    np.testing.assert_array_equal(found, bring_onto_grid(coarse, None, (12, 9, 15), "stretch"))
+        result = bring_onto_grid(coarse, None, (12, 9, 15))
+    np.testing.assert_array_equal(result, bring_onto_grid(coarse, None, (12, 9, 15), "stretch"))
 
 
 def test_an_unknown_placement_is_refused(coarse):

@@ -41,13 +41,13 @@ seeds = st.integers(0, 2**31)
 @given(seed=seeds)
 def test_the_same_seed_plans_the_same_cohort_and_another_seed_another(seed):
     assert plan(seed=seed) == plan(seed=seed)
-    ours = {scan.anatomy_seed for scan in plan(seed=seed)}
-    theirs = {scan.anatomy_seed for scan in plan(seed=seed + 1)}
-    assert not ours & theirs
+    seeds_of_one = {scan.anatomy_seed for scan in plan(seed=seed)}
+    seeds_of_other = {scan.anatomy_seed for scan in plan(seed=seed + 1)}
+    assert not seeds_of_one & seeds_of_other
 
 
 @given(seed=seeds, more=st.integers(1, 10))
-def test_more_patients_leave_the_others_as_they_were(seed, more):
+def test_more_patients_do_not_change_the_others(seed, more):
     few = plan(seed=seed)
     many = plan(seed=seed, groups={"AD": {**AD, "patients": 6 + more}, "CN": CN})
     assert len(many) > len(few)
@@ -55,14 +55,14 @@ def test_more_patients_leave_the_others_as_they_were(seed, more):
 
 
 @given(seed=seeds, share=st.floats(0.1, 1.0))
-def test_a_further_visit_leaves_the_earlier_scans_as_they_were(seed, share):
+def test_a_further_visit_does_not_change_the_earlier_scans(seed, share):
     few = plan(seed=seed)
     many = plan(seed=seed, visits={**VISITS, "m36": share})
     assert [scan for scan in many if scan.visit != "ADNI1/GO Month 36"] == few
 
 
 @given(seed=seeds)
-def test_a_further_group_leaves_the_others_as_they_were(seed):
+def test_a_further_group_does_not_change_the_others(seed):
     two = plan(seed=seed)
     three = plan(seed=seed, groups={"AD": AD, "CN": CN, "MCI": {**AD, "severity": [0.2, 0.4]}})
     assert [scan for scan in three if scan.group != "MCI"] == two
@@ -70,7 +70,7 @@ def test_a_further_group_leaves_the_others_as_they_were(seed):
 
 
 @given(seed=seeds, share=st.floats(0, 1))
-def test_the_share_of_one_visit_does_not_move_the_next_one(seed, share):
+def test_the_share_of_one_visit_does_not_change_the_next_one(seed, share):
     visits = {**VISITS, "m12": share}
     last = [scan for scan in plan(seed=seed) if scan.visit == "ADNI1/GO Month 24"]
     moved = [scan for scan in plan(seed=seed, visits=visits) if scan.visit == "ADNI1/GO Month 24"]
@@ -106,7 +106,7 @@ def test_the_largest_group_still_has_subjects_of_the_archives_form():
     assert all(re.fullmatch(r"\d{3}_S_\d{4}", scan.subject) for scan in scans)
 
 
-def test_everybody_has_the_first_visit_whatever_its_share():
+def test_every_patient_has_the_first_visit_whatever_its_share():
     scans = plan(visits={"bl": 0.0, "m12": 0.0})
     assert len(scans) == 12
     assert {scan.visit for scan in scans} == {"ADNI Baseline"}
@@ -120,7 +120,7 @@ def test_the_share_of_a_visit_is_about_the_share_of_patients_who_have_it():
 
 
 @given(seed=seeds, count=st.integers(1, 4), turns=st.integers(1, 3))
-def test_heads_are_dealt_alike_to_every_group(seed, count, turns):
+def test_every_group_gets_the_heads_equally_often(seed, count, turns):
     heads = [f"head{number}" for number in range(count)]
     size = {"patients": count * turns}
     scans = plan(seed=seed, groups={"AD": {**AD, **size}, "CN": {**CN, **size}}, heads=heads)
@@ -132,7 +132,7 @@ def test_heads_are_dealt_alike_to_every_group(seed, count, turns):
 @given(
     seed=seeds, count=st.integers(1, 6), more=st.lists(st.integers(0, 9), min_size=2, max_size=2)
 )
-def test_heads_serve_a_group_as_evenly_as_they_can(seed, count, more):
+def test_heads_are_used_as_evenly_as_possible_in_a_group(seed, count, more):
     heads = [f"head{number}" for number in range(count)]
     groups = {
         name: {"patients": count + extra, "severity": [0, 1]}
@@ -146,14 +146,14 @@ def test_heads_serve_a_group_as_evenly_as_they_can(seed, count, more):
 
 
 @pytest.mark.parametrize("short", ["AD", "CN"])
-def test_a_head_that_would_serve_one_group_only_is_refused(short):
+def test_a_head_used_by_one_group_only_is_refused(short):
     groups = {"AD": {**AD, "patients": 4}, "CN": {**CN, "patients": 4}}
     groups[short]["patients"] = 3
     heads = ["head1", "head2", "head3", "head4"]
     with pytest.raises(SetupFault, match=f"3 patients of group {short} for 4 heads") as fault:
         plan(groups=groups, heads=heads)
     assert "at least 4 patients" in str(fault.value)
-    # A group of nobody leaves nothing to tell.
+    # An empty group is allowed.
     groups[short]["patients"] = 0
     assert {scan.head for scan in plan(groups=groups, heads=heads)} == set(heads)
 
@@ -190,7 +190,7 @@ def test_a_number_drawn_twice_is_drawn_again_for_the_later_patient_only(monkeypa
 MARK = {"kind": "mark", "group": "AD", "share": 1.0}
 
 
-def test_without_a_shortcut_nobody_carries_one():
+def test_without_a_shortcut_no_scan_carries_one():
     assert not any(scan.shortcut for scan in plan())
     assert plan(shortcut={**MARK, "kind": "none"}) == plan()
 
@@ -204,7 +204,7 @@ def test_a_shortcut_is_carried_by_its_group_and_changes_nothing_else(kind):
 
 
 @given(seed=seeds, share=st.floats(0.05, 1), more=st.floats(0, 1))
-def test_a_larger_share_keeps_those_who_carried_the_shortcut(seed, share, more):
+def test_a_larger_share_keeps_the_carriers_of_the_shortcut(seed, share, more):
     few, many = (
         {s.image for s in plan(seed=seed, shortcut={**MARK, "share": min(p, 1)}) if s.shortcut}
         for p in (share, share + more)
@@ -212,13 +212,13 @@ def test_a_larger_share_keeps_those_who_carried_the_shortcut(seed, share, more):
     assert few <= many
 
 
-def test_about_the_share_of_a_groups_scans_carries_the_shortcut():
+def test_about_the_set_share_of_a_groups_scans_carries_the_shortcut():
     groups = {"AD": {**AD, "patients": 900}, "CN": CN}
     scans = plan(groups=groups, visits={"sc": 1.0}, shortcut={**MARK, "share": 0.7})
     assert sum(scan.shortcut for scan in scans) == pytest.approx(630, abs=55)
 
 
-def test_a_shortcut_goes_by_the_diagnosis_of_the_visit():
+def test_a_shortcut_depends_on_the_diagnosis_of_the_visit():
     scans = plan(groups={"MCI": {**MCI, "converts": 1.0}}, visits=YEARLY, shortcut=MARK)
     assert [scan.shortcut for scan in scans] == [scan.group == "AD" for scan in scans]
     assert 0 < sum(scan.shortcut for scan in scans) < len(scans)
@@ -259,7 +259,7 @@ def test_a_healthy_patient_stays_healthy_and_ages(seed):
             assert scan.ageing == pytest.approx(0.02 * (scan.age - 60) / 10, abs=2e-5)
 
 
-def test_nobody_ages_backwards_before_sixty():
+def test_ageing_is_zero_before_sixty():
     scans = plan(age=[30, 50])
     assert {scan.ageing for scan in scans} == {0}
 
@@ -286,27 +286,27 @@ def test_the_table_of_a_plan_is_read_back_as_its_scans():
     folders = {scan.image: [scan.folder] for scan in planned}
     scans = list_scans(rows, folders, [["AD", "NC"]], "scans.csv", {}, {})
     assert [scan.fate for scan in scans] == [None] * len(planned)
-    for scan, own in zip(scans, planned, strict=True):
+    for scan, original in zip(scans, planned, strict=True):
         assert (scan.image, scan.subject, scan.diagnosis, scan.sex) == (
-            own.image,
-            own.subject,
-            own.group,
-            own.sex,
+            original.image,
+            original.subject,
+            original.group,
+            original.sex,
         )
-        assert scan.date == own.acquired[:10]
-        assert scan.place == own.folder
-        month = re.search(r"Month (\d+)", own.visit)
+        assert scan.date == original.acquired[:10]
+        assert scan.place == original.folder
+        month = re.search(r"Month (\d+)", original.visit)
         assert scan.session == (f"M{int(month[1]):02d}" if month else "SC")
-        assert int(scan.age) == int(own.age)
+        assert int(scan.age) == int(original.age)
 
 
-def test_a_scan_as_dict_is_sorted_and_whole():
+def test_a_scan_as_dict_is_sorted_and_complete():
     scan = plan()[0]
     assert list(scan.as_dict()) == sorted(scan.as_dict())
     assert scan.as_dict() == asdict(scan)
 
 
-def test_what_the_snakefile_imports_needs_no_numerical_library(repository):
+def test_the_imports_of_the_snakefile_need_no_numerical_library(repository):
     code = (
         "import sys\n"
         "import voxplain.cohort.plan, voxplain.cohort.scans, voxplain.cohort.fates\n"
@@ -325,7 +325,7 @@ def test_what_the_snakefile_imports_needs_no_numerical_library(repository):
     assert done.stdout.strip() == "[]"
 
 
-def test_a_visit_put_between_others_leaves_their_scans_as_they_are():
+def test_an_inserted_visit_does_not_change_the_other_scans():
     few = plan(visits={"sc": 1.0, "m12": 1.0})
     more = plan(visits={"sc": 1.0, "m06": 1.0, "m12": 1.0})
     assert len(more) > len(few)
@@ -339,13 +339,13 @@ MCI = {"patients": 8, "severity": [0.2, 0.4]}
 
 
 @given(seed=seeds)
-def test_a_share_of_nought_leaves_a_cohort_as_it_was(seed):
+def test_a_share_of_zero_does_not_change_the_cohort(seed):
     groups = {"AD": {**AD, "converts": 0}, "CN": {**CN, "converts": 0.0}}
     assert plan(seed=seed, groups=groups) == plan(seed=seed)
 
 
 @given(seed=seeds, share=st.floats(0, 1))
-def test_converting_changes_later_rows_to_ad_for_good_and_nothing_else(seed, share):
+def test_converting_changes_only_the_later_rows_to_ad(seed, share):
     stable = plan(seed=seed, groups={"MCI": MCI}, visits=YEARLY)
     converting = plan(seed=seed, groups={"MCI": {**MCI, "converts": share}}, visits=YEARLY)
     assert [replace(scan, group="MCI") for scan in converting] == stable
@@ -358,7 +358,7 @@ def test_converting_changes_later_rows_to_ad_for_good_and_nothing_else(seed, sha
 
 
 @given(seed=seeds, share=st.floats(0, 1), more=st.floats(0, 1))
-def test_a_larger_share_keeps_those_who_converted_and_when(seed, share, more):
+def test_a_larger_share_keeps_the_converters_and_their_months(seed, share, more):
     few, many = (
         plan(seed=seed, groups={"MCI": {**MCI, "converts": min(total, 1)}}, visits=YEARLY)
         for total in (share, share + more)
@@ -369,7 +369,7 @@ def test_a_larger_share_keeps_those_who_converted_and_when(seed, share, more):
     assert again == [scan for scan in few if scan.subject in late]
 
 
-def test_the_share_converts_at_months_that_are_uniform_up_to_36():
+def test_the_share_converts_at_uniform_months_up_to_36():
     groups = {"MCI": {"patients": 990, "severity": [0.2, 0.4], "converts": 0.4}}
     scans = plan(groups=groups, visits=YEARLY)
     first = Counter(
@@ -383,16 +383,16 @@ def test_the_share_converts_at_months_that_are_uniform_up_to_36():
         assert count == pytest.approx(0.4 * 990 / 3, abs=43)
 
 
-def test_who_converts_has_nothing_to_do_with_site_or_sex():
+def test_conversion_is_independent_of_site_and_sex():
     groups = {"MCI": {"patients": 990, "severity": [0.2, 0.4], "converts": 0.5}}
     scans = plan(groups=groups, visits={"sc": 1.0, "m36": 1.0})
     converters = {scan.subject for scan in scans if scan.group == "AD"}
     first = [scan for scan in scans if scan.visit == "ADNI Screening"]
     for key in (lambda scan: scan.subject[:3], lambda scan: scan.sex):
         for value in {key(scan) for scan in first}:
-            alike = [scan.subject in converters for scan in first if key(scan) == value]
-            spread = 4.5 * 0.5 / len(alike) ** 0.5
-            assert sum(alike) / len(alike) == pytest.approx(0.5, abs=spread)
+            converting = [scan.subject in converters for scan in first if key(scan) == value]
+            spread = 4.5 * 0.5 / len(converting) ** 0.5
+            assert sum(converting) / len(converting) == pytest.approx(0.5, abs=spread)
 
 
 def visit_month_of(scan):
@@ -405,35 +405,35 @@ def test_converters_are_the_progressive_ones_of_the_table():
     rows = [scan.table_row() for scan in planned]
     folders = {scan.image: [scan.folder] for scan in planned}
     scans = list_scans(rows, folders, [["pMCI", "sMCI"]], "scans.csv", {}, {})
-    found = {i: p.label for i, p in derive_progression(scans, 36, "first").items() if p.label}
+    labels = {i: p.label for i, p in derive_progression(scans, 36, "first").items() if p.label}
     expected = {
         visits[0].image: "pMCI" if visits[-1].group == "AD" else "sMCI"
         for visits in of_patients(planned)
     }
-    assert found == expected
-    assert set(found.values()) == {"pMCI", "sMCI"}
-    assert {scan.image for scan in scans if scan.fate is None} == set(found)
+    assert labels == expected
+    assert set(labels.values()) == {"pMCI", "sMCI"}
+    assert {scan.image for scan in scans if scan.fate is None} == set(labels)
 
 
 # --- several cohorts ------------------------------------------------------------------------------
 
 
 @given(seed=seeds, first=st.integers(61, 5000))
-def test_cohorts_whose_numbers_start_apart_share_neither_patients_nor_images(seed, first):
-    here, there = plan(seed=seed), plan(seed=seed + 1, first_number=first)
+def test_cohorts_with_different_first_numbers_share_no_patients_or_images(seed, first):
+    one, other = plan(seed=seed), plan(seed=seed + 1, first_number=first)
     for key in ("subject", "image"):
-        assert not {getattr(s, key) for s in here} & {getattr(s, key) for s in there}
-    assert not {s.subject[-4:] for s in here} & {s.subject[-4:] for s in there}
+        assert not {getattr(s, key) for s in one} & {getattr(s, key) for s in other}
+    assert not {s.subject[-4:] for s in one} & {s.subject[-4:] for s in other}
 
 
 @given(seed=seeds, first=st.integers(0, 5000))
-def test_where_numbers_start_changes_names_only(seed, first):
+def test_the_first_number_changes_names_only(seed, first):
     shifted = plan(seed=seed, first_number=first)
     named = {"image": "", "subject": ""}
     assert [replace(s, **named) for s in shifted] == [replace(s, **named) for s in plan(seed=seed)]
-    for scan, own in zip(shifted, plan(seed=seed), strict=True):
-        assert int(scan.subject[-4:]) == int(own.subject[-4:]) + first
-        assert int(scan.image[1:]) == int(own.image[1:]) + 1000 * first
+    for scan, original in zip(shifted, plan(seed=seed), strict=True):
+        assert int(scan.subject[-4:]) == int(original.subject[-4:]) + first
+        assert int(scan.image[1:]) == int(original.image[1:]) + 1000 * first
 
 
 def test_a_number_of_more_than_four_digits_is_refused():

@@ -81,7 +81,7 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_targets_pages_and_counts_are_of_the_same_runs(name, tmp_path, monkeypatch):
+def test_targets_pages_and_counts_agree_on_the_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     plan = Plan.build(CONFIGS[name](tmp_path))
     runs, targets = plan.runs, Targets(plan).all(None)
@@ -97,14 +97,14 @@ def test_targets_pages_and_counts_are_of_the_same_runs(name, tmp_path, monkeypat
     assert work["convert_series"].jobs >= sum(len(c.scans) for c in plan.cohorts.values())
 
 
-def test_a_plan_is_a_value():
+def test_a_plan_is_immutable():
     plan = Plan.build(TINY)
     with pytest.raises(dataclasses.FrozenInstanceError):
         plan.tasks = {}
     assert Targets(plan).all(None) == Targets(Plan.build(TINY)).all(None)
 
 
-def test_a_job_asks_its_stage_by_its_wildcards():
+def test_a_job_gets_its_params_from_its_wildcards():
     plan = Plan.build(TINY)
     job = SimpleNamespace(cohort="tiny", task="AD-NC", model="rieke", split="fixed", seed="1")
     assert TrainJobs(plan).settings(job)["training"]["epochs"] == 2
@@ -149,27 +149,27 @@ def test_an_external_test_has_the_scans_of_the_other_cohort():
     assert kinds == ["folds", "folds", "fixed", "external"]
 
 
-@pytest.mark.parametrize("wanted", ["fixed", "folds", "external", "all"])
-def test_the_splits_that_are_explained_are_those_of_the_kind_that_is_asked_for(wanted):
-    heatmaps = {**TINY["heatmaps"], "splits": wanted}
+@pytest.mark.parametrize("kind", ["fixed", "folds", "external", "all"])
+def test_only_splits_of_the_requested_kind_are_explained(kind):
+    heatmaps = {**TINY["heatmaps"], "splits": kind}
     runs = Plan.build(with_external(heatmaps=heatmaps)).runs
     tiny = next(task for task in runs.tasks if task.cohort.name == "tiny")
     explained = {split.kind for split in tiny.explained}
-    assert explained == ({"fixed", "folds", "external"} if wanted == "all" else {wanted})
+    assert explained == ({"fixed", "folds", "external"} if kind == "all" else {kind})
 
 
-def test_what_needs_splits_raises_their_fault_and_scans_are_preprocessed_all_the_same():
+def test_a_fault_of_the_splits_does_not_stop_preprocessing():
     plan = Plan.build({**FIRST, "splits": {**FIRST["splits"], "fixed_test_patients": 3}})
     assert "splits.fixed_test_patients is 3" in str(plan.fault)
     assert Targets(plan).preprocessed(None)
     job = SimpleNamespace(cohort="tiny")
     assert len(PreprocessJobs(plan).assessed(job)) >= 6
-    for asked in (lambda: plan.runs, lambda: Targets(plan).all(None)):
+    for call in (lambda: plan.runs, lambda: Targets(plan).all(None)):
         with pytest.raises(SystemExit, match=r"splits.fixed_test_patients is 3"):
-            asked()
+            call()
 
 
-def test_a_gpu_is_asked_for_only_where_jobs_run(monkeypatch):
+def test_a_gpu_is_required_only_where_jobs_run(monkeypatch):
     monkeypatch.setattr("voxplain_workflow.planning.checks.has_gpu", lambda: False)
     config = {**FIRST, "device": "cuda"}
     assert "device is cuda" in str(Plan.build(config).fault)
@@ -205,7 +205,7 @@ def test_no_rule_spells_a_path():
         assert not re.search(r'"(results|logs)\b', path.read_text()), path
 
 
-def test_lists_fill_a_pattern_the_last_one_fastest():
+def test_lists_fill_a_pattern_with_the_last_one_varying_fastest():
     job = SimpleNamespace(a="x", b=1)
     assert layout.each("{a}/{b}/{c}", job, b=[2, 3], c=["p", "q"]) == [
         *("x/2/p", "x/2/q", "x/3/p", "x/3/q")

@@ -31,10 +31,10 @@ def texts_of(figure):
 
 
 def heatmap(*voxels, background=0.0):
-    found = np.where(MASK, background, 0.0)
+    values = np.where(MASK, background, 0.0)
     for voxel in voxels:
-        found[voxel] = 1.0
-    return found
+        values[voxel] = 1.0
+    return values
 
 
 def blurred(seed):
@@ -80,7 +80,7 @@ def test_average_maps_have_a_row_for_each_method_and_class(drawn, classes):
 
 
 def centre_of(axis, mm):
-    """Where the centre of the voxels lies that are shown for a place."""
+    """The centre, in mm, of the voxels that are drawn for a position."""
     number, index = index_of(axis, mm)
     return GRID.matrix[number, 3] + index * GRID.voxel_size[number]
 
@@ -91,12 +91,12 @@ def index_of(axis, mm):
     return number, round(place)
 
 
-# Voxels off every slice that is shown, by axis.
+# Voxels outside every slice that is drawn, by axis.
 OFF = (14, 20, 20)
 
 
 def panel_of(picture, figure, number, row=0):
-    """Pixels of a panel: first and last row and column, counted from the top left."""
+    """First and last pixel row and column of a panel, counted from the top left."""
     axes = figure.axes[row * (len(SLICES) + 1) + number]
     box = axes.get_position()
     height, width, _ = picture.shape
@@ -108,18 +108,18 @@ def panel_of(picture, figure, number, row=0):
 
 @pytest.fixture(scope="module")
 def hidden(drawn):
-    """A picture of relevance that lies in no slice that is shown."""
+    """A picture of relevance outside every slice that is drawn."""
     return mean_maps(drawn, {"AD": {"occlusion": heatmap(OFF)}})[0]
 
 
-def test_the_voxels_for_the_next_tests_lie_in_no_slice_that_is_shown():
+def test_the_voxels_of_the_next_tests_are_in_no_shown_slice():
     for axis, mm in SLICES:
         number, index = index_of(axis, mm)
         assert OFF[number] != index
 
 
 @pytest.mark.parametrize("number", range(len(SLICES)))
-def test_relevance_at_one_place_shows_in_its_slice_at_its_place_only(drawn, hidden, number):
+def test_relevance_at_one_place_is_drawn_at_that_place_only(drawn, hidden, number):
     along, index = index_of(*SLICES[number])
     voxel = [5, 20, 20]  # left, front, top
     voxel[along] = index
@@ -176,7 +176,7 @@ def test_the_classes_of_a_method_share_one_scale_and_methods_do_not(drawn):
     assert tops[2] == tops[3] == f"{even:.2g}"
 
 
-def test_a_map_of_noughts_shows_the_template_and_says_so(drawn):
+def test_a_map_of_zeros_shows_the_template_and_a_note(drawn):
     maps = maps_of(methods=["sensitivity"])
     maps["AD"]["sensitivity"] = np.zeros(GRID.shape)
     picture, figure = mean_maps(drawn, maps)
@@ -189,14 +189,14 @@ def test_a_map_of_noughts_shows_the_template_and_says_so(drawn):
     assert coloured(picture[int(bottom) + 12 :]).any()
 
 
-def test_maps_of_noughts_only_show_the_template(drawn):
+def test_maps_of_zeros_show_the_template_only(drawn):
     nothing = {group: {"occlusion": np.zeros(GRID.shape)} for group in CLASSES}
     picture, figure = mean_maps(drawn, nothing)
     assert not coloured(picture).any()
     assert sum("(0 everywhere)" in text for text in texts_of(figure)) == 2
 
 
-def test_the_numbers_of_the_colour_bars_do_not_touch(drawn):
+def test_the_numbers_of_the_colour_bars_do_not_overlap(drawn):
     _, figure = mean_maps(drawn, maps_of(methods=["occlusion"]))
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
@@ -219,17 +219,17 @@ def distances(maps):
 
 
 @pytest.mark.parametrize("classes", [("AD",), ("AD", "CN"), ("AD", "MCI", "CN")])
-def test_a_cell_says_the_distance_of_each_class_in_ten_thousandths(drawn, classes):
+def test_a_cell_has_the_distance_of_each_class_in_ten_thousandths(drawn, classes):
     maps = maps_of(classes, ("a", "b", "c"))
     table = distances(maps)
     picture, figure = drawn(plot_distances, table, "a cohort")
     assert coloured(picture).sum() > 5000
-    told = np.array(texts_of(figure)).reshape(3, 3)
+    texts = np.array(texts_of(figure)).reshape(3, 3)
     for i, a in enumerate("abc"):
         for j, b in enumerate("abc"):
             cell = table[(table["method_a"] == a) & (table["method_b"] == b)]
             values = [float(cell[cell["class"] == c]["distance"].iloc[0]) for c in classes]
-            assert told[i, j] == " / ".join(f"{1e4 * value:.2f}" for value in values)
+            assert texts[i, j] == " / ".join(f"{1e4 * value:.2f}" for value in values)
     assert " / ".join(classes) in figure._suptitle.get_text()
 
 
@@ -242,12 +242,12 @@ def test_a_cell_is_coloured_by_the_mean_over_the_classes_that_have_a_distance(dr
     for (a, b), rows in table.groupby(["method_a", "method_b"]):
         expected = 1e4 * rows["distance"].astype(float).mean()
         assert shown["abc".index(a), "abc".index(b)] == pytest.approx(expected)
-    told = np.array(texts_of(figure)).reshape(3, 3)
-    assert told[0, 1].endswith(" / n/a") and not told[0, 1].startswith("n/a")
-    assert "n/a" not in told[0, 2]
+    texts = np.array(texts_of(figure)).reshape(3, 3)
+    assert texts[0, 1].endswith(" / n/a") and not texts[0, 1].startswith("n/a")
+    assert "n/a" not in texts[0, 2]
 
 
-def test_a_cell_without_a_distance_in_any_class_still_says_so(drawn):
+def test_a_cell_without_any_distance_shows_n_a(drawn):
     maps = maps_of(CLASSES, ("a", "b", "c"))
     for group in CLASSES:
         maps[group]["b"][:] = 0
@@ -256,13 +256,13 @@ def test_a_cell_without_a_distance_in_any_class_still_says_so(drawn):
     assert len(texts_of(figure)) == 9
 
 
-def test_distances_without_a_single_number_still_give_a_picture(drawn):
+def test_distances_that_are_all_missing_give_a_picture(drawn):
     nothing = {group: {m: np.zeros((2, 2, 2)) for m in METHODS} for group in CLASSES}
     _, figure = drawn(plot_distances, distances(nothing), "a cohort")
     assert texts_of(figure) == ["n/a / n/a"] * 4
 
 
-def test_one_method_is_at_no_distance_from_itself(drawn):
+def test_one_method_has_distance_zero_from_itself(drawn):
     title = "adni-screening, ad-vs-cn, rieke (pools 2,2,2,1), split repeat-0_fold-3, seed 12"
     _, figure = drawn(plot_distances, distances(maps_of(CLASSES, ("a",))), title)
     assert texts_of(figure) == ["0.00 / 0.00"]
@@ -326,7 +326,7 @@ def test_each_methods_panel_shows_every_patients_share_of_its_areas(drawn, class
     assert [axes.get_legend() is None for axes in figure.axes[1:count]] == [True] * (count - 1)
 
 
-def test_a_method_without_relevance_says_so_and_leaves_the_legend_to_the_next(drawn):
+def test_a_method_without_relevance_shows_a_note(drawn):
     shares = shares_of(METHODS)
     shares.loc[shares["method"] == METHODS[0], "share"] = np.nan
     areas = {METHODS[0]: [], METHODS[1]: AREAS}
@@ -337,7 +337,7 @@ def test_a_method_without_relevance_says_so_and_leaves_the_legend_to_the_next(dr
     assert [text.get_text() for text in filled.get_legend().get_texts()] == list(CLASSES)
 
 
-def test_without_any_relevance_there_is_still_a_picture(drawn):
+def test_no_relevance_at_all_gives_a_picture(drawn):
     shares = shares_of(METHODS).assign(share=np.nan)
     areas = {method: [] for method in METHODS}
     _, figure = drawn(plot_area_distribution, shares, areas, CLASSES, "a cohort")
@@ -355,7 +355,7 @@ def test_a_patient_without_relevance_has_no_point(drawn):
 
 
 @pytest.mark.parametrize("count", [2, 5])
-def test_every_cell_says_mean_and_sd_and_is_hatched_within_noise(drawn, count):
+def test_every_cell_has_mean_and_sd_and_is_hatched_within_noise(drawn, count):
     methods = [f"method_{place}" for place in range(count)]
     runs = [("fixed", seed) for seed in range(3)]
     draw = np.random.default_rng(0)

@@ -9,7 +9,7 @@ AT = np.linspace(0, 1, 11)
 
 
 def curves(values, classes=("AD", "NC")):
-    """Method and draw to the value of a flat curve."""
+    """(Method, draw) -> value of a flat curve."""
     return pd.concat(
         pd.DataFrame(
             {
@@ -41,11 +41,11 @@ def test_every_class_has_its_two_panels_with_random_orders_as_one_line_and_a_ban
         assert lines_of(axes) == [{0.4}, {0.7}, {0.2}]
         band = axes.collections[0].get_paths()[0].vertices[:, 1]
         assert (band.min(), band.max()) == (0.3, 0.5)
-    told = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert told == ["a", "b", "random orders"]
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["a", "b", "random orders"]
 
 
-def test_nothing_to_draw_is_an_empty_picture(drawn):
+def test_no_data_gives_an_empty_picture(drawn):
     _, figure = drawn(plot_faithfulness, curves({("a", 0): 0.1}).iloc[:0], ["a"], "a run")
     assert len(figure.axes) == 2
     table = pd.DataFrame(columns=["method", "step", "layer", "mean"])
@@ -76,7 +76,7 @@ REAL = ["sensitivity", "guided_grad_cam_pp", "integrated_gradients", "voxel_occl
 
 @pytest.mark.slow
 @pytest.mark.parametrize("methods", [REAL, [f"{name}_{n}" for n in range(5) for name in REAL]])
-def test_nothing_is_cut_with_the_methods_and_layers_of_a_real_run(drawn, methods):
+def test_no_text_is_cut_with_the_methods_and_layers_of_a_real_run(drawn, methods):
     layers = ["classifier.6", "classifier.4", "classifier.2", "features.12", "features.8"]
     table = pd.DataFrame(
         [
@@ -94,7 +94,7 @@ def test_nothing_is_cut_with_the_methods_and_layers_of_a_real_run(drawn, methods
 
 
 def inside_and_apart(figure):
-    """Heading, legend and labels lie within the figure, and the heading not on the legend."""
+    """Heading, legend and labels are within the figure, and the heading is not on the legend."""
     figure.canvas.draw()
     width, height = figure.canvas.get_width_height()
     texts = [figure._suptitle, *figure.legends[0].get_texts()]

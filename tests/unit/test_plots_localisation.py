@@ -32,7 +32,7 @@ def loss(*blocks):
     return truth
 
 
-# Along x two blocks far apart, along y one two voxels deep, along z one four high.
+# Two blocks far apart along x; one is two voxels deep along y, one four voxels high along z.
 TRUTH = loss(((7, 13, 8), (2, 2, 4), 0.2), ((16, 13, 8), (1, 2, 4), 0.4))
 NOTHING = np.zeros(GRID.shape)
 
@@ -92,10 +92,10 @@ def test_the_truth_comes_first_and_then_each_method_by_name(scan):
     assert names_of(figure, 4) == ["truth", "guided_grad_cam_pp", "lrp\n(0 everywhere)", "b"]
 
 
-def test_slices_cut_the_truth_where_it_is_most_and_say_their_place(scan):
+def test_slices_pass_through_most_of_the_truth_and_name_their_position(scan):
     _, figure = scan
     # x: 0.4 in voxel 16, and the first of two equal ones far off; y is 2 voxels and so 8 mm across:
-    # one slice; z has 4 alike, of which two lie two voxels apart.
+    # one slice; z has 4 equal slices, of which two at a distance of two voxels are shown.
     assert captions_of(figure) == [
         "sagittal\nx = -40 mm",
         "sagittal\nx = 32 mm",
@@ -115,7 +115,7 @@ def test_the_pair_of_slices_with_the_most_truth_is_shown_not_the_outermost(drawn
     assert captions_of(figure)[2:] == ["axial\nz = -6 mm", "axial\nz = 10 mm"]
 
 
-def test_slices_cut_the_border_and_not_what_lies_below_the_threshold(drawn):
+def test_slices_pass_through_voxels_above_the_threshold(drawn):
     truth = loss(((8, 10, 8), (8, 8, 8), 0.04), ((14, 16, 14), (1, 1, 1), 0.3))
     _, figure = truth_picture(drawn, {"a": noise()}, truth)
     assert captions_of(figure) == ["sagittal\nx = 16 mm", "coronal\ny = -4 mm", "axial\nz = 34 mm"]
@@ -125,7 +125,7 @@ def test_the_border_is_drawn_in_its_place_on_every_slice_of_every_row(scan):
     picture, figure = scan
     for slices, _ in rows_of(figure, 4):
         borders = [contours_of(axes) for axes in slices]
-        assert [len(found) for found in borders] == [1] * len(slices)
+        assert [len(contours) for contours in borders] == [1] * len(slices)
         box = borders[1][0].get_paths()[0].get_extents()  # x = 16: y 13 and 14, z 8 to 11
         np.testing.assert_allclose([box.x0, box.x1, box.y0, box.y1], [12.5, 14.5, 7.5, 11.5])
         assert tuple(borders[1][0].get_edgecolor()[0][:3]) == to_rgb("#4fc3f7")
@@ -134,13 +134,13 @@ def test_the_border_is_drawn_in_its_place_on_every_slice_of_every_row(scan):
 
 def test_the_border_follows_the_threshold(drawn):
     _, figure = truth_picture(drawn, {"a": noise()}, threshold=0.3)
-    assert captions_of(figure)[0] == "sagittal\nx = 32 mm"  # the other block lost less
+    assert captions_of(figure)[0] == "sagittal\nx = 32 mm"  # the other block has less loss
     (slices, _), _ = rows_of(figure, 2)
     assert len(contours_of(slices[1])[0].get_paths()[0].to_polygons()) == 1
     assert "more than 30 %" in figure._suptitle.get_text()
 
 
-def test_the_truth_and_each_method_have_colour_scales_of_their_own(scan):
+def test_the_truth_and_each_method_have_their_own_colour_scales(scan):
     _, figure = scan
     bars = [[tick.get_text() for tick in bar.get_yticklabels()] for _, bar in rows_of(figure, 4)]
     assert bars[0] == ["0", "40 %"]
@@ -155,7 +155,7 @@ def test_the_truth_and_each_method_have_colour_scales_of_their_own(scan):
     assert truth.get_cmap().name != rows_of(figure, 4)[1][0][1].images[1].get_cmap().name
 
 
-def test_a_map_of_noughts_is_the_template_with_the_border(scan):
+def test_a_map_of_zeros_shows_the_template_with_the_border(scan):
     _, figure = scan
     slices, bar = rows_of(figure, 4)[2]
     assert [len(axes.images) for axes in slices] == [1] * len(slices)
@@ -175,7 +175,7 @@ def letters_of(axes):
     return "".join(text.get_text() for text in axes.texts[:2])
 
 
-def test_the_subjects_left_is_on_the_left_and_every_slice_says_which_side_is_which(scan):
+def test_the_subjects_left_is_on_the_left_and_every_slice_is_labelled(scan):
     _, figure = scan
     for slices, _ in rows_of(figure, 4):
         assert [letters_of(axes) for axes in slices] == ["PA", "PA", "LR", "LR", "LR"]
@@ -206,7 +206,7 @@ def test_in_radiological_order_the_subjects_left_is_on_the_right(scan, drawn):
     assert np.ptp(columns[columns > middle]) > np.ptp(columns[columns < middle])
 
 
-def test_without_a_loss_the_middle_of_the_brain_is_shown_and_no_border(drawn):
+def test_without_atrophy_the_middle_of_the_brain_is_shown_without_border(drawn):
     _, figure = truth_picture(drawn, {"a": noise()}, NOTHING)
     assert captions_of(figure) == ["sagittal\nx = 0 mm", "coronal\ny = -20 mm", "axial\nz = 18 mm"]
     assert names_of(figure, 2) == ["truth\n(0 everywhere)", "a"]
@@ -215,7 +215,7 @@ def test_without_a_loss_the_middle_of_the_brain_is_shown_and_no_border(drawn):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 20])
-def test_titles_and_names_of_slices_fit_however_many_the_methods(drawn, count):
+def test_titles_and_names_of_slices_fit_with_many_methods(drawn, count):
     rows = {f"a_method_of_long_name_{number}": noise() for number in range(count)}
     title = "simulated, ad-vs-cn, rieke (pools 2,2,2,1), split repeat-0_fold-3, seed 12: " * 2
     _, figure = truth_picture(drawn, rows, loss(((12, 14, 12), (1, 1, 1), 0.3)), title=title)
@@ -223,9 +223,9 @@ def test_titles_and_names_of_slices_fit_however_many_the_methods(drawn, count):
     assert_inside_and_apart(figure, [*figure.texts, *names])
 
 
-# --- what is left of it ---------------------------------------------------------------------------
+# --- residual -------------------------------------------------------------------------------------
 
-# Between the blocks of the truth in x = 16: two voxels differ by more than 0.1.
+# Between the blocks of the truth at x = 16: two voxels differ by more than 0.1.
 LEFT = loss(((16, 13, 8), (1, 2, 1), 0.3), ((16, 11, 8), (1, 1, 1), 0.08))
 
 
@@ -236,7 +236,7 @@ def with_residual(drawn):
     return drawn(partial(plot_truth, **options), {"a": noise()}, *shown)
 
 
-def test_what_is_left_has_a_row_below_the_truth_with_a_scale_of_its_own(with_residual):
+def test_the_residual_has_a_row_below_the_truth_with_its_own_scale(with_residual):
     _, figure = with_residual
     assert names_of(figure, 3) == ["truth", "what is left", "a"]
     slices, bar = rows_of(figure, 3)[1]
@@ -247,18 +247,18 @@ def test_what_is_left_has_a_row_below_the_truth_with_a_scale_of_its_own(with_res
     assert "more than 0.1" in figure._suptitle.get_text().replace("\n", " ")
 
 
-def test_its_border_is_drawn_on_its_own_row_and_the_truths_on_all(with_residual):
+def test_the_residuals_border_is_on_its_row_and_the_truths_on_all(with_residual):
     _, figure = with_residual
-    found = [contours_of(slices[1]) for slices, _ in rows_of(figure, 3)]
-    assert [len(borders) for borders in found] == [1, 2, 1]
-    box = found[1][0].get_paths()[0].get_extents()  # y 13 and 14, z 8; 0.08 is below the threshold
+    drawn = [contours_of(slices[1]) for slices, _ in rows_of(figure, 3)]
+    assert [len(borders) for borders in drawn] == [1, 2, 1]
+    box = drawn[1][0].get_paths()[0].get_extents()  # y 13 and 14, z 8; 0.08 is below the threshold
     np.testing.assert_allclose([box.x0, box.x1, box.y0, box.y1], [12.5, 14.5, 7.5, 8.5])
-    colours = [tuple(borders[-1].get_edgecolor()[0][:3]) for borders in found]
+    colours = [tuple(borders[-1].get_edgecolor()[0][:3]) for borders in drawn]
     assert set(colours) == {to_rgb("#4fc3f7")}
-    assert tuple(found[1][0].get_edgecolor()[0][:3]) != to_rgb("#4fc3f7")
+    assert tuple(drawn[1][0].get_edgecolor()[0][:3]) != to_rgb("#4fc3f7")
 
 
-def test_where_nothing_is_left_the_row_says_so(drawn):
+def test_a_residual_of_zeros_shows_a_note(drawn):
     options = {"threshold": THRESHOLD, "residual": NOTHING, "residual_threshold": 0.1}
     shown = TRUTH, TEMPLATE, MASK, GRID, "a scan"
     _, figure = drawn(partial(plot_truth, **options), {"a": noise()}, *shown)
@@ -353,7 +353,9 @@ def test_there_is_a_panel_for_each_region_and_measure_in_plain_words(two_regions
     ]
 
 
-def test_methods_stand_by_average_precision_in_the_first_region_and_baselines_below(two_regions):
+def test_methods_are_sorted_by_average_precision_with_baselines_below(
+    two_regions,
+):
     _, _, figure = two_regions
     names = ["sensitivity", "lrp", "occlusion", "random"]
     assert [names_on(axes) for axes in figure.axes] == 2 * [names, [], [], []]
@@ -368,22 +370,22 @@ def test_every_mean_is_a_point_on_its_methods_line(two_regions):
     for axes, (region, measure) in zip(
         figure.axes, [(r, m) for r in ("hippocampus", "amygdala") for m in MEASURES], strict=True
     ):
-        own = table[(table["region"] == region) & (table["measure"] == measure)]
+        rows = table[(table["region"] == region) & (table["measure"] == measure)]
         points = points_of(axes)
-        assert len(points) == len(own)
+        assert len(points) == len(rows)
         lines = dict(zip(names_on(figure.axes[0]), axes.get_yticks(), strict=True))
         for smoothing, marker in ((0, "o"), (4, "s")):
             of_marker = {y: x for x, y, m, _ in points if m == marker}
-            for row in own[own["smoothing_mm"] == smoothing].to_dict("records"):
+            for row in rows[rows["smoothing_mm"] == smoothing].to_dict("records"):
                 nearest = min(of_marker, key=lambda y, row=row: abs(y - lines[row["method"]]))
                 assert of_marker[nearest] == pytest.approx(row["mean"])
                 assert abs(nearest - lines[row["method"]]) < 0.3
 
 
-def test_bars_reach_from_low_to_high(two_regions):
+def test_bars_span_the_intervals(two_regions):
     table, _, figure = two_regions
-    own = table[(table["region"] == "hippocampus") & (table["measure"] == "mass")]
-    assert sorted(bars_of(figure.axes[1])) == sorted(zip(own["low"], own["high"], strict=True))
+    rows = table[(table["region"] == "hippocampus") & (table["measure"] == "mass")]
+    assert sorted(bars_of(figure.axes[1])) == sorted(zip(rows["low"], rows["high"], strict=True))
 
 
 def test_a_dashed_line_is_at_chance(two_regions):
@@ -405,8 +407,8 @@ def test_smoothings_differ_by_marker_and_colour_and_baselines_are_grey(two_regio
     assert len({colours["o", False], colours["s", False], to_rgb("0.5")}) == 3
     ticks = axes.get_yticklabels()
     assert [to_rgb(tick.get_color()) == to_rgb("0.5") for tick in ticks] == [False] * 3 + [True]
-    told = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert told == ["not smoothed", "smoothed by 4 mm", "baseline", "chance"]
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["not smoothed", "smoothed by 4 mm", "baseline", "chance"]
 
 
 def test_without_baselines_the_legend_has_none_and_lines_are_even(drawn):
@@ -416,7 +418,7 @@ def test_without_baselines_the_legend_has_none_and_lines_are_even(drawn):
     np.testing.assert_allclose(figure.axes[0].get_yticks(), range(4))
 
 
-def test_smoothings_of_unlike_chance_have_a_line_each_in_their_colour(drawn):
+def test_smoothings_with_different_chance_have_a_line_each(drawn):
     table = scores(measures=("mass",))
     table.loc[table["smoothing_mm"] == 4, "chance"] = 0.09
     _, figure = localisation(drawn, table)
@@ -427,7 +429,7 @@ def test_smoothings_of_unlike_chance_have_a_line_each_in_their_colour(drawn):
     assert dashed == [of_points["o"], of_points["s"]]
 
 
-def test_a_mean_that_is_missing_has_no_point_and_is_said_to_be(drawn):
+def test_a_missing_mean_has_no_point_and_a_note(drawn):
     table = scores()
     numbers = ["mean", "low", "high"]
     mass = table["measure"] == "mass"
@@ -455,13 +457,13 @@ def test_a_method_without_average_precision_comes_last(drawn):
     assert names_on(figure.axes[0])[-1] == "sensitivity"
 
 
-def test_intervals_that_are_missing_leave_the_points(drawn):
+def test_missing_intervals_keep_the_points(drawn):
     _, figure = localisation(drawn, scores().assign(low=np.nan, high=np.nan))
     assert [len(points_of(axes)) for axes in figure.axes] == [8] * 4
     assert not any(bars_of(axes) for axes in figure.axes)
 
 
-def test_without_a_single_number_there_is_still_a_picture(drawn):
+def test_no_numbers_at_all_give_a_picture(drawn):
     nothing = dict.fromkeys(("mean", "low", "high", "chance"), np.nan)
     _, figure = localisation(drawn, scores(smoothings=(0,)).assign(**nothing))
     for axes in figure.axes:
@@ -473,7 +475,7 @@ def test_without_a_single_number_there_is_still_a_picture(drawn):
 @pytest.mark.parametrize(
     ("methods", "regions", "measures"), [(1, 1, 1), (1, 4, 4), (20, 1, 4), (20, 4, 4)]
 )
-def test_nothing_is_cut_or_covered_however_many_there_are(drawn, methods, regions, measures):
+def test_no_text_is_cut_or_covered_with_many_methods(drawn, methods, regions, measures):
     table = scores(
         [f"guided_grad_cam_pp_{number}" for number in range(methods)],
         [f"a region {number}" for number in range(regions)],
@@ -525,7 +527,7 @@ def test_every_method_has_a_curve_and_every_region_its_chance(drawn):
     assert_inside_and_apart(figure, [figure._suptitle, *figure.legends[0].get_texts()])
 
 
-def test_a_method_that_found_nothing_to_rank_has_no_curve(drawn):
+def test_a_method_without_scores_has_no_curve(drawn):
     curves = curves_of(["good", "silent"], ["truth"])
     curves.loc[curves["method"] == "silent", "precision"] = np.nan
     _, figure = drawn(plot_precision_recall, curves, {}, "a run")

@@ -75,7 +75,7 @@ def test_a_brighter_scan_of_the_same_head_gives_the_same_picture(brain, plain):
     assert abs(plain - pixels(figure)).max() <= 2
 
 
-def test_an_empty_volume_and_an_empty_mask_still_give_a_picture():
+def test_an_empty_volume_and_an_empty_mask_give_a_picture():
     nothing = np.zeros(GRID.shape)
     figure = plot_outline(nothing, nothing > 0, GRID, "nothing was found")
     picture = pixels(figure)
@@ -83,7 +83,7 @@ def test_an_empty_volume_and_an_empty_mask_still_give_a_picture():
     assert np.unique(picture[..., 0]).size > 10  # the title
 
 
-def test_a_picture_of_text_says_what_it_is_told():
+def test_a_picture_of_text_shows_the_text():
     texts = ("failed in convert", "file a.dcm is truncated", "download the image again " * 20)
     figures = [plot_text(*lines) for lines in (texts, texts[:2], ("another",))]
     whole, short, other = map(pixels, figures)
@@ -93,7 +93,7 @@ def test_a_picture_of_text_says_what_it_is_told():
     assert right_border.max() == 0  # long lines are wrapped, not cut
 
 
-def test_a_dollar_in_a_file_name_is_no_formula():
+def test_a_dollar_in_a_file_name_is_not_a_formula():
     figures = [
         plot_text(line) for line in ("file $a_1$.dcm is truncated", "file a_1.dcm is truncated")
     ]

@@ -27,11 +27,11 @@ def texts_of(figure):
 
 
 def cut_or_covered(figure):
-    """Texts of a figure that reach beyond its border, and headings that touch."""
+    """Texts of a figure that extend beyond its border, and headings that overlap."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     renderer = canvas.get_renderer()
-    found = []
+    problems = []
     heads = [figure._suptitle, *(axes.title for axes in figure.axes)]
     labels = [label for axes in figure.axes for label in (axes.xaxis.label, axes.yaxis.label)]
     boxes = {
@@ -42,12 +42,12 @@ def cut_or_covered(figure):
     width, height = canvas.get_width_height()
     for name, box in boxes.items():
         if box.x0 < 0 or box.y0 < 0 or box.x1 > width or box.y1 > height:
-            found.append(f"{name} is cut")
+            problems.append(f"{name} is cut")
     top = figure._suptitle.get_window_extent(renderer)
     for axes in figure.axes:
         if axes.title.get_text() and axes.title.get_window_extent(renderer).overlaps(top):
-            found.append(f"{axes.title.get_text()} touches the heading")
-    return found
+            problems.append(f"{axes.title.get_text()} touches the heading")
+    return problems
 
 
 def history(seed=0, epochs=12):
@@ -92,15 +92,15 @@ def test_learning_curves_show_both_sides_of_every_training_and_their_mean(drawn,
     assert count(picture, TEST) > 300
     assert f"{folds} trainings" in figure._suptitle.get_text()
     assert cut_or_covered(figure) == []
-    for axes, what in zip(figure.axes, ("loss", "accuracy"), strict=True):
+    for axes, measure_name in zip(figure.axes, ("loss", "accuracy"), strict=True):
         assert len(axes.lines) == 2 * (folds + 1)
         for side, line in (("train", axes.lines[folds]), ("test", axes.lines[2 * folds + 1])):
-            expected = np.mean([h[f"{side}_{what}"] for h in histories.values()], axis=0)
+            expected = np.mean([h[f"{side}_{measure_name}"] for h in histories.values()], axis=0)
             np.testing.assert_allclose(line.get_ydata(), expected)
             np.testing.assert_array_equal(line.get_xdata(), np.arange(1, 13))
 
 
-def test_the_mean_of_trainings_of_unequal_length_is_that_of_those_that_got_so_far(drawn):
+def test_the_mean_of_trainings_of_unequal_length_is_over_those_with_that_epoch(drawn):
     short, long = history(0, epochs=5), history(1, epochs=9)
     _, figure = drawn(plot_learning, {"a": short, "b": long}, "a cohort")
     mean = figure.axes[0].lines[2].get_ydata()
@@ -120,9 +120,9 @@ def area_under(line):
 
 
 def legend_of(axes):
-    """Without what it says of the band."""
-    told = [text.get_text() for text in axes.get_legend().get_texts()]
-    return [text for text in told if not text.startswith("95 %")]
+    """Texts of the legend, without that of the band."""
+    texts = [text.get_text() for text in axes.get_legend().get_texts()]
+    return [text for text in texts if not text.startswith("95 %")]
 
 
 def test_roc_curves_show_every_fold_and_all_pooled(drawn):
@@ -163,7 +163,7 @@ def repeated(classes, repeats=3, folds=2):
     return tables
 
 
-def test_of_a_repeated_cross_validation_each_repeat_is_a_curve_and_nobody_counts_twice(drawn):
+def test_each_repeat_of_a_cross_validation_is_one_curve(drawn):
     classes = ("AD", "CN")
     tables = repeated(classes)
     _, figure = drawn(plot_roc, tables, classes, "a cohort")
@@ -197,15 +197,15 @@ def test_of_several_classes_each_has_its_curve_against_the_rest(drawn, classes):
     for axes, table in zip(figure.axes, (pooled, per_patient(pooled, classes)), strict=True):
         areas = [area(table, group) for group in classes]
         assert legend_of(axes) == [
-            f"{group} against the rest, AUC {its:.2f}"
-            for group, its in zip(classes, areas, strict=True)
+            f"{group} against the rest, AUC {value:.2f}"
+            for group, value in zip(classes, areas, strict=True)
         ]
         curves = [line for line in axes.lines if len(line.get_xdata()) > 2]
         assert [area_under(line) for line in curves] == pytest.approx(areas)
         assert len({line.get_color() for line in curves}) == len(classes)
 
 
-def test_a_patients_point_of_the_roc_curve_is_the_mean_of_their_scans(drawn):
+def test_a_patients_score_in_the_roc_curve_is_the_mean_of_their_scans(drawn):
     table = predictions(("AD", "CN"))
     _, figure = drawn(plot_roc, {(1, 1, 0): table}, ("AD", "CN"), "a cohort")
     patients = table.groupby("patient").agg({"class": "first", "probability_AD": "mean"})
@@ -213,13 +213,13 @@ def test_a_patients_point_of_the_roc_curve_is_the_mean_of_their_scans(drawn):
     assert area_under(figure.axes[1].lines[0]) == pytest.approx(expected)
 
 
-def test_of_one_fold_there_is_no_spread(drawn):
+def test_one_fold_has_no_sd(drawn):
     table = predictions(("AD", "CN"))
     _, figure = drawn(plot_roc, {(1, 1, 0): table}, ("AD", "CN"), "one")
     assert legend_of(figure.axes[0])[1] == f"folds, AUC {area(table):.2f}"
 
 
-def test_a_fold_with_one_class_only_has_no_curve_of_its_own_but_is_pooled(drawn):
+def test_a_fold_with_one_class_has_no_curve_but_is_pooled(drawn):
     whole, other = predictions(("AD", "CN")), predictions(("AD", "CN"), seed=1)
     healthy = other[other["class"] == "CN"]
     tables = {(1, 1, 0): whole, (1, 2, 0): healthy}
@@ -239,7 +239,7 @@ def test_pools_without_a_class_have_no_curve(drawn):
 # --- confusion matrices ---------------------------------------------------------------------------
 
 
-def test_a_confusion_matrix_says_how_many_and_their_share_of_the_true_class(drawn):
+def test_a_confusion_matrix_has_counts_and_shares_of_the_true_class(drawn):
     members = pd.DataFrame(
         {
             "image": list("abcdef"),
@@ -252,7 +252,7 @@ def test_a_confusion_matrix_says_how_many_and_their_share_of_the_true_class(draw
     folds = {(1, 1, 0): table.iloc[:3], (1, 2, 0): table.iloc[3:]}
     _, figure = drawn(plot_confusion, folds, ("AD", "CN"), "by hand")
     assert texts_of(figure)[:4] == ["2\n50%", "2\n50%", "0\n0%", "2\n100%"]
-    # p's mean is 0.55, so that p counts as found.
+    # p's mean is 0.55, so p counts as positive.
     assert texts_of(figure)[4:] == ["2\n67%", "1\n33%", "0\n0%", "1\n100%"]
     assert [axes.get_title() for axes in figure.axes] == [
         "per scan, accuracy 0.67",
@@ -271,8 +271,8 @@ def test_a_confusion_matrix_has_a_row_and_a_column_for_each_class(drawn, classes
         assert [tick.get_text() for tick in axes.get_xticklabels()] == list(classes)
         assert [tick.get_text() for tick in axes.get_yticklabels()] == list(classes)
     counts = pd.crosstab(table["class"], table["predicted"]).loc[list(classes), list(classes)]
-    told = [int(text.split("\n")[0]) for text in texts_of(figure)[: len(classes) ** 2]]
-    assert told == counts.to_numpy().ravel().tolist()
+    shown = [int(text.split("\n")[0]) for text in texts_of(figure)[: len(classes) ** 2]]
+    assert shown == counts.to_numpy().ravel().tolist()
     blue = (picture[..., 2] - picture[..., 0]) > 60
     assert blue.sum() > 5000
 
@@ -292,10 +292,10 @@ def test_repeats_are_summed_and_a_patient_counts_once_in_each(drawn):
     assert "3 repeats or seeds" in figure._suptitle.get_text()
     pools = list(pool_folds(tables).values())
     for number, at_level in enumerate((lambda t: t, lambda t: per_patient(t, classes))):
-        told = [measure(at_level(table), classes) for table in pools]
+        metrics = [measure(at_level(table), classes) for table in pools]
         shown = [int(text.split("\n")[0]) for text in texts_of(figure)[4 * number :][:4]]
-        assert shown == np.sum([one["confusion"] for one in told], axis=0).ravel().tolist()
-        accuracies = [one["accuracy"] for one in told]
+        assert shown == np.sum([one["confusion"] for one in metrics], axis=0).ravel().tolist()
+        accuracies = [one["accuracy"] for one in metrics]
         spread = f"{np.mean(accuracies):.2f} ± {np.std(accuracies, ddof=1):.2f}"
         assert figure.axes[number].get_title().endswith(f"accuracy {spread}")
 
@@ -351,21 +351,21 @@ def test_every_task_is_a_panel_with_a_point_and_a_bar_of_every_model_and_cohort(
     assert [axes.get_title() for axes in figure.axes] == TASKS
     for axes, task in zip(figure.axes, TASKS, strict=True):
         for (cohort, tested_on, _), (points, bars) in zip(SERIES, series_of(axes), strict=True):
-            own = summary[
+            rows = summary[
                 (summary["task"] == task)
                 & (summary["cohort"] == cohort)
                 & (summary["tested_on"] == tested_on)
                 & (summary["level"] == "patient")
             ]
-            np.testing.assert_array_equal(points.get_ydata(), own["roc_auc_mean"])
+            np.testing.assert_array_equal(points.get_ydata(), rows["roc_auc_mean"])
             ends = np.array([line[:, 1] for line in bars.get_segments()])
-            np.testing.assert_allclose(ends, own[["roc_auc_low", "roc_auc_high"]])
+            np.testing.assert_allclose(ends, rows[["roc_auc_low", "roc_auc_high"]])
         shown = [points for points, _ in series_of(axes)]
         looks = {(points.get_color(), points.get_marker()) for points in shown}
         assert len({colour for colour, _ in looks}) == len({mark for _, mark in looks}) == 4
         places = [points.get_xdata() for points in shown]
-        np.testing.assert_array_equal(np.rint(places), [range(5)] * 4)  # each by its model
-        assert np.unique(places).size == 20  # and none on another
+        np.testing.assert_array_equal(np.rint(places), [range(5)] * 4)  # each at its model
+        assert np.unique(places).size == 20  # without overlap
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [
         "a, cross-validation",
@@ -379,13 +379,13 @@ def test_every_task_is_a_panel_with_a_point_and_a_bar_of_every_model_and_cohort(
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_the_points_are_of_scans_or_patients_as_the_axis_says(drawn, level):
+def test_the_axis_says_whether_points_are_of_scans_or_patients(drawn, level):
     summary = summary_of(["AD-NC"], MODELS[:2], SERIES[:1])
     _, figure = drawn(plot_models, summary, "a run", level)
     (axes,) = figure.axes
     assert axes.get_ylabel() == f"ROC AUC per {level}"
-    own = summary[summary["level"] == level]
-    np.testing.assert_array_equal(series_of(axes)[0][0].get_ydata(), own["roc_auc_mean"])
+    rows = summary[summary["level"] == level]
+    np.testing.assert_array_equal(series_of(axes)[0][0].get_ydata(), rows["roc_auc_mean"])
 
 
 @pytest.mark.parametrize("tasks", [1, 5])
@@ -401,9 +401,9 @@ def test_every_column_of_panels_names_the_models_below(drawn, tasks):
 
 def test_a_model_that_lacks_a_task_or_an_interval_has_a_gap_or_no_bar(drawn):
     summary = summary_of(TASKS[:2], MODELS[:2], SERIES[:1])
-    gone = (summary["task"] == TASKS[1]) & (summary["model"] == MODELS[0])
+    removed = (summary["task"] == TASKS[1]) & (summary["model"] == MODELS[0])
     summary.loc[summary["model"] == MODELS[1], ["roc_auc_low", "roc_auc_high"]] = np.nan
-    _, figure = drawn(plot_models, summary[~gone], "a run")
+    _, figure = drawn(plot_models, summary[~removed], "a run")
     first, second = (series_of(axes)[0] for axes in figure.axes)
     assert np.isfinite(first[0].get_ydata(orig=False)).tolist() == [True, True]
     assert np.isfinite(second[0].get_ydata(orig=False)).tolist() == [False, True]
@@ -428,30 +428,30 @@ def test_a_band_lies_around_the_curve_where_patients_can_be_drawn(drawn):
         assert near.min() - 0.05 <= y <= near.max() + 0.05
     assert np.ptp(band[abs(band[:, 0] - 0.5) < 0.006][:, 1]) > 0.02
     assert "95 % of what" in figure.axes[0].get_legend().get_texts()[-1].get_text()
-    alone = table.groupby("class").head(1)
-    _, figure = drawn(plot_roc, {(1, 1, 0): alone}, classes, "one patient of a class")
+    one_each = table.groupby("class").head(1)
+    _, figure = drawn(plot_roc, {(1, 1, 0): one_each}, classes, "one patient of a class")
     assert not figure.axes[0].collections
     assert len(legend_of(figure.axes[0])) == len(figure.axes[0].get_legend().get_texts())
 
 
-def test_headings_as_long_as_real_ones_are_not_cut(drawn):
+def test_long_headings_are_not_cut(drawn):
     classes, title = (
         ("AD", "CN"),
         "hippocampal_at_3_tesla, AD-CN, voxresnet_shallow_gap (pools 2,2,2,1)",
     )
     tables = repeated(classes)
-    for function, asked in (
+    for function, arguments in (
         (plot_roc, (tables, classes)),
         (plot_confusion, (tables, classes)),
         (plot_models, (summary_of(["AD-NC"], MODELS, SERIES),)),
     ):
-        _, figure = drawn(function, *asked, f"{title}: {title}")
+        _, figure = drawn(function, *arguments, f"{title}: {title}")
         assert figure._suptitle.get_text().count("\n") >= 1
         assert cut_or_covered(figure) == []
 
 
 @pytest.mark.parametrize("count", [1, 4, 12])
-def test_panels_stay_as_high_however_many_series_there_are(drawn, count):
+def test_the_height_of_a_panel_does_not_depend_on_the_number_of_series(drawn, count):
     series = [("a", f"b{number}", EXTERNAL) for number in range(count)]
     _, figure = drawn(plot_models, summary_of(["AD-NC"], MODELS[:2], series), "a run")
     box = figure.axes[0].get_position()

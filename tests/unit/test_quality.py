@@ -37,14 +37,14 @@ def box(shape, start, stop):
 # --- measures -------------------------------------------------------------------------------------
 
 
-def test_dice_of_two_boxes_is_what_one_counts_by_hand():
+def test_dice_of_two_boxes_is_as_counted_by_hand():
     a = box((10, 10, 10), (0, 0, 0), (4, 4, 4))  # 64 voxels
     b = box((10, 10, 10), (2, 0, 0), (6, 4, 2))  # 32 voxels, 16 of them shared
     assert dice(a, b) == pytest.approx(2 * 16 / (64 + 32))
 
 
 @given(a=masks, b=masks)
-def test_dice_is_symmetric_between_nought_and_one_and_one_for_the_same(a, b):
+def test_dice_is_symmetric_between_zero_and_one_and_one_for_equal_masks(a, b):
     assert dice(a, b) == dice(b, a)
     assert 0 <= dice(a, b) <= 1
     assert dice(a, a) == (1.0 if a.any() else 0.0)
@@ -58,7 +58,7 @@ def test_dice_is_symmetric_between_nought_and_one_and_one_for_the_same(a, b):
     gain=st.floats(0.1, 10),
     shift=st.floats(-10, 10),
 )
-def test_correlation_is_numpys_and_takes_no_notice_of_gain_and_shift(pair, gain, shift):
+def test_correlation_agrees_with_numpy_and_ignores_gain_and_shift(pair, gain, shift):
     a, b = pair
     if min(a.std(), b.std()) < 1e-3:
         return
@@ -67,7 +67,7 @@ def test_correlation_is_numpys_and_takes_no_notice_of_gain_and_shift(pair, gain,
     assert correlation(gain * a + shift, b) == pytest.approx(expected, abs=1e-6)
 
 
-def test_correlation_with_a_constant_is_nought():
+def test_correlation_with_a_constant_is_zero():
     assert correlation(np.full(5, 3.0), np.arange(5.0)) == 0
 
 
@@ -86,10 +86,10 @@ def test_the_brain_volume_counts_the_voxels_of_the_mask():
     assert measured(mask, 0.0017).brain_volume_ml == pytest.approx(5 * 6 * 7 * 0.0017)
 
 
-def test_the_largest_part_is_the_share_of_the_largest_piece_that_hangs_together_by_faces():
+def test_the_largest_part_is_the_share_of_the_largest_face_connected_piece():
     mask = box((20, 12, 12), (2, 2, 2), (6, 6, 6))  # 64 voxels
     mask |= box((20, 12, 12), (10, 2, 2), (12, 6, 4))  # 16 voxels
-    mask[6, 6, 6] = True  # touches the first by a corner only
+    mask[6, 6, 6] = True  # touches the first at a corner only
     assert measured(mask).largest_part == pytest.approx(64 / 81)
     assert measured(box((20, 12, 12), (2, 2, 2), (6, 6, 6))).largest_part == 1
 
@@ -103,11 +103,11 @@ def test_the_border_share_is_the_share_of_the_surface_on_the_border():
     assert measured(cut).border_share == pytest.approx(36 / 152)
 
 
-def test_a_mask_that_fills_the_volume_lies_on_the_border_all_over():
+def test_a_mask_that_fills_the_volume_has_border_share_one():
     assert measured(np.ones((6, 6, 6), bool)).border_share == 1
 
 
-def test_a_scan_without_mask_measures_nought():
+def test_an_empty_mask_has_measures_of_zero():
     nothing = measured(np.zeros((5, 5, 5), bool))
     assert (nothing.brain_volume_ml, nothing.largest_part, nothing.border_share) == (0, 0, 0)
 
@@ -130,7 +130,7 @@ def test_overlap_and_similarity_compare_with_the_template():
     assert quality.similarity != pytest.approx(np.corrcoef(brain.ravel(), template.ravel())[0, 1])
 
 
-def test_the_template_is_perfect_by_its_own_measure(template):
+def test_the_template_compared_with_itself_is_perfect(template):
     quality = measure_quality(
         template.mask,
         template.grid.voxel_volume_ml,
@@ -188,9 +188,7 @@ def test_a_good_scan_is_usable_without_a_reason():
         ("similarity", "min_similarity", 0.4, -0.2),
     ],
 )
-def test_each_threshold_decides_by_itself_and_the_limit_itself_is_allowed(
-    measure, limit, inside, outside
-):
+def test_each_threshold_decides_alone_and_its_limit_is_allowed(measure, limit, inside, outside):
     just_in = Quality(**{**GOOD.as_dict(), measure: inside})
     assert judge(just_in, THRESHOLDS).status == "usable"
     just_out = judge(Quality(**{**GOOD.as_dict(), measure: outside}), THRESHOLDS)
@@ -200,8 +198,8 @@ def test_each_threshold_decides_by_itself_and_the_limit_itself_is_allowed(
         just_out.reason
     )
     assert just_out.remedy
-    others = {name: value for name, value in THRESHOLDS.items() if name != limit}
-    assert judge(Quality(**{**GOOD.as_dict(), measure: outside}), others).status == "usable"
+    remaining = {name: value for name, value in THRESHOLDS.items() if name != limit}
+    assert judge(Quality(**{**GOOD.as_dict(), measure: outside}), remaining).status == "usable"
 
 
 def test_the_reason_names_measure_value_unit_and_limit_in_words():
@@ -211,7 +209,7 @@ def test_the_reason_names_measure_value_unit_and_limit_in_words():
     assert judge(off, THRESHOLDS).reason == "overlap with the template brain 0.612 is below 0.9"
 
 
-def test_several_missed_thresholds_are_all_told_and_each_remedy_once():
+def test_all_missed_thresholds_are_reported_and_each_remedy_once():
     bad = Quality(412.0, 0.5, 0.3, 0.2, 0.1)
     fate = judge(bad, THRESHOLDS)
     assert fate.reason.count("; ") == 4
@@ -242,6 +240,6 @@ def test_a_scan_is_usable_exactly_where_no_threshold_is_missed(quality):
     assert (judge(quality, THRESHOLDS).status == "usable") == good
 
 
-def test_a_measure_that_is_no_number_misses_its_threshold():
+def test_a_measure_that_is_nan_misses_its_threshold():
     quality = Quality(1500.0, 1.0, 0.0, 0.95, float("nan"))
     assert judge(quality, {"min_similarity": 0.5}).status == "excluded"

@@ -1,4 +1,4 @@
-"""What is occluded: cubes, segments, and what of them is left where the scan is 0."""
+"""Occluded regions: cubes, segments, and both without the voxels where the scan is 0."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def as_masks(regions, shape=SHAPE):
 
 
 def smallest_box(mask):
-    """First voxel and the voxel behind the last, along each axis."""
+    """First voxel and the voxel after the last, along each axis."""
     places = np.nonzero(mask)
     return [int(p.min()) for p in places], [int(p.max()) + 1 for p in places]
 
@@ -32,7 +32,7 @@ def smallest_box(mask):
     ("centre", "size", "first", "last"),
     [
         (4, 1, 4, 4),
-        (4, 2, 3, 4),  # an even cube has one voxel more before its centre
+        (4, 2, 3, 4),  # an even cube has one more voxel before its centre
         (4, 3, 3, 5),
         (4, 4, 2, 5),
         (0, 3, 0, 1),
@@ -48,14 +48,14 @@ def test_a_cube_lies_around_its_centre_and_is_cut_at_the_borders(centre, size, f
 
 
 @given(size=st.integers(1, 9), numbers=st.lists(st.integers(0, 209), min_size=1, max_size=6))
-def test_a_cube_holds_the_voxels_that_are_near_its_centre(size, numbers):
+def test_a_cube_holds_the_voxels_nearest_to_its_centre(size, numbers):
     centres = np.stack(np.unravel_index(numbers, SHAPE), axis=-1)
     away = np.indices(SHAPE) - centres.reshape(-1, 3, 1, 1, 1)
     expected = ((-size / 2 <= away) & (away < size / 2)).all(axis=1)
     np.testing.assert_array_equal(as_masks(Regions.cubes(centres, size, SHAPE)), expected)
 
 
-def test_centres_may_come_on_a_grid_and_there_may_be_none():
+def test_centres_may_be_given_on_a_grid_or_be_empty():
     centres = np.stack(np.meshgrid([0, 3], [1], [2, 4], indexing="ij"), axis=-1)
     regions = Regions.cubes(centres, 1, SHAPE)
     assert regions.start.tolist() == [[0, 1, 2], [0, 1, 4], [3, 1, 2], [3, 1, 4]]
@@ -69,7 +69,7 @@ LABELS = np.random.default_rng(5).choice(np.array([0, 1, 2, 7, 40, 90], np.int16
 LABELS[:, :, 0] = 0
 
 
-def test_segments_are_the_labels_that_occur_in_their_smallest_boxes():
+def test_segments_are_the_occurring_labels_in_their_smallest_boxes():
     regions = Regions.segments(LABELS)
     assert regions.values.tolist() == [1, 2, 7, 40, 90]
     for number, value in enumerate(regions.values):
@@ -105,7 +105,7 @@ def test_some_regions_are_chosen_by_numbers_a_slice_or_a_bool_each(chosen):
     np.testing.assert_array_equal(as_masks(Regions.segments(LABELS)[chosen]), every[chosen])
 
 
-# --- what is left where the scan is not 0 ---------------------------------------------------------
+# --- regions without voxels that are 0 ------------------------------------------------------------
 
 some = arrays.arrays(bool, SHAPE, elements=st.booleans(), fill=st.just(False))
 
@@ -119,7 +119,7 @@ def boxes(draw):
 
 
 @given(regions=boxes(), filled=some)
-def test_trimmed_boxes_are_the_smallest_that_hold_what_is_filled(regions, filled):
+def test_trimmed_boxes_are_the_smallest_that_hold_all_nonzero_voxels(regions, filled):
     trimmed = regions.trimmed(filled)
     touching = regions.touching(filled)
     for number, mask in enumerate(as_masks(regions)):
@@ -146,7 +146,7 @@ def test_trimmed_segments_are_the_same_segments_in_smaller_boxes():
 
 
 @given(data=st.data(), regions=boxes())
-def test_unique_regions_are_each_there_once_and_give_back_all(data, regions):
+def test_unique_regions_occur_once_and_index_back_to_all(data, regions):
     numbers = data.draw(st.lists(st.integers(0, len(regions) - 1), min_size=1, max_size=12))
     repeated = regions[np.array(numbers)]
     unique, number = repeated.unique()

@@ -1,4 +1,4 @@
-"""What the page of a run is made of."""
+"""The parts of the page of a run."""
 
 import re
 from dataclasses import replace
@@ -27,8 +27,8 @@ OWN = "The voxplain authors"
 @pytest.fixture(scope="module")
 def config(repository):
     schema = read_schema(repository / "schemas/config.schema.yaml")
-    told = yaml.safe_load((repository / "config.yaml").read_text())
-    return complete_settings(told, schema)
+    settings = yaml.safe_load((repository / "config.yaml").read_text())
+    return complete_settings(settings, schema)
 
 
 # --- tables ---------------------------------------------------------------------------------------
@@ -41,12 +41,12 @@ def test_a_table_is_read_with_its_numbers_and_its_names(tmp_path):
     assert list(table["name"]) == ["NA", "null", "007"]
     assert list(table["n"]) == [3, 4, 5]
     assert str(table["n"].dtype) == "Int64"
-    assert table["mean"].dtype == float, "1.0 is no count"
+    assert table["mean"].dtype == float, "1.0 is not a count"
     assert table["mean"].isna().tolist() == [False, False, True]
     assert table["low"].isna().all()
 
 
-def test_files_are_kept_where_they_were_and_linked_from_beside_the_page(tmp_path, monkeypatch):
+def test_files_are_copied_beside_the_page_and_linked(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     source = tmp_path / "results/a b/AD-NC/table.tsv"
     source.parent.mkdir(parents=True)
@@ -71,15 +71,15 @@ def test_localisation_shows_a_row_for_each_method(tmp_path):
         ("cam", "truth", 0, "mass", 0.9, 0.9, 0.9, 9.0),
         ("lrp", "truth", 0, "average_precision", None, None, None, None),
     ]
-    told = module._shown_localisation(pd.DataFrame(rows, columns=columns))
-    assert list(told.columns) == ["method", "truth", "truth, smoothed 12 mm"]
-    assert told["truth"][0] == (0.25, "0.25 (0.20 to 0.30), 2.5 x")
-    assert told["truth, smoothed 12 mm"][0] == (0.5, "0.50, 5.0 x")
-    assert told["truth"][1][1] == "n/a"
+    shown = module._shown_localisation(pd.DataFrame(rows, columns=columns))
+    assert list(shown.columns) == ["method", "truth", "truth, smoothed 12 mm"]
+    assert shown["truth"][0] == (0.25, "0.25 (0.20 to 0.30), 2.5 x")
+    assert shown["truth, smoothed 12 mm"][0] == (0.5, "0.50, 5.0 x")
+    assert shown["truth"][1][1] == "n/a"
 
 
 @pytest.mark.parametrize("subjects", [True, False])
-def test_of_few_people_no_age_or_sex_is_told_where_no_subject_may_be(
+def test_age_and_sex_of_few_people_are_hidden_if_subjects_are_hidden(
     tmp_path, monkeypatch, subjects
 ):
     monkeypatch.chdir(tmp_path)
@@ -126,16 +126,16 @@ def test_the_costs_of_a_rule_are_those_of_all_its_jobs(tmp_path):
     (tmp_path / "train/deep").mkdir(parents=True)
     (tmp_path / "train/deep/one.tsv").write_text(head + "120\t0:02:00\t900.5\t180\n")
     (tmp_path / "train/two.tsv").write_text(head + "60\t0:01:00\t1000\t60\n")
-    (tmp_path / "once.tsv").write_text(head + "0.01\t0:00:00\t-\tNA\n")  # too short to be measured
-    told = costs_of_rules(tmp_path).set_index("rule")
-    assert told.loc["train", "jobs"] == 2
-    assert told.loc["train", "CPU time, min"] == 4
-    assert told.loc["train", "longest job, min"] == 2
-    assert told.loc["train", "peak memory, MB"] == 1000
-    assert told.loc["once", "CPU time, min"] == 0
-    assert pd.isna(told.loc["once", "peak memory, MB"])
+    (tmp_path / "once.tsv").write_text(head + "0.01\t0:00:00\t-\tNA\n")  # too short to measure
+    costs = costs_of_rules(tmp_path).set_index("rule")
+    assert costs.loc["train", "jobs"] == 2
+    assert costs.loc["train", "CPU time, min"] == 4
+    assert costs.loc["train", "longest job, min"] == 2
+    assert costs.loc["train", "peak memory, MB"] == 1000
+    assert costs.loc["once", "CPU time, min"] == 0
+    assert pd.isna(costs.loc["once", "peak memory, MB"])
     assert costs_of_rules(tmp_path / "nowhere").empty
-    (tmp_path / "train/three.tsv").touch()  # of a job that ends just now
+    (tmp_path / "train/three.tsv").touch()  # of a job that is just ending
     assert costs_of_rules(tmp_path).set_index("rule").loc["train", "jobs"] == 2
 
 
@@ -149,7 +149,7 @@ def keys(config, used=USED):
     return {citation.key for citation in citations_of(config, used)} - {"voxplain"}  # always
 
 
-def test_what_was_used_is_cited_and_nothing_else(config):
+def test_only_used_methods_and_tools_are_cited(config):
     cited = {"rieke2018", "wen2020", "simonyan2014", "bach2015", "avants2008", "petsiuk2018"}
     assert cited <= keys(config)
     assert not {"zeiler2014", "selvaraju2017", "korolev2017", "adebayo2018"} & keys(config)
@@ -168,14 +168,14 @@ def test_n4_is_cited_where_the_ladder_may_run_it(config):
     assert "tustison2010" not in keys({**never, "skull": {**config["skull"], "ladder": ["neck"]}})
 
 
-def test_who_only_brings_brains_to_the_grid_cites_no_skull_tool_and_no_network(config):
-    def cohorts(**told):
-        return {name: {**c, **told} for name, c in config["cohorts"].items()}
+def test_brains_that_are_only_registered_cite_no_skull_tool(config):
+    def cohorts(**changes):
+        return {name: {**c, **changes} for name, c in config["cohorts"].items()}
 
-    own = {**config, "bias_correction": "never"}
-    given = {**own, "cohorts": cohorts(source="bids", images_are="registered")}
+    without_bias = {**config, "bias_correction": "never"}
+    given = {**without_bias, "cohorts": cohorts(source="bids", images_are="registered")}
     assert keys(given, Used()) == {"rieke2018", "wen2020", "fonov2011", "molder2021"}
-    given = {**own, "cohorts": cohorts(source="bids", images_are="brains")}
+    given = {**without_bias, "cohorts": cohorts(source="bids", images_are="brains")}
     assert keys(given, Used()) == {"rieke2018", "wen2020", "fonov2011", "avants2008", "molder2021"}
 
 
@@ -194,7 +194,7 @@ def test_every_method_has_its_citation_and_every_citation_its_entry(config):
         assert all("," in name or name in ("others", OWN) for name in citation.authors)
 
 
-def test_the_run_itself_is_cited_and_volumes_and_pages_have_fields_of_their_own(config, repository):
+def test_the_run_itself_is_cited_and_volumes_and_pages_have_their_fields(config, repository):
     cited = citations_of(config, USED)
     text = to_bibtex(cited)
     about = yaml.safe_load((repository / "CITATION.cff").read_text())
@@ -221,7 +221,7 @@ def test_every_entry_of_the_bibliography_is_read_and_names_its_use():
         assert paper.text.startswith(f"{paper.use}: ")
         assert not set("{}\n") & set(paper.text)
     assert "use =" not in text, "our word, which BibTeX does not know"
-    # What is offered is BibTeX: read again, it is the same.
+    # The file is BibTeX: read again, it is the same.
     again = bibtexparser.parse_string(text)
     assert not again.failed_blocks
     fields = {entry.key: {f.key: f.value for f in entry.fields} for entry in again.entries}
@@ -240,15 +240,18 @@ def test_a_citation_has_its_authors_volume_number_and_pages():
     assert papers["korolev2017"].text.endswith(". ISBI, 835-838.")
 
 
-def test_a_configuration_without_subjects_names_none(config):
-    kept = {**config, "quality": {**config["quality"], "keep": ["I32237"]}}
-    assert hide_subjects(kept, subjects=True)["quality"]["keep"] == ["I32237"]
-    assert hide_subjects(kept, subjects=False)["quality"]["keep"] == []
-    assert kept["quality"]["keep"] == ["I32237"]
+def test_a_configuration_without_subjects_names_no_image(config):
+    settings = {**config, "quality": {**config["quality"], "keep": ["I32237"]}}
+    assert hide_subjects(settings, subjects=True)["quality"]["keep"] == ["I32237"]
+    assert hide_subjects(settings, subjects=False)["quality"]["keep"] == []
+    assert settings["quality"]["keep"] == ["I32237"]
 
 
 def test_a_configuration_without_subjects_names_no_heads(config):
-    own = {**config, "cohorts": {"own": {"simulation": {"heads": ["/data/sub-1.nii.gz", "b.nii"]}}}}
-    hidden = hide_subjects(own, subjects=False)["cohorts"]["own"]
+    with_heads = {
+        **config,
+        "cohorts": {"own": {"simulation": {"heads": ["/data/sub-1.nii.gz", "b.nii"]}}},
+    }
+    hidden = hide_subjects(with_heads, subjects=False)["cohorts"]["own"]
     assert hidden["simulation"]["heads"] == ["head 1", "head 2"]
-    assert own["cohorts"]["own"]["simulation"]["heads"][0] == "/data/sub-1.nii.gz"
+    assert with_heads["cohorts"]["own"]["simulation"]["heads"][0] == "/data/sub-1.nii.gz"

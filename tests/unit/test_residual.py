@@ -21,24 +21,24 @@ def test_the_residual_is_the_absolute_difference_inside_the_mask():
     left = residual(scan, twin, MASK)
     expected = np.zeros(SHAPE, np.float32)
     expected[1, 0, 0] = expected[2, 1, 1] = 0.25
-    expected[3, 2, 0] = 0.5  # the scan's own brain ends there, its twin's does not
+    expected[3, 2, 0] = 0.5  # the scan's brain ends there, the twin's does not
     np.testing.assert_array_equal(left, expected)
     assert left.dtype == np.float32
     np.testing.assert_array_equal(residual(twin, scan, MASK)[1:], expected[1:])
 
 
-def test_a_scan_that_is_its_own_twin_leaves_nothing():
+def test_the_residual_of_a_scan_and_itself_is_zero():
     scan = np.random.default_rng(0).random(SHAPE).astype(np.float32)
     assert not residual(scan, scan.copy(), MASK).any()
 
 
-def test_unsigned_volumes_do_not_wrap_around():
+def test_unsigned_integers_do_not_wrap_around():
     scan, twin = np.zeros(SHAPE, np.uint8), np.ones(SHAPE, np.uint8)
     assert (residual(scan, twin, MASK)[MASK] == 1).all()
 
 
 @pytest.mark.parametrize(
-    ("scan", "twin", "mask", "told"),
+    ("scan", "twin", "mask", "message"),
     [
         (np.zeros((4, 3, 3)), np.zeros(SHAPE), MASK, "shape"),
         (np.zeros(SHAPE), np.zeros((4, 3)), MASK, "its twin of"),
@@ -47,19 +47,19 @@ def test_unsigned_volumes_do_not_wrap_around():
         (np.zeros(SHAPE), np.full(SHAPE, np.inf), MASK, "NaN or infinite"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(scan, twin, mask, told):
-    with pytest.raises(SetupFault, match=told):
+def test_volumes_that_cannot_be_compared_are_refused(scan, twin, mask, message):
+    with pytest.raises(SetupFault, match=message):
         residual(scan, twin, mask)
 
 
-# --- as the scripts get it ------------------------------------------------------------------------
+# --- records of the scripts -----------------------------------------------------------------------
 
 GRID = axis_aligned_grid(SHAPE, (4, 4, 4), (0, 0, 0))
 
 
 @pytest.fixture
 def inputs(tmp_path):
-    """Files of two diseased scans, of the second of which the twin failed."""
+    """Files of two diseased scans; the twin of the second failed."""
 
     inputs = SimpleNamespace(
         mask=str(tmp_path / "mask.nii.gz"),
@@ -90,25 +90,25 @@ def scans(inputs, residual=True):
     ]
 
 
-def sought(inputs, residual=True):
+def target_regions(inputs, residual=True):
     settings = {"regions": ["cortex"], "truth_threshold": 0.05, "residual_threshold": 0.1}
     return TargetRegions(inputs, scans(inputs, residual), settings)
 
 
 def test_a_scans_own_regions_come_first_each_with_its_own_threshold(inputs):
-    found = sought(inputs).of_scan("I1")
-    assert list(found) == [TRUTH, RESIDUAL, "cortex"]
-    assert np.argwhere(found[TRUTH]).tolist() == [[1, 0, 0], [2, 0, 0]]
-    assert np.argwhere(found[RESIDUAL]).tolist() == [[2, 0, 0]]
-    assert list(sought(inputs).of_scan("I3")) == ["cortex"], "a scan without a disease"
+    regions = target_regions(inputs).of_scan("I1")
+    assert list(regions) == [TRUTH, RESIDUAL, "cortex"]
+    assert np.argwhere(regions[TRUTH]).tolist() == [[1, 0, 0], [2, 0, 0]]
+    assert np.argwhere(regions[RESIDUAL]).tolist() == [[2, 0, 0]]
+    assert list(target_regions(inputs).of_scan("I3")) == ["cortex"], "a scan without a disease"
 
 
-def test_a_scan_whose_twin_failed_keeps_its_truth_and_the_log_says_so(inputs, capsys):
-    assert list(sought(inputs).scan_specific("I2")) == [TRUTH]
-    told = capsys.readouterr().out
-    assert "I2: no residual, see the fate in" in told and "I2_residual.json" in told
-    assert "I1" not in told
+def test_a_scan_whose_twin_failed_keeps_its_truth_and_a_log_line(inputs, capsys):
+    assert list(target_regions(inputs).scan_specific("I2")) == [TRUTH]
+    log = capsys.readouterr().out
+    assert "I2: no residual, see the fate in" in log and "I2_residual.json" in log
+    assert "I1" not in log
 
 
 def test_without_residuals_there_is_only_the_truth(inputs):
-    assert list(sought(inputs, residual=False).scan_specific("I1")) == [TRUTH]
+    assert list(target_regions(inputs, residual=False).scan_specific("I1")) == [TRUTH]

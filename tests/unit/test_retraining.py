@@ -10,7 +10,7 @@ RUNS = [("fixed", 0), ("fixed", 1), ("fixed", 2)]
 
 
 def reader(maps):
-    """``maps[method][run]`` as the function that reads them."""
+    """``maps[method][run]`` as a function that reads them."""
     return lambda method, run: np.asarray(maps[method][RUNS.index(run)], float)
 
 
@@ -27,7 +27,7 @@ HAND = {
 }
 
 
-def test_distances_and_floors_are_those_computed_by_hand():
+def test_distances_and_floors_are_as_computed_by_hand():
     rows = spread_of(HAND)
     root = np.sqrt(2)
     # Off the diagonal: 0.3, 0.1, 0.2 over the three seeds.
@@ -37,11 +37,11 @@ def test_distances_and_floors_are_those_computed_by_hand():
     assert row["distance_sd"] == pytest.approx(0.1 * root)
     assert row["distance_lowest"] == pytest.approx(0.1 * root)
     assert row["distance_highest"] == pytest.approx(0.3 * root)
-    # A method's own floor is the mean over pairs of seeds, as 0.2, 0.1 and 0.1; 0.1, 0 and 0.1.
+    # The floor of a method is the mean over pairs of seeds: 0.2, 0.1 and 0.1; 0.1, 0 and 0.1.
     assert rows["steady", "steady"]["distance_mean"] == 0
     assert rows["shaky", "shaky"]["distance_mean"] == pytest.approx(0.4 / 3 * root)
     assert rows["far", "far"]["distance_mean"] == pytest.approx(0.2 / 3 * root)
-    # That of a pair is the larger one.
+    # The floor of two methods is the larger one.
     assert row["floor"] == rows["shaky", "steady"]["floor"] == rows["shaky", "far"]["floor"]
     assert row["floor"] == pytest.approx(0.4 / 3 * root)
     assert rows["steady", "far"]["floor"] == pytest.approx(0.2 / 3 * root)
@@ -70,7 +70,7 @@ def test_the_matrix_is_symmetric_and_its_diagonal_is_not_judged():
         assert (rows[a, b]["within_noise"] is None) == (a == b)
 
 
-def test_the_same_network_again_has_no_noise():
+def test_equal_networks_have_no_noise():
     draw = np.random.default_rng(0)
     a, b = draw.random((2, 50))
     rows = spread_of({"a": [a] * 3, "b": [b] * 3, "again": [2 * a] * 3})
@@ -78,7 +78,7 @@ def test_the_same_network_again_has_no_noise():
     assert rows["a", "a"]["rank_correlation_mean"] == pytest.approx(1)
     assert rows["a", "b"]["within_noise"] is False
     assert np.isnan(rows["a", "b"]["times_floor"])
-    # No distance at all is not above no noise.
+    # Distance 0 is not above noise 0.
     assert rows["a", "again"]["within_noise"] is True
 
 
@@ -93,30 +93,32 @@ def test_methods_that_differ_by_noise_alone_are_as_far_apart_as_their_noise():
     assert rows["a", "a"]["distance_mean"] == pytest.approx(expected, rel=0.02)
     assert rows["a", "b"]["distance_mean"] == pytest.approx(expected, rel=0.02)
     assert rows["a", "b"]["times_floor"] == pytest.approx(1, abs=0.02)
-    # Of two independent uniform maps, one of them reversed: their own variance on top.
+    # Two independent uniform maps, one reversed: their variances are added.
     further = np.sqrt(2 * n * (sd**2 + 1 / 12)) / truth.sum()
     assert rows["a", "c"]["distance_mean"] == pytest.approx(further, rel=0.02)
     assert rows["a", "c"]["within_noise"] is False
 
 
-def test_every_number_is_what_other_code_says_of_the_pairs():
+def test_every_number_agrees_with_other_code_on_the_pairs():
     draw = np.random.default_rng(2)
     maps = {m: list(np.round(draw.random((3, 200)), 1)) for m in ("a", "b")}
     rows = spread_of(maps)
-    apart = [distance(a, b) for a, b in zip(maps["a"], maps["b"], strict=True)]
-    alike = [stats.spearmanr(a, b).statistic for a, b in zip(maps["a"], maps["b"], strict=True)]
+    distances = [distance(a, b) for a, b in zip(maps["a"], maps["b"], strict=True)]
+    correlations = [
+        stats.spearmanr(a, b).statistic for a, b in zip(maps["a"], maps["b"], strict=True)
+    ]
     row = rows["a", "b"]
-    assert row["distance_mean"] == pytest.approx(np.mean(apart))
-    assert row["distance_sd"] == pytest.approx(np.std(apart, ddof=1))
-    assert row["rank_correlation_mean"] == pytest.approx(np.mean(alike), abs=1e-6)
-    assert row["rank_correlation_sd"] == pytest.approx(np.std(alike, ddof=1), abs=1e-6)
-    own = [
+    assert row["distance_mean"] == pytest.approx(np.mean(distances))
+    assert row["distance_sd"] == pytest.approx(np.std(distances, ddof=1))
+    assert row["rank_correlation_mean"] == pytest.approx(np.mean(correlations), abs=1e-6)
+    assert row["rank_correlation_sd"] == pytest.approx(np.std(correlations, ddof=1), abs=1e-6)
+    within = [
         stats.spearmanr(maps["a"][s], maps["a"][t]).statistic for s, t in ((0, 1), (0, 2), (1, 2))
     ]
-    assert rows["a", "a"]["rank_correlation_mean"] == pytest.approx(np.mean(own), abs=1e-6)
+    assert rows["a", "a"]["rank_correlation_mean"] == pytest.approx(np.mean(within), abs=1e-6)
 
 
-def test_a_map_that_is_nought_everywhere_counts_in_nothing():
+def test_a_map_of_zeros_is_ignored():
     maps = {"a": [[1, 2, 3], [0, 0, 0], [1, 2, 4]], "b": [[3, 2, 1]] * 3, "c": [[0, 0, 0]] * 3}
     rows = spread_of(maps)
     assert rows["a", "b"]["n"] == 2

@@ -1,4 +1,4 @@
-"""The limit of jobs a second: Snakemake's own is lifted, anybody else's stays."""
+"""The limit of jobs per second: Snakemake's default is removed, one set by the user is kept."""
 
 from types import SimpleNamespace
 
@@ -14,21 +14,21 @@ def scheduler(limit):
     return SimpleNamespace(job_rate_limiter=JobRateLimiter(MaxJobsPerTimespan.parse_choice(limit)))
 
 
-def test_the_limit_that_nobody_asked_for_is_lifted():
-    unasked = scheduler(get_argument_parser().get_default("max_jobs_per_timespan"))
-    lift_default_rate_limit(unasked)
-    assert unasked.job_rate_limiter is None
+def test_the_default_limit_is_removed():
+    default = scheduler(get_argument_parser().get_default("max_jobs_per_timespan"))
+    lift_default_rate_limit(default)
+    assert default.job_rate_limiter is None
 
 
 @pytest.mark.parametrize("limit", ["10/1s", "100/1m", "1000/1s"])
-def test_a_chosen_limit_stays(limit):
+def test_a_limit_set_by_the_user_is_kept(limit):
     chosen = scheduler(limit)
     limiter = chosen.job_rate_limiter
     lift_default_rate_limit(chosen)
     assert chosen.job_rate_limiter is limiter
 
 
-def test_a_scheduler_without_limits_is_left_alone():
+def test_a_scheduler_without_limits_is_unchanged():
     for without in (SimpleNamespace(job_rate_limiter=None), SimpleNamespace()):
         before = dict(vars(without))
         lift_default_rate_limit(without)

@@ -1,4 +1,4 @@
-"""The answer over all cohorts and networks, against numbers counted by hand."""
+"""The result over all cohorts and networks, compared with numbers counted by hand."""
 
 from functools import partial
 
@@ -54,7 +54,7 @@ def test_a_patient_counts_once_over_all_seeds():
     assert (row["low"], row["high"]) == pytest.approx((0.3, 0.4))
     assert (row["times_low"], row["times_high"]) == pytest.approx((3.0, 4.0))
     assert row["patients"] == 2
-    assert np.isnan(card.loc["voxcnn", "t"]["low"]), "of one patient there is no interval"
+    assert np.isnan(card.loc["voxcnn", "t"]["low"]), "one patient has no interval"
     assert scorecard(SCORES, smoothing_mm=12)["mean"].tolist() == [0.9]
     assert scorecard(SCORES, region="residual").empty
 
@@ -65,24 +65,24 @@ def test_a_missing_column_is_named():
 
 
 @pytest.mark.parametrize(
-    ("times", "low", "found"),
+    ("times", "low", "expected"),
     [(2.0, 1.1, True), (1.9, 1.5, False), (3.0, 0.9, False), (3.0, np.nan, False)],
 )
-def test_a_method_finds_what_it_ranks_twice_as_well_as_chance(times, low, found):
-    assert exceeds_chance({"times_chance": times, "times_low": low}) is found
+def test_a_method_exceeds_chance_if_twice_chance_with_an_interval_above_it(times, low, expected):
+    assert exceeds_chance({"times_chance": times, "times_low": low}) is expected
 
 
 def network(cohort, roc_auc, low, high):
-    told = {"cohort": cohort, "task": "AD-NC", "model": "rieke", "kind": "network"}
-    told["evaluation"] = "external test"
-    return {**told, "roc_auc": roc_auc, "roc_auc_low": low, "roc_auc_high": high}
+    fields = {"cohort": cohort, "task": "AD-NC", "model": "rieke", "kind": "network"}
+    fields["evaluation"] = "external test"
+    return {**fields, "roc_auc": roc_auc, "roc_auc_low": low, "roc_auc_high": high}
 
 
 DISEASE, SHORTCUT, NOTHING = ["disease"], ["shortcut"], []
 
 
 @pytest.mark.parametrize(
-    ("effects", "told", "said"),
+    ("effects", "roc_auc", "finding"),
     [
         (DISEASE, (0.95, 0.9, 0.99), "own, AD-NC, rieke: ROC AUC 0.95 (0.90 to 0.99)."),
         (DISEASE, (0.6, 0.45, 0.7), "(0.45 to 0.70): the network tells nothing apart."),
@@ -95,24 +95,24 @@ DISEASE, SHORTCUT, NOTHING = ["disease"], ["shortcut"], []
         (None, (0.8, np.nan, np.nan), "ROC AUC 0.80."),
     ],
 )
-def test_what_a_networks_accuracy_means_depends_on_the_cohort(effects, told, said):
-    networks = pd.DataFrame([network("own", *told)])
+def test_the_meaning_of_a_networks_accuracy_depends_on_the_cohort(effects, roc_auc, finding):
+    networks = pd.DataFrame([network("own", *roc_auc)])
     (sentence,) = findings(scorecard(SCORES.iloc[:0]), networks, {"own": effects})
-    assert said in sentence
+    assert finding in sentence
 
 
-def test_an_interval_over_folds_accuses_nobody():
-    told = {**network("null", 0.6, 0.51, 0.7), "evaluation": "cross-validation"}
-    (sentence,) = findings(scorecard(SCORES.iloc[:0]), pd.DataFrame([told]), {"null": []})
+def test_an_interval_over_folds_does_not_claim_a_leak():
+    row = {**network("null", 0.6, 0.51, 0.7), "evaluation": "cross-validation"}
+    (sentence,) = findings(scorecard(SCORES.iloc[:0]), pd.DataFrame([row]), {"null": []})
     assert "too narrow, an external test can tell whether something leaks" in sentence
 
 
-def test_a_truth_that_no_scan_has_in_its_brain_is_not_missed_by_a_method():
+def test_a_truth_outside_every_brain_is_not_a_miss():
     scores = pd.DataFrame([score("lrp", patient, np.nan) for patient in "AB"])
     assert scorecard(scores).empty
 
 
-def test_the_methods_that_find_the_truth_are_named_the_best_first():
+def test_the_methods_that_find_the_truth_are_named_best_first():
     scores = pd.concat([SCORES, pd.DataFrame([score("cam", p, 0.8) for p in "AB"])])
     difference = pd.DataFrame([score("group_difference", p, 0.5) for p in "AB"])
     card = scorecard(pd.concat([scores, difference]))

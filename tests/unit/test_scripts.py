@@ -1,4 +1,4 @@
-"""Scripts whose decisions are worth a test without Snakemake: `main` on records in process."""
+"""Scripts with decisions, tested without Snakemake: `main` is called with records."""
 
 import json
 from types import SimpleNamespace
@@ -38,7 +38,7 @@ def four(folder):
 
 
 def audit(folder, scans, failures_left=0):
-    """Run the job; the table of members and the audit."""
+    """Run the job; returns the table of members and the audit."""
     output = SimpleNamespace(members=folder / "members.tsv", audit=folder / "audit.json")
     audit_split.main(
         SimpleNamespace(
@@ -51,7 +51,7 @@ def audit(folder, scans, failures_left=0):
     return read_tsv(output.members), json.loads(output.audit.read_text())
 
 
-def test_a_split_lists_its_usable_scans_and_names_the_lost_ones(tmp_path):
+def test_a_split_lists_its_usable_scans_and_names_the_failed_ones(tmp_path):
     lost = scan(tmp_path, "I5", "P5", "AD", "train", status="excluded")
     members, record = audit(tmp_path, [*four(tmp_path), lost], failures_left=1)
     assert members["image"].tolist() == ["I1", "I2", "I3", "I4"]
@@ -62,7 +62,7 @@ def test_a_split_lists_its_usable_scans_and_names_the_lost_ones(tmp_path):
     assert record["SkullStrippingTool"] == "deepbet"
 
 
-def test_a_split_that_lost_too_many_scans_is_refused(tmp_path):
+def test_a_split_with_too_many_failed_scans_is_refused(tmp_path):
     lost = scan(tmp_path, "I5", "P5", "AD", "train", status="failed")
     with pytest.raises(SetupFault, match="1 of the 5 scans of split fixed were lost"):
         audit(tmp_path, [*four(tmp_path), lost])

@@ -1,4 +1,4 @@
-"""What an entry of a registry says reaches the fingerprints of the jobs that select it."""
+"""A change of a registry entry changes the fingerprints of the jobs that select it."""
 
 import shutil
 from pathlib import Path
@@ -21,7 +21,7 @@ def before():
 
 
 def changed(before, tmp_path, name, old, new):
-    """Jobs whose fingerprint another text of a registry changes, makes or removes."""
+    """Jobs whose fingerprint changes, appears or disappears with another text of a registry."""
     copy = tmp_path / "scripts"
     shutil.copytree(SCRIPTS, copy, ignore=shutil.ignore_patterns("__pycache__"))
     text = (copy / name).read_text()
@@ -32,16 +32,16 @@ def changed(before, tmp_path, name, old, new):
 
 
 def jobs_of_methods(before, *names):
-    """All that explain by these."""
+    """All jobs that explain by these methods."""
     return {job for job in before if job[0] in OF_METHODS and job[-1] in names}
 
 
 def jobs_of_network(before, name):
-    """All that load this one, or that may load any."""
+    """All jobs that load this network, or that may load any network."""
     return {job for job in before if job[0] != "report_results" and {name, "any"} & set(job)}
 
 
-def test_every_entry_has_a_fingerprint_of_its_own(before):
+def test_every_entry_has_its_own_fingerprint(before):
     assert len(set(before.values())) == len(before)
 
 
@@ -66,10 +66,10 @@ def test_no_other_script_reaches_a_registry(before, tmp_path):
     ],
     ids=["planner", "module"],
 )
-def test_how_a_network_is_built_counts_for_the_jobs_that_load_it(before, tmp_path, old, new):
-    found = changed(before, tmp_path, NETWORKS, old, new)
-    assert found == jobs_of_network(before, "voxcnn")
-    assert {job[0] for job in found} == {
+def test_the_definition_of_a_network_counts_for_the_jobs_that_load_it(before, tmp_path, old, new):
+    jobs = changed(before, tmp_path, NETWORKS, old, new)
+    assert jobs == jobs_of_network(before, "voxcnn")
+    assert {job[0] for job in jobs} == {
         *("train_network", "change_areas", "explain_scans", "randomise_layers", "apply_network")
     }
 
@@ -92,22 +92,22 @@ def test_how_a_network_is_built_counts_for_the_jobs_that_load_it(before, tmp_pat
     ],
     ids=["options", "options of several", "module", "explains"],
 )
-def test_what_a_method_takes_and_explains_counts_for_its_jobs(before, tmp_path, old, new, methods):
-    found = changed(before, tmp_path, METHODS, old, new)
-    assert found == jobs_of_methods(before, *methods)
-    assert {job[1] for job in found} > {"any", "rieke", "voxcnn"}
+def test_the_options_and_target_of_a_method_count_for_its_jobs(before, tmp_path, old, new, methods):
+    jobs = changed(before, tmp_path, METHODS, old, new)
+    assert jobs == jobs_of_methods(before, *methods)
+    assert {job[1] for job in jobs} > {"any", "rieke", "voxcnn"}
 
 
-def test_the_networks_of_a_method_count_where_one_is_concerned(before, tmp_path):
-    """One more network of `cam` explains nothing of the others again."""
-    found = changed(
+def test_a_new_network_of_a_method_counts_for_its_jobs_only(before, tmp_path):
+    """With one more network of `cam`, the heatmaps of the others are not made again."""
+    jobs = changed(
         before,
         tmp_path,
         METHODS,
         'models=("voxresnet_gap", "voxresnet_shallow_gap")',
         'models=("voxcnn", "voxresnet_shallow_gap", "voxresnet_gap")',
     )
-    assert found == {
+    assert jobs == {
         ("explain_scans", "voxcnn", "cam"),
         ("randomise_layers", "voxcnn", "cam"),
         ("explain_scans", "any", "cam"),
@@ -129,8 +129,8 @@ def test_the_networks_of_a_method_count_where_one_is_concerned(before, tmp_path)
         (METHODS, '"layer": "name of', '"layer": "the name of'),
     ],
 )
-def test_words_and_estimates_and_recipes_change_nothing(before, tmp_path, name, old, new):
-    """A recipe is among the settings of a training, which count themselves."""
+def test_descriptions_estimates_and_recipes_do_not_count(before, tmp_path, name, old, new):
+    """A recipe is part of the settings of a training, which count themselves."""
     assert changed(before, tmp_path, name, old, new) == set()
 
 
@@ -147,14 +147,14 @@ def test_papers_count_where_they_are_cited(before, tmp_path, name, old, new, of)
 
 def test_one_more_entry_changes_no_other_job(before, tmp_path):
     method = '"another": Method("voxplain.relevance.gradient", "one more"),\n    "lrp": Method('
-    found = changed(before, tmp_path / "method", METHODS, '"lrp": Method(', method)
-    assert found
-    assert all("another" in job for job in found)
+    jobs = changed(before, tmp_path / "method", METHODS, '"lrp": Method(', method)
+    assert jobs
+    assert all("another" in job for job in jobs)
     network = (
         '"another": Model("voxplain.models.rieke", "one more", "voxplain.models.shapes.plan_rieke",'
         '\n _VOXRESNET_RECIPE, passes=1, layers=7),\n    "voxcnn": Model('
     )
-    found = changed(before, tmp_path / "network", NETWORKS, '"voxcnn": Model(', network)
-    # Of what is applied the network may be any.
-    assert ("apply_network", "any") in found
-    assert all({"another", "any"} & set(job) for job in found)
+    jobs = changed(before, tmp_path / "network", NETWORKS, '"voxcnn": Model(', network)
+    # An applied network may be any.
+    assert ("apply_network", "any") in jobs
+    assert all({"another", "any"} & set(job) for job in jobs)

@@ -1,4 +1,4 @@
-"""Which scans of a table take part, and that the others are told why they do not."""
+"""Which scans of a table are used, and the reasons for excluding the others."""
 
 import pytest
 from hypothesis import given
@@ -35,7 +35,7 @@ SCAN = {
     "phase": "ADNI1",
     "field": "1.5 Tesla MRI",
 }
-# Takes part whatever is asked for below.
+# Is selected by every setting below.
 GOOD = {**SCAN, "image": "I900", "subject": "999_S_0999"}
 
 
@@ -52,19 +52,19 @@ def fates(rows, select, **more):
 
 
 def fate_of(select, **values):
-    """Why a scan takes no part; None where it does."""
+    """The fate of an excluded scan; None for a selected one."""
     good = {COLUMNS[key]: value for key, value in GOOD.items()}
     return fates([row(**values), good], select)["I1"]
 
 
-def test_the_defaults_of_the_schema_ask_for_nothing():
+def test_the_defaults_of_the_schema_select_every_scan():
     described = read_schema(ROOT / "schemas/config.schema.yaml")
     (cohort,) = (
         part["properties"]["select"]
         for part in described["$defs"].values()
         if "select" in part.get("properties", {})
     )
-    assert {key: told["default"] for key, told in cohort["properties"].items()} == EVERYTHING
+    assert {key: schema["default"] for key, schema in cohort["properties"].items()} == EVERYTHING
     assert fate_of({}, sex="", age="", phase="", field="", description="") is None
 
 
@@ -83,12 +83,12 @@ def test_the_defaults_of_the_schema_ask_for_nothing():
         ({"age": [60, 70.5]}, {"age": "70.5"}, {"age": "70.6"}),
     ],
 )
-def test_a_scan_takes_part_that_is_as_asked_for(select, fits, fails):
+def test_a_scan_that_meets_the_selection_is_used(select, fits, fails):
     good = {COLUMNS[key]: value for key, value in {**GOOD, **fits}.items()}
-    told = fates([row(**fits), row(**fails, image="I2"), good], select)
-    assert told["I1"] is None
-    assert told["I2"].status == "unused"
-    assert next(iter(fails.values())) in told["I2"].reason
+    by_image = fates([row(**fits), row(**fails, image="I2"), good], select)
+    assert by_image["I1"] is None
+    assert by_image["I2"].status == "unused"
+    assert next(iter(fails.values())) in by_image["I2"].reason
 
 
 @pytest.mark.parametrize(
@@ -131,38 +131,40 @@ def test_the_first_of_several_is_the_earliest_then_the_lowest_image_id():
         row(image="I8", visit="m12", date="2006-08-01"),
         row(image="I9", subject="012_S_0004"),
     ]
-    kept = {
+    usable = {
         keep: [image for image, fate in fates(rows, {"keep": keep}).items() if fate is None]
         for keep in ("all", "first_of_visit", "first_of_patient")
     }
-    assert kept["all"] == ["I7", "I5", "I4", "I8", "I9"]
-    assert kept["first_of_visit"] == ["I4", "I8", "I9"]
-    assert kept["first_of_patient"] == ["I4", "I9"]
-    told = fates(rows, {"keep": "first_of_patient"})["I7"]
-    assert told.reason == "image I4 is the patient's first scan (select.keep)"
+    assert usable["all"] == ["I7", "I5", "I4", "I8", "I9"]
+    assert usable["first_of_visit"] == ["I4", "I8", "I9"]
+    assert usable["first_of_patient"] == ["I4", "I9"]
+    later = fates(rows, {"keep": "first_of_patient"})["I7"]
+    assert later.reason == "image I4 is the patient's first scan (select.keep)"
 
 
-def test_without_dates_the_visits_say_what_came_first():
+def test_without_dates_the_order_follows_from_the_visits():
     rows = [row(image=f"I{10 - n}", visit=v, date="") for n, v in enumerate(["m24", "m06", "sc"])]
-    told = fates(rows, {"keep": "first_of_patient"})
-    assert [image for image, fate in told.items() if fate is None] == ["I8"]
+    by_image = fates(rows, {"keep": "first_of_patient"})
+    assert [image for image, fate in by_image.items() if fate is None] == ["I8"]
 
 
-def test_who_is_left_out_is_nobodys_first():
+def test_an_excluded_scan_is_not_the_first_one():
     rows = [
         row(image="I1", description="repeat"),
         row(image="I2", visit="m06", date="2006-03-01", group="unheard of"),
         row(image="I3", visit="m12", date="2006-09-01"),
     ]
-    told = fates(rows, {"keep": "first_of_patient", "not_description": "repeat"})
-    assert [told[image].status if told[image] else None for image in ("I1", "I2", "I3")] == [
+    by_image = fates(rows, {"keep": "first_of_patient", "not_description": "repeat"})
+    assert [
+        by_image[image].status if by_image[image] else None for image in ("I1", "I2", "I3")
+    ] == [
         "unused",
         "failed",
         None,
     ]
 
 
-def test_a_change_of_diagnosis_is_seen_at_visits_that_take_no_part():
+def test_a_change_of_diagnosis_is_seen_at_excluded_visits():
     visits = [("I1", "sc", "MCI"), ("I2", "m12", "MCI"), ("I3", "m24", "AD")]
     rows = [row(image=i, visit=v, group=g, date="") for i, v, g in visits]
     select = {**EVERYTHING, "visits": ["sc"]}
@@ -178,19 +180,19 @@ def test_a_change_of_diagnosis_is_seen_at_visits_that_take_no_part():
         ({"age": [90, 60]}, r"select.age is [90, 60]; expected the least age, then the greatest"),
     ],
 )
-def test_what_cannot_be_asked_for_is_refused(select, message):
-    with pytest.raises(SetupFault) as told:
+def test_an_invalid_selection_is_refused(select, message):
+    with pytest.raises(SetupFault) as fault:
         fate_of(select)
-    assert message in str(told.value)
+    assert message in str(fault.value)
 
 
-def test_a_column_that_is_asked_for_must_be_there():
+def test_a_selection_by_a_missing_column_is_refused():
     rows = [{key: value for key, value in row().items() if key != "COLPROT"}]
     with pytest.raises(SetupFault, match=r"lacks a column for phase .*'Phase' or 'COLPROT'"):
         fates(rows, {"phases": ["ADNI1"]})
 
 
-def test_nobody_left_is_told_with_the_reason():
+def test_a_selection_without_scans_is_refused_with_the_reason():
     with pytest.raises(SetupFault, match="no scan to process: 1 x its sex 'Male' is not female"):
         fates([row()], {"sex": "female"})
 
@@ -209,19 +211,21 @@ def test_nobody_left_is_told_with_the_reason():
         ),
         min_size=1,
         max_size=8,
-        unique_by=lambda told: told["image"],
+        unique_by=lambda by_image: by_image["image"],
     ),
     st.sampled_from(["first_of_visit", "first_of_patient"]),
 )
-def test_one_scan_of_each_is_left_and_every_other_has_a_reason(scans, keep):
+def test_one_scan_of_each_is_kept_and_every_other_has_a_reason(scans, keep):
     rows = [row(**values) for values in scans]
     try:
-        told = fates(rows, {"keep": keep, "age": [60, 80], "field_strengths": [1.5]})
+        by_image = fates(rows, {"keep": keep, "age": [60, 80], "field_strengths": [1.5]})
     except SetupFault as fault:
-        assert "no scan to process" in str(fault)  # all have a reason
+        assert "no scan to process" in str(fault)  # every scan is excluded, with a reason
         return
-    left = [values for values in scans if told[values["image"]] is None]
-    visits = [v["visit"].replace(" ", "").upper() if keep == "first_of_visit" else "" for v in left]
-    who = list(zip((v["subject"] for v in left), visits, strict=True))
-    assert len(who) == len(set(who)) >= 1
-    assert all(values["age"] == "65" for values in left)
+    usable = [values for values in scans if by_image[values["image"]] is None]
+    visits = [
+        v["visit"].replace(" ", "").upper() if keep == "first_of_visit" else "" for v in usable
+    ]
+    pairs = list(zip((v["subject"] for v in usable), visits, strict=True))
+    assert len(pairs) == len(set(pairs)) >= 1
+    assert all(values["age"] == "65" for values in usable)

@@ -17,7 +17,7 @@ DEEPBET = SkullTool("deepbet", "1.0")
 BET_OPTIONS = {"fractional_intensity": 0.4, "robust_centre": False}
 DEEPBET_OPTIONS = {"threshold": 0.5, "dilate": 0}
 
-# Writes its arguments beside itself, and a mask of what is brighter than 50.
+# Writes its arguments beside itself, and a mask of voxels brighter than 50.
 FAKE_BET = """\
 #!{python}
 import json, os, sys
@@ -36,12 +36,12 @@ if {writes}:
 def no_fsl(monkeypatch):
     for name in ("FSLDIR", "FSLDEVDIR"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("FSLOUTPUTTYPE", "ANALYZE")  # set back at the end
+    monkeypatch.setenv("FSLOUTPUTTYPE", "ANALYZE")  # restored at the end
 
 
 @pytest.fixture
 def fsl(tmp_path, monkeypatch, no_fsl):
-    """An installation of FSL whose bet takes all that is bright for brain."""
+    """An installation of FSL whose bet takes all bright voxels for brain."""
     root = tmp_path / "fsl"
     (root / "bin").mkdir(parents=True)
     (root / "etc").mkdir()
@@ -75,9 +75,9 @@ def blob(tmp_path):
 # --- which tool -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("wanted", ["auto", "bet"])
-def test_bet_is_taken_with_its_version_where_fsl_is_installed(fsl, wanted):
-    assert find_tool(wanted) == SkullTool("bet", "6.0.7.4")
+@pytest.mark.parametrize("tool", ["auto", "bet"])
+def test_bet_is_used_with_its_version_if_fsl_is_installed(fsl, tool):
+    assert find_tool(tool) == SkullTool("bet", "6.0.7.4")
 
 
 def test_bet_of_an_installation_without_version_file_has_an_unknown_version(fsl):
@@ -85,16 +85,16 @@ def test_bet_of_an_installation_without_version_file_has_an_unknown_version(fsl)
     assert find_tool("bet") == SkullTool("bet", "unknown")
 
 
-@pytest.mark.parametrize("wanted", ["auto", "deepbet"])
-def test_deepbet_is_taken_with_its_version_where_fsl_is_not_installed(no_fsl, wanted):
-    assert find_tool(wanted) == SkullTool("deepbet", version("deepbet"))
+@pytest.mark.parametrize("tool", ["auto", "deepbet"])
+def test_deepbet_is_used_with_its_version_if_fsl_is_not_installed(no_fsl, tool):
+    assert find_tool(tool) == SkullTool("deepbet", version("deepbet"))
 
 
-def test_deepbet_is_taken_where_it_is_asked_for_though_fsl_is_installed(fsl):
+def test_deepbet_is_used_if_set_although_fsl_is_installed(fsl):
     assert find_tool("deepbet").name == "deepbet"
 
 
-def test_an_fsl_folder_without_bet_is_no_installation(fsl):
+def test_an_fsl_folder_without_bet_is_not_an_installation(fsl):
     (fsl / "bin" / "bet").unlink()
     assert find_tool("auto").name == "deepbet"
     with pytest.raises(SetupFault, match="FSL's bet is not installed"):
@@ -104,14 +104,14 @@ def test_an_fsl_folder_without_bet_is_no_installation(fsl):
 def test_bet_without_fsl_is_refused_with_how_to_get_it(no_fsl):
     with pytest.raises(SetupFault) as fault:
         find_tool("bet")
-    told = str(fault.value)
-    assert "\n" not in told
+    message = str(fault.value)
+    assert "\n" not in message
     for part in ("tool is bet", "fsl.fmrib.ox.ac.uk", "FSLDIR", "--sdm conda", "deepbet"):
-        assert part in told
-    assert "non-commercial" in told
+        assert part in message
+    assert "non-commercial" in message
 
 
-def test_without_any_tool_both_ways_out_are_told(no_fsl, monkeypatch):
+def test_without_any_tool_both_remedies_are_named(no_fsl, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None)
     with pytest.raises(SetupFault) as fault:
         find_tool("auto")
@@ -122,7 +122,7 @@ def test_without_any_tool_both_ways_out_are_told(no_fsl, monkeypatch):
 # --- BET, through fslpy ---------------------------------------------------------------------------
 
 
-def test_the_mask_that_bet_writes_is_taken(fsl, blob):
+def test_the_mask_that_bet_writes_is_used(fsl, blob):
     path, bright = blob
     mask = find_brain(read_image(path), BET, BET_OPTIONS)
     assert mask.dtype == bool
@@ -140,7 +140,7 @@ def test_a_head_in_another_orientation_is_given_to_bet_and_masked_in_ras(fsl, bl
 
 
 @pytest.mark.parametrize("robust", [False, True])
-def test_bet_is_told_the_options_and_to_write_the_mask_alone(fsl, blob, robust):
+def test_bet_gets_its_options_and_writes_the_mask_only(fsl, blob, robust):
     find_brain(read_image(blob[0]), BET, {"fractional_intensity": 0.35, "robust_centre": robust})
     _, _, *options = called(fsl)["arguments"]
     assert {"-m", "-n"} <= set(options)
@@ -150,8 +150,8 @@ def test_bet_is_told_the_options_and_to_write_the_mask_alone(fsl, blob, robust):
     assert called(fsl)["output_type"] == "NIFTI_GZ"
 
 
-def test_bet_that_ends_well_without_a_mask_is_no_fault_of_the_data(fsl, blob):
-    """FSL's script exits with 0 where bet2 was killed or had no room to write."""
+def test_bet_without_an_output_file_is_not_a_fault_of_the_data(fsl, blob):
+    """FSL's script exits with 0 even if bet2 was killed or the disk was full."""
     install(fsl, writes=False)
     with pytest.raises(ChildProcessError, match="without writing a mask"):
         find_brain(read_image(blob[0]), BET, BET_OPTIONS)
@@ -193,7 +193,7 @@ def test_an_empty_mask_of_bet_is_a_fault_of_the_data_naming_the_scan(fsl, tmp_pa
     assert "bet found no brain" in fault.value.reason
 
 
-def test_the_empty_volume_of_a_lost_scan_is_not_given_to_any_tool(fsl, tmp_path):
+def test_the_empty_file_of_a_failed_scan_is_not_given_to_any_tool(fsl, tmp_path):
     path = tmp_path / "lost.nii.gz"
     path.touch()
     with pytest.raises(DataFault, match="failed in an earlier stage"):
@@ -205,23 +205,23 @@ def test_the_empty_volume_of_a_lost_scan_is_not_given_to_any_tool(fsl, tmp_path)
 
 
 @pytest.fixture(scope="module")
-def found(scan):
+def deepbet_mask(scan):
     return find_brain(read_image(scan.head_path), DEEPBET, DEEPBET_OPTIONS)
 
 
 @pytest.mark.slow
-def test_deepbet_finds_the_brain_of_a_scan(scan, found):
-    assert found.shape == scan.grid.shape
-    assert found.dtype == bool
-    assert dice(found, scan.mask) > 0.95
+def test_deepbet_finds_the_brain_of_a_scan(scan, deepbet_mask):
+    assert deepbet_mask.shape == scan.grid.shape
+    assert deepbet_mask.dtype == bool
+    assert dice(deepbet_mask, scan.mask) > 0.95
 
 
 @pytest.mark.slow
-def test_deepbet_leaves_the_skull_and_takes_the_middle_of_the_brain(scan, found):
+def test_deepbet_excludes_the_skull_and_includes_the_middle_of_the_brain(scan, deepbet_mask):
     bright_outside = (scan.volume > 300) & ~scan.mask
-    assert (found & bright_outside).sum() / bright_outside.sum() < 0.05
+    assert (deepbet_mask & bright_outside).sum() / bright_outside.sum() < 0.05
     middle = np.argwhere(scan.mask).mean(axis=0).round().astype(int)
-    assert found[tuple(middle)]
+    assert deepbet_mask[tuple(middle)]
 
 
 def test_deepbet_finds_no_brain_in_a_constant_volume(tmp_path):
@@ -234,16 +234,16 @@ def test_deepbet_finds_no_brain_in_a_constant_volume(tmp_path):
     assert "bet" in fault.value.remedy
 
 
-def test_the_sidecar_tells_tool_version_options_and_volume():
+def test_the_sidecar_has_tool_version_options_and_volume():
     grid = axis_aligned_grid((10, 10, 10), (2.0, 2.0, 2.5), (0, 0, 0))
     mask = np.zeros(grid.shape, bool)
     mask[:4] = True
-    told = describe(BET, {"robust_centre": True, "fractional_intensity": 0.4}, mask, grid)
-    assert told == {
+    metadata = describe(BET, {"robust_centre": True, "fractional_intensity": 0.4}, mask, grid)
+    assert metadata == {
         "SkullStrippingTool": "bet",
         "SkullStrippingToolVersion": "6.0.7",
         "SkullStrippingOptions": {"fractional_intensity": 0.4, "robust_centre": True},
         "BrainVolumeMl": 4.0,
     }
-    assert list(told["SkullStrippingOptions"]) == sorted(told["SkullStrippingOptions"])
-    json.dumps(told)
+    assert list(metadata["SkullStrippingOptions"]) == sorted(metadata["SkullStrippingOptions"])
+    json.dumps(metadata)

@@ -28,7 +28,7 @@ CLASSES = ["AD", "NC"]
 
 
 def scans_of(patients):
-    """Scans of patients, each given as the groups of their scans; image ids count up."""
+    """Scans of patients; each patient is given as the groups of the scans. Image ids count up."""
     numbers = itertools.count(100)
     return [
         Scan(
@@ -61,7 +61,7 @@ def same(classes, least=1, most=3):
 
 
 def cohorts(classes=CLASSES, least=3):
-    """Patients with one to three scans, some of whose labels change; enough of every class."""
+    """Patients with one to three scans, some with changing labels; enough of every class."""
     changing = st.lists(st.sampled_from(classes), min_size=1, max_size=3)
     enough = [[group] for group in classes for _ in range(least)]
     drawn = st.lists(same(classes) | changing, max_size=20)
@@ -73,7 +73,7 @@ everything = {"folds": st.integers(2, 3), "stratify": st.booleans(), "seed": see
 
 
 def split_or_skip(make, *args, **options):
-    """Small training sets may lack a class, which is refused; that is another test's matter."""
+    """Skip small training sets without a class, which are refused; another test checks that."""
     try:
         return make(*args, **options)
     except SetupFault as fault:
@@ -85,7 +85,7 @@ def split_or_skip(make, *args, **options):
 
 
 @pytest.mark.parametrize("subject", ["011_S_0003", "011S0003", "011_s_0003", "011-S-0003"])
-def test_a_patient_is_the_same_however_the_subject_is_spelled(subject):
+def test_the_spelling_of_a_subject_does_not_change_the_patient(subject):
     scan = Scan(2, "I1", subject, "M12", "m12", "", "AD", "AD", "F", "70", "")
     assert scan.patient == "011S0003"
 
@@ -101,7 +101,7 @@ def test_a_patient_counts_under_the_first_class_that_any_of_their_scans_has():
     assert patient_classes(scans[:2], ["NC", "AD"]) == {"011S0000": "NC"}
 
 
-def test_a_split_tells_the_side_of_a_scan():
+def test_a_split_gives_the_side_of_a_scan():
     split = Split("fixed", ("I1", "I2"), ("I3",))
     assert [split.side(image) for image in ("I1", "I2", "I3", "I4")] == [
         "train",
@@ -111,7 +111,7 @@ def test_a_split_tells_the_side_of_a_scan():
     ]
 
 
-def test_the_sides_of_two_cohorts_are_told_apart_even_if_their_images_have_the_same_ids():
+def test_images_of_two_cohorts_with_the_same_ids_are_distinguished():
     split = Split("external-b", ("I1", "I2"), ("I1", "I3"), test_cohort="b")
     assert [split.side(image) for image in ("I1", "I2", "I3")] == ["train", "train", ""]
     assert [split.side(image, "b") for image in ("I1", "I2", "I3")] == ["test", "", "test"]
@@ -122,30 +122,30 @@ def test_the_sides_of_two_cohorts_are_told_apart_even_if_their_images_have_the_s
 
 
 @given(repeat=st.integers(1, 10**6), fold=st.integers(1, 10**6))
-def test_the_name_of_a_fold_says_which_it_is(repeat, fold):
+def test_the_name_of_a_fold_has_its_repeat_and_number(repeat, fold):
     name = fold_name(repeat, fold)
     assert SplitName.parse(name) == SplitName("folds", repeat, fold)
     assert re.fullmatch(FOLD_PATTERN, name)
 
 
-def test_names_are_spelled_as_they_always_were():
+def test_the_spelling_of_names_does_not_change():
     assert fold_name(2, 13) == "repeat-2_fold-13"
     assert external_name("adni3T") == "external-adni3T"
 
 
 @pytest.mark.parametrize("cohort", ["b", "fixed", "folds"])
-def test_the_name_of_an_external_test_and_of_the_fixed_split_say_what_they_are(cohort):
+def test_the_names_of_an_external_test_and_the_fixed_split_are_parsed(cohort):
     assert SplitName.parse(external_name(cohort)) == SplitName("external")
     assert SplitName.parse("fixed") == SplitName("fixed")
 
 
 @pytest.mark.parametrize("name", ["", "folds", "repeat-1", "repeat-1_fold-x", "fixed-2"])
-def test_a_name_that_is_no_splits_is_refused(name):
+def test_an_invalid_split_name_is_refused(name):
     with pytest.raises(SetupFault, match=f"^split '{name}' is unknown; expected repeat-<number>_"):
         SplitName.parse(name)
 
 
-def test_a_split_is_of_the_kind_that_its_name_says():
+def test_the_kind_of_a_split_is_in_its_name():
     names = {"repeat-1_fold-2": "folds", "fixed": "fixed", "external-b": "external"}
     assert {name: Split(name, (), ()).kind for name in names} == names
     assert [Split(name, (), ()).is_fold for name in names] == [True, False, False]
@@ -205,7 +205,7 @@ def test_no_patient_is_on_two_sides_and_every_scan_is_tested_once_a_repeat(
 
 
 @given(scans=cohorts(), **everything)
-def test_the_scans_of_each_side_stand_in_the_order_of_the_table(scans, folds, stratify, seed):
+def test_the_scans_of_each_side_are_in_the_order_of_the_table(scans, folds, stratify, seed):
     table = [scan.image for scan in scans]
     for split in split_or_skip(folds_of, scans, folds, 1, stratify, seed):
         assert list(split.train) == [image for image in table if image in split.train]
@@ -218,9 +218,7 @@ def patients_tested(scans, splits):
 
 
 @given(scans=cohorts(["AD", "MCI", "NC"]), folds=st.integers(2, 3), seed=seeds)
-def test_stratified_folds_have_the_same_number_of_each_class_but_for_one_patient(
-    scans, folds, seed
-):
+def test_stratified_folds_differ_by_at_most_one_patient_of_each_class(scans, folds, seed):
     classes = ["AD", "MCI", "NC"]
     of_patient = patient_classes(scans, classes)
     splits = folds_of(scans, folds, 1, True, seed, classes)
@@ -240,14 +238,14 @@ def test_the_remainders_of_two_classes_go_to_different_folds(ad, nc, folds, seed
 
 
 @given(ad=st.integers(5, 23), nc=st.integers(5, 23), folds=st.integers(2, 5), seed=seeds)
-def test_unstratified_folds_have_the_same_number_of_patients_but_for_one(ad, nc, folds, seed):
+def test_unstratified_folds_differ_by_at_most_one_patient(ad, nc, folds, seed):
     scans = scans_of([["AD"]] * ad + [["NC"]] * nc)
     splits = split_or_skip(folds_of, scans, folds, stratify=False, seed=seed)
     sizes = [len(tested) for tested in patients_tested(scans, splits)]
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_unstratified_folds_do_not_share_out_the_classes():
+def test_unstratified_folds_do_not_balance_the_classes():
     scans = scans_of([["AD"]] * 20 + [["NC"]] * 20)
     ad = {scan.patient for scan in scans[:20]}
 
@@ -261,11 +259,11 @@ def test_unstratified_folds_do_not_share_out_the_classes():
     assert len(set(shares(False))) > 1
 
 
-# --- what a patient's place does not depend on ----------------------------------------------------
+# --- stability ------------------------------------------------------------------------------------
 
 
 @given(scans=cohorts(), data=st.data(), **everything)
-def test_the_order_of_the_table_moves_nobody(scans, data, folds, stratify, seed):
+def test_the_order_of_the_table_does_not_change_the_split(scans, data, folds, stratify, seed):
     mixed = data.draw(st.permutations(scans))
     first = split_or_skip(folds_of, scans, folds, 2, stratify, seed)
     second = folds_of(mixed, folds, 2, stratify, seed)
@@ -289,7 +287,7 @@ spellings = st.sampled_from(["as it is", "without lines", "lower case", "with hy
 
 
 @given(scans=cohorts(), data=st.data(), **everything)
-def test_the_spelling_of_the_subjects_moves_nobody(scans, data, folds, stratify, seed):
+def test_the_spelling_of_the_subjects_does_not_change_the_split(scans, data, folds, stratify, seed):
     other = [respelled(scan, data.draw(spellings)) for scan in scans]
     assert split_or_skip(folds_of, scans, folds, 2, stratify, seed) == folds_of(
         other, folds, 2, stratify, seed
@@ -298,14 +296,12 @@ def test_the_spelling_of_the_subjects_moves_nobody(scans, data, folds, stratify,
 
 
 @given(scans=cohorts(), repeats=st.integers(1, 3), **everything)
-def test_one_more_repeat_leaves_the_earlier_ones_as_they_were(
-    scans, folds, repeats, stratify, seed
-):
+def test_one_more_repeat_does_not_change_the_earlier_ones(scans, folds, repeats, stratify, seed):
     more = split_or_skip(folds_of, scans, folds, repeats + 1, stratify, seed)
     assert more[: repeats * folds] == folds_of(scans, folds, repeats, stratify, seed)
 
 
-def test_another_repeat_and_another_seed_divide_otherwise():
+def test_another_repeat_or_seed_gives_other_folds():
     scans = scans_of([["AD"]] * 15 + [["NC"]] * 15)
     repeats = folds_of(scans, 3, repeats=6)
     divisions = [frozenset(s.test for s in repeats[3 * n : 3 * n + 3]) for n in range(6)]
@@ -315,8 +311,8 @@ def test_another_repeat_and_another_seed_divide_otherwise():
     assert len(fixed) == 6
 
 
-def test_patients_are_dealt_as_they_always_were():
-    # Written down once: a version that deals otherwise is no longer comparable with this one.
+def test_the_folds_do_not_change_between_versions():
+    # Fixed values: results of a version with other folds would not be comparable.
     scans = scans_of([["AD"]] * 4 + [["NC"]] * 4)
     first, second = patients_tested(scans, folds_of(scans, 2))
     assert "".join(sorted(patient[-1] for patient in first)) == "2345"
@@ -324,7 +320,7 @@ def test_patients_are_dealt_as_they_always_were():
     assert make_fixed(scans, CLASSES, 1, seed=1).test == ("I103", "I105")
 
 
-def test_over_many_seeds_every_patient_is_in_the_first_fold_about_as_often():
+def test_over_many_seeds_every_patient_is_in_the_first_fold_equally_often():
     scans = scans_of([["AD"]] * 6 + [["NC"]] * 6)
     counts = Counter()
     for seed in range(300):
@@ -337,7 +333,7 @@ def test_over_many_seeds_every_patient_is_in_the_first_fold_about_as_often():
 
 
 @given(scans=cohorts(["AD", "MCI", "NC"], least=4), test_patients=st.integers(1, 3), seed=seeds)
-def test_the_fixed_split_tests_so_many_patients_of_each_class(scans, test_patients, seed):
+def test_the_fixed_split_tests_the_set_number_of_patients_of_each_class(scans, test_patients, seed):
     classes = ["AD", "MCI", "NC"]
     of_patient = patient_classes(scans, classes)
     split = make_fixed(scans, classes, test_patients, seed)
@@ -350,7 +346,7 @@ def test_the_fixed_split_tests_so_many_patients_of_each_class(scans, test_patien
 
 
 @given(scans=cohorts(least=5), seed=seeds)
-def test_more_test_patients_keep_those_that_were_tested(scans, seed):
+def test_more_test_patients_keep_the_previous_ones(scans, seed):
     few, more = (set(make_fixed(scans, CLASSES, number, seed).test) for number in (2, 3))
     assert few < more
 
@@ -360,25 +356,25 @@ def test_more_test_patients_keep_those_that_were_tested(scans, seed):
 
 @pytest.mark.parametrize("seed", [0, 1, 42, 2**31, 2**32 - 1])
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 31, 32, 33, 64, 65, 151, 193, 624, 700, 2000])
-def test_the_permutation_is_numpys(count, seed):
+def test_the_permutation_agrees_with_numpy(count, seed):
     expected = np.random.RandomState(seed).permutation(count).tolist()
     assert numpy_permutation(count, seed) == expected
 
 
 @given(count=st.integers(0, 400), seed=st.integers(0, 2**32 - 1))
-def test_the_permutation_is_numpys_for_any_seed_and_count(count, seed):
+def test_the_permutation_agrees_with_numpy_for_any_seed_and_count(count, seed):
     expected = np.random.RandomState(seed).permutation(count).tolist()
     assert numpy_permutation(count, seed) == expected
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
-def test_a_seed_that_numpy_would_not_take_is_refused(seed):
+def test_a_seed_that_numpy_refuses_is_refused(seed):
     with pytest.raises(SetupFault, match=f"{seed}; allowed: 0 to"):
         numpy_permutation(3, seed)
 
 
 def published(scans, test_patients, seed=0):
-    """The test images as the notebook of Rieke et al. 2018 finds them."""
+    """The test images as drawn by the notebook of Rieke et al. 2018."""
     subjects = {
         group: list(dict.fromkeys(s.subject for s in scans if s.group == group))
         for group in CLASSES
@@ -391,8 +387,8 @@ def published(scans, test_patients, seed=0):
 
 
 @pytest.mark.parametrize(("ad", "nc", "test_patients"), [(193, 151, 30), (37, 28, 20), (5, 9, 1)])
-def test_the_published_draw_takes_whom_sklearn_takes(ad, nc, test_patients):
-    # Every third patient's label changes to AD, so that the first row of many is of NC.
+def test_the_published_draw_agrees_with_sklearn(ad, nc, test_patients):
+    # Every third patient's label changes to AD, so the first row of many is NC.
     changing = [["NC", "AD"] if n % 3 == 0 else ["AD", "AD"] for n in range(ad)]
     patients = [*changing, *([["NC"]] * nc)]
     order = np.random.default_rng(5).permutation(len(patients))
@@ -405,14 +401,14 @@ def test_the_published_draw_takes_whom_sklearn_takes(ad, nc, test_patients):
 
 
 @given(scans=cohorts(least=4), test_patients=st.integers(1, 3), seed=st.integers(0, 99))
-def test_the_published_draw_takes_whom_sklearn_takes_in_any_cohort(scans, test_patients, seed):
+def test_the_published_draw_agrees_with_sklearn_in_any_cohort(scans, test_patients, seed):
     mixed = np.random.default_rng(seed).permutation(len(scans))
     scans = [scans[place] for place in mixed]
     split = make_fixed(scans, CLASSES, test_patients, seed, "as_published")
     assert split.test == published(scans, test_patients, seed)
 
 
-def test_an_unknown_draw_is_refused_by_what_is_allowed():
+def test_an_unknown_draw_is_refused_with_the_allowed_ones():
     scans = scans_of([["AD"]] * 3 + [["NC"]] * 3)
     refused(lambda: make_fixed(scans, CLASSES, 1, 0, "coin"), "'coin'", "hash, as_published")
 
@@ -421,65 +417,69 @@ def test_an_unknown_draw_is_refused_by_what_is_allowed():
 
 
 def other_cohort(scans, first=0):
-    """The same images' ids, of other patients: their numbers go on from ``first``."""
+    """The same image ids, of other patients: their numbers start at ``first``."""
     return [replace(s, subject=f"022_S_{int(s.subject[-4:]) + first:04d}") for s in scans]
 
 
 def test_an_external_test_trains_on_one_cohort_and_tests_on_the_other():
-    here = scans_of([["AD", "AD"], ["NC"], ["MCI"]])
-    there = other_cohort(scans_of([["NC"], ["AD", "MCI"], ["AD"]]))
-    split = make_external(here, there, CLASSES, "b")
+    training = scans_of([["AD", "AD"], ["NC"], ["MCI"]])
+    testing = other_cohort(scans_of([["NC"], ["AD", "MCI"], ["AD"]]))
+    split = make_external(training, testing, CLASSES, "b")
     assert split == Split("external-b", ("I100", "I101", "I102"), ("I100", "I101", "I103"), "b")
     assert (split.side("I103"), split.side("I103", "b")) == ("", "test")
 
 
-def test_patients_of_both_cohorts_are_left_out_of_the_test_however_they_are_spelled():
-    here = scans_of([["AD"], ["NC"], ["MCI"]])
-    both = [replace(scan, subject=scan.subject.replace("_", "").lower()) for scan in here]
-    there = [*both, *other_cohort(scans_of([["AD"], ["NC"]]))]
-    there = [replace(s, image=f"I{n}", group="AD" if n < 4 else "NC") for n, s in enumerate(there)]
-    # The third is in the training cohort with MCI only, and left out all the same.
-    assert make_external(here, there, CLASSES, "b").test == ("I3", "I4")
+def test_patients_of_both_cohorts_are_not_tested_whatever_their_spelling():
+    training = scans_of([["AD"], ["NC"], ["MCI"]])
+    both = [replace(scan, subject=scan.subject.replace("_", "").lower()) for scan in training]
+    testing = [*both, *other_cohort(scans_of([["AD"], ["NC"]]))]
+    testing = [
+        replace(s, image=f"I{n}", group="AD" if n < 4 else "NC") for n, s in enumerate(testing)
+    ]
+    # The third is in the training cohort with MCI only, but is left out as well.
+    assert make_external(training, testing, CLASSES, "b").test == ("I3", "I4")
 
 
 def test_other_people_of_a_test_cohort_are_tested_and_doubtful_ones_are_refused():
-    here = [replace(s, subject=n) for s, n in zip(scans_of([["AD"], ["NC"]]), "ab", strict=True)]
-    here[0] = replace(here[0], subject="1-11")
-    there = other_cohort(scans_of([["AD"], ["NC"]]))
-    there[0] = replace(there[0], subject="11-1")
-    assert make_external(here, there, CLASSES, "b").test == ("I100", "I101")
-    there[0] = replace(there[0], subject="1_11")
-    refused(lambda: make_external(here, there, CLASSES, "b"), "1 of its patients")
-    there[0] = replace(there[0], subject="111")
+    training = [
+        replace(s, subject=n) for s, n in zip(scans_of([["AD"], ["NC"]]), "ab", strict=True)
+    ]
+    training[0] = replace(training[0], subject="1-11")
+    testing = other_cohort(scans_of([["AD"], ["NC"]]))
+    testing[0] = replace(testing[0], subject="11-1")
+    assert make_external(training, testing, CLASSES, "b").test == ("I100", "I101")
+    testing[0] = replace(testing[0], subject="1_11")
+    refused(lambda: make_external(training, testing, CLASSES, "b"), "1 of its patients")
+    testing[0] = replace(testing[0], subject="111")
     refused(
-        lambda: make_external(here, there, CLASSES, "b"),
+        lambda: make_external(training, testing, CLASSES, "b"),
         "cohort b, whose patient 111 may be patient 1-11 of the training cohort",
     )
 
 
-@given(here=cohorts(), there=cohorts(), shift=st.integers(0, 30))
-def test_an_external_test_shares_no_patient_and_loses_nobody_else(here, there, shift):
-    there = [replace(s, subject=f"011_S_{int(s.subject[-4:]) + shift:04d}") for s in there]
+@given(training=cohorts(), testing=cohorts(), shift=st.integers(0, 30))
+def test_an_external_test_leaves_out_shared_patients_only(training, testing, shift):
+    testing = [replace(s, subject=f"011_S_{int(s.subject[-4:]) + shift:04d}") for s in testing]
     try:
-        split = make_external(here, there, CLASSES, "b")
+        split = make_external(training, testing, CLASSES, "b")
     except SetupFault as fault:
         assert "patients are in the training cohort" in str(fault)
         return
-    known = {scan.patient for scan in here}
-    owner = {scan.image: scan.patient for scan in there}
-    assert split.train == tuple(scan.image for scan in here)
-    assert not {owner[image] for image in split.test} & known
-    assert split.test == tuple(s.image for s in there if s.patient not in known)
+    patients = {scan.patient for scan in training}
+    owner = {scan.image: scan.patient for scan in testing}
+    assert split.train == tuple(scan.image for scan in training)
+    assert not {owner[image] for image in split.test} & patients
+    assert split.test == tuple(s.image for s in testing if s.patient not in patients)
 
 
 def test_an_external_test_without_a_class_on_a_side_is_refused():
     whole = scans_of([["AD"], ["NC"]])
     healthy = other_cohort(scans_of([["NC"], ["MCI"]]))
     refused(lambda: make_external(healthy, whole, CLASSES, "b"), "cohort b", "class AD to train on")
-    told = refused(
+    message = refused(
         lambda: make_external(whole, healthy, CLASSES, "b"), "cohort b", "class AD to test", "(0 of"
     )
-    assert "first_number" not in told
+    assert "first_number" not in message
     refused(
         lambda: make_external(whole, whole, CLASSES, "b"),
         "class AD to test (2 of its patients",
@@ -491,7 +491,7 @@ def test_an_external_test_without_a_class_on_a_side_is_refused():
 
 
 def made_from(scans, heads):
-    """Patient to head: each head's name, for the patients in the order of the scans."""
+    """Patient -> head; the names of heads are for the patients in the order of the scans."""
     return dict(zip(dict.fromkeys(scan.patient for scan in scans), heads, strict=True))
 
 
@@ -501,16 +501,16 @@ def heads_of(scans, heads, images):
 
 @st.composite
 def cohorts_of_heads(draw, least=3):
-    """A cohort of which each class has patients of at least so many heads, and who has which."""
+    """A cohort with at least ``least`` heads in each class, and patient -> head."""
     scans = draw(cohorts(least=least))
     by_class = patient_classes(scans, CLASSES)
     names = [f"head{n}" for n in range(draw(st.integers(least, 6)))]
     heads = {}
     for group in CLASSES:
-        own = [patient for patient, its in by_class.items() if its == group]
-        assume(len(own) >= least)
-        some = [draw(st.sampled_from(names)) for _ in own[least:]]
-        heads |= dict(zip(own, [*names[:least], *some], strict=True))
+        patients = [patient for patient, class_ in by_class.items() if class_ == group]
+        assume(len(patients) >= least)
+        some = [draw(st.sampled_from(names)) for _ in patients[least:]]
+        heads |= dict(zip(patients, [*names[:least], *some], strict=True))
     return scans, heads
 
 
@@ -525,14 +525,14 @@ def test_no_head_is_on_two_sides_and_every_scan_is_tested_once_a_repeat(
         assert split.test, "every fold tests some head"
         assert not heads_of(scans, heads, split.train) & heads_of(scans, heads, split.test)
     for repeat in range(repeats):
-        own = splits[repeat * folds : (repeat + 1) * folds]
-        assert sorted(image for split in own for image in split.test) == sorted(
+        of_repeat = splits[repeat * folds : (repeat + 1) * folds]
+        assert sorted(image for split in of_repeat for image in split.test) == sorted(
             scan.image for scan in scans
         )
 
 
-def test_heads_with_equally_many_of_each_class_are_dealt_evenly():
-    # As plan_cohort deals them: each group's patients get all heads in turn.
+def test_heads_with_equal_class_counts_are_assigned_evenly():
+    # As plan_cohort assigns them: each group's patients get all heads in turn.
     patients = [["AD"]] * 12 + [["NC"]] * 12
     scans = scans_of(patients)
     heads = made_from(scans, [f"head{n % 6}" for n in range(24)])
@@ -542,7 +542,7 @@ def test_heads_with_equally_many_of_each_class_are_dealt_evenly():
         assert len(heads_of(scans, heads, split.test)) == 2
 
 
-def test_a_large_head_is_weighed_against_several_small_ones():
+def test_a_large_head_is_balanced_by_several_small_ones():
     # a: 4 AD, 4 NC; b: 2 AD, 2 NC; c: 1 AD, 1 NC; d: 1 AD, 1 NC
     sizes = {"a": 4, "b": 2, "c": 1, "d": 1}
     patients = [[group] for group in CLASSES for _ in range(8)]
@@ -554,7 +554,7 @@ def test_a_large_head_is_weighed_against_several_small_ones():
 
 
 def test_heads_of_one_class_each_are_paired_with_those_of_the_other():
-    # Dealt by their number of patients alone, a fold could get the two heads of one class.
+    # Assigned by number of patients only, a fold could get the two heads of one class.
     scans = scans_of([["AD"]] * 4 + [["NC"]] * 4)
     heads = made_from(scans, ["a", "a", "b", "b", "c", "c", "d", "d"])
     for seed in range(20):
@@ -565,8 +565,8 @@ def test_heads_of_one_class_each_are_paired_with_those_of_the_other():
 @given(
     sizes=st.lists(st.integers(1, 9), min_size=3, max_size=8), folds=st.integers(2, 3), seed=seeds
 )
-def test_heads_of_one_stratum_are_dealt_as_sklearn_deals_groups(sizes, folds, seed):
-    # Of both classes in every head, so that no training set lacks one; unstratified all the same.
+def test_heads_of_one_stratum_are_assigned_as_sklearn_assigns_groups(sizes, folds, seed):
+    # Both classes in every head, so that no training set lacks one; still unstratified.
     scans = scans_of([[group] for size in sizes for _ in range(size) for group in CLASSES])
     names = [f"head{n}" for n, size in enumerate(sizes) for _ in range(2 * size)]
     splits = make_folds(scans, CLASSES, folds, 1, False, seed, made_from(scans, names))
@@ -575,7 +575,7 @@ def test_heads_of_one_stratum_are_dealt_as_sklearn_deals_groups(sizes, folds, se
 
 
 @given(drawn=cohorts_of_heads(), data=st.data(), **everything)
-def test_by_head_too_the_order_of_the_table_moves_nobody(drawn, data, folds, stratify, seed):
+def test_the_order_of_the_table_does_not_change_a_split_by_head(drawn, data, folds, stratify, seed):
     scans, heads = drawn
     other = data.draw(st.permutations(scans))
     first, second = (
@@ -585,7 +585,7 @@ def test_by_head_too_the_order_of_the_table_moves_nobody(drawn, data, folds, str
     assert [set(split.test) for split in first] == [set(split.test) for split in second]
 
 
-def test_by_head_one_more_repeat_leaves_the_earlier_ones_and_divides_otherwise():
+def test_one_more_repeat_by_head_does_not_change_the_earlier_ones():
     scans = scans_of([["AD"], ["NC"]] * 8)
     heads = made_from(scans, [f"head{n // 2}" for n in range(16)])
     one, many = (make_folds(scans, CLASSES, 2, n, True, 1, heads) for n in (1, 4))
@@ -610,7 +610,7 @@ def test_the_fixed_split_by_head_tests_whole_heads_with_at_least_so_many_of_each
     assert min(counts[group] for group in CLASSES) >= test_patients
 
 
-def test_the_fixed_split_by_head_takes_as_few_heads_as_are_enough():
+def test_the_fixed_split_by_head_uses_the_fewest_heads():
     scans = scans_of([["AD"], ["NC"]] * 6)
     heads = made_from(scans, [f"head{n // 4}" for n in range(12)])  # two of each class a head
     for test_patients, expected in ((1, 1), (2, 1), (3, 2), (4, 2)):
@@ -636,20 +636,20 @@ def test_two_heads_are_enough_for_two_folds_and_a_fixed_split():
 
 
 @pytest.mark.parametrize(
-    ("stratify", "told"), [(True, "patients of class AD"), (False, "patients")]
+    ("stratify", "counted"), [(True, "patients of class AD"), (False, "patients")]
 )
-def test_fewer_heads_than_folds_are_refused_by_both_numbers_and_what_to_set(stratify, told):
+def test_fewer_heads_than_folds_are_refused_with_both_numbers_and_a_remedy(stratify, counted):
     scans = scans_of([["AD"]] * 6 + [["NC"]] * 6)
     heads = made_from(scans, ["a", "b"] * 6)
     refused(
         lambda: make_folds(scans, CLASSES, 3, 1, stratify, 1, heads),
         "folds is 3",
-        f"the {told} are made from 2 heads",
+        f"the {counted} are made from 2 heads",
         "at least 3 heads",
     )
 
 
-def test_a_class_of_too_few_heads_is_refused_though_there_are_enough_of_all():
+def test_a_class_of_too_few_heads_is_refused_although_there_are_enough_heads_in_all():
     scans = scans_of([["AD"]] * 6 + [["NC"]] * 6)
     heads = made_from(scans, ["a"] * 6 + ["b", "c"] * 3)
     refused(lambda: make_folds(scans, CLASSES, 2, 1, True, 1, heads), "class AD", "from 1 heads")
@@ -665,34 +665,36 @@ def test_the_published_draw_cannot_keep_heads_together():
     )
 
 
-def test_an_external_test_by_head_leaves_out_whoever_shares_a_head():
-    here = scans_of([["AD"], ["NC"]])
-    there = other_cohort(scans_of([["AD"], ["NC"], ["AD"], ["NC"]]))
-    heads = made_from(here, ["a", "b"]), made_from(there, ["a", "c", "c", "b"])
-    assert make_external(here, there, CLASSES, "b").test == ("I100", "I101", "I102", "I103")
-    assert make_external(here, there, CLASSES, "b", heads).test == ("I101", "I102")
+def test_an_external_test_by_head_leaves_out_patients_of_shared_heads():
+    training = scans_of([["AD"], ["NC"]])
+    testing = other_cohort(scans_of([["AD"], ["NC"], ["AD"], ["NC"]]))
+    heads = made_from(training, ["a", "b"]), made_from(testing, ["a", "c", "c", "b"])
+    assert make_external(training, testing, CLASSES, "b").test == ("I100", "I101", "I102", "I103")
+    assert make_external(training, testing, CLASSES, "b", heads).test == ("I101", "I102")
     refused(
-        lambda: make_external(here, there, CLASSES, "b", (heads[0], made_from(there, "abca"))),
+        lambda: make_external(
+            training, testing, CLASSES, "b", (heads[0], made_from(testing, "abca"))
+        ),
         "no scan of class NC to test",
         "(3 of its patients or their heads are in the training cohort too and left out)",
         "from different heads",
     )
 
 
-# --- what is refused ------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------
 
 
-def refused(call, *told):
+def refused(call, *words):
     with pytest.raises(SetupFault) as fault:
         call()
     message = str(fault.value)
     assert "\n" not in message
-    for word in told:
+    for word in words:
         assert word in message
     return message
 
 
-def test_more_folds_than_patients_of_a_class_are_refused_by_name_value_and_what_is_allowed():
+def test_more_folds_than_patients_of_a_class_are_refused_with_the_allowed_number():
     scans = scans_of([["AD", "AD"]] * 2 + [["NC"]] * 9)
     message = refused(lambda: folds_of(scans, 3), "folds is 3", "class AD has 2 patients")
     assert "allowed: at most as many folds as the smallest class" in message
@@ -726,7 +728,7 @@ def test_a_training_set_without_a_class_is_refused_by_the_splits_name(seed):
 
 
 @pytest.mark.parametrize("test_patients", [3, 4])
-def test_a_test_set_that_leaves_nobody_to_train_on_is_refused(test_patients):
+def test_a_test_set_that_leaves_no_training_patient_is_refused(test_patients):
     scans = scans_of([["AD"]] * 6 + [["NC", "NC"]] * 3)
     refused(
         lambda: make_fixed(scans, CLASSES, test_patients, 1),
@@ -737,7 +739,7 @@ def test_a_test_set_that_leaves_nobody_to_train_on_is_refused(test_patients):
     assert len(make_fixed(scans, CLASSES, 2, 1).test) == 2 + 4
 
 
-def test_a_class_whose_patients_all_count_under_another_is_refused():
+def test_a_class_whose_patients_all_count_in_another_is_refused():
     scans = scans_of([["AD", "NC"]] * 3)
     refused(lambda: make_fixed(scans, CLASSES, 1, 0), "class NC has 0 patients")
 
@@ -778,7 +780,7 @@ def test_scans_and_patients_are_counted_by_split_side_and_class():
     ]
 
 
-# --- what it needs --------------------------------------------------------------------------------
+# --- imports --------------------------------------------------------------------------------------
 
 
 def test_splits_and_the_registries_need_no_numerical_library(repository):

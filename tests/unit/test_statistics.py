@@ -36,7 +36,7 @@ def drawn(count, seed=0, level=100, spread=10):
 
 
 def read(paths):
-    """Scans as they are stored, ``[scans, voxels]``."""
+    """Stored scans, ``[scans, voxels]``."""
     return np.array([open_scan(path, BRAIN).values() for path in paths], np.float64)
 
 
@@ -51,7 +51,7 @@ def read(paths):
     ),
     floor=st.floats(0.01, 1),
 )
-def test_mean_and_sd_are_numpys_with_the_floor(tmp_path_factory, volumes, floor):
+def test_mean_and_sd_agree_with_numpy_with_the_floor(tmp_path_factory, volumes, floor):
     paths = written(tmp_path_factory.mktemp("scans"), volumes)
     exact = read(paths)
     least = floor * np.median(exact.std(axis=0))
@@ -69,7 +69,7 @@ def test_mean_and_sd_are_numpys_with_the_floor(tmp_path_factory, volumes, floor)
     np.testing.assert_allclose(fitted.sd[~MASK], least, rtol=1e-6)
 
 
-def test_nothing_cancels_where_the_level_is_far_above_the_spread(tmp_path):
+def test_no_cancellation_if_the_mean_is_far_above_the_sd(tmp_path):
     paths = written(tmp_path, drawn(8, level=1e6, spread=1))
     fitted = fit_statistics(paths, MASK, GRID, 0.1)
     exact = read(paths)
@@ -95,23 +95,23 @@ def test_statistics_do_not_need_all_scans_at_once(tmp_path):
     def one_at_a_time():
         for path in written(tmp_path, volumes):
             yield path
-            path.unlink()  # whoever comes back to it, or reads ahead of it, fails
+            path.unlink()  # reading a scan again, or ahead, fails
 
     fitted = fit_statistics(one_at_a_time(), MASK, GRID, 0.1)
     np.testing.assert_allclose(fitted.mean[MASK], volumes.mean(axis=0)[MASK], rtol=1e-4)
 
 
-@given(count=st.integers(2, 7), wanted=st.integers(2, 9), seed=st.integers(0, 2**31))
-def test_a_draw_of_some_scans_is_as_if_there_were_no_others(tmp_path_factory, count, wanted, seed):
+@given(count=st.integers(2, 7), size=st.integers(2, 9), seed=st.integers(0, 2**31))
+def test_statistics_of_a_subset_are_those_of_its_scans_alone(tmp_path_factory, count, size, seed):
     paths = written(tmp_path_factory.mktemp("scans"), drawn(count))
-    fitted = fit_statistics(paths, MASK, GRID, 0.1, wanted, seed)
-    assert len(set(fitted.fitted_on)) == min(wanted, count)
+    fitted = fit_statistics(paths, MASK, GRID, 0.1, size, seed)
+    assert len(set(fitted.fitted_on)) == min(size, count)
     assert list(fitted.fitted_on) == sorted(fitted.fitted_on)
-    alone = fit_statistics([paths[place] for place in fitted.fitted_on], MASK, GRID, 0.1)
-    np.testing.assert_array_equal(fitted.mean, alone.mean)
-    np.testing.assert_array_equal(fitted.sd, alone.sd)
-    assert fit_statistics(paths, MASK, GRID, 0.1, wanted, seed).fitted_on == fitted.fitted_on
-    more = fit_statistics(paths, MASK, GRID, 0.1, wanted + 1, seed).fitted_on
+    expected = fit_statistics([paths[place] for place in fitted.fitted_on], MASK, GRID, 0.1)
+    np.testing.assert_array_equal(fitted.mean, expected.mean)
+    np.testing.assert_array_equal(fitted.sd, expected.sd)
+    assert fit_statistics(paths, MASK, GRID, 0.1, size, seed).fitted_on == fitted.fitted_on
+    more = fit_statistics(paths, MASK, GRID, 0.1, size + 1, seed).fitted_on
     assert set(fitted.fitted_on) <= set(more)
 
 
@@ -120,7 +120,7 @@ def test_by_default_all_scans_are_fitted_on(tmp_path):
     assert fit_statistics(iter(paths), MASK, GRID, 0.1).fitted_on == (0, 1, 2, 3)
 
 
-def test_every_scan_is_drawn_about_as_often(tmp_path):
+def test_every_scan_is_drawn_equally_often(tmp_path):
     paths = written(tmp_path, drawn(6))
     counts = np.zeros(6)
     for seed in range(300):
@@ -165,7 +165,7 @@ def test_a_training_scan_of_another_mask_is_refused_by_name(tmp_path):
 # --- normalising ----------------------------------------------------------------------------------
 
 
-def test_training_scans_normalise_to_mean_nought_and_sd_one(tmp_path):
+def test_training_scans_normalise_to_mean_zero_and_sd_one(tmp_path):
     paths = written(tmp_path, drawn(6))
     fitted = fit_statistics(paths, MASK, GRID, 1e-3)
     normalised = np.stack([fitted.normalise(open_scan(path, BRAIN)) for path in paths])
@@ -175,7 +175,7 @@ def test_training_scans_normalise_to_mean_nought_and_sd_one(tmp_path):
     assert (normalised[:, ~MASK] == 0).all()
 
 
-def test_normalising_is_what_one_computes_by_hand(tmp_path):
+def test_normalising_is_as_computed_by_hand(tmp_path):
     mean, sd = np.full(GRID.shape, 5, "f4"), np.full(GRID.shape, 4, "f4")
     fitted = VoxelStatistics(mean, sd, MASK, GRID)
     (path,) = written(tmp_path, [np.full(GRID.shape, 11, "f4")])
@@ -184,7 +184,7 @@ def test_normalising_is_what_one_computes_by_hand(tmp_path):
 
 
 def test_sixteen_bits_cost_little_of_an_sd(tmp_path):
-    """Half a step of a scan's range, over the voxel's SD: so much, and not more."""
+    """The error is at most half a step of a scan's range, divided by the voxel's SD."""
     volumes = drawn(6, level=1, spread=0.2)
     paths = written(tmp_path, volumes)
     fitted = fit_statistics(paths, MASK, GRID, 0.1)
@@ -196,7 +196,7 @@ def test_sixteen_bits_cost_little_of_an_sd(tmp_path):
         assert error.max() < 1e-3
 
 
-def test_a_voxel_that_hardly_differs_does_not_explode_in_a_test_scan(tmp_path):
+def test_a_voxel_of_small_sd_does_not_explode_in_a_test_scan(tmp_path):
     volumes = drawn(4)
     volumes[:, 2, 2, 1] = 100
     fitted = fit_statistics(written(tmp_path, volumes), MASK, GRID, 0.1)
@@ -237,7 +237,7 @@ def test_statistics_on_another_grid_than_the_mask_are_refused_by_name(tmp_path, 
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_statistics_that_are_no_numbers_are_refused_by_name(tmp_path, value):
+def test_statistics_that_are_nan_are_refused_by_name(tmp_path, value):
     paths = {name: tmp_path / f"{name}.nii.gz" for name in ("mean", "sd", "mask")}
     for name, path in paths.items():
         volume = np.ones(GRID.shape)
@@ -252,7 +252,7 @@ def test_statistics_that_are_no_numbers_are_refused_by_name(tmp_path, value):
 
 
 @given(scans=hnp.arrays(np.float64, (5, 2, 3), elements=st.integers(-1000, 1000)))
-def test_running_moments_are_those_of_all_scans_at_once(scans):
+def test_running_moments_agree_with_all_scans_at_once(scans):
     moments = RunningMoments()
     for count, scan in enumerate(scans, start=1):
         moments.add(scan)
@@ -273,7 +273,7 @@ def test_running_moments_do_not_cancel():
     assert np.abs(naive - moments.variance).max() > 0.5
 
 
-def test_what_was_read_before_stays_as_it_was():
+def test_moments_read_earlier_do_not_change():
     moments = RunningMoments()
     moments.add(np.array([1.0, 2.0]))
     mean = moments.mean
@@ -282,7 +282,7 @@ def test_what_was_read_before_stays_as_it_was():
     assert moments.mean.tolist() == [2, 5] and moments.variance.tolist() == [2, 18]
 
 
-def test_scans_of_single_precision_and_whole_numbers_are_added_in_double():
+def test_float32_and_integer_scans_are_added_in_float64():
     moments = RunningMoments()
     for scan in (np.array([2**24], np.float32), np.array([1], np.uint8)):
         moments.add(scan)
@@ -290,7 +290,7 @@ def test_scans_of_single_precision_and_whole_numbers_are_added_in_double():
     assert moments.mean[0] == (2**24 + 1) / 2
 
 
-def test_moments_do_not_grow_with_the_scans():
+def test_the_memory_of_moments_does_not_grow_with_the_scans():
     moments = RunningMoments()
     tracemalloc.start()
     for seed in range(40):

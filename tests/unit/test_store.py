@@ -21,7 +21,7 @@ def drawn(seed=1):
     volume=hnp.arrays(np.float32, SHAPE, elements=st.floats(-1e4, 1e4, width=32)),
     mask=hnp.arrays(bool, SHAPE).filter(np.any),
 )
-def test_no_voxel_is_further_off_than_half_a_step_of_the_scans_range(
+def test_the_error_of_a_voxel_is_at_most_half_a_step_of_the_scans_range(
     tmp_path_factory, volume, mask
 ):
     path, brain = tmp_path_factory.mktemp("scan") / "scan.npy", Brain(mask)
@@ -33,7 +33,7 @@ def test_no_voxel_is_further_off_than_half_a_step_of_the_scans_range(
     assert values.dtype == np.float32
 
 
-def test_a_brain_of_one_value_keeps_it(tmp_path):
+def test_a_constant_brain_is_stored_exactly(tmp_path):
     write_scan(tmp_path / "scan.npy", np.full(SHAPE, 0.7, "f4"), BRAIN)
     assert (open_scan(tmp_path / "scan.npy", BRAIN).values() == np.float32(0.7)).all()
 
@@ -53,14 +53,14 @@ def test_a_file_holds_the_brain_in_sixteen_bits_and_little_else(tmp_path):
     assert 0 <= (tmp_path / "scan.npy").stat().st_size - 2 * mask.sum() < 500
 
 
-def test_a_scan_is_mapped_not_read(tmp_path):
+def test_a_scan_is_memory_mapped(tmp_path):
     write_scan(tmp_path / "scan.npy", drawn(), BRAIN)
     scan = open_scan(tmp_path / "scan.npy", BRAIN)
     assert isinstance(scan.codes, np.memmap)
     assert not scan.codes.flags.writeable
 
 
-def test_a_file_says_by_itself_how_it_is_read(tmp_path):
+def test_a_file_contains_all_that_is_needed_to_read_it(tmp_path):
     volume = drawn()
     write_scan(tmp_path / "scan.npy", volume, BRAIN)
     record = np.load(tmp_path / "scan.npy")[0]
@@ -77,7 +77,7 @@ def test_the_box_is_the_smallest_that_holds_the_brain():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_voxel_that_is_no_number_is_refused_in_the_brain_only(tmp_path, value):
+def test_a_nan_voxel_is_refused_in_the_brain_only(tmp_path, value):
     volume = drawn()
     volume[~MASK] = value
     write_scan(tmp_path / "scan.npy", volume, BRAIN)
@@ -87,7 +87,7 @@ def test_a_voxel_that_is_no_number_is_refused_in_the_brain_only(tmp_path, value)
     assert str(tmp_path / "scan.npy") in fault.value.reason
 
 
-def test_a_volume_of_another_shape_is_a_mistake_of_the_caller(tmp_path):
+def test_a_volume_of_another_shape_is_a_value_error(tmp_path):
     with pytest.raises(ValueError, match=r"\(5, 4, 3\)"):
         write_scan(tmp_path / "scan.npy", np.ones((5, 4, 3)), BRAIN)
 
@@ -115,7 +115,7 @@ def test_a_scan_of_another_mask_is_refused_by_name(tmp_path, other):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "message"),
     [
         (lambda path: path.unlink(), "missing"),
         (lambda path: path.write_bytes(b""), "is empty: it failed in an earlier stage"),
@@ -126,18 +126,18 @@ def test_a_scan_of_another_mask_is_refused_by_name(tmp_path, other):
         (lambda path: np.save(path, np.zeros(1, [("a", "f4")])), "no stored scan"),
     ],
 )
-def test_what_is_no_whole_scan_is_refused_by_name(tmp_path, spoil, told):
+def test_an_incomplete_scan_file_is_refused_by_name(tmp_path, spoil, message):
     path = tmp_path / "scan.npy"
     write_scan(path, drawn(), BRAIN)
     spoil(path)
-    with pytest.raises(DataFault, match=told) as fault:
+    with pytest.raises(DataFault, match=message) as fault:
         open_scan(path, BRAIN)
     assert str(path) in fault.value.reason
     assert "\n" not in str(fault.value)
 
 
-def test_the_templates_brain_is_kept_to_a_ten_thousandth(template, tmp_path):
-    """On an intensity scale where the 98th percentile of a brain is 1."""
+def test_the_templates_brain_is_stored_to_a_ten_thousandth(template, tmp_path):
+    """On an intensity scale with the 98th percentile of a brain at 1."""
     volume, grid = read_array(template.path)
     assert volume.shape == grid.shape
     volume /= np.percentile(volume[template.mask], 98)

@@ -50,8 +50,8 @@ def write_comparison(folder, distances, tops, model="rieke"):
     table.to_csv(folder / "top_areas.tsv", float_format="%.6g", **LOOK)
 
 
-def matrix(group, apart):
-    return [(group, a, b, 0.0 if a == b else apart) for a in METHODS for b in METHODS]
+def matrix(group, distance):
+    return [(group, a, b, 0.0 if a == b else distance) for a in METHODS for b in METHODS]
 
 
 TOPS = [
@@ -86,7 +86,7 @@ def read(path):
 # --- accuracy -------------------------------------------------------------------------------------
 
 
-def test_mean_sd_and_pooled_accuracy_are_told_per_scan_and_per_patient(place):
+def test_mean_sd_and_pooled_accuracy_are_shown_per_scan_and_per_patient(place):
     lines = summarise_accuracy(read(place / "cross_validation.tsv")).splitlines()
     assert lines[0] == (
         "Cross-validation of rieke (pools 2,2,2,1) (mean ± SD over folds; pooled over folds)"
@@ -101,18 +101,18 @@ def test_mean_sd_and_pooled_accuracy_are_told_per_scan_and_per_patient(place):
     assert len(lines) == 13
 
 
-def test_what_no_fold_can_measure_is_told_as_missing(tmp_path):
+def test_a_measure_that_no_fold_has_is_shown_as_missing(tmp_path):
     write_cross_validation(tmp_path, {(1, 1, 1): predictions([0.9, 0.2], ["AD", "AD"])})
-    told = summarise_accuracy(read(tmp_path / "cross_validation.tsv"))
-    assert "accuracy 0.50 ± n/a; 0.50" in told
-    assert "roc auc n/a ± n/a; n/a" in told
-    assert "nan" not in told
+    text = summarise_accuracy(read(tmp_path / "cross_validation.tsv"))
+    assert "accuracy 0.50 ± n/a; 0.50" in text
+    assert "roc auc n/a ± n/a; n/a" in text
+    assert "nan" not in text
 
 
 # --- comparison -----------------------------------------------------------------------------------
 
 
-def test_the_distances_of_both_classes_stand_in_one_table(place):
+def test_the_distances_of_both_classes_are_in_one_table(place):
     lines = summarise_comparison(place / "fixed" / "seed-1")
     assert lines[0] == (
         "Distances of the methods' average heatmaps, AD / NC in 1e-4 (rieke, fixed, seed-1)"
@@ -124,10 +124,10 @@ def test_the_distances_of_both_classes_stand_in_one_table(place):
     ]
 
 
-def test_of_many_methods_each_has_its_nearest_and_its_farthest(tmp_path):
+def test_many_methods_are_shown_by_nearest_and_farthest_method(tmp_path):
     methods = [f"m{number}" for number in range(7)]
     folder = tmp_path / "fixed" / "seed-1"
-    apart = {
+    by_pair = {
         (group, a, b): abs(i - j) * scale * 1e-4
         for group, scale in (("AD", 1), ("NC", 2))
         for i, a in enumerate(methods)
@@ -135,7 +135,7 @@ def test_of_many_methods_each_has_its_nearest_and_its_farthest(tmp_path):
     }
     distances = [
         (*key, None if "m3" in key[1:] and key[1] != key[2] else value)
-        for key, value in apart.items()
+        for key, value in by_pair.items()
     ]
     write_comparison(folder, distances, [])
     lines = summarise_comparison(folder)
@@ -146,7 +146,7 @@ def test_of_many_methods_each_has_its_nearest_and_its_farthest(tmp_path):
     assert max(map(len, lines[:9])) < 100
 
 
-def test_the_columns_of_a_table_stand_below_each_other(place):
+def test_the_columns_of_a_table_are_aligned(place):
     header, first, second = summarise_comparison(place / "fixed" / "seed-1")[1:4]
     assert header.index("sensitivity") == first.index("0.00") == second.index("12.35")
     assert header.index("occlusion") == first.index("12.35") == second.index("0.00")
@@ -157,7 +157,7 @@ def section(lines, title):
     return [line.split() for line in lines[start + 1 : start + 5]]
 
 
-def test_the_top_areas_are_told_by_sum_in_percent_and_by_density(place):
+def test_the_top_areas_are_shown_by_sum_in_percent_and_by_density(place):
     lines = summarise_comparison(place / "fixed" / "seed-1")
     missing = ["(the", "average", "map", "is", "0)"]
     assert section(lines, "Areas with most relevance by sum") == [
@@ -175,7 +175,7 @@ def test_the_top_areas_are_told_by_sum_in_percent_and_by_density(place):
     assert lines[-1].startswith(f"  files: {place / 'fixed' / 'seed-1'}/")
 
 
-def test_a_map_that_is_nought_everywhere_has_no_distance(tmp_path):
+def test_a_map_of_zeros_has_no_distance(tmp_path):
     folder = tmp_path / "fixed" / "seed-1"
     distances = [
         ("AD", a, b, 0.0 if a == b == "sensitivity" else None) for a in METHODS for b in METHODS
@@ -202,7 +202,7 @@ def write_localisation(folder, rows):
     )
 
 
-def test_the_best_at_finding_the_atrophy_stands_first(place):
+def test_the_method_that_finds_the_atrophy_best_is_first(place):
     folder = place / "fixed" / "seed-1"
     rows = [
         (method, region, width, measure, mean + width / 120, (mean + width / 120) / 0.02)
@@ -230,7 +230,7 @@ def test_the_best_at_finding_the_atrophy_stands_first(place):
     assert "what was simulated" in summarise_run(place, ["fixed"])
 
 
-def test_real_scans_have_no_atrophy_to_find(tmp_path):
+def test_real_scans_have_no_localisation_summary(tmp_path):
     write_localisation(tmp_path, [("sensitivity", "cortex", 0, "average_precision", 0.3, 1.1)])
     assert summarise_localisation(tmp_path) == []
 
@@ -250,7 +250,7 @@ def write_randomisation(folder, rows):
     pd.DataFrame(rows, columns=columns).to_csv(folder / "randomisation.tsv", **LOOK)
 
 
-def test_the_most_faithful_stands_first_in_its_class(place):
+def test_the_most_faithful_method_is_first_in_its_class(place):
     folder = place / "fixed" / "seed-1"
     values = {("sensitivity", "AD"): (0.6, 0.5), ("occlusion", "AD"): (0.25, 0.75)}
     values |= {(method, "NC"): (0.125, 0.25) for method, _ in values}
@@ -276,7 +276,7 @@ def test_the_most_faithful_stands_first_in_its_class(place):
     assert [line[:2] for line in lines[2:]] == [["sensitivity", "NC"], ["occlusion", "NC"]]
 
 
-def test_layers_alone_are_told_too_and_nothing_of_nothing(tmp_path):
+def test_randomisation_alone_is_summarised_and_no_files_give_no_text(tmp_path):
     assert summarise_faithfulness(tmp_path) == []
     write_randomisation(tmp_path, [("grad_cam", 1, "fc", np.nan), ("lrp", 1, "fc", 0.5)])
     lines = [line.split() for line in summarise_faithfulness(tmp_path)[5:-1]]
@@ -290,7 +290,7 @@ def test_layers_alone_are_told_too_and_nothing_of_nothing(tmp_path):
 
 
 def write_spread(path):
-    """Two seeds, which move occlusion by more than the methods lie apart for NC."""
+    """Two seeds that change occlusion by more than the distance of the methods for NC."""
     path.parent.mkdir(parents=True, exist_ok=True)
     runs = [("fixed", 1), ("fixed", 2)]
     shares = {
@@ -309,7 +309,7 @@ def write_spread(path):
     pd.concat(tables).to_csv(path, float_format="%.6g", **LOOK)
 
 
-def test_distances_within_noise_are_marked_and_floors_stand_on_the_diagonal(tmp_path):
+def test_distances_within_noise_are_marked_and_floors_are_on_the_diagonal(tmp_path):
     path = tmp_path / "fixed" / "retraining.tsv"
     write_spread(path)
     root = 2**0.5 * 1e4
@@ -334,36 +334,36 @@ def test_distances_within_noise_are_marked_and_floors_stand_on_the_diagonal(tmp_
     assert lines[9] == f"  files: {path}, {path.with_suffix('.png')}"
 
 
-def test_the_table_over_seeds_takes_the_place_of_each_seeds_own(place):
+def test_the_table_over_seeds_replaces_the_tables_of_each_seed(place):
     write_spread(place / "fixed" / "retraining.tsv")
-    told = summarise_run(place, ["fixed"])
-    assert told.count("Distances of the methods' average heatmaps") == 1
-    assert told.count("Areas with most relevance by sum") == 1
-    assert f"Of seed-1; every seed's tables: {place}/fixed/seed-*/" in told
-    assert "one training" not in told
+    text = summarise_run(place, ["fixed"])
+    assert text.count("Distances of the methods' average heatmaps") == 1
+    assert text.count("Areas with most relevance by sum") == 1
+    assert f"Of seed-1; every seed's tables: {place}/fixed/seed-*/" in text
+    assert "one training" not in text
     write_spread(place / "folds" / "retraining.tsv")
     assert "mean ± SD over folds (rieke, folds)" in summarise_run(place, ["fixed"])
     assert "on other folds" in summarise_run(place, ["fixed"])
 
 
-def test_one_training_says_how_to_tell_its_noise(place):
+def test_one_training_shows_how_to_measure_the_noise(place):
     for path in (place / "fixed" / "seed-2").iterdir():
         path.unlink()
     (place / "fixed" / "seed-2").rmdir()
-    told = summarise_run(place, ["fixed"])
-    assert "noise of retraining, one training cannot tell" in told
-    assert "training.seeds: [0, 1, 2]" in told
+    text = summarise_run(place, ["fixed"])
+    assert "noise of retraining, one training cannot tell" in text
+    assert "training.seeds: [0, 1, 2]" in text
 
 
 # --- all networks ---------------------------------------------------------------------------------
 
 
-def test_baselines_stand_below_the_networks_with_intervals_and_differences(tmp_path):
+def test_baselines_are_below_the_networks_with_intervals_and_differences(tmp_path):
     groups = ["AD", "NC"] * 4
-    told = {"cohort": "a", "tested_on": "a", "task": "AD-NC", "classes": CLASSES, "seed": 0}
+    fields = {"cohort": "a", "tested_on": "a", "task": "AD-NC", "classes": CLASSES, "seed": 0}
     networks = [
         NetworkPredictions(
-            **told, model=model, kind=kind, split=split, predictions=predictions(given, groups)
+            **fields, model=model, kind=kind, split=split, predictions=predictions(given, groups)
         )
         for model, kind, given in (
             ("rieke", "network", [0.9, 0.1] * 4),
@@ -384,43 +384,43 @@ def test_baselines_stand_below_the_networks_with_intervals_and_differences(tmp_p
         *("a", "AD-NC", "rieke", "-", "baseline:", "age", "and", "sex"),
         *("+0.50", "[0.50,", "0.50]"),
     ]
-    assert len(lines) == 13, "the fixed split has no line of its own there"
+    assert len(lines) == 13, "the fixed split has no line there"
 
 
 # --- a run ----------------------------------------------------------------------------------------
 
 
-def test_a_run_tells_accuracy_and_every_seed_of_the_splits_asked_for(place):
-    told = summarise_run(place, ["fixed"])
-    assert told.index("Cross-validation") < told.index("seed-1)") < told.index("seed-2)")
-    assert f"table: {place / 'cross_validation.tsv'}" in told
-    assert f"{place}/{{learning_curves,roc,confusion}}.png" in told
-    assert "24.69 / 0.50" in told
+def test_a_run_shows_accuracy_and_every_seed_of_the_requested_splits(place):
+    text = summarise_run(place, ["fixed"])
+    assert text.index("Cross-validation") < text.index("seed-1)") < text.index("seed-2)")
+    assert f"table: {place / 'cross_validation.tsv'}" in text
+    assert f"{place}/{{learning_curves,roc,confusion}}.png" in text
+    assert "24.69 / 0.50" in text
     assert "Distances" not in summarise_run(place, ["repeat-1_fold-1"])
 
 
-def test_what_an_earlier_run_left_is_not_told(place):
+def test_results_of_an_earlier_run_are_not_shown(place):
     for path in place.rglob("*.tsv"):
         os.utime(path, (1000, 1000))
     os.utime(place / "fixed" / "seed-2" / "distances.tsv", (2000, 2000))
-    told = summarise_run(place, ["fixed"], since=1500)
-    assert "seed-2)" in told
-    assert "seed-1)" not in told
-    assert "Cross-validation" not in told
+    text = summarise_run(place, ["fixed"], since=1500)
+    assert "seed-2)" in text
+    assert "seed-1)" not in text
+    assert "Cross-validation" not in text
     assert summarise_run(place, ["fixed"], since=3000) == ""
 
 
-def test_a_run_that_made_nothing_has_nothing_to_tell(tmp_path):
+def test_a_run_without_results_has_an_empty_summary(tmp_path):
     assert summarise_run(tmp_path / "results", ["fixed"]) == ""
 
 
-def test_new_scans_are_counted_by_what_was_predicted_unless_the_table_is_older(tmp_path):
+def test_new_scans_are_counted_by_prediction_unless_the_table_is_older(tmp_path):
     place = tmp_path / "results/other/applied/first"
     place.mkdir(parents=True)
     table = pd.DataFrame({"image": ["I1", "I2", "I3"], "predicted": ["NC", "AD", "NC"]})
     table.to_csv(place / "predictions.tsv", **LOOK)
-    told = summarise_applied(place)
-    assert "Network first on other: 3 scans, predicted 1 AD, 2 NC" in told
-    assert f"table: {place}/predictions.tsv" in told
+    text = summarise_applied(place)
+    assert "Network first on other: 3 scans, predicted 1 AD, 2 NC" in text
+    assert f"table: {place}/predictions.tsv" in text
     assert summarise_applied(place, since=os.stat(place / "predictions.tsv").st_mtime + 1) == ""
     assert summarise_applied(tmp_path / "results/other/applied/none") == ""

@@ -16,7 +16,7 @@ CUBE = (slice(4, 9), slice(5, 10), slice(3, 8))
 
 @pytest.fixture
 def scan():
-    """An ellipsoid of some texture, 0 around it."""
+    """An ellipsoid with texture, 0 around it."""
     rng = np.random.default_rng(2)
     texture = ndimage.gaussian_filter(rng.normal(size=SHAPE), 1.5) * 5 + 0.1 * rng.normal(
         size=SHAPE
@@ -41,45 +41,43 @@ def network():
 
 
 @pytest.mark.parametrize(("levels", "most"), [(20, 40), (5, 12), (1, 7), (3, 2)])
-def test_there_are_at_most_so_many_levels_and_segments_falling_geometrically_to_two(
-    scan, levels, most
-):
-    found = segment(scan, levels, most)
-    counts = [len(np.unique(level)) - 1 for level in found]
-    wanted = np.geomspace(most, 2, levels).round() if levels > 1 else [most]
-    assert 1 <= len(found) <= levels
-    assert found.dtype == np.int32
+def test_the_number_of_segments_falls_geometrically_to_two(scan, levels, most):
+    hierarchy = segment(scan, levels, most)
+    counts = [len(np.unique(level)) - 1 for level in hierarchy]
+    expected = np.geomspace(most, 2, levels).round() if levels > 1 else [most]
+    assert 1 <= len(hierarchy) <= levels
+    assert hierarchy.dtype == np.int32
     assert counts == sorted(set(counts))
     assert counts[-1] == most
     assert counts[0] >= 2
-    # Each level has what its place asks for, or less where segments would be specks.
+    # Each level has the expected number of segments, or fewer if segments would be too small.
     for place, count in enumerate(reversed(counts)):
-        assert count <= wanted[place]
+        assert count <= expected[place]
     if levels == 5:
         assert counts[0] <= 3
 
 
 @pytest.mark.parametrize("with_mask", [False, True])
-def test_each_level_divides_the_mask_into_connected_segments_of_some_size(scan, with_mask):
+def test_each_level_divides_the_mask_into_connected_segments_of_a_minimum_size(scan, with_mask):
     mask = np.zeros(SHAPE, bool)
     mask[2:10, 3:12, 1:9] = True
     inside = mask if with_mask else scan != 0
-    found = segment(scan, 6, 20, mask if with_mask else None)
-    for level in found:
+    hierarchy = segment(scan, 6, 20, mask if with_mask else None)
+    for level in hierarchy:
         np.testing.assert_array_equal(level > 0, inside)
         numbers = np.unique(level[inside])
         np.testing.assert_array_equal(numbers, np.arange(1, len(numbers) + 1))
         for number in numbers:
             assert ndimage.label(level == number)[1] == 1
         least = 0.1 * inside.sum() / len(numbers)
-        # A level may have fewer segments than its place allows: what counts is that number.
+        # A level may have fewer segments than allowed: the minimum follows from the allowed number.
         assert np.bincount(level[inside])[1:].min() >= min(least, 0.1 * inside.sum() / 20)
 
 
 def test_a_segment_is_a_union_of_segments_of_the_next_level(scan):
-    found = segment(scan, 8, 30)
-    assert len(found) > 3
-    for coarse, fine in itertools.pairwise(found):
+    hierarchy = segment(scan, 8, 30)
+    assert len(hierarchy) > 3
+    for coarse, fine in itertools.pairwise(hierarchy):
         for number in range(1, fine.max() + 1):
             assert len(np.unique(coarse[fine == number])) == 1
         assert coarse.max() < fine.max()
@@ -123,10 +121,10 @@ def test_a_mask_in_parts_is_divided_as_a_whole(scan):
 
 def test_a_scan_without_differences_or_of_one_voxel_is_one_segment():
     for shape in ((4, 4, 4), (1, 1, 1)):
-        found = segment(np.ones(shape, np.float32), 5, 10)
-        assert found.max(axis=(1, 2, 3)).min() >= 1
-        assert (found > 0).all()
-        assert len(found) <= 5
+        hierarchy = segment(np.ones(shape, np.float32), 5, 10)
+        assert hierarchy.max(axis=(1, 2, 3)).min() >= 1
+        assert (hierarchy > 0).all()
+        assert len(hierarchy) <= 5
 
 
 @pytest.mark.parametrize(
@@ -138,7 +136,7 @@ def test_a_scan_without_differences_or_of_one_voxel_is_one_segment():
         ({"mask": np.zeros(SHAPE, bool)}, r"the mask is empty"),
     ],
 )
-def test_what_cannot_be_divided_is_refused(scan, options, message):
+def test_arguments_that_allow_no_segments_are_refused(scan, options, message):
     with pytest.raises(SetupFault, match=message):
         segment(scan, **options)
     with pytest.raises(SetupFault, match=message):
@@ -155,7 +153,7 @@ def test_a_scan_that_is_not_finite_in_the_mask_is_refused(scan):
 
 
 @pytest.mark.parametrize("target", [0, 2])
-def test_the_map_is_that_of_a_loop_of_full_forward_passes(scan, target):
+def test_the_map_agrees_with_a_loop_of_full_forward_passes(scan, target):
     model, expected = network(), np.zeros(SHAPE)
     hierarchy = segment(scan, 6, 15)
 
@@ -168,11 +166,11 @@ def test_the_map_is_that_of_a_loop_of_full_forward_passes(scan, target):
         for number in range(1, level.max() + 1):
             occluded = np.where(level == number, 0, scan)
             expected[level == number] += abs(whole - probability(occluded)) / len(hierarchy)
-    found = sa_ucm(model, scan, target, levels=6, most_segments=15)
-    assert found.dtype == np.float32
+    heatmap = sa_ucm(model, scan, target, levels=6, most_segments=15)
+    assert heatmap.dtype == np.float32
     assert expected.max() > 0.01
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6)
-    assert not found[scan == 0].any()
+    np.testing.assert_allclose(heatmap, expected, rtol=1e-3, atol=1e-6)
+    assert not heatmap[scan == 0].any()
 
 
 def test_each_segment_is_occluded_once(scan, monkeypatch):
@@ -194,9 +192,9 @@ def test_each_segment_is_occluded_once(scan, monkeypatch):
     assert len(tried) < sum(level.max() for level in levels)
 
 
-def test_a_mask_and_the_memory_are_handed_on(scan):
+def test_the_mask_and_the_memory_limit_are_passed_on(scan):
     mask = np.zeros(SHAPE, bool)
     mask[4:9, 4:11, 3:8] = True
-    found = sa_ucm(network(), scan, 0, levels=3, most_segments=6, mask=mask, memory_mb=1)
-    assert not found[~mask].any()
-    assert found[mask].max() > 0
+    heatmap = sa_ucm(network(), scan, 0, levels=3, most_segments=6, mask=mask, memory_mb=1)
+    assert not heatmap[~mask].any()
+    assert heatmap[mask].max() > 0

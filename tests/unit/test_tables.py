@@ -1,4 +1,4 @@
-"""The tables that jobs write for each other."""
+"""The tables that jobs exchange."""
 
 import math
 import subprocess
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from voxplain.tables import MISSING, TEXT, read_rows, read_tsv, write_rows, write_tsv
 
-# What other readers take for a missing value, a number or a truth value.
+# Texts that other readers take for a missing value, a number or a truth value.
 ODD_NAMES = ["null", "NA", "n/a", "nan", "None", "", "007", "1e5", "True", "-", 'a "b"', " c "]
 printable = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"]))
 
@@ -25,7 +25,7 @@ def text_of(path):
 
 
 @pytest.mark.parametrize("column", sorted(TEXT))
-def test_names_stay_what_they_are(column, tmp_path):
+def test_names_are_read_back_as_text(column, tmp_path):
     path = tmp_path / "table.tsv"
     table = pd.DataFrame({column: ODD_NAMES, "value": 0.5})
     write_tsv(table, path)
@@ -47,7 +47,7 @@ def test_whole_numbers_numbers_and_truth_values_are_read_as_such(tmp_path):
     assert table["mean"].tolist() == [0.25, -math.inf]
 
 
-def test_a_missing_number_is_written_in_words_and_read_as_none(tmp_path):
+def test_a_missing_number_is_written_as_n_a_and_read_as_nan(tmp_path):
     path = tmp_path / "table.tsv"
     whole = pd.array([1, None, 3], dtype="Int64")
     write_tsv(pd.DataFrame({"n": whole, "mean": [np.nan, 0.5, 1.0], "nothing": np.nan}), path)
@@ -74,13 +74,13 @@ def test_an_empty_cell_is_a_missing_number_too(tmp_path):
         (None, ["0.123456789", "12345678.9", "2.0"]),
     ],
 )
-def test_numbers_have_the_format_that_was_asked_for(floats, written, tmp_path):
+def test_numbers_have_the_requested_format(floats, written, tmp_path):
     path = tmp_path / "table.tsv"
     write_tsv(pd.DataFrame({"value": [0.123456789, 12345678.9, 2.0]}), path, floats)
     assert text_of(path).split() == ["value", *written]
 
 
-def test_six_digits_are_written_unless_others_are_asked_for(tmp_path):
+def test_six_digits_are_written_by_default(tmp_path):
     path = tmp_path / "table.tsv"
     write_tsv(pd.DataFrame({"image": ["I1"], "n": [1234567], "value": [1 / 3]}, index=[9]), path)
     assert text_of(path) == "image\tn\tvalue\nI1\t1234567\t0.333333\n"
@@ -94,7 +94,7 @@ def test_a_table_without_rows_keeps_its_columns(tmp_path):
     assert table.empty
 
 
-def test_all_columns_are_text_where_that_is_asked_for(tmp_path):
+def test_all_columns_are_text_if_requested(tmp_path):
     path = tmp_path / "table.tsv"
     path.write_text("finding\tcount\nx\t1\nnull\tn/a\n")
     expected = [{"finding": "x", "count": "1"}, {"finding": "null", "count": "n/a"}]
@@ -105,27 +105,27 @@ def test_all_columns_are_text_where_that_is_asked_for(tmp_path):
     names=st.lists(st.tuples(printable, printable), min_size=1),
     numbers=st.lists(st.floats(allow_infinity=False), min_size=1),
 )
-def test_what_is_written_is_read_again(names, numbers, tmp_path_factory):
+def test_a_written_table_is_read_back(names, numbers, tmp_path_factory):
     path = tmp_path_factory.mktemp("tables") / "table.tsv"
     rows = [(*names[n % len(names)], number) for n, number in enumerate(numbers)]
     table = pd.DataFrame(rows, columns=["patient", "area", "value"])
     write_tsv(table, path, "%.17g")
-    found = read_tsv(path)
-    assert found[["patient", "area"]].equals(table[["patient", "area"]])
-    np.testing.assert_allclose(found["value"].astype(float), table["value"], rtol=1e-12)
+    result = read_tsv(path)
+    assert result[["patient", "area"]].equals(table[["patient", "area"]])
+    np.testing.assert_allclose(result["value"].astype(float), table["value"], rtol=1e-12)
 
 
 # --- rows of text ---------------------------------------------------------------------------------
 
 
-def test_rows_are_read_as_they_were_written(tmp_path):
+def test_written_rows_are_read_back(tmp_path):
     path = tmp_path / "rows.tsv"
     rows = [{"image": name, "fate": "usable"} for name in ODD_NAMES]
     write_rows(rows, path, ["image", "fate"])
     assert read_rows(path) == rows
 
 
-def test_rows_have_the_order_of_the_columns_and_name_what_is_missing(tmp_path):
+def test_rows_are_in_column_order_and_a_missing_column_is_named(tmp_path):
     path = tmp_path / "rows.tsv"
     write_rows([{"b": 1.5, "a": None}, {"a": "x", "b": ""}], path, ["a", "b"])
     assert text_of(path) == f"a\tb\n{MISSING}\t1.5\nx\t\n"
@@ -136,7 +136,7 @@ def test_a_row_with_another_column_is_refused(tmp_path):
         write_rows([{"a": 1, "c": 2}], tmp_path / "rows.tsv", ["a"])
 
 
-def test_rows_and_tables_are_one_dialect(tmp_path):
+def test_rows_and_tables_have_one_format(tmp_path):
     one, other = tmp_path / "rows.tsv", tmp_path / "table.tsv"
     rows = [{"image": name, "patient": f"P{n}"} for n, name in enumerate(ODD_NAMES)]
     write_rows(rows, one, ["image", "patient"])

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-# As Snakemake gives a script its job.
+# As Snakemake passes the job to a script.
 JOB = """
 from types import SimpleNamespace
 from pathlib import Path
@@ -19,7 +19,7 @@ list(Path("made").iterdir())
 
 
 def traced(repository, tmp_path, more=""):
-    """What the job notes of itself; its script lies elsewhere, as Snakemake's do."""
+    """The line that the job writes; its script is elsewhere, as with Snakemake."""
     place, script = tmp_path / "run", tmp_path / "script.py"
     place.mkdir(exist_ok=True)
     (place / "in.tsv").write_text("declared")
@@ -32,11 +32,11 @@ def traced(repository, tmp_path, more=""):
     return json.loads(line)
 
 
-def test_what_is_declared_is_not_named(repository, tmp_path):
+def test_declared_files_are_not_reported(repository, tmp_path):
     assert traced(repository, tmp_path) == {"rule": "measure", "undeclared": []}
 
 
-def test_every_way_to_read_a_file_is_seen(repository, tmp_path):
+def test_every_way_to_read_a_file_is_noticed(repository, tmp_path):
     for more in (
         "open('other.tsv').read()",
         "Path('other.tsv').read_bytes()",

@@ -34,7 +34,7 @@ def test_a_twin_differs_from_its_scan_in_its_name_and_its_disease_only(plan):
         assert (twin.anatomy_seed, twin.scan_seed) == (scan.anatomy_seed, scan.scan_seed)
 
 
-def test_a_twins_name_is_nobody_elses_and_leads_back_to_its_scan(plan):
+def test_a_twins_name_is_unique_and_gives_its_scan(plan):
     images = {scan.image for scan in plan}
     twins = {twin_image(image) for image in images}
     assert len(twins) == len(images)
@@ -42,26 +42,26 @@ def test_a_twins_name_is_nobody_elses_and_leads_back_to_its_scan(plan):
     assert {image_of_twin(twin) for twin in twins} == images
     assert twin_image("I1001000") == "I91001000"
     for image in images:
-        assert image[1:].isdigit() and twin_image(image)[1:].isdigit(), "as the archive has them"
+        assert image[1:].isdigit() and twin_image(image)[1:].isdigit(), "of the archive's form"
         with pytest.raises(KeyError):
             image_of_twin(image)
 
 
-def test_a_twins_folder_lies_beside_its_scans(plan):
+def test_a_twins_folder_is_beside_its_scans(plan):
     scan, twin = plan[0], healthy_twin(plan[0])
     assert scan.folder.rpartition("/")[0] == twin.folder.rpartition("/")[0]
     assert twin.folder.endswith("/I91001000")
 
 
-def test_folders_of_an_archive_that_holds_twins_are_told_apart(plan, tmp_path):
+def test_folders_of_twins_in_an_archive_are_recognised(plan, tmp_path):
     for planned in (plan[0], healthy_twin(plan[0])):
         (tmp_path / planned.folder).mkdir(parents=True)
     assert find_images([tmp_path]).images.keys() == {"I1001000", "I91001000"}
 
 
 @pytest.mark.slow
-def test_twins_differ_where_tissue_was_lost_and_nowhere_far_from_it(coarse_head):
-    """Noise, pose, intensity field and anatomy are the same draw."""
+def test_twins_differ_only_near_the_lost_tissue(coarse_head):
+    """Noise, pose, intensity field and anatomy are equal."""
     scanner = ScannerSettings(
         deformation_mm=2,
         rotation_deg=5,
@@ -73,13 +73,13 @@ def test_twins_differ_where_tissue_was_lost_and_nowhere_far_from_it(coarse_head)
     )
     seeds = {"ageing": 0.02, "anatomy_seed": 3, "scan_seed": 4, "scanner": scanner}
     # The left hippocampus and its neighbour.
-    lost = simulate_scan(coarse_head, {37: 0.3, 39: 0.3}, **seeds)
+    diseased = simulate_scan(coarse_head, {37: 0.3, 39: 0.3}, **seeds)
     healthy = simulate_scan(coarse_head, {}, **seeds)
-    assert lost.grid == healthy.grid
+    assert diseased.grid == healthy.grid
     assert healthy.truth.max() == 0
-    difference = np.abs(lost.volume.astype(float) - healthy.volume)
-    inside = lost.truth > 0.1
+    difference = np.abs(diseased.volume.astype(float) - healthy.volume)
+    inside = diseased.truth > 0.1
     assert inside.sum() > 20
     assert difference[inside].mean() > 20 * difference[~inside].mean()
-    # Noise of another draw would show everywhere; 30 of 600 are its standard deviation.
+    # Different noise would show everywhere; its standard deviation is 30 of 600.
     assert np.percentile(difference, 90) <= 1

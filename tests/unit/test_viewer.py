@@ -1,4 +1,4 @@
-"""The viewer: its volumes are those that it was given, and a browser shows them."""
+"""The viewer contains the given volumes, and a browser shows them."""
 
 import base64
 import gzip
@@ -15,14 +15,14 @@ from voxplain.faults import SetupFault
 from voxplain.viewer import ViewedMap, _write_volume, write_viewer
 from voxplain.volumes import Grid, axis_aligned_grid, read_array, write_array
 
-WAITING = "--virtual-time-budget=30000"  # for the volumes to be read and drawn
+WAITING = "--virtual-time-budget=30000"  # time to read and draw the volumes
 GRID = axis_aligned_grid((30, 36, 30), (4.0, 4.0, 4.0), (-58, -70, -58))
 NAMES = {1: "Left_L", 2: "Right_R </script>"}
 
 
 @pytest.fixture
-def made(tmp_path):
-    """A page of two classes by two methods, and a scan on its own brain."""
+def viewer(tmp_path):
+    """A page with two classes and two methods, and a scan on its own brain."""
     x, y, z = np.indices(GRID.shape)
     inside = (x - 14.5) ** 2 + (y - 17.5) ** 2 + (z - 14.5) ** 2 < 13**2
     brain = np.where(inside, 50 + 20 * np.sin(x / 3), 0)
@@ -58,52 +58,52 @@ def volume_in(page, name):
     """A volume as the page's scripts hold it, and its grid."""
     text = (page.parent / "viewer_files" / f"{name}.js").read_text()
     call = re.fullmatch(r"voxplain\((.*)\);", text.strip())
-    told, content = json.loads(f"[{call.group(1)}]")
-    assert told == name
+    stored_name, content = json.loads(f"[{call.group(1)}]")
+    assert stored_name == name
     image = nib.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(content)))
     assert image.get_data_dtype() == np.uint8
     return image.get_fdata(), Grid.of(image)
 
 
-def told(page, name):
+def constant(page, name):
     return json.loads(re.search(rf"^const {name} = (.*);$", page.read_text(), re.M).group(1))
 
 
-def test_the_volumes_are_those_that_were_given(made):
-    page, volumes = made
-    for row in told(page, "maps"):
+def test_the_page_contains_the_given_volumes(viewer):
+    page, volumes = viewer
+    for row in constant(page, "maps"):
         name = {"average of AD": "AD", "average of NC": "NC", "I1 (AD)": "scan"}[row["subject"]]
         expected = np.where(volumes["mask"], volumes[name], 0)
-        found, grid = volume_in(page, row["file"])
+        volume, grid = volume_in(page, row["file"])
         assert grid.matches(GRID)
-        np.testing.assert_allclose(found, expected, atol=expected.max() / 255)
+        np.testing.assert_allclose(volume, expected, atol=expected.max() / 255)
         under, _ = volume_in(page, row["under"])
         brain = volumes["other" if name == "scan" else "brain"]
         np.testing.assert_allclose(under, brain, atol=brain.max() / 255)
     labels, _ = volume_in(page, "atlas")
     np.testing.assert_array_equal(labels, volumes["labels"])
-    assert told(page, "areas") == {str(number): name for number, name in NAMES.items()}
+    assert constant(page, "areas") == {str(number): name for number, name in NAMES.items()}
 
 
-def test_the_highest_voxel_of_each_map_is_told_in_mm(made):
-    page, volumes = made
-    row = told(page, "maps")[0]
+def test_the_highest_voxel_of_each_map_is_given_in_mm(viewer):
+    page, volumes = viewer
+    row = constant(page, "maps")[0]
     heat = np.where(volumes["mask"], volumes["AD"], 0)
     place = np.unravel_index(heat.argmax(), heat.shape)
     assert row["peak"] == pytest.approx(GRID.matrix[:3, :3] @ place + GRID.matrix[:3, 3])
 
 
-def test_each_map_has_a_scale_and_the_classes_of_a_method_one_to_share(made):
-    page, volumes = made
-    rows = told(page, "maps")
+def test_each_map_has_its_own_scale_and_one_shared_by_the_classes(viewer):
+    page, volumes = viewer
+    rows = constant(page, "maps")
     largest = np.where(volumes["mask"], volumes["AD"], 0).max()
     assert [row["top"] for row in rows] == pytest.approx([largest] * 5, rel=1e-6)
-    own = [np.where(volumes["mask"], volumes[name], 0).max() for name in ("AD", "NC", "scan")]
-    expected = [own[0], own[0], own[1], own[1], own[2]]
+    tops = [np.where(volumes["mask"], volumes[name], 0).max() for name in ("AD", "NC", "scan")]
+    expected = [tops[0], tops[0], tops[1], tops[1], tops[2]]
     assert [row["own_top"] for row in rows] == pytest.approx(expected, rel=1e-6)
 
 
-def test_fine_volumes_are_brought_to_2_mm(tmp_path):
+def test_fine_volumes_are_resampled_to_2_mm(tmp_path):
     grid = axis_aligned_grid((40, 40, 40), (1.0, 1.0, 1.0), (-20, -20, -20))
     labels = np.zeros(grid.shape, np.uint8)
     labels[:20] = 7
@@ -115,14 +115,14 @@ def test_fine_volumes_are_brought_to_2_mm(tmp_path):
     page = tmp_path / "viewer.html"
     write_viewer(page, "t", [one], paths["labels"], {7: "Area"}, paths["mask"])
     assert '<input id="radiological" type="checkbox">' in page.read_text()
-    found, coarse = volume_in(page, "atlas")
+    resampled, coarse = volume_in(page, "atlas")
     assert coarse.shape == (20, 20, 20)
     assert coarse.voxel_size == (2.0, 2.0, 2.0)
-    assert set(np.unique(found)) == {0, 7}, "labels are not mixed"
+    assert set(np.unique(resampled)) == {0, 7}, "labels are not mixed"
 
 
-def test_a_heatmap_without_a_highest_voxel_is_refused_by_its_name(made, tmp_path):
-    _, volumes = made
+def test_a_heatmap_without_a_highest_voxel_is_refused_by_its_name(viewer, tmp_path):
+    _, volumes = viewer
     write_array(tmp_path / "nan.nii.gz", np.where(volumes["mask"], np.nan, 0), GRID)
     one = ViewedMap(
         "run", "I1", "lrp", str(tmp_path / "nan.nii.gz"), str(tmp_path / "brain.nii.gz")
@@ -132,8 +132,8 @@ def test_a_heatmap_without_a_highest_voxel_is_refused_by_its_name(made, tmp_path
         write_viewer(tmp_path / "viewer.html", "t", [one], paths[0], NAMES, paths[1])
 
 
-def test_the_files_of_the_page_are_the_same_bytes_at_another_time(made, monkeypatch):
-    page, _ = made
+def test_the_files_of_the_page_are_the_same_bytes_at_another_time(viewer, monkeypatch):
+    page, _ = viewer
     before = (page.parent / "viewer_files/atlas.js").read_bytes()
     monkeypatch.setattr(gzip.time, "time", lambda: 1.0)
     labels, grid = read_array(page.parent.parent / "labels.nii.gz", np.uint8)
@@ -141,22 +141,22 @@ def test_the_files_of_the_page_are_the_same_bytes_at_another_time(made, monkeypa
     assert (page.parent / "viewer_files/atlas.js").read_bytes() == before
 
 
-def test_no_name_ends_the_pages_script(made):
-    page, _ = made
+def test_a_name_cannot_end_the_pages_script(viewer):
+    page, _ = viewer
     text = page.read_text()
-    assert text.count("</script>") == 2, "the two that are its own"
+    assert text.count("</script>") == 2, "its two scripts"
     assert "<title>Maps &amp; more</title>" in text
 
 
 @pytest.mark.slow
 @needs_browser
-def test_a_browser_shows_the_choice_and_names_the_area(made, tmp_path):
-    page, volumes = made
+def test_a_browser_shows_the_choice_and_names_the_area(viewer, tmp_path):
+    page, volumes = viewer
     # A voxel's centre, on the left, where there is relevance.
     place = np.array([8, 20, 20])
     x, y, z = GRID.matrix[:3, :3] @ place + GRID.matrix[:3, 3]
-    asked = f"#subject=average+of+NC&method=lrp&at={x:g},{y:g},{z:g}"
-    dom = browse(page, "--dump-dom", WAITING, asked=asked)
+    query = f"#subject=average+of+NC&method=lrp&at={x:g},{y:g},{z:g}"
+    dom = browse(page, "--dump-dom", WAITING, query=query)
     assert '<body data-state="ready" data-order="radiological">' in dom, dom[-3000:]
     shown = dict(re.findall(r'<span id="(\w+)">([^<]*)', dom))
     assert shown["area"] == "Left_L"
@@ -164,30 +164,30 @@ def test_a_browser_shows_the_choice_and_names_the_area(made, tmp_path):
     value = float(shown["value"].split()[1])
     assert value == pytest.approx(volumes["NC"][tuple(place)], abs=volumes["NC"].max() / 100)
     picture = tmp_path / "viewer.png"
-    asked = asked.replace("NC", "AD")  # the brighter one
+    query = query.replace("NC", "AD")  # the brighter one
     size = "--window-size=1000,700"
-    browse(page, size, WAITING, f"--screenshot={picture}", asked=asked)
+    browse(page, size, WAITING, f"--screenshot={picture}", query=query)
     pixels = imread(picture)[..., :3]
     middle = pixels[120:650]
     grey = (np.ptp(middle, axis=-1) < 0.05) & (middle.mean(axis=-1) > 0.25)
     warm = (middle[..., 0] > middle[..., 2] + 0.2) & (middle[..., 0] > 0.35)
     assert grey.mean() > 0.03, "the brain"
-    assert 0.003 < warm.mean() < 0.3, "the heatmap, on a part of it"
+    assert 0.003 < warm.mean() < 0.3, "the heatmap, on a part of the brain"
 
 
 @pytest.mark.slow
 @needs_browser
-def test_it_opens_at_the_highest_voxel(made):
-    page, _ = made
-    x, y, z = told(page, "maps")[0]["peak"]
+def test_it_opens_at_the_highest_voxel(viewer):
+    page, _ = viewer
+    x, y, z = constant(page, "maps")[0]["peak"]
     dom = browse(page, "--dump-dom", WAITING)
     assert f'<span id="where">x {x:.0f}, y {y:.0f}, z {z:.0f} mm' in dom
 
 
 @pytest.mark.slow
 @needs_browser
-def test_a_file_that_is_missing_is_named(made):
-    page, _ = made
+def test_a_file_that_is_missing_is_named(viewer):
+    page, _ = viewer
     (page.parent / "viewer_files/atlas.js").unlink()
     dom = browse(page, "--dump-dom", WAITING)
     assert '<body data-state="failed"' in dom

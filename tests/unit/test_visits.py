@@ -8,7 +8,7 @@ from voxplain.cohort.visits import visit_month
 @pytest.mark.parametrize(
     ("visit", "months"), [("sc", 0), ("bl", 0), ("m06", 6), ("m12", 12), ("m120", 120), ("m00", 0)]
 )
-def test_a_visit_means_its_month_in_either_case(visit, months):
+def test_the_month_of_a_visit_ignores_case(visit, months):
     assert visit_month(visit) == visit_month(visit.upper()) == months
 
 

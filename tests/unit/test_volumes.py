@@ -48,7 +48,7 @@ def noise(shape, seed=0):
 
 
 @given(data=st.data(), shape=shapes, size=sizes, origin=origins, degrees=small_turns)
-def test_what_is_written_is_read_back_without_loss(
+def test_written_volumes_are_read_back_without_loss(
     tmp_path_factory, data, shape, size, origin, degrees
 ):
     dtype = data.draw(st.sampled_from(DTYPES))
@@ -64,7 +64,7 @@ def test_what_is_written_is_read_back_without_loss(
 
 
 @given(shape=shapes, size=sizes, origin=origins, degrees=small_turns)
-def test_the_two_affines_and_the_voxel_sizes_of_a_file_say_the_same(
+def test_the_two_affines_and_the_voxel_sizes_of_a_file_agree(
     tmp_path_factory, shape, size, origin, degrees
 ):
     grid = turned_grid(shape, size, origin, degrees)
@@ -79,7 +79,7 @@ def test_the_two_affines_and_the_voxel_sizes_of_a_file_say_the_same(
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.float32])
-def test_voxels_are_stored_unscaled_in_the_type_asked_for(tmp_path, dtype):
+def test_voxels_are_stored_unscaled_in_the_requested_type(tmp_path, dtype):
     array = np.arange(24).reshape(2, 3, 4)
     write_array(tmp_path / "a.nii", array, axis_aligned_grid((2, 3, 4), (1,) * 3, (0,) * 3), dtype)
     image = nib.load(tmp_path / "a.nii")
@@ -99,9 +99,9 @@ def test_an_image_in_any_orientation_is_read_as_ras_with_every_value_at_its_plac
     ras = nib.Nifti1Image(
         noise((4, 5, 6)), turned_grid((4, 5, 6), (1, 2, 3), (-7, 11, 5), degrees).matrix
     )
-    wanted = nib.orientations.axcodes2ornt(codes)
+    orientation = nib.orientations.axcodes2ornt(codes)
     stored = ras.as_reoriented(
-        nib.orientations.ornt_transform(nib.io_orientation(ras.affine), wanted)
+        nib.orientations.ornt_transform(nib.io_orientation(ras.affine), orientation)
     )
     assert nib.aff2axcodes(stored.affine) == tuple(codes)
     path = tmp_path_factory.getbasetemp() / "orientation.nii"
@@ -146,14 +146,14 @@ def test_a_missing_file_is_refused_by_name(tmp_path):
     assert "missing" in refused(tmp_path / "absent.nii.gz", read_image)
 
 
-def test_an_empty_file_is_refused_as_the_mark_of_a_scan_given_up(tmp_path):
+def test_an_empty_file_is_refused_as_a_failed_scan(tmp_path):
     path = tmp_path / "empty.nii.gz"
     path.touch()
     assert "failed in an earlier stage" in refused(path, read_image)
 
 
 @pytest.mark.parametrize("name", ["text.nii", "text.nii.gz", "text.txt"])
-def test_a_file_that_is_no_nifti_is_refused_by_name(tmp_path, name):
+def test_a_file_that_is_not_nifti_is_refused_by_name(tmp_path, name):
     path = tmp_path / name
     path.write_text("hello, this is a note and no image\n" * 40)
     assert "not a readable NIfTI" in refused(path, read_image)
@@ -252,7 +252,7 @@ def test_an_array_that_does_not_fit_its_grid_is_not_written(tmp_path):
     ("size_mm", "shape"),
     [(1, (193, 229, 193)), (2, (97, 115, 97)), (3, (65, 77, 65)), (4, (49, 58, 49))],
 )
-def test_the_template_grid_coarsens_as_templateflow_has_it(size_mm, shape):
+def test_the_coarsened_template_grid_is_templateflows(size_mm, shape):
     _, template_grid = read_packaged_template()
     grid = template_grid.coarsened(size_mm)
     assert grid.shape == shape
@@ -265,13 +265,13 @@ def test_a_coarsened_grid_has_the_same_origin_and_spans_the_voxels_of_its_fine_o
     shape, size, degrees, coarser
 ):
     grid = turned_grid(shape, size, (1, 2, 3), degrees)
-    wanted = max(size) * coarser
-    coarse = grid.coarsened(wanted)
+    size_mm = max(size) * coarser
+    coarse = grid.coarsened(size_mm)
     np.testing.assert_allclose(coarse.matrix[:3, 3], (1, 2, 3))
-    np.testing.assert_allclose(coarse.voxel_size, (wanted,) * 3)
-    spanned = np.array(coarse.shape) * wanted - np.array(shape) * size
+    np.testing.assert_allclose(coarse.voxel_size, (size_mm,) * 3)
+    spanned = np.array(coarse.shape) * size_mm - np.array(shape) * size
     assert (spanned > -1e-3).all()
-    assert (spanned < wanted + 1e-3).all()
+    assert (spanned < size_mm + 1e-3).all()
 
 
 def test_grids_know_their_voxels_and_compare_within_a_tolerance():
@@ -313,7 +313,7 @@ def test_resampling_agrees_with_nibabel(order):
 
 
 @given(size=sizes, degrees=small_turns, slope=st.tuples(*[st.floats(-3, 3)] * 3))
-def test_a_ramp_keeps_its_values_in_space_when_resampled(size, degrees, slope):
+def test_a_ramp_keeps_its_values_at_each_position_when_resampled(size, degrees, slope):
     grid = turned_grid((15, 14, 13), (3.0, 3.0, 3.0), (-21, -20, -18), (0, 0, 0))
     target = turned_grid((3, 3, 3), size, (-1, -2, -1), degrees)
     slopes = np.array(slope).reshape(3, 1, 1, 1)
@@ -322,7 +322,7 @@ def test_a_ramp_keeps_its_values_in_space_when_resampled(size, degrees, slope):
     np.testing.assert_allclose(resample(ramp, grid, target), inside, atol=1e-2)
 
 
-def test_beyond_the_volume_there_is_nought_or_its_border():
+def test_beyond_the_volume_values_are_zero_or_those_of_the_border():
     grid = axis_aligned_grid((4, 4, 4), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
     target = axis_aligned_grid((10, 4, 4), (1.0, 1.0, 1.0), (-3.0, 0.0, 0.0))
     ramp = np.broadcast_to(np.arange(1.0, 5.0).reshape(-1, 1, 1), grid.shape)
@@ -344,7 +344,7 @@ def test_smoothing_for_a_coarser_grid_agrees_with_nibabel():
     grid = axis_aligned_grid((40, 44, 30), (1.0, 0.8, 1.5), (0, 0, 0))
     target = axis_aligned_grid((10, 10, 10), (3.0, 3.0, 3.0), (0, 0, 0))
     array = noise(grid.shape)
-    fwhm = [np.sqrt(9 - own**2) for own in (1.0, 0.8, 1.5)]
+    fwhm = [np.sqrt(9 - size**2) for size in (1.0, 0.8, 1.5)]
     expected = processing.smooth_image(nib.Nifti1Image(array, grid.matrix), fwhm).get_fdata()
     interior = (slice(8, -8),) * 3  # the two treat the border differently
     result = smooth_for(array, grid, target)
@@ -352,7 +352,7 @@ def test_smoothing_for_a_coarser_grid_agrees_with_nibabel():
     np.testing.assert_allclose(result[interior], expected[interior], atol=2e-3)
 
 
-def test_smoothing_spreads_a_point_with_the_width_that_makes_up_for_the_voxel_sizes():
+def test_the_width_of_smoothing_follows_from_the_two_voxel_sizes():
     grid = axis_aligned_grid((41, 41, 41), (1.0, 1.0, 1.0), (0, 0, 0))
     point = np.zeros(grid.shape, np.float32)
     point[20, 20, 20] = 1
@@ -371,14 +371,14 @@ def test_smoothing_keeps_a_constant(value, size, coarser):
     np.testing.assert_allclose(result, value, rtol=1e-5, atol=1e-4)
 
 
-def test_smoothing_keeps_a_volume_whose_target_is_no_coarser():
+def test_smoothing_for_a_finer_grid_changes_nothing():
     grid = axis_aligned_grid((9, 8, 7), (2.0, 2.0, 2.0), (0, 0, 0))
     array = noise(grid.shape)
     np.testing.assert_array_equal(smooth_for(array, grid, grid), array)
     np.testing.assert_array_equal(smooth_for(array, grid, grid.coarsened(1.0)), array)
 
 
-def test_smoothing_for_a_coarser_grid_takes_out_what_would_alias():
+def test_smoothing_for_a_coarser_grid_removes_aliasing():
     grid = axis_aligned_grid((48, 48, 48), (1.0, 1.0, 1.0), (0, 0, 0))
     stripes = np.where(np.indices(grid.shape)[0] % 4 < 2, 1.0, -1.0)  # 4 mm a period
     coarse = grid.coarsened(4.0)
@@ -416,7 +416,7 @@ def test_the_white_matter_level_follows_the_gain(gain):
     )
 
 
-def test_the_white_matter_level_takes_no_notice_of_air():
+def test_the_white_matter_level_ignores_air():
     values = brain_values(65, 100)
     with_air = np.concatenate([values, np.zeros(500_000)])
     assert white_matter_level(with_air) == pytest.approx(white_matter_level(values))
@@ -449,8 +449,8 @@ def test_an_oblique_grid_is_straightened_into_one_that_holds_it():
     moved = resample(volume, oblique, straight)
     assert moved.sum() == pytest.approx(volume.sum(), rel=0.02)
     centre = np.argwhere(volume).mean(axis=0) @ affine[:3, :3].T
-    found = np.argwhere(moved > 0.5).mean(axis=0) + straight.matrix[:3, 3]
-    assert found == pytest.approx(centre, abs=0.2)
+    moved_centre = np.argwhere(moved > 0.5).mean(axis=0) + straight.matrix[:3, 3]
+    assert moved_centre == pytest.approx(centre, abs=0.2)
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])

@@ -1,6 +1,6 @@
-"""Real tiny runs, each made once, that the tests of the workflow read and copy.
+"""Real tiny runs, each made once, for the tests of the workflow to read and copy.
 
-The first is what the quick tests look at; the whole one goes on from it to all methods.
+The quick tests use the first run; the full run continues it with all methods.
 """
 
 import csv
@@ -21,7 +21,7 @@ import yaml
 from shared import made_once
 
 ROOT = Path(__file__).resolve().parents[2]
-# Its sitecustomize.py says what a job reads that its rule does not declare.
+# Its sitecustomize.py records the files that a job reads but its rule does not declare.
 TRACING = ROOT / "tests/tracing"
 
 TINY = {
@@ -41,7 +41,7 @@ TINY = {
         }
     },
     "resolution_mm": 4,
-    # The gate of the ladder registers each brain once more, and N4 takes as long as both.
+    # The ladder registers each brain once more, and N4 takes as long as both.
     "skull": {"tool": "deepbet", "ladder": []},
     "bias_correction": "never",
     "splits": {"folds": 2, "fixed_test_patients": 1},
@@ -75,30 +75,30 @@ TINY = {
     },
     "device": "cpu",
 }
-# What the quick tests run: the same scans and networks, two of the methods, and nothing of how
-# faithful these are.
+# For the quick tests: the same scans and networks, two of the methods, and no measures of
+# faithfulness.
 FIRST = {
     **TINY,
     "heatmaps": {"methods": ["sensitivity", "occlusion"]},
     "faithfulness": {"scans": 0, "randomised_scans": 0},
 }
-# It looks at finished scans as they are: a declared input would be made anew before it looks.
-LOOKING = {"verify_inputs", "verify_results"}
-# Targets, and the pages of a whole run, which show something of nearly every rule.
+# It checks finished scans: as declared inputs, they would be made again before the check.
+CHECKING = {"verify_inputs", "verify_results"}
+# Targets, and the pages of a run, whose inputs come from nearly every rule.
 TARGETS = {"all", "simulated", "converted", "preprocessed"}
 COLLECTING = {*TARGETS, "report_results", "show_heatmaps"}
 
 
 @dataclasses.dataclass
 class Run:
-    """What a call of Snakemake said."""
+    """The exit status and output of a call of Snakemake."""
 
     status: int
     said: str
 
     @property
     def jobs(self) -> dict[str, int]:
-        """Rule to number of jobs, from the last table of job statistics."""
+        """Rule -> number of jobs, from the last table of job statistics."""
         tables = re.findall(r"^job\s+count\n-[- ]+\n(.*?)^total", self.said, re.M | re.S)
         rows = [line.split() for line in tables[-1].splitlines()] if tables else []
         return {name: int(count) for name, count in rows}
@@ -116,12 +116,12 @@ def command(
     words = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
     words += ["--workflow-profile", str(root / "profiles/default")]
     if config is not None:
-        # A name of its own: tests in two processes ask the same finished run.
+        # A unique name: tests in two processes use the same finished run.
         handle, path = tempfile.mkstemp(".yaml", "config-", directory)
         with os.fdopen(handle, "w") as stream:
             yaml.safe_dump(config, stream, sort_keys=False)
         words += ["--configfile", path]
-    # Last, since --configfile takes every word up to the next option.
+    # Last, since --configfile takes all words up to the next option.
     return [*words, "--directory", str(directory), "--cores", "2", *arguments]
 
 
@@ -148,34 +148,34 @@ def snakemake(
 
 
 def traced_jobs(trace: Path) -> list[dict]:
-    """Rule and undeclared files of each job that ran, from the file that they wrote."""
+    """Rule and undeclared files of each job that ran, from the trace file."""
     return [json.loads(line) for line in trace.read_text().splitlines()] if trace.exists() else []
 
 
 def undeclared_in(trace: Path) -> set[tuple[str, str]]:
-    """Rule and file, where a job read a file that its rule does not declare."""
-    jobs = [job for job in traced_jobs(trace) if job["rule"] not in LOOKING]
+    """(Rule, file) of every file that a job read but its rule does not declare."""
+    jobs = [job for job in traced_jobs(trace) if job["rule"] not in CHECKING]
     return {(job["rule"], path) for job in jobs for path in job["undeclared"]}
 
 
 def plan(
     directory: Path, *arguments: str, root: Path = ROOT, config: dict | None = None, **more
 ) -> Run:
-    """A dry run, in a fork of a process that has Snakemake, and this checkout, at hand.
+    """A dry run, in a fork of a process that has imported Snakemake and read this checkout.
 
-    See planner.py for what ``more`` may be.
+    See planner.py for the keys of ``more``.
     """
     words = command(directory, *arguments, root=root, config=config)
     arguments = words[words.index("snakemake") + 1 :]
     handle, output = tempfile.mkstemp(".log", "said-", directory)
     os.close(handle)
-    asked = {"arguments": arguments, "output": output, **more}
+    request = {"arguments": arguments, "output": output, **more}
     process = planner(warm=root == ROOT)
     try:
-        process.stdin.write(f"{json.dumps(asked)}\n")
+        process.stdin.write(f"{json.dumps(request)}\n")
         process.stdin.flush()
         status = int(process.stdout.readline())
-    except BaseException:  # out of time: the answer would be taken for the next one's
+    except BaseException:  # timeout: the answer would be read as that of the next call
         process.kill()
         planner.cache_clear()
         raise
@@ -184,7 +184,7 @@ def plan(
 
 @functools.cache
 def planner(warm: bool) -> subprocess.Popen:
-    """It ends with its standard input, that is with the tests."""
+    """The process ends with its standard input, that is with the tests."""
     return subprocess.Popen(
         [sys.executable, "-m", "workflow.planner", *["--warm"] * warm],
         stdin=subprocess.PIPE,
@@ -195,21 +195,21 @@ def planner(warm: bool) -> subprocess.Popen:
 
 
 def read_scans(directory: Path, cohort: str = "tiny") -> dict[str, dict[str, str]]:
-    """Image to row of a cohort's scans.tsv; of images that are named twice, the last row."""
+    """Image -> row of a cohort's scans.tsv; the last row for images that occur twice."""
     with open(directory / f"results/{cohort}/scans.tsv", newline="") as stream:
         return {row["image"]: row for row in csv.DictReader(stream, delimiter="\t")}
 
 
 def spoil_statistics(directory: Path) -> None:
-    """Make training of the fixed split fail: its voxel statistics are of another scan as well."""
+    """Make the training of the fixed split fail: its voxel statistics list one more scan."""
     path = directory / "results/tiny/AD-NC/splits/fixed_statistics.json"
-    told = json.loads(path.read_text())
-    path.write_text(json.dumps({**told, "FittedOn": [*told["FittedOn"], "I0"]}))
+    statistics = json.loads(path.read_text())
+    path.write_text(json.dumps({**statistics, "FittedOn": [*statistics["FittedOn"], "I0"]}))
 
 
 @pytest.fixture(scope="session")
 def first_run(tmp_path_factory, worker_id):
-    """A finished run of the tiny cohort: 9 scans, three of them in a group that takes no part."""
+    """A finished run of the tiny cohort: 9 scans, three of them in an unused group."""
     with made_once(tmp_path_factory, worker_id, "first") as (directory, empty):
         if empty:
             directory.mkdir()
@@ -232,7 +232,7 @@ def tiny_run(first_run, tmp_path_factory, worker_id):
 
 @pytest.fixture
 def finished(first_run, tmp_path):
-    """A copy of the first run, times of its files and all, to change things in."""
+    """A copy of the first run, with the times of its files, for tests that change files."""
     copy = tmp_path / "finished"
     shutil.copytree(first_run, copy, symlinks=True)
     return copy
@@ -240,12 +240,12 @@ def finished(first_run, tmp_path):
 
 @pytest.fixture
 def checkout(tmp_path):
-    """A copy of the checkout, in a folder with a space in its name, to change code in."""
+    """A copy of the checkout for tests that change code; its folder's name has a space."""
     return copy_checkout(tmp_path / "a checkout")
 
 
 def copy_checkout(copy: Path, *further: str) -> Path:
-    """Copy what runs the workflow, and further files and folders of the checkout."""
+    """Copy the workflow's code, and further files and folders of the checkout."""
     copy.mkdir()
     for name in (
         "Snakefile",

@@ -1,4 +1,4 @@
-"""Plans workflows in forks of a process that has Snakemake at hand, and what a first plan read.
+"""Plan workflows in forks of a process that has imported Snakemake and read the first plan's files.
 
 Reads a line of JSON for each plan and answers with the exit status. The keys of a line:
 
@@ -24,9 +24,9 @@ from pathlib import Path
 from snakemake.cli import get_argument_parser, main
 
 ROOT = Path(__file__).resolve().parents[2]
-# Rule file and number of rules before it -> what Snakemake made of it.
+# (Rule file, number of rules before it) -> Snakemake's translation.
 TRANSLATED = {}
-# (Imported by itself, it would import itself in a circle.)
+# (Imported alone, it would import itself in a cycle.)
 reading = sys.modules["snakemake.workflow"]
 parse = reading.parse
 
@@ -60,7 +60,7 @@ def translate(snakefile, workflow, linemap, rulecount=0):
 
 
 def write_jobs_instead_of_running(path):
-    """Let Snakemake end with the list of all jobs of its DAG."""
+    """Make Snakemake end with the list of all jobs of its DAG."""
     build = reading.Workflow._build_dag
 
     def build_and_end(workflow):
@@ -72,7 +72,7 @@ def write_jobs_instead_of_running(path):
                 "input": sorted(job.input),
                 "output": sorted(job.output),
                 "log": sorted(job.log),
-                # As Snakemake compares them: by value, whatever their names.
+                # As Snakemake compares them: by value, not by name.
                 "params": {name: repr(value) for name, value in job.params.items()},
                 "resources": {name: repr(value) for name, value in job.resources.items()},
             }
@@ -85,7 +85,7 @@ def write_jobs_instead_of_running(path):
 
 
 def edit_modules(edited):
-    """Let fingerprints of code see other modules than those of this checkout."""
+    """Make fingerprints of code read other modules than those of this checkout."""
     from voxplain_workflow.planning import fingerprint
 
     parse_module = fingerprint._parse
@@ -97,7 +97,7 @@ def edit_modules(edited):
 
 
 def plan(arguments, output, translated, jobs=None, edited=None):
-    """Be the process of one `snakemake` command, and end."""
+    """Run one `snakemake` command in this process, and end it."""
     status, known = 1, len(TRANSLATED)
     try:
         stream = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -125,16 +125,16 @@ def plan(arguments, output, translated, jobs=None, edited=None):
 
 
 def serve():
-    """Plan what is asked for, one after the other."""
+    """Answer the requests, one after the other."""
     if "--warm" in sys.argv:
         warm_up()
     with tempfile.TemporaryDirectory() as folder:
         translated = Path(folder) / "translated"
         for line in sys.stdin:
-            asked = json.loads(line)
+            request = json.loads(line)
             child = os.fork()
             if child == 0:
-                plan(**asked, translated=translated)
+                plan(**request, translated=translated)
             print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
             if translated.exists():
                 TRANSLATED.update(pickle.loads(translated.read_bytes()))

@@ -1,7 +1,7 @@
-"""All jobs of a configuration, without running any; and those of one that another reruns.
+"""All jobs of a configuration, without running any; and the jobs that a change runs again.
 
-The second is what Snakemake's triggers `params` and `input` say. Whether Snakemake agrees is
-asked in test_rerun.py, on a finished run.
+The second follows Snakemake's triggers `params` and `input`. Whether Snakemake agrees is
+tested in test_rerun.py, on a finished run.
 """
 
 import functools
@@ -38,30 +38,30 @@ def jobs_of(config, *targets, root=ROOT, edited=()):
 def _jobs_of(config, targets, root, edited):
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        (folder / "head.nii.gz").touch()  # a user's own head has to be there
+        (folder / "head.nii.gz").touch()  # a user's own head must exist
         replaced = {}
         for module, added in edited:
             path = root / "scripts" / module
             replaced[str(path)] = str(folder / f"edited{len(replaced)}.py")
             Path(replaced[str(path)]).write_text(path.read_text() + added)
         jobs = folder / "jobs.json"
-        asked = {"root": root, "config": json.loads(config)}
-        run = plan(folder, *targets, "-n", **asked, jobs=str(jobs), edited=replaced)
+        options = {"root": root, "config": json.loads(config)}
+        run = plan(folder, *targets, "-n", **options, jobs=str(jobs), edited=replaced)
         assert run.status == 0, run.said
         return json.loads(jobs.read_text())
 
 
 def reruns(before, after):
-    """The jobs of one plan that run where another plan's have been run."""
-    made = {path: job for job in before for path in job["output"]}
+    """The jobs of one plan that run after another plan's jobs have been run."""
+    job_of = {path: job for job in before for path in job["output"]}
     makers = {path: job for job in after for path in job["output"]}
     changed = {}
 
     def is_changed(job):
         key = id(job)
         if key not in changed:
-            olds = [made.get(path) for path in job["output"]]
-            changed[key] = any(old is None or differs(old, job) for old in olds) or any(
+            old_jobs = [job_of.get(path) for path in job["output"]]
+            changed[key] = any(old is None or differs(old, job) for old in old_jobs) or any(
                 is_changed(makers[path]) for path in job["input"] if path in makers
             )
         return changed[key]
@@ -70,7 +70,7 @@ def reruns(before, after):
 
 
 def differs(old, new):
-    """Whether Snakemake takes two jobs with the same output for different ones."""
+    """Whether Snakemake takes two jobs with the same output for different jobs."""
     by_value = set(old["params"].values()) != set(new["params"].values())
     return by_value or old["input"] != new["input"]
 

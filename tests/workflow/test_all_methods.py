@@ -29,8 +29,8 @@ OTHER["simulation"] |= {
         "CN": {"patients": 1, "severity": [0, 0]},
     },
 }
-# Every method on every network: tests/unit/test_methods_on_models.py. To the workflow one method is
-# as another: what some of them need (areas, a layer, others' heatmaps) is here or in TINY.
+# Every method on every network: tests/unit/test_methods_on_models.py. For the workflow all methods
+# are alike: those with special inputs (areas, a layer, others' heatmaps) are here or in TINY.
 NETWORKS = ["voxcnn", "voxresnet_shallow_gap"]
 METHODS_HERE = [
     "cam",
@@ -60,7 +60,7 @@ def methods_of(model):
 
 @pytest.fixture(scope="session")
 def all_run(first_run, tmp_path_factory, worker_id):
-    """The first run, gone on with to more networks, methods, and a test on another cohort."""
+    """The first run, continued with more networks, methods, and a test on another cohort."""
     with made_once(tmp_path_factory, worker_id, "all") as (directory, empty):
         if empty:
             shutil.copytree(first_run, directory, symlinks=True)
@@ -86,7 +86,7 @@ def test_every_network_gets_its_distance_table(all_run):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", NETWORKS)
-def test_heatmaps_lie_in_the_brain_and_say_what_they_are(all_run, model):
+def test_heatmaps_lie_in_the_brain_and_have_sidecars(all_run, model):
     mask = nib.load(next(all_run.glob("results/template/*desc-brain_mask.nii.gz"))).get_fdata() > 0
     folder = all_run / f"results/tiny/AD-NC/{model}/fixed/seed-1"
     for method in methods_of(model):
@@ -96,30 +96,30 @@ def test_heatmaps_lie_in_the_brain_and_say_what_they_are(all_run, model):
             heatmap = nib.load(path).get_fdata()
             assert np.isfinite(heatmap).all() and heatmap.min() >= 0
             assert not heatmap[~mask].any()
-            told = json.loads(path.with_suffix("").with_suffix(".json").read_text())
-            assert told["Method"] == method
+            sidecar = json.loads(path.with_suffix("").with_suffix(".json").read_text())
+            assert sidecar["Method"] == method
             if "layer" in METHODS[method].options:
-                wanted = "conv2b" if model == "voxcnn" else plan_model(model, GRID).last_layer
-                assert told["Options"]["layer"] == wanted
+                expected = "conv2b" if model == "voxcnn" else plan_model(model, GRID).last_layer
+                assert sidecar["Options"]["layer"] == expected
 
 
 @pytest.mark.slow
 def test_a_summary_is_the_mean_of_the_other_methods_normalised_maps(all_run):
     folder = all_run / "results/tiny/AD-NC/voxcnn/fixed/seed-1"
     for path in (folder / "summary").glob("scans/*/*_relevance.json"):
-        told = json.loads(path.read_text())
-        others = [method for method in methods_of("voxcnn") if method != "summary"]
-        assert told["Options"] == {"methods": others, "normalise": "sum"}
+        sidecar = json.loads(path.read_text())
+        methods = [method for method in methods_of("voxcnn") if method != "summary"]
+        assert sidecar["Options"] == {"methods": methods, "normalise": "sum"}
         maps = []
-        for method in others:
+        for method in methods:
             for one in (folder / method).glob("scans/*/*_relevance.json"):
-                if json.loads(one.read_text())["Image"] == told["Image"]:
+                if json.loads(one.read_text())["Image"] == sidecar["Image"]:
                     maps.append(nib.load(one.with_suffix(".nii.gz")).get_fdata())
-        assert len(maps) == len(others)
+        assert len(maps) == len(methods)
         filled = [one / one.sum() for one in maps if one.sum()]
-        found = nib.load(path.with_suffix(".nii.gz")).get_fdata()
-        np.testing.assert_allclose(found, np.mean(filled, axis=0), rtol=1e-4, atol=1e-9)
-        np.testing.assert_allclose(found, combine(maps), rtol=1e-4, atol=1e-9)
+        summary = nib.load(path.with_suffix(".nii.gz")).get_fdata()
+        np.testing.assert_allclose(summary, np.mean(filled, axis=0), rtol=1e-4, atol=1e-9)
+        np.testing.assert_allclose(summary, combine(maps), rtol=1e-4, atol=1e-9)
 
 
 @pytest.mark.slow
@@ -128,18 +128,18 @@ def test_the_summary_has_a_row_for_every_network_and_evaluation(all_run):
     per_scan = rows[rows["level"] == "scan"]
     baselines = per_scan[per_scan["kind"] == "baseline"]
     assert len(per_scan) - len(baselines) == 3 * len(NETWORKS)
-    # Also of the other cohort, whose areas, ages and sexes are its own.
+    # Also of the other cohort, with its own areas, ages and sexes.
     assert len(baselines) == 3 * 2
     assert (baselines.groupby("evaluation")["tested_on"].first()["external test"]) == "other"
     assert set(per_scan["evaluation"]) == {"cross-validation", "fixed split", "external test"}
     for model in NETWORKS:
         label = describe_model(model, GRID)
-        own = per_scan[per_scan["model"] == label].set_index("evaluation")
+        of_model = per_scan[per_scan["model"] == label].set_index("evaluation")
         folds = table(all_run / f"results/tiny/AD-NC/{model}/cross_validation.tsv")
         mean = folds[(folds["level"] == "scan") & (folds["split"] == "mean")]["accuracy"].item()
-        assert own.loc["cross-validation", "accuracy_mean"] == pytest.approx(mean, abs=1e-3)
-        assert own.loc["cross-validation", "networks"] == 2
-        assert own.loc["external test", "tested_on"] == "other"
+        assert of_model.loc["cross-validation", "accuracy_mean"] == pytest.approx(mean, abs=1e-3)
+        assert of_model.loc["cross-validation", "networks"] == 2
+        assert of_model.loc["external test", "tested_on"] == "other"
     assert (all_run / "results/summary.png").read_bytes()[:4] == b"\x89PNG"
     assert "All networks and baselines, per scan (mean ± SD" in (all_run / "said.log").read_text()
 
@@ -151,16 +151,16 @@ def test_an_external_test_trains_on_one_cohort_and_tests_on_the_other(all_run):
     test = members[members["side"] == "test"]
     assert sorted(test["class"]) == ["AD", "NC"]
     assert test["path"].str.startswith("results/other/").all()
-    told = json.loads(
+    statistics = json.loads(
         (all_run / "results/tiny/AD-NC/splits/external-other_statistics.json").read_text()
     )
-    assert sorted(told["FittedOn"]) == sorted(members[members["side"] == "train"]["image"])
-    # Nothing is trained on the cohort that is there to be tested on.
+    assert sorted(statistics["FittedOn"]) == sorted(members[members["side"] == "train"]["image"])
+    # Nothing is trained on the test cohort.
     assert not (all_run / "results/other/AD-NC").exists()
 
 
 @pytest.mark.slow
-def test_nothing_is_left_to_do(all_run):
+def test_a_finished_run_has_no_jobs_left(all_run):
     assert "Nothing to be done" in snakemake(all_run, "-n", config=ALL).said
 
 
@@ -190,13 +190,15 @@ def test_a_trained_network_is_applied_to_new_scans_and_nothing_is_trained(all_ru
     predictions = table(folder / "predictions.tsv")
     assert len(predictions) == 2
     assert set(predictions["trained_on"]) == {"no"}
-    # What the network says by hand.
+    # The network's prediction, computed by hand.
     network = load_network(config["apply"]["networks"]["shallow"])
     scans = table(tmp_path / "results/other/scans.tsv").set_index("image")
     for row in predictions.itertuples():
         raw = nib.load(tmp_path / "results/other" / scans.loc[row.image, "preprocessed"])
-        told = network.statistics
-        scan = np.where(told.mask, (raw.get_fdata() - told.mean) / told.sd, 0).astype(np.float32)
+        stored = network.statistics
+        scan = np.where(stored.mask, (raw.get_fdata() - stored.mean) / stored.sd, 0).astype(
+            np.float32
+        )
         with torch.no_grad():
             logits = network.model(torch.from_numpy(scan)[None, None]).double()
         probability = float(torch.softmax(logits, 1)[0, 0])
@@ -224,7 +226,7 @@ def test_a_trained_network_is_applied_to_new_scans_and_nothing_is_trained(all_ru
         ),
     ],
 )
-def test_what_cannot_be_applied_is_refused(all_run, tmp_path, more, message):
+def test_networks_that_cannot_be_applied_are_refused(all_run, tmp_path, more, message):
     for name in ("other", "template"):
         shutil.copytree(all_run / f"results/{name}", tmp_path / f"results/{name}", symlinks=True)
     target = "results/other/applied/shallow/predictions.tsv" if "apply" not in more else "apply"
@@ -239,7 +241,7 @@ def test_what_cannot_be_applied_is_refused(all_run, tmp_path, more, message):
 
 
 def test_several_groups_at_once_and_labels_derived_over_time(tmp_path):
-    """Only planned: three classes, and MCI that does or does not turn into AD."""
+    """Dry run only: three classes, and MCI that does or does not progress to AD."""
     config = copy.deepcopy(TINY)
     config["tasks"] = [["AD", "MCI", "NC"], ["pMCI", "sMCI"]]
     simulation = config["cohorts"]["tiny"]["simulation"]

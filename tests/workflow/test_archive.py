@@ -1,4 +1,4 @@
-"""A download as it comes: the archive's tree and table, and the faults that they hold."""
+"""A download in the archive's tree and table, and its possible faults."""
 
 import ast
 import csv
@@ -25,7 +25,7 @@ def archive_config(**settings):
 
 @pytest.fixture
 def listed(tmp_path):
-    """A download of which a plan reads all that it needs: the table and the names of folders."""
+    """A download with what a plan needs: the table and the names of folders."""
     place = tmp_path / "download"
     simulation = TINY["cohorts"]["tiny"]["simulation"]
     plan = plan_cohort(
@@ -44,7 +44,7 @@ def listed(tmp_path):
 
 @pytest.fixture
 def archive(first_run, tmp_path):
-    """The tiny cohort's tree and table as a user's own download, nothing processed."""
+    """The tiny cohort's tree and table as a user's own download, not processed."""
     place = tmp_path / "download"
     place.mkdir()
     shutil.copytree(
@@ -73,13 +73,13 @@ def series_of(archive, image):
 
 
 @pytest.mark.slow
-def test_each_fault_costs_its_own_scan_and_the_others_go_on(archive, first_run):
+def test_each_fault_fails_its_scan_only(archive, first_run):
     rows = rows_of(archive)
     images = [row["Image Data ID"] for row in rows if row["Group"] != "MCI"]
-    good, truncated, gone, empty, *others = images
+    good, truncated, missing, empty, *remaining = images
     broken = sorted(series_of(archive, truncated).iterdir())[10]
     broken.write_bytes(broken.read_bytes()[:-500])
-    shutil.rmtree(series_of(archive, gone))
+    shutil.rmtree(series_of(archive, missing))
     for path in series_of(archive, empty).iterdir():
         path.unlink()
     (series_of(archive, empty) / "readme.txt").write_text("no images here")
@@ -91,20 +91,20 @@ def test_each_fault_costs_its_own_scan_and_the_others_go_on(archive, first_run):
 
     assert run.status == 0, run.said
     scans = read_scans(archive, "own")
-    fine = {good, *others}
+    fine = {good, *remaining}
     fates = {i: (row["fate"], row["stage"]) for i, row in scans.items() if i not in fine}
-    assert all(scans[image]["fate"] == "usable" for image in others)
+    assert all(scans[image]["fate"] == "usable" for image in remaining)
     mci = [row["Image Data ID"] for row in rows if row["Group"] == "MCI"]
     assert fates == {
         truncated: ("failed", "convert"),
-        gone: ("failed", "find"),
+        missing: ("failed", "find"),
         empty: ("failed", "convert"),
         "I999": ("failed", "table"),
         **dict.fromkeys(mci, ("unused", "table")),
     }
     assert broken.name in scans[truncated]["reason"]
     assert "truncated" in scans[truncated]["reason"]
-    assert gone in scans[gone]["reason"]
+    assert missing in scans[missing]["reason"]
     assert "no DICOM" in scans[empty]["reason"]
     assert "'Dementai'" in scans["I999"]["reason"]
     assert "diagnosis_words" in scans["I999"]["remedy"]
@@ -114,21 +114,21 @@ def test_each_fault_costs_its_own_scan_and_the_others_go_on(archive, first_run):
     with open(archive / "results/own/scans.tsv", newline="") as stream:
         table = list(csv.DictReader(stream, delimiter="\t"))
     assert [row["fate"] for row in table if row["image"] == good] == ["usable", "duplicate"]
-    # The end of the run lists the lost scans, with the cure.
+    # The end of the run lists the failed scans, with the remedy.
     assert f"{truncated} (" in run.said
     assert "download the image again" in run.said
-    # The good scan comes out as it does from the simulated cohort: the very same rules.
-    kept = scans[others[0]]["preprocessed"]
-    ours = nib.load(archive / "results/own" / kept).get_fdata()
-    theirs = nib.load(first_run / "results/tiny" / kept).get_fdata()
-    assert np.array_equal(ours, theirs)
-    # The failed scan's volumes are there, and no reader takes them for real ones.
+    # The good scan is the same as in the simulated cohort: the same rules made it.
+    preprocessed = scans[remaining[0]]["preprocessed"]
+    from_archive = nib.load(archive / "results/own" / preprocessed).get_fdata()
+    from_simulation = nib.load(first_run / "results/tiny" / preprocessed).get_fdata()
+    assert np.array_equal(from_archive, from_simulation)
+    # The failed scan's volumes exist, but cannot be read as real ones.
     volume = next(archive.glob(f"results/own/derivatives/**/*{truncated}_T1w.nii.gz"))
     assert volume.stat().st_size == 0
 
 
 @pytest.mark.slow
-def test_too_many_lost_scans_stop_the_run_with_their_list(archive):
+def test_too_many_failed_scans_stop_the_run_with_their_list(archive):
     for path in archive.glob("ADNI/*/*/*/*"):
         shutil.rmtree(path)
         path.mkdir()
@@ -137,7 +137,7 @@ def test_too_many_lost_scans_stop_the_run_with_their_list(archive):
     assert "6 of 6 scans were lost, more than max_failed = 0.05 allows" in run.said
     assert run.said.count("is empty; download") + run.said.count("is empty -> download") >= 6
     assert "Traceback" not in run.said
-    assert len(read_scans(archive, "own")) == 9, "the table is there to be read"
+    assert len(read_scans(archive, "own")) == 9, "the table is written"
 
 
 @pytest.mark.slow
@@ -199,22 +199,22 @@ def test_a_table_without_a_needed_column_stops_the_run_with_one_line(listed):
     assert "columns" in line
 
 
-def test_a_plan_says_how_many_scans_have_no_images_and_whether_that_is_too_many(listed):
+def test_a_plan_warns_about_scans_without_images(listed):
     assert "cannot be processed" not in snakemake(listed, "-n", config=archive_config()).said
-    lost = rows_of(listed)[0]
-    (folder,) = listed.glob(f"ADNI/*/*/*/{lost['Image Data ID']}")
+    row = rows_of(listed)[0]
+    (folder,) = listed.glob(f"ADNI/*/*/*/{row['Image Data ID']}")
     shutil.rmtree(folder)
     for max_failed, too_many in ((0.05, True), (0.5, False)):
         config = archive_config(max_failed=max_failed)
         run = snakemake(listed, "preprocessed", "-n", config=config)
         assert run.status == 0, run.said
-        (line,) = [told for told in run.said.splitlines() if "cannot be processed" in told]
-        assert line.startswith("Cohort own: 1 of 6 scans cannot be processed; the first is I")
-        assert ("will stop before any training" in line) == too_many
+        (message,) = [line for line in run.said.splitlines() if "cannot be processed" in line]
+        assert message.startswith("Cohort own: 1 of 6 scans cannot be processed; the first is I")
+        assert ("will stop before any training" in message) == too_many
 
 
 @pytest.mark.slow
-def test_bet_without_fsl_is_an_error_that_says_how_to_get_it(archive):
+def test_bet_without_fsl_is_an_error_with_a_remedy(archive):
     config = archive_config(skull={"tool": "bet"})
     run = snakemake(archive, "results/own/tools.json", config=config, FSLDIR="")
     assert run.status != 0
@@ -248,7 +248,7 @@ def test_a_class_without_scans_stops_the_run_before_any_job(listed):
 
 
 @pytest.mark.slow
-def test_the_simulated_archive_can_be_read_where_it_lies(first_run):
+def test_the_simulated_archive_can_be_read_in_place(first_run):
     source = "results/tiny/source"
     cohort = {"source": "adni", "table": f"{source}/scans.csv", "images": f"{source}/ADNI"}
     run = snakemake(first_run, "-n", config=archive_config(cohorts={"own": cohort}))
@@ -258,7 +258,7 @@ def test_the_simulated_archive_can_be_read_where_it_lies(first_run):
 
 
 @pytest.mark.slow
-def test_a_scan_mended_in_place_is_noticed_and_only_it_runs_again(archive):
+def test_a_scan_repaired_in_place_is_the_only_one_that_runs_again(archive):
     config = archive_config(max_failed=1.0)
     victim = sorted(next(archive.glob("ADNI/*/*/*/*")).iterdir())[3]
     whole = victim.read_bytes()

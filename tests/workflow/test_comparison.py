@@ -1,4 +1,4 @@
-"""What a real run of the tiny cohort makes of its brains: splits, networks, heatmaps, tables."""
+"""The results of a real run of the tiny cohort: splits, networks, heatmaps, tables."""
 
 import csv
 import json
@@ -58,11 +58,11 @@ def test_every_usable_scan_is_tested_once_and_no_patient_is_on_two_sides(tiny_ru
         assert row["age_sd"] == pytest.approx(ages.std(), abs=0.01)
     audit = table(tiny_run / f"{TASK}/leakage_audit.tsv")
     assert (audit["patients_on_both_sides"] == 0).all()
-    # Said of every simulated cohort that has no other head.
+    # Reported for every simulated cohort that has only one head.
     assert audit["heads_on_both_sides"].str.startswith("head packaged is on both sides").all()
 
 
-def test_a_splits_statistics_are_those_of_its_training_scans(tiny_run):
+def test_the_statistics_of_a_split_are_computed_on_its_training_scans(tiny_run):
     scans, splits = read_scans(tiny_run), table(tiny_run / f"{TASK}/splits.tsv")
     split = splits[splits["split"] == "repeat-1_fold-1"]
     training = split[split["side"] == "train"]["image"]
@@ -76,15 +76,15 @@ def test_a_splits_statistics_are_those_of_its_training_scans(tiny_run):
     mean = nib.load(place / "repeat-1_fold-1_mean.nii.gz").get_fdata()
     sd = nib.load(place / "repeat-1_fold-1_sd.nii.gz").get_fdata()
     mask = nib.load(next(tiny_run.glob("results/template/*desc-brain_mask.nii.gz"))).get_fdata() > 0
-    # Of brain voxels in 16 bits, each off by half a step at most.
+    # Brain voxels are stored in 16 bits, with an error of at most half a step.
     half_a_step = np.ptp(volumes[:, mask], axis=1).max() / 131_068
     assert np.allclose(mean[mask], volumes.mean(0)[mask], rtol=1e-6, atol=1.1 * half_a_step)
     floor = 0.1 * np.median(volumes.std(0)[mask])
     expected = np.maximum(volumes.std(0), floor)[mask]
     assert np.allclose(sd[mask], expected, rtol=1e-6, atol=1.1 * half_a_step)
     assert not mean[~mask].any()
-    told = json.loads((place / "repeat-1_fold-1_statistics.json").read_text())
-    assert sorted(told["FittedOn"]) == sorted(training)
+    sidecar = json.loads((place / "repeat-1_fold-1_statistics.json").read_text())
+    assert sorted(sidecar["FittedOn"]) == sorted(training)
 
 
 def test_metrics_follow_from_the_predictions(tiny_run):
@@ -101,7 +101,7 @@ def test_metrics_follow_from_the_predictions(tiny_run):
     assert len(list(tiny_run.glob(f"{TASK}/rieke/*/seed-1/metrics.json"))) == 3
 
 
-def test_the_cross_validation_has_its_folds_their_mean_and_the_pooled_figure(tiny_run):
+def test_the_cross_validation_has_its_folds_their_mean_and_the_pooled_value(tiny_run):
     rows = table(tiny_run / f"{TASK}/rieke/cross_validation.tsv")
     scans = rows[rows["level"] == "scan"].set_index("split")
     folds = scans.loc[["repeat-1_fold-1", "repeat-1_fold-2"], "accuracy"].astype(float)
@@ -112,7 +112,7 @@ def test_the_cross_validation_has_its_folds_their_mean_and_the_pooled_figure(tin
 
 
 def stored_network(tiny_run):
-    """The network of the fixed split, and a function from an image to the scan that it is given."""
+    """The network of the fixed split, and a function from an image to the network's input."""
     stored = torch.load(tiny_run / FIXED / "model.pt", weights_only=True)
     model = build_model(stored["model"], stored["grid_shape"], 2, **stored["options"])
     model.load_state_dict(stored["state_dict"])
@@ -133,11 +133,11 @@ def probability_of_ad(model, scan):
         return float(torch.softmax(model(torch.from_numpy(scan)[None, None]).double(), 1)[0, 0])
 
 
-def test_a_stored_network_gives_the_predictions_beside_it(tiny_run):
+def test_a_stored_network_gives_the_stored_predictions(tiny_run):
     model, scan_of, _ = stored_network(tiny_run)
     for row in table(tiny_run / FIXED / "predictions.tsv").itertuples():
-        found = probability_of_ad(model, scan_of(row.image))
-        assert found == pytest.approx(row.probability_AD, abs=1e-4)
+        probability = probability_of_ad(model, scan_of(row.image))
+        assert probability == pytest.approx(row.probability_AD, abs=1e-4)
 
 
 def test_voxel_occlusion_is_the_change_by_a_cube_around_the_voxel(tiny_run):
@@ -159,7 +159,7 @@ def test_voxel_occlusion_is_the_change_by_a_cube_around_the_voxel(tiny_run):
 
 
 @pytest.mark.parametrize("method", TINY["heatmaps"]["methods"])
-def test_a_methods_average_is_that_of_its_scans_and_lies_in_the_brain(tiny_run, method):
+def test_the_average_of_a_method_is_over_its_scans_and_lies_in_the_brain(tiny_run, method):
     folder = tiny_run / FIXED / method
     mask = nib.load(next(tiny_run.glob("results/template/*desc-brain_mask.nii.gz"))).get_fdata() > 0
     for group in ("AD", "NC"):
@@ -168,18 +168,18 @@ def test_a_methods_average_is_that_of_its_scans_and_lies_in_the_brain(tiny_run, 
         volumes = [p.with_suffix("").with_suffix(".nii.gz") for p in folder.glob("scans/*/*.json")]
         of_class = [
             nib.load(volume).get_fdata()
-            for volume, told in zip(volumes, sidecars, strict=True)
-            if told["Class"] == group
+            for volume, sidecar in zip(volumes, sidecars, strict=True)
+            if sidecar["Class"] == group
         ]
         assert len(of_class) == 1
         assert np.allclose(mean.get_fdata(), np.mean(of_class, axis=0), rtol=1e-5, atol=1e-12)
         assert np.allclose(mean.affine[:3, 3], (-96, -132, -78))
         assert (mean.get_fdata()[~mask] == 0).all()
         assert (mean.get_fdata() >= 0).all()
-        told = json.loads((folder / f"mean_{group}.json").read_text())
+        sidecar = json.loads((folder / f"mean_{group}.json").read_text())
         explained = METHODS[method].explains
-        assert method == "summary" or told["Explains"] == [f"{explained} of AD"]
-        assert told["Model"] == LABEL
+        assert method == "summary" or sidecar["Explains"] == [f"{explained} of AD"]
+        assert sidecar["Model"] == LABEL
 
 
 def test_areas_and_distances_follow_from_the_average_maps(tiny_run):
@@ -235,32 +235,32 @@ def test_the_truth_of_a_diseased_test_scan_lies_in_the_areas_that_lost_tissue(ti
     assert np.corrcoef((truth > 0.05).ravel(), inside.ravel())[0, 1] > 0.6
 
 
-def test_localisation_is_what_scikit_learn_says_of_each_map(tiny_run):
+def test_localisation_agrees_with_scikit_learn(tiny_run):
     mask = nib.load(next(tiny_run.glob("results/template/*desc-brain_mask.nii.gz"))).get_fdata() > 0
     regions = nib.load(next(tiny_run.glob("results/template/*regions_dseg.nii.gz"))).get_fdata()
-    told = table(tiny_run / FIXED / "localisation.tsv")
-    summary = told[(told["measure"] == "average_precision") & (told["smoothing_mm"] == 0)]
+    means = table(tiny_run / FIXED / "localisation.tsv")
+    summary = means[(means["measure"] == "average_precision") & (means["smoothing_mm"] == 0)]
     for method in ("sensitivity", "occlusion"):
         rows = table(tiny_run / FIXED / method / "localisation.tsv")
         assert set(rows["smoothing_mm"]) == {0, 12}
         rows = rows[(rows["measure"] == "average_precision") & (rows["smoothing_mm"] == 0)]
-        found = {}
+        by_region = {}
         for path in (tiny_run / FIXED / method).glob("scans/*/*.json"):
             scan = json.loads(path.read_text())
             heatmap = nib.load(path.with_suffix(".nii.gz")).get_fdata()[mask]
-            sought = {"hippocampus": regions == 2}
+            regions_of_scan = {"hippocampus": regions == 2}
             if scan["Class"] == "AD":
-                sought["truth"] = truth_of(tiny_run, scan["Image"])[1] > 0.05
-            for name, region in sought.items():
+                regions_of_scan["truth"] = truth_of(tiny_run, scan["Image"])[1] > 0.05
+            for name, region in regions_of_scan.items():
                 expected = metrics.average_precision_score(region[mask], heatmap)
                 (row,) = rows[(rows["image"] == scan["Image"]) & (rows["region"] == name)].to_dict(
                     "records"
                 )
                 assert row["value"] == pytest.approx(expected, rel=1e-4)
                 assert row["chance"] == pytest.approx(region[mask].mean(), rel=1e-4)
-                found.setdefault(name, []).append(expected)
+                by_region.setdefault(name, []).append(expected)
         assert set(rows[rows["region"] == "truth"]["class"]) == {"AD"}
-        for name, values in found.items():
+        for name, values in by_region.items():
             (row,) = summary[(summary["method"] == method) & (summary["region"] == name)].to_dict(
                 "records"
             )
@@ -268,7 +268,7 @@ def test_localisation_is_what_scikit_learn_says_of_each_map(tiny_run):
             assert row["patients"] == len(values)
 
 
-def test_the_baseline_is_the_t_of_the_training_scans(tiny_run):
+def test_the_group_difference_is_the_t_of_the_training_scans(tiny_run):
     scans, splits = read_scans(tiny_run), table(tiny_run / f"{TASK}/splits.tsv")
     training = splits[(splits["split"] == "fixed") & (splits["side"] == "train")]
     groups = [
@@ -280,19 +280,19 @@ def test_the_baseline_is_the_t_of_the_training_scans(tiny_run):
         )
         for group in ("AD", "NC")
     ]
-    found = nib.load(tiny_run / f"{TASK}/splits/fixed_group_difference.nii.gz").get_fdata()
+    t = nib.load(tiny_run / f"{TASK}/splits/fixed_group_difference.nii.gz").get_fdata()
     mask = nib.load(next(tiny_run.glob("results/template/*desc-brain_mask.nii.gz"))).get_fdata() > 0
-    # Where the scans do not differ by rounding only.
+    # Where the scans differ by more than rounding.
     error = np.sqrt(sum(group.var(0, ddof=1) / len(group) for group in groups))
     sure = mask & (np.minimum(groups[0].std(0), groups[1].std(0)) > 0.01)
     sure &= error > 0.55 * np.median(error[mask])
     assert sure.sum() > 0.4 * mask.sum()
     expected = stats.ttest_ind(*groups, equal_var=False).statistic
-    np.testing.assert_allclose(found[sure], expected[sure], rtol=0.02, atol=0.02)
-    assert not found[~mask].any()
-    told = table(tiny_run / FIXED / "localisation.tsv")
-    assert "group_difference" in set(told["method"])
-    assert list(told["region"].unique()) == [
+    np.testing.assert_allclose(t[sure], expected[sure], rtol=0.02, atol=0.02)
+    assert not t[~mask].any()
+    rows = table(tiny_run / FIXED / "localisation.tsv")
+    assert "group_difference" in set(rows["method"])
+    assert list(rows["region"].unique()) == [
         "truth",
         "cortex",
         "hippocampus",
@@ -300,15 +300,15 @@ def test_the_baseline_is_the_t_of_the_training_scans(tiny_run):
     ]
 
 
-def test_scans_whose_atrophy_nobody_knows_are_localised_by_region_only(finished):
-    """The simulated archive given as somebody's own download; its volumes are taken as they are."""
-    own = {
+def test_scans_of_unknown_atrophy_are_localised_by_region_only(finished):
+    """The simulated archive as a user's own download; its finished volumes are kept."""
+    cohort = {
         "source": "adni",
         "table": "results/tiny/source/scans.csv",
         "images": "results/tiny/source/ADNI",
     }
-    # The folders are named as seen from the run's own.
-    config = {**FIRST, "cohorts": {"tiny": own}}
+    # The folders are relative to the run's.
+    config = {**FIRST, "cohorts": {"tiny": cohort}}
     (finished / "config.yaml").write_text(yaml.safe_dump(config))
     words = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
     words += ["--workflow-profile", str(ROOT / "profiles/default"), "--cores", "2"]
@@ -317,14 +317,14 @@ def test_scans_whose_atrophy_nobody_knows_are_localised_by_region_only(finished)
     run = subprocess.run(words, cwd=finished, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert "Finding what was simulated" not in run.stdout + run.stderr
-    told = table(finished / FIXED / "localisation.tsv")
-    assert set(told["region"]) == {"cortex", "hippocampus", "lateral_ventricle"}
-    assert set(told["method"]) == {"sensitivity", "occlusion", "group_difference"}
-    assert (told["patients"] == 2).all()
+    rows = table(finished / FIXED / "localisation.tsv")
+    assert set(rows["region"]) == {"cortex", "hippocampus", "lateral_ventricle"}
+    assert set(rows["method"]) == {"sensitivity", "occlusion", "group_difference"}
+    assert (rows["patients"] == 2).all()
 
 
-def test_the_noise_of_retraining_is_that_of_two_seeds_maps(finished):
-    """The maps of a second seed are made here: each is the first's, with a tenth of another's."""
+def test_the_noise_of_retraining_is_computed_from_the_maps_of_two_seeds(finished):
+    """The maps of a second seed: the first seed's, plus a tenth of another method's."""
     methods = FIRST["heatmaps"]["methods"]
     config = {**FIRST, "training": {"seeds": [1, 2]}}
     mask = nib.load(next(finished.glob("results/template/*desc-brain_mask.nii.gz")))
@@ -353,16 +353,16 @@ def test_the_noise_of_retraining_is_that_of_two_seeds_maps(finished):
             [shares[row["class"], row[f"method_{which}"], seed] for seed in (1, 2)]
             for which in "ab"
         )
-        own = row["method_a"] == row["method_b"]
-        pairs = [(a[0], a[1])] if own else list(zip(a, b, strict=True))
-        apart = [np.linalg.norm(one - other) for one, other in pairs]
-        alike = [stats.spearmanr(one, other).statistic for one, other in pairs]
-        assert row["distance_mean"] == pytest.approx(np.mean(apart), rel=1e-4)
-        assert row["rank_correlation_mean"] == pytest.approx(np.mean(alike), abs=1e-4)
+        same_method = row["method_a"] == row["method_b"]
+        pairs = [(a[0], a[1])] if same_method else list(zip(a, b, strict=True))
+        distances = [np.linalg.norm(one - other) for one, other in pairs]
+        correlations = [stats.spearmanr(one, other).statistic for one, other in pairs]
+        assert row["distance_mean"] == pytest.approx(np.mean(distances), rel=1e-4)
+        assert row["rank_correlation_mean"] == pytest.approx(np.mean(correlations), abs=1e-4)
         floor = max(np.linalg.norm(maps[0] - maps[1]) for maps in (a, b))
         assert row["floor"] == pytest.approx(floor, rel=1e-4)
-        # A tenth of the way to the other method is not as far as the other method.
-        assert own or str(row["within_noise"]) == "False"
+        # A tenth of the way to the other method is less than the distance to it.
+        assert same_method or str(row["within_noise"]) == "False"
         assert row["model"] == LABEL
 
 
@@ -393,10 +393,10 @@ def test_baselines_are_fitted_on_each_splits_training_scans(tiny_run):
             sd[sd == 0] = 1
             model = LogisticRegression().fit((values - mean) / sd, train["class"])
             tested = (features.loc[test["image"]].to_numpy() - mean) / sd
-            told = predictions[predictions["split"] == split]
-            assert list(told["image"]) == list(test["image"])
+            rows_of_split = predictions[predictions["split"] == split]
+            assert list(rows_of_split["image"]) == list(test["image"])
             expected = model.predict_proba(tested)[:, 0]
-            np.testing.assert_allclose(told["probability_AD"], expected, atol=1e-4)
+            np.testing.assert_allclose(rows_of_split["probability_AD"], expected, atol=1e-4)
         rows = table(folder / "cross_validation.tsv")
         assert list(rows["split"][:5]) == [
             *("repeat-1_fold-1", "repeat-1_fold-2", "pooled", "mean", "sd")
@@ -418,8 +418,8 @@ def scans_of_the_task(scans):
     return [image for image, row in scans.items() if row["group"] in ("AD", "NC", "CN")]
 
 
-def test_the_truth_is_shown_wherever_its_scan_is_explained(finished):
-    """With one scan a chunk, the first chunk may hold a scan without a disease."""
+def test_the_truth_is_drawn_if_its_scan_is_in_any_chunk(finished):
+    """With one scan per chunk, the first chunk may hold a healthy scan."""
     config = {**FIRST, "heatmaps": {**FIRST["heatmaps"], "chunk_size": 1}}
     run = snakemake(finished, f"{FIXED}/truth.png", config=config)
     assert run.status == 0, run.said
@@ -428,7 +428,7 @@ def test_the_truth_is_shown_wherever_its_scan_is_explained(finished):
     assert height > width / 3, "rows for the truth and each method, not a line of text"
 
 
-def test_the_pictures_are_there(tiny_run):
+def test_all_pictures_exist(tiny_run):
     for path in (
         f"{TASK}/rieke/learning_curves.png",
         f"{TASK}/rieke/roc.png",
@@ -439,7 +439,7 @@ def test_the_pictures_are_there(tiny_run):
         assert (tiny_run / path).read_bytes()[:4] == b"\x89PNG", path
 
 
-def test_the_end_of_the_run_prints_both_tables_and_where_they_are(finished):
+def test_the_end_of_the_run_prints_both_tables_and_their_paths(finished):
     run = snakemake(finished, "--forcerun", "compare_methods", config=FIRST)
     assert run.status == 0, run.said
     assert f"Distances of the methods' average heatmaps, AD / NC in 1e-4 ({LABEL}" in run.said
@@ -462,14 +462,14 @@ def test_the_report_is_made_without_a_network(finished):
 
 
 def test_single_heatmaps_can_be_left_out(tiny_run, tmp_path):
-    """The averages are the same, and the folders of single heatmaps are gone."""
+    """The averages are the same, and the folders of single heatmaps are deleted."""
     config = {**TINY, "heatmaps": {"keep_scans": False, "methods": ["sensitivity"]}}
     run = snakemake(tiny_run, "-n", config=config)
     assert "explain_scans" not in run.jobs
 
 
-def test_training_goes_on_where_it_was_killed(finished):
-    """Killed after an epoch, the network is the one of an uninterrupted training."""
+def test_a_killed_training_continues(finished):
+    """Killed after an epoch, the training gives the network of an uninterrupted one."""
     folder = finished / FIXED
     before = torch.load(folder / "model.pt", weights_only=True)["state_dict"]
     (folder / "model.pt").unlink()
@@ -505,11 +505,11 @@ def test_training_goes_on_where_it_was_killed(finished):
 
 def test_the_same_image_under_two_patients_stops_the_run_before_training(finished):
     """Two scans with the same voxels: the audit of every split that holds both names them."""
-    found = sorted(finished.glob("results/tiny/derivatives/*/*/anat/*_desc-quality_T1w.json"))
-    first, second = found[:2]
+    paths = sorted(finished.glob("results/tiny/derivatives/*/*/anat/*_desc-quality_T1w.json"))
+    first, second = paths[:2]
     digest = json.loads(first.read_text())["SourceVoxelDataSha256"]
-    told = json.loads(second.read_text())
-    second.write_text(json.dumps({**told, "SourceVoxelDataSha256": digest}))
+    metadata = json.loads(second.read_text())
+    second.write_text(json.dumps({**metadata, "SourceVoxelDataSha256": digest}))
     target = f"{TASK}/splits.tsv"
     run = snakemake(
         finished,
@@ -530,36 +530,36 @@ def test_the_same_image_under_two_patients_stops_the_run_before_training(finishe
     assert "train_network" not in run.rules
 
 
-def test_a_failed_scan_is_left_out_and_the_others_go_on(finished):
-    """Given up in quality control: its split's table, statistics and heatmaps do without it."""
+def test_a_failed_scan_is_left_out_and_the_others_are_processed(finished):
+    """Excluded by quality control: tables, statistics and heatmaps of its split do not use it."""
     splits = table(finished / f"{TASK}/splits.tsv")
     fixed = splits[(splits["split"] == "fixed") & (splits["class"] == "NC")]
     victim = fixed[fixed["side"] == "test"]["image"].item()
     two = {**FIRST, "max_failed": 0.5, "faithfulness": TINY["faithfulness"]}
     (quality,) = finished.glob(f"results/tiny/derivatives/*/*/anat/*acq-{victim}_desc-quality*")
-    told = json.loads(quality.read_text())
+    metadata = json.loads(quality.read_text())
     fate = {"status": "excluded", "stage": "quality", "reason": "by hand", "remedy": ""}
-    quality.write_text(json.dumps({**told, "Fate": fate}))
+    quality.write_text(json.dumps({**metadata, "Fate": fate}))
     target = f"{FIXED}/distances.tsv"
-    others = [f"{FIXED}/{name}.tsv" for name in ("localisation", "faithfulness")]
-    run = snakemake(finished, target, *others, config=two)
+    more_targets = [f"{FIXED}/{name}.tsv" for name in ("localisation", "faithfulness")]
+    run = snakemake(finished, target, *more_targets, config=two)
     assert run.status == 0, run.said
     members = table(finished / f"{TASK}/splits/fixed_members.tsv")
     assert victim not in set(members["image"])
     assert len(members) == 5
-    # No control is left to explain: an average of nothing is 0 and has no distance.
+    # No control is left to explain: the average of no maps is 0 and has no distance.
     assert nib.load(finished / FIXED / "occlusion/mean_NC.nii.gz").get_fdata().max() == 0
     rows = table(finished / target)
     assert rows[rows["class"] == "NC"]["distance"].isna().all()
     assert rows[rows["class"] == "AD"]["distance"].notna().any()
-    found = table(finished / FIXED / "localisation.tsv")
-    assert (found["patients"] == 1).all()
-    assert "truth" in set(found["region"])
+    localisation = table(finished / FIXED / "localisation.tsv")
+    assert (localisation["patients"] == 1).all()
+    assert "truth" in set(localisation["region"])
     assert set(table(finished / FIXED / "faithfulness.tsv")["class"]) == {"AD"}
 
 
 def test_a_scan_of_another_grid_is_named(finished):
-    """As left behind by a run at another resolution, and kept by hand."""
+    """As left by a run at another resolution."""
     stored = next(finished.glob("results/tiny/derivatives/sub-*/**/*desc-preproc_T1w.npy"))
     write_scan(stored, np.ones((48, 58, 49)), Brain(np.ones((48, 58, 49), bool)))
     run = snakemake(
@@ -579,13 +579,13 @@ def test_a_scan_of_another_grid_is_named(finished):
 
 
 def test_the_papers_config_builds_its_dag_for_the_papers_cohort(tmp_path):
-    """969 scans of 344 patients (Rieke et al. 2018), in the archive's tree; only a dry run."""
+    """969 scans of 344 patients (Rieke et al. 2018), in the archive's tree; a dry run only."""
     rows, patients = [], 0
     for group, n_patients, n_scans in (("AD", 193, 475), ("CN", 151, 494)):
         for index in range(n_patients):
             patients += 1
             subject = f"{patients % 60:03d}_S_{patients:04d}"
-            # Three scans for the first patients, as many for the others as are left.
+            # Three scans for each of the first patients, the remaining scans for the others.
             many = n_scans // n_patients + (index < n_scans % n_patients)
             for visit in range(many):
                 image = f"I{patients * 10 + visit}"

@@ -1,4 +1,4 @@
-"""The estimate counts the jobs that Snakemake plans; volumes that are not kept are gone."""
+"""The estimate counts the jobs that Snakemake plans; intermediate volumes are deleted."""
 
 import copy
 import re
@@ -45,13 +45,13 @@ CONFIGS = {
         **changed("models", {"rieke": {}, "voxcnn": {}}),
         "cohorts": {**TINY["cohorts"], "other": {**OTHER, "models": ["voxcnn"]}},
     },
-    # The configuration of the main question as it is; the large one has nothing that it has not.
+    # The configuration of the main question; the large one has no further features.
     "benchmark_small": yaml.safe_load((ROOT / "config/benchmark_small.yaml").read_text()),
 }
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_jobs_are_counted_as_snakemake_plans_them(name, tmp_path, monkeypatch):
+def test_job_counts_agree_with_snakemake(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "head.nii.gz").touch()
     work = count_work(Plan.build(CONFIGS[name]))
@@ -82,7 +82,7 @@ def test_only_the_networks_that_a_cohort_names_are_trained_on_it():
 
 
 @pytest.mark.slow
-def test_volumes_that_are_not_kept_are_gone_and_nothing_else(finished):
+def test_only_intermediate_volumes_are_deleted(finished):
     def files():
         paths = (finished / "results/tiny/derivatives").rglob("*")
         return {path for path in paths if path.is_file()}
@@ -95,17 +95,17 @@ def test_volumes_that_are_not_kept_are_gone_and_nothing_else(finished):
     run = snakemake(finished, "preprocessed", config=config)
     assert run.status == 0, run.said
     assert run.jobs["register_to_template"] == 1
-    gone = before - files()
-    assert {INTERMEDIATE.search(path.name).group(1).split("_to-")[0] for path in gone} == {
+    deleted = before - files()
+    assert {INTERMEDIATE.search(path.name).group(1).split("_to-")[0] for path in deleted} == {
         "T1w.nii.gz",
         "desc-brain_mask.nii.gz",
         "desc-corrected_T1w.nii.gz",
         "from-T1w",
     }
-    assert len(gone) == 4
+    assert len(deleted) == 4
     assert files() < before
     assert not [path for path in scan.rglob("*") if INTERMEDIATE.search(path.name)]
-    # They are not missed, not even when more scans are explained later.
+    # They are not needed again, not even when more scans are explained later.
     again = snakemake(finished, "preprocessed", "-n", config=config)
     assert "Nothing to be done" in again.said, again.said
     for path in (finished / "results/tiny/derivatives").rglob("*"):

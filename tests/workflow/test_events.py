@@ -1,4 +1,4 @@
-"""Event files for TensorBoard: of finished trainings too, with the numbers of their tables."""
+"""Event files for TensorBoard, also of finished trainings, with the values of their tables."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ def test_finished_trainings_get_their_event_files(finished):
     for path in paths:
         with (path.parent / "history.tsv").open() as stream:
             history = list(csv.DictReader(stream, delimiter="\t"))
-        told = json.loads((path.parent / "metrics.json").read_text())
+        metrics = json.loads((path.parent / "metrics.json").read_text())
         curves = read_curves(path)
         for column, tag in CURVES.items():
             rows = [(int(row["epoch"]), rounded(float(row[column]))) for row in history]
@@ -30,7 +30,7 @@ def test_finished_trainings_get_their_event_files(finished):
         assert curves.pop("learning_rate") == [(epoch, rounded(1e-4)) for epoch in (1, 2)]
         for tag, points in curves.items():
             level, name = tag.split("/")
-            assert points == [(2, rounded(told[level][name]))]
+            assert points == [(2, rounded(metrics[level][name]))]
         shown = read_hyperparameters(path)
         assert shown["model"] == "rieke (pools 2,2,2,1)"
-        assert (shown["cohort"], shown["split"], shown["epochs"]) == ("tiny", told["split"], 2)
+        assert (shown["cohort"], shown["split"], shown["epochs"]) == ("tiny", metrics["split"], 2)

@@ -1,4 +1,4 @@
-"""docs/extending.md, done to a copy of the checkout as it says, and what it promises."""
+"""The steps of docs/extending.md, done in a copy of the checkout, work as the page says."""
 
 import os
 import re
@@ -21,7 +21,7 @@ METHOD, MODEL = "input_x_gradient", "conv5_fc3"
 
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory):
-    """A copy of the checkout, in a folder with a space in its name, with what the page adds."""
+    """A copy of the checkout with the code that the page adds; its folder's name has a space."""
     copy = copy_checkout(tmp_path_factory.mktemp("extended") / "a checkout", *FURTHER)
     for block in BLOCKS:
         if block.path is not None:
@@ -31,7 +31,7 @@ def extended(tmp_path_factory):
 
 
 def done(copy, *words, **environment):
-    """What a call of Python in the copy says; its code is the copy's."""
+    """The output of a call of Python in the copy, with the copy's code."""
     paths = os.pathsep.join([str(copy / "scripts"), str(copy / "tests")])
     process = subprocess.run(
         [sys.executable, *words],
@@ -47,11 +47,11 @@ def done(copy, *words, **environment):
 
 
 def of(language, placed=False):
-    """Blocks of the page that belong to no file, or that do."""
+    """Blocks of the page, of one language, that belong to no file, or that do."""
     return [b for b in BLOCKS if b.language == language and (b.path is not None) == placed]
 
 
-def test_every_block_is_either_put_where_it_belongs_or_used_by_a_test_here():
+def test_every_block_is_written_to_a_file_or_used_by_a_test_here():
     assert {block.language for block in BLOCKS} == {
         "python",
         "yaml",
@@ -62,7 +62,7 @@ def test_every_block_is_either_put_where_it_belongs_or_used_by_a_test_here():
     }
     assert not of("markdown") and not of("python") and not of("bash", placed=True)
     assert [block.path is not None for block in BLOCKS].count(True) == 16
-    # What the table on top counts, beside documentation and the rows of tests.
+    # The files of the table at the top of the page, besides documentation and test rows.
     code = {b.path for b in BLOCKS if b.path and b.path.startswith(("scripts", "schemas"))}
     assert code == {
         f"scripts/voxplain/relevance/{METHOD}.py",
@@ -76,8 +76,8 @@ def test_every_block_is_either_put_where_it_belongs_or_used_by_a_test_here():
 
 
 @pytest.mark.slow
-def test_a_run_with_both_is_planned(extended, tmp_path):
-    """By the page's own settings, on the tests' cohort."""
+def test_a_run_with_the_new_method_and_network_is_planned(extended, tmp_path):
+    """With the settings of the page, on the tests' cohort."""
     config = {key: value for key, value in TINY.items() if key != "models"}
     for block in of("yaml"):
         config |= yaml.safe_load(block.text)
@@ -96,8 +96,8 @@ def test_a_run_with_both_is_planned(extended, tmp_path):
 
 
 @pytest.mark.slow
-def test_what_was_made_before_stays(extended):
-    """Jobs of others keep their fingerprints, but for those that may be of any network."""
+def test_results_made_before_are_kept(extended):
+    """Other jobs keep their fingerprints, except those that may use any network."""
     before, after = codes_of(ROOT / "scripts"), codes_of(extended / "scripts")
     assert all({METHOD, MODEL} & set(job) for job in after.keys() - before.keys())
     # The report's citations have one more paper, and its file counts as their code.
@@ -108,8 +108,8 @@ def test_what_was_made_before_stays(extended):
 
 
 @pytest.mark.slow
-def test_the_new_network_is_trained_and_explained_by_what_applies(extended):
-    """A whole epoch by the training's own loop, and a heatmap by every method of the copy."""
+def test_the_new_network_is_trained_and_explained(extended):
+    """One epoch with the training loop, and a heatmap by every method of the copy."""
     code = """
     import numpy as np, torch
     from pathlib import Path
@@ -149,24 +149,26 @@ def test_the_new_network_is_trained_and_explained_by_what_applies(extended):
 
 @pytest.mark.slow
 def test_the_tests_that_the_page_names_pass(extended):
-    """Of all methods and networks, what is about the new ones; and those of the registries."""
+    """Tests of all methods and networks that use the new ones, and those of the registries."""
     commands = [
         line for block in of("bash") for line in block.text.splitlines() if "pytest" in line
     ]
     files = re.findall(r"tests/\S+\.py", " ".join(commands))
-    own = [path for path in files if METHOD in path or MODEL in path]
-    assert len(own) == 2
-    others = sorted({*files} - {*own})
-    others += [f"tests/unit/test_{name}.py" for name in ("networks", "faithfulness", "docs")]
+    of_page = [path for path in files if METHOD in path or MODEL in path]
+    assert len(of_page) == 2
+    further = sorted({*files} - {*of_page})
+    further += [f"tests/unit/test_{name}.py" for name in ("networks", "faithfulness", "docs")]
     new = f"{METHOD} or {MODEL} or registr or citation or cost or describes or formula"
     rows = [
         "tests/workflow/test_rerun.py::test_every_key_of_the_schema_has_a_row",
         "tests/workflow/test_all_methods.py"
         "::test_the_tour_plans_every_network_with_every_method_that_applies",
     ]
-    done(extended, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *own, *rows)
-    said = done(extended, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *others, "-k", new)
-    assert int(re.search(r"(\d+) passed", said)[1]) > 50, said
+    done(extended, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *of_page, *rows)
+    output = done(
+        extended, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *further, "-k", new
+    )
+    assert int(re.search(r"(\d+) passed", output)[1]) > 50, output
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""What a real run says of how well heatmaps follow their network."""
+"""The faithfulness of heatmaps in a real run."""
 
 import json
 
@@ -17,7 +17,7 @@ from workflow.test_comparison import FIXED, LABEL, probability_of_ad, stored_net
 
 pytestmark = pytest.mark.slow
 
-TOLD = TINY["faithfulness"]
+SETTINGS = TINY["faithfulness"]
 METHODS = TINY["heatmaps"]["methods"]
 
 
@@ -33,28 +33,28 @@ def test_every_method_and_random_order_has_both_curves_of_each_scan(tiny_run):
     assert sorted(curves.groupby("image")["class"].first()) == ["AD", "NC"]
     assert set(curves["method"]) == {*METHODS, "random"}
     drawn = curves[curves["method"] == "random"]
-    assert set(drawn["draw"]) == set(range(1, TOLD["random_orders"] + 1))
+    assert set(drawn["draw"]) == set(range(1, SETTINGS["random_orders"] + 1))
     of_scan = curves.pivot_table(
         index=["method", "draw", "image"], columns="direction", aggfunc="first", values="fraction"
     )
-    assert len(of_scan) == 2 * (len(METHODS) + TOLD["random_orders"])
+    assert len(of_scan) == 2 * (len(METHODS) + SETTINGS["random_orders"])
     assert of_scan.notna().all(axis=None)
-    assert curves["step"].max() <= TOLD["steps"]
+    assert curves["step"].max() <= SETTINGS["steps"]
 
 
 @pytest.mark.parametrize("method", ["sensitivity", "area_occlusion"])
-def test_a_curve_is_what_the_network_says_of_the_scan_without_the_first_areas(tiny_run, method):
-    """By passes of the stored network: before, after the first step, and at the end."""
+def test_a_curve_is_the_networks_probability_without_the_first_areas(tiny_run, method):
+    """With passes of the stored network: before, after the first step, and at the end."""
     model, scan_of, mask = stored_network(tiny_run)
     labels = nib.load(next(tiny_run.glob("results/template/*AAL_dseg.nii.gz"))).get_fdata()
     labels = np.where(mask, labels, 0)
     curves = table(tiny_run / FIXED / "area_changes.tsv")
     curves = curves[curves["method"] == method]
-    for image, own in curves.groupby("image"):
+    for image, of_image in curves.groupby("image"):
         heatmap, scan = heatmap_of(tiny_run, method, image), scan_of(image)
         by_direction = {
             name: curve.sort_values("step").set_index("step")
-            for name, curve in own.groupby("direction")
+            for name, curve in of_image.groupby("direction")
         }
         for curve in by_direction.values():
             assert curve["fraction"].iloc[0] == 0
@@ -76,9 +76,9 @@ def test_a_curve_is_what_the_network_says_of_the_scan_without_the_first_areas(ti
 
 
 def first_step(labels, mask, heatmap, fraction):
-    """Voxels of the first step: areas and what is nearest to each, one by one, until it is full.
+    """Voxels of the first step: areas, with the voxels nearest to each, until the step is full.
 
-    None where areas of one relevance would have to be chosen from.
+    None if the choice among areas of equal relevance would matter.
     """
     nearest = ndimage.distance_transform_edt(
         labels == 0, return_distances=False, return_indices=True
@@ -91,7 +91,7 @@ def first_step(labels, mask, heatmap, fraction):
         if (means == means[rank]).sum() > 1:
             return None
         chosen |= mask & (parts == values[rank])
-        if chosen[mask].mean() >= 1 / TOLD["steps"]:
+        if chosen[mask].mean() >= 1 / SETTINGS["steps"]:
             break
     assert chosen[mask].mean() == pytest.approx(fraction)
     return chosen
@@ -99,15 +99,15 @@ def first_step(labels, mask, heatmap, fraction):
 
 def test_faithfulness_is_the_area_between_the_curves_beside_random_orders(tiny_run):
     curves = table(tiny_run / FIXED / "area_changes.tsv")
-    told = table(tiny_run / FIXED / "faithfulness.tsv")
-    assert set(told["model"]) == {LABEL}
-    assert list(told["method"].unique()) == METHODS
+    rows = table(tiny_run / FIXED / "faithfulness.tsv")
+    assert set(rows["model"]) == {LABEL}
+    assert list(rows["method"].unique()) == METHODS
     under = {
         key: metrics.auc(curve["fraction"], curve["probability"])
         for key, curve in curves.groupby(["class", "method", "draw", "direction"])
     }
-    draws = range(1, TOLD["random_orders"] + 1)
-    for row in told.to_dict("records"):
+    draws = range(1, SETTINGS["random_orders"] + 1)
+    for row in rows.to_dict("records"):
         group = row["class"]
 
         def faithfulness(method, draw, group=group):
@@ -126,7 +126,7 @@ def test_faithfulness_is_the_area_between_the_curves_beside_random_orders(tiny_r
             assert row["chance"] == pytest.approx(chance, abs=1e-6)
 
 
-def test_the_last_map_is_that_of_a_network_that_learned_nothing(tiny_run):
+def test_the_last_map_is_that_of_an_untrained_network(tiny_run):
     model, scan_of, mask = stored_network(tiny_run)
     stored = torch.load(tiny_run / FIXED / "model.pt", weights_only=True)
     torch.manual_seed(1)
@@ -141,7 +141,7 @@ def test_the_last_map_is_that_of_a_network_that_learned_nothing(tiny_run):
     remade = np.where(mask, explain("sensitivity", untrained, scan_of(image), 0), 0)
     expected = stats.spearmanr(original[mask], remade[mask]).statistic
     assert rows["rank_correlation"].iloc[-1] == pytest.approx(expected, abs=1e-3)
-    # Of the first step only the outputs' layer is new.
+    # After the first step only the output layer is randomised.
     forgetting = model
     with torch.no_grad():
         for name in ("weight", "bias"):
@@ -150,13 +150,13 @@ def test_the_last_map_is_that_of_a_network_that_learned_nothing(tiny_run):
     remade = np.where(mask, explain("sensitivity", forgetting, scan_of(image), 0), 0)
     expected = stats.spearmanr(original[mask], remade[mask]).statistic
     assert rows["rank_correlation"].iloc[0] == pytest.approx(expected, abs=1e-3)
-    told = table(tiny_run / FIXED / "randomisation.tsv")
-    assert list(told["method"].unique()) == TOLD["randomise"]
-    own = told[told["method"] == "sensitivity"]
-    assert list(own["mean"]) == pytest.approx(list(rows["rank_correlation"]), abs=1e-6)
+    summary = table(tiny_run / FIXED / "randomisation.tsv")
+    assert list(summary["method"].unique()) == SETTINGS["randomise"]
+    of_method = summary[summary["method"] == "sensitivity"]
+    assert list(of_method["mean"]) == pytest.approx(list(rows["rank_correlation"]), abs=1e-6)
 
 
-def test_no_scans_ask_for_nothing_but_a_page_without_them(tiny_run):
-    off = {**TOLD, "scans": 0, "randomised_scans": 0}
+def test_without_scans_only_the_page_on_trust_is_made(tiny_run):
+    off = {**SETTINGS, "scans": 0, "randomised_scans": 0}
     run = snakemake(tiny_run, "-n", config={**TINY, "faithfulness": off})
     assert run.rules == {"report_trust"}, run.said

@@ -1,4 +1,4 @@
-"""The notebook of the documentation, executed on a finished run."""
+"""The notebook of the documentation runs on a finished run."""
 
 import os
 
@@ -30,7 +30,7 @@ def test_the_notebook_runs_on_a_finished_run(tiny_run, tmp_path, monkeypatch):
     assert written == {"occlusion.png", "occlusion.pdf"}
 
 
-def test_what_readers_see_was_executed_and_names_no_machine():
+def test_the_stored_notebook_was_executed_and_names_no_machine():
     notebook = nbformat.read(NOTEBOOK, 4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))

@@ -1,4 +1,4 @@
-"""The open scans that lie beside the repository where they are at hand: the real thing."""
+"""Real open scans, if they are in the folder beside the repository."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from workflow.conftest import ROOT, read_scans, snakemake
 
 SHARED = ROOT.parent / "shared/data"
 
-# PTID, series description and image id under which each is laid out, as the archive would.
+# PTID, series description and image id of each scan in the archive's tree.
 SCANS = {
     "dicom/studyforrest": ("001_S_0001", "anat-T1w", "I1"),
     "dicom/sag-anon": ("002_S_0002", "SAG_MPRAGE", "I2"),
@@ -60,7 +60,7 @@ def test_real_scans_go_from_the_archives_tree_to_template_space(tmp_path):
     scans = read_scans(tmp_path, "real")
     assert {image: row["fate"] for image, row in scans.items()} == dict.fromkeys(scans, "usable")
     _, _, grid = make_template("packaged", 2)
-    # Volumes of a child's and of adults' brains, looked at by eye when these bounds were set.
+    # Volumes of a child's and of adults' brains; the masks were checked by eye for these bounds.
     volumes = {image: float(row["brain_volume_ml"]) for image, row in scans.items()}
     bounds = {"I1": (1700, 1880), "I2": (1390, 1540), "I5": (1420, 1570), "I6": (1520, 1690)}
     for image, (least, most) in {**bounds, "I3": (1490, 1660), "I4": (1490, 1660)}.items():
@@ -70,7 +70,7 @@ def test_real_scans_go_from_the_archives_tree_to_template_space(tmp_path):
         assert float(row["similarity"]) > 0.65, (image, row["similarity"])
         registered = nib.load(tmp_path / "results/real" / row["preprocessed"])
         assert registered.shape == grid.shape == (97, 115, 97)
-    # Two series of one session of one head must come out alike.
+    # Two series of one session of one head must give similar brains.
     assert abs(volumes["I3"] - volumes["I4"]) < 30
 
     # A series and a head as a BIDS dataset.

@@ -1,4 +1,4 @@
-"""What holds for every rule, script and environment."""
+"""Conventions of every rule, script and environment."""
 
 import ast
 import contextlib
@@ -21,7 +21,7 @@ SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 
 
 def rules_of(path):
-    """Rule name to its text, for rules that run something."""
+    """Rule name -> its text, for rules that run a script."""
     blocks = re.split(r"^(?=rule )", path.read_text(), flags=re.M)
     named = {
         re.match(r"rule (\w+):", block).group(1): block for block in blocks if block[:5] == "rule "
@@ -30,16 +30,16 @@ def rules_of(path):
 
 
 RULES = {name: text for path in RULE_FILES for name, text in rules_of(path).items()}
-# These run whenever they are asked for: a benchmark file would count as done. What they tell is of
-# this moment, so that no fingerprint of their code is kept either.
-TELLING = {"verify_inputs", "verify_results", "estimate"}
+# These run whenever they are requested: a benchmark file would count as done. They report on the
+# present state, so they have no fingerprint of their code either.
+REPORTING = {"verify_inputs", "verify_results", "estimate"}
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_a_rule_has_all_that_a_rule_needs(name):
+def test_a_rule_has_every_needed_directive(name):
     text = RULES[name]
     needed = {"log", "benchmark", "conda", "threads", "resources", "params", "script"}
-    needed -= {"benchmark"} if name in TELLING else set()
+    needed -= {"benchmark"} if name in REPORTING else set()
     for directive in needed:
         assert re.search(rf"^    {directive}:", text, re.M), f"{name} has no {directive}"
     assert re.search(r"^        mem_mb=", text, re.M)
@@ -48,7 +48,7 @@ def test_a_rule_has_all_that_a_rule_needs(name):
     assert f'"../scripts/{name}.py"' in text, "a script is named as its rule"
     # Where a job loads modules by name, they count as well: tests/unit/test_selected.py.
     selects = re.search(r"code=\w+\.code_of_\w+,", text)
-    assert name in TELLING or selects or f'code=code_of("{name}"),' in text
+    assert name in REPORTING or selects or f'code=code_of("{name}"),' in text
     assert "lambda" not in text
 
 
@@ -71,24 +71,24 @@ def test_what_snakemake_removes_is_known_to_verify_results():
     assert "temp(" not in text
 
 
-def test_what_snakemakes_report_shows_is_told_apart_there():
-    """A list has the same labels throughout, which are its columns, and no two rows the same."""
-    lists, found, written = {}, 0, 0
+def test_the_entries_of_snakemakes_report_are_distinguishable():
+    """All entries of a list have the same labels, its columns, and no two rows are equal."""
+    lists, count, written = {}, 0, 0
     for path in RULE_FILES:
         text = path.read_text()
         written += len(re.findall(r"\breport\(", text))
-        # Some stand in lists, further to the right: each ends where it is indented as it began.
+        # Some are in lists, indented further: each ends at the indentation at which it began.
         shown = re.findall(r"^( +)(?:\w+=)?report\(\n(.*?)^\1\)", text, re.M | re.S)
-        found += len(shown)
+        count += len(shown)
         for _, block in shown:
-            told = dict(re.findall(r'(caption|category|subcategory)="(.*)",', block))
-            assert told["category"] == "Summary" or "{cohort}" in told["subcategory"], block
-            caption = path.parent / told["caption"]
+            fields = dict(re.findall(r'(caption|category|subcategory)="(.*)",', block))
+            assert fields["category"] == "Summary" or "{cohort}" in fields["subcategory"], block
+            caption = path.parent / fields["caption"]
             assert len(caption.read_text()) > 80, caption
             labels = ast.literal_eval(re.search(r"labels=(\{.*?\}),$", block, re.M | re.S).group(1))
-            place = told["category"], told.get("subcategory", "").replace("several", "split")
+            place = fields["category"], fields.get("subcategory", "").replace("several", "split")
             lists.setdefault(place, []).append(labels)
-    assert found == written > 30
+    assert count == written > 30
     for place, shown in lists.items():
         assert len({tuple(labels) for labels in shown}) == 1, place
         assert len({tuple(labels.values()) for labels in shown}) == len(shown), place
@@ -117,13 +117,13 @@ def test_a_script_reads_its_settings_from_params(path):
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "scripts/voxplain").rglob("*.py")), ids=lambda p: p.name
 )
-def test_the_library_knows_no_snakemake(path):
+def test_the_library_does_not_import_snakemake(path):
     names = {n.id for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Name)}
     assert "snakemake" not in names
 
 
 def test_parsing_the_workflow_imports_nothing_heavy(tmp_path):
-    """Every job of a cluster parses the workflow again, where only Snakemake is installed."""
+    """Every job of a cluster parses the workflow again, possibly with only Snakemake installed."""
     heavy = ("numpy", "torch", "ants", "nibabel", "pandas", "sklearn", "pydicom", "matplotlib")
     code = (
         "import sys; sys.argv = ['x']\n"
@@ -157,8 +157,8 @@ def _python_of_common():
 @pytest.mark.parametrize(
     "name", sorted({re.search(r"envs/(\w+)", t).group(1) for t in RULES.values()})
 )
-def test_an_environment_holds_what_its_scripts_import(name):
-    """Every third-party import, through the library and at the top of functions too, is pinned."""
+def test_an_environment_has_all_imports_of_its_scripts(name):
+    """Every third-party import, through the library and in functions too, is pinned."""
     from importlib.metadata import packages_distributions
 
     environment = yaml.safe_load((ROOT / f"envs/{name}.yaml").read_text())
@@ -170,7 +170,7 @@ def test_an_environment_holds_what_its_scripts_import(name):
             continue
         for module in third_party(ROOT / f"scripts/{rule}.py"):
             if module == "templateflow":
-                continue  # only where template: templateflow asks for it, with a message of its own
+                continue  # only for template: templateflow, with its own message
             owners = {re.sub(r"[-_.]+", "-", d).lower() for d in distributions[module]}
             assert owners & pinned, f"{rule} imports {module}, which envs/{name}.yaml lacks"
 
@@ -179,7 +179,7 @@ TABLES = ROOT / "scripts/voxplain/tables.py"
 
 
 def third_party(script):
-    seen, waiting, found = set(), [script], set()
+    seen, waiting, packages = set(), [script], set()
     library = ROOT / "scripts"
     while waiting:
         path = waiting.pop()
@@ -193,7 +193,7 @@ def third_party(script):
             if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
             for part in ast.walk(node)
         }
-        # Only who reads into pandas' tables needs pandas, and asks for this function by its name.
+        # Only scripts that read tables into pandas need it, and they import this function by name.
         in_functions = {
             part
             for node in ast.walk(tree)
@@ -209,15 +209,15 @@ def third_party(script):
             for name in names:
                 top = name.split(".")[0]
                 if name == "voxplain.tables.read_tsv":
-                    found.add("pandas")
+                    packages.add("pandas")
                 if top in ("voxplain", "voxplain_workflow"):
                     place = library.joinpath(*name.split("."))
                     waiting += [
                         p for p in (place.with_suffix(".py"), place / "__init__.py") if p.is_file()
                     ]
                 elif top not in sys.stdlib_module_names:
-                    found.add(top)
-    return found
+                    packages.add(top)
+    return packages
 
 
 @pytest.mark.parametrize("option", ["--profile", "--workflow-profile"])
@@ -229,7 +229,7 @@ def test_a_profile_adds_to_the_default_one_and_a_workflow_profile_replaces_it(mo
     assert taken.executor == "slurm"
     assert taken.group_components == {"scan": GROUP_SIZE}
     adds = option == "--profile"
-    # What makes re-runs exact, and what a failed job is given, stand in the default profile.
+    # The settings for exact re-runs and for failed jobs are in the default profile.
     default = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text())
     triggers = {str(trigger) for trigger in taken.rerun_triggers}
     assert (triggers == set(default["rerun-triggers"])) == adds
@@ -237,7 +237,7 @@ def test_a_profile_adds_to_the_default_one_and_a_workflow_profile_replaces_it(mo
     assert taken.keep_going == adds
 
 
-def test_the_slurm_profile_groups_what_the_estimate_counts_as_the_chain_of_a_scan():
+def test_the_slurm_profile_groups_the_rules_that_the_estimate_counts_as_a_chain():
     profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
     assert profile["groups"] == [f"{rule}=scan" for rule in SCAN_CHAIN]
     assert profile["group-components"] == [f"scan={GROUP_SIZE}"]
@@ -245,19 +245,19 @@ def test_the_slurm_profile_groups_what_the_estimate_counts_as_the_chain_of_a_sca
         assert ("**SCAN_CHAIN," in text) == (name in SCAN_CHAIN), name
 
 
-def test_every_rule_asks_for_more_memory_than_it_was_seen_to_take_at_1_mm(tmp_path):
+def test_every_rule_requests_more_memory_than_measured_at_1_mm(tmp_path):
     config = yaml.safe_load((ROOT / "benchmarks/costs.yaml").read_text())
     costs = read_costs()
     assert costs["resolution_mm"] == config["resolution_mm"] == 1
     plan = snakemake(tmp_path, "-n", config=config).said
     jobs = re.findall(r"^rule (\w+):\n(?:    .*\n)+?    resources: .*mem_mb=(\d+)", plan, re.M)
-    asked = {rule: int(memory) for rule, memory in jobs}
-    # The paper's methods have no summary, its cohort no heads of its own and no twins, its network
-    # one seed; nobody asked for TensorBoard.
-    others = {"strip_head", "register_head", "combine_heatmaps", "measure_residual", "compare_runs"}
-    others |= {"write_events"}
-    assert asked.keys() == costs["rules"].keys() - others
-    for rule, memory in asked.items():
+    requested = {rule: int(memory) for rule, memory in jobs}
+    # The paper's methods include no summary, its cohort no own heads and no twins, its network
+    # one seed; TensorBoard is not set.
+    unused = {"strip_head", "register_head", "combine_heatmaps", "measure_residual", "compare_runs"}
+    unused |= {"write_events"}
+    assert requested.keys() == costs["rules"].keys() - unused
+    for rule, memory in requested.items():
         assert costs["rules"][rule]["peak_mb"] < memory, rule
         assert costs["rules"][rule]["asked_mb"] == memory, f"measure {rule} again"
 
@@ -277,7 +277,7 @@ def test_the_library_installs_on_its_own(checkout, tmp_path):
         [sys.executable, "-m", "pip", *build, str(checkout)], capture_output=True, check=True
     )
     (wheel,) = tmp_path.glob("voxplain-*.whl")
-    # Templates, and what lies beside a page, are packed too.
+    # Templates, and the files beside a page, are packed too.
     assets = {
         f"voxplain/assets/{path.name}" for path in (ROOT / "scripts/voxplain/assets").iterdir()
     }
@@ -296,7 +296,7 @@ def test_the_library_installs_on_its_own(checkout, tmp_path):
     assert wheel.name.split("-")[1] in done.stdout
 
 
-# Folders, whose files a page looks for; pictures that a page links to; volumes that a table lists.
+# Folders in which a page looks for files; linked pictures; volumes that a table lists.
 NAMED_ONLY = {
     *(("report_results", name) for name in ("cohorts", "tasks", "networks", "runs", "retrained")),
     *(("report_trust", "runs"), ("show_heatmaps", "runs")),

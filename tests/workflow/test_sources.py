@@ -1,4 +1,4 @@
-"""Whatever an archive holds: every fault of a download with its fate, and every kind of source."""
+"""Every fault of a download with its fate, and every kind of source."""
 
 import csv
 import json
@@ -29,12 +29,12 @@ CONFIG = {
 GRID = axis_aligned_grid((24, 30, 26), (4.8, 4.0, 4.0), (-50.25, -61.5, -40.125))
 
 
-def cut(path, kept):
-    path.write_bytes(path.read_bytes()[:kept])
+def cut(path, length):
+    path.write_bytes(path.read_bytes()[:length])
 
 
-def cut_third(folder, kept=-200):
-    cut(dirty.slices(folder)[2][0], kept)
+def cut_third(folder, length=-200):
+    cut(dirty.slices(folder)[2][0], length)
 
 
 def only_notes(folder):
@@ -78,13 +78,13 @@ def with_a_flipped_bit(folder):
 
 
 def volume_of(folder):
-    """Another head for every folder; the same image twice is a fault of its own."""
+    """A different head for every folder; the same image twice would be a fault as well."""
     seed = int.from_bytes(folder.name.encode(), "big") % 2**32
     noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=GRID.shape), 2)
     return np.rint(np.interp(noise, (noise.min(), noise.max()), (0, 1500))).astype(np.uint16)
 
 
-# What is done to a scan's folder, and what the reason for its loss says; empty where it is none.
+# The change of a scan's folder, and a part of the reported reason; empty if it is not a fault.
 FAULTS = {
     "whole": (lambda folder: None, ""),
     "implicit": (dirty.as_implicit, ""),
@@ -170,12 +170,12 @@ def write(folder, image, description="MP-RAGE", subject="011_S_0001"):
 
 @pytest.fixture(scope="module")
 def download(tmp_path_factory):
-    """A scan for each fault, with a table that has faults of its own."""
+    """A scan for each fault, with a table that has further faults."""
     place = tmp_path_factory.mktemp("a download")
     rows = []
     for number, (name, (spoil_it, _)) in enumerate(FAULTS.items(), start=1):
         image, subject = f"I{number}", f"011_S_{number:04d}"
-        # (Braces, which are wildcards to Snakemake, and spaces are in folders' names as well.)
+        # (Braces, which are wildcards to Snakemake, and spaces are also in folders' names.)
         folder = place / "ADNI" / subject / f"MP-RAGE {{{name}}}" / "2005-09-12" / image
         write(folder, image, subject=subject)
         dirty.name_person(folder)
@@ -190,7 +190,7 @@ def download(tmp_path_factory):
     for moment in ("2005", "2006"):  # downloaded twice
         write(place / "ADNI/011_S_0904/x" / moment / f"I{count + 4}", f"I{count + 4}")
     rows.append(rows[0])
-    write(place / "ADNI/011_S_0905/x/2005/I99", "I99")  # no line
+    write(place / "ADNI/011_S_0905/x/2005/I99", "I99")  # no row
     with open(place / "scans.csv", "w", newline="") as stream:
         csv.writer(stream).writerows([["Image ID", "Subject", "Group", "Visit", "Sequence"], *rows])
     config = {**CONFIG, "cohorts": {"own": {"source": "adni", "table": "scans.csv"}}}
@@ -201,14 +201,14 @@ def download(tmp_path_factory):
 
 
 def fates(place):
-    told = {}
+    sidecars = {}
     for path in place.glob("results/own/derivatives/**/anat/*_T1w.json"):
-        told[path.name.split("_acq-")[1].split("_")[0]] = json.loads(path.read_text())
-    return told
+        sidecars[path.name.split("_acq-")[1].split("_")[0]] = json.loads(path.read_text())
+    return sidecars
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_every_scan_is_converted_or_its_fault_told(download, name):
+def test_every_scan_is_converted_or_its_fault_reported(download, name):
     place, _ = download
     image = f"I{list(FAULTS).index(name) + 1}"
     sidecar = fates(place)[image]
@@ -232,18 +232,18 @@ def test_every_scan_is_converted_or_its_fault_told(download, name):
     np.testing.assert_allclose(read.affine, GRID.matrix, atol=1e-3)
 
 
-def test_nobodys_name_leaves_the_headers(download):
+def test_no_name_of_a_person_leaves_the_headers(download):
     place, run = download
     texts = [path for top in ("results", "logs") for path in place.glob(f"{top}/**/*")]
-    told = [run.said, *(path.read_text("latin-1") for path in texts if path.is_file())]
-    assert len(told) > 100
-    assert not [text[:200] for text in told for word in PERSON if word in text]
+    outputs = [run.said, *(path.read_text("latin-1") for path in texts if path.is_file())]
+    assert len(outputs) > 100
+    assert not [text[:200] for text in outputs for word in PERSON if word in text]
 
 
 def test_nothing_is_written_outside_the_results(download):
     place, _ = download
-    made = {path.name for path in place.iterdir()}
-    assert {name for name in made if not name.startswith(("config-", "said-"))} == {
+    names = {path.name for path in place.iterdir()}
+    assert {name for name in names if not name.startswith(("config-", "said-"))} == {
         *("ADNI", "scans.csv", "results", "logs", ".snakemake")
     }
 
@@ -288,15 +288,15 @@ def sources(first_run, tmp_path_factory):
     (bids / "sub-1_ses-M00_T1w.json").write_text('{"MagneticFieldStrength": 1.5}')
     (place / "bids/participants.tsv").write_text("participant_id\tdiagnosis\nsub-1\tAD\n")
 
-    # As fMRIPrep names what it made: head and mask in their own space, and brains as we name ours.
+    # Names as in fMRIPrep: head and mask in native space; and brains with our names.
     native = place / "native/sub-1/anat"
     native.mkdir(parents=True)
     shutil.copy(t1w, native / "sub-1_desc-preproc_T1w.nii.gz")
     (mask,) = files.glob(f"**/*_acq-{image}_desc-brain_mask.nii.gz")
     shutil.copy(mask, native / "sub-1_desc-brain_mask.nii.gz")
 
-    def cohort(source, **told):
-        return {"source": source, "train": False, **told}
+    def cohort(source, **settings):
+        return {"source": source, "train": False, **settings}
 
     cohorts = {
         "zipped": cohort("adni", table="scans.csv", images="one.zip"),
@@ -321,33 +321,33 @@ def preprocessed(sources, cohort):
     (scan,) = (s for s in read_scans(place, cohort).values() if s["fate"] != "unused")
     assert scan["fate"] == "usable", scan["reason"]
     volumes = (place / "results" / cohort, scan), (first_run / "results/tiny", row)
-    return scan, *(nib.load(top / found["preprocessed"]).get_fdata() for top, found in volumes)
+    return scan, *(nib.load(top / one["preprocessed"]).get_fdata() for top, one in volumes)
 
 
 @pytest.mark.parametrize("cohort", ["zipped", "loose", "bids"])
-def test_a_scan_is_the_same_whatever_it_came_in(sources, cohort):
+def test_a_scan_is_the_same_from_every_kind_of_source(sources, cohort):
     place, first_run, row = sources
-    (ours,) = place.glob(f"results/{cohort}/derivatives/**/anat/*_T1w.nii.gz")
-    (theirs,) = first_run.glob(f"results/tiny/derivatives/**/*_acq-{row['image']}_T1w.nii.gz")
-    ours, theirs = nib.load(ours), nib.load(theirs)
-    assert np.array_equal(ours.get_fdata(), theirs.get_fdata())
-    np.testing.assert_allclose(ours.affine, theirs.affine, atol=1e-5)
+    (converted,) = place.glob(f"results/{cohort}/derivatives/**/anat/*_T1w.nii.gz")
+    (original,) = first_run.glob(f"results/tiny/derivatives/**/*_acq-{row['image']}_T1w.nii.gz")
+    converted, original = nib.load(converted), nib.load(original)
+    assert np.array_equal(converted.get_fdata(), original.get_fdata())
+    np.testing.assert_allclose(converted.affine, original.affine, atol=1e-5)
 
 
 def test_a_stripped_and_corrected_head_keeps_its_mask_and_its_intensities(sources):
-    scan, ours, theirs = preprocessed(sources, "native")
+    scan, volume, original = preprocessed(sources, "native")
     assert (scan["skull_tool"], scan["bias_correction"]) == ("given", "none")
     assert float(scan["brain_volume_ml"]) == pytest.approx(
         float(sources[2]["brain_volume_ml"]), rel=0.01
     )
-    assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.98
+    assert np.corrcoef(volume.ravel(), original.ravel())[0, 1] > 0.98
 
 
-def test_a_registered_brain_is_only_brought_to_the_grid(sources):
-    scan, ours, theirs = preprocessed(sources, "again")
+def test_a_registered_brain_is_only_resampled(sources):
+    scan, volume, original = preprocessed(sources, "again")
     assert scan["skull_tool"] == "given"
-    inside = theirs > 0
-    assert np.corrcoef(ours[inside], theirs[inside])[0, 1] > 0.999
-    assert ((ours > 0) != inside).mean() < 0.01
+    inside = original > 0
+    assert np.corrcoef(volume[inside], original[inside])[0, 1] > 0.999
+    assert ((volume > 0) != inside).mean() < 0.01
     (sidecar,) = sources[0].glob("results/again/derivatives/**/*_desc-preproc_T1w.json")
     assert json.loads(sidecar.read_text())["RegistrationTransform"] == "identity"

@@ -1,4 +1,4 @@
-"""Splits that keep the patients of one head together, as the workflow plans them."""
+"""Splits that keep the patients of one head together, in the plan of the workflow."""
 
 import copy
 import re
@@ -15,7 +15,7 @@ def by_head(heads, **splits):
 
 
 def head_of(image):
-    """The number of a patient's head, of two: each group's patients get them in turn."""
+    """The number of a patient's head: each group's patients get the two heads in turn."""
     patient = (int(image[1:]) - 1_000_000) // 1000
     return (patient - 1) // 10 % 2
 
@@ -37,15 +37,15 @@ def test_every_split_trains_on_one_of_two_heads_and_tests_on_the_other(tmp_path,
         images = set(re.findall(r"acq-(I\d+)_", block))
         training[split] = {head_of(image) for image in images}
     assert training.keys() == {"repeat-1_fold-1", "repeat-1_fold-2", "fixed"}
-    assert all(len(found) == 1 for found in training.values())
+    assert all(len(heads_of_split) == 1 for heads_of_split in training.values())
     assert training["repeat-1_fold-1"] != training["repeat-1_fold-2"]
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "messages"),
     [
         ({"folds": 3}, ("splits.folds is 3", "from 2 heads", "at least 3 heads")),
-        # The head with one patient of each class comes first, and is not enough.
+        # The head with one patient of each class comes first, but is not enough.
         (
             {"fixed_test_patients": 2, "seed": 2},
             ("splits.fixed_test_patients is 2", "none of the 2 heads"),
@@ -53,10 +53,10 @@ def test_every_split_trains_on_one_of_two_heads_and_tests_on_the_other(tmp_path,
         ({"fixed_draw": "as_published"}, ("splits.fixed_draw is as_published", "with heads: hash")),
     ],
 )
-def test_what_two_heads_cannot_do_is_refused_by_key(tmp_path, heads, change, told):
+def test_settings_that_need_more_heads_are_refused_by_key(tmp_path, heads, change, messages):
     run = snakemake(tmp_path, "-n", config=by_head(heads, **change))
     assert run.status != 0
-    for words in ("splits.group_by is head", "cohort tiny, task AD-NC", *told):
+    for words in ("splits.group_by is head", "cohort tiny, task AD-NC", *messages):
         assert words in run.said
 
 
@@ -67,7 +67,7 @@ def test_the_packaged_head_alone_cannot_be_split(tmp_path):
     assert "splits.group_by to patient" in run.said
 
 
-def test_of_real_scans_no_head_is_known(tmp_path):
+def test_the_heads_of_real_scans_are_unknown(tmp_path):
     lines = ["Image Data ID,Subject,Group,Visit"]
     for number in range(6):
         subject = f"011_S_000{number}"
@@ -90,7 +90,7 @@ def test_of_real_scans_no_head_is_known(tmp_path):
     assert "allowed for scans that are not simulated: patient" in run.said
 
 
-def test_an_external_test_leaves_out_the_heads_that_were_trained_on(tmp_path, heads):
+def test_an_external_test_leaves_out_the_training_heads(tmp_path, heads):
     (tmp_path / "c.nii.gz").touch()
     config = by_head(heads, external=[{"train": "tiny", "test": "other"}])
     other = copy.deepcopy(config["cohorts"]["tiny"])

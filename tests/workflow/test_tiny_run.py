@@ -1,4 +1,4 @@
-"""What a real run leaves behind, from DICOM to the report: the only run of the quick tests."""
+"""The results of a real run, from DICOM to the report: the only run of the quick tests."""
 
 import csv
 import json
@@ -22,18 +22,18 @@ DERIVATIVES = "results/tiny/derivatives"
 pytestmark = pytest.mark.timeout(1800)
 
 
-def test_it_ends_with_pages_and_with_tables_of_both_methods(first_run):
+def test_the_run_has_pages_and_tables_of_both_methods(first_run):
     for name in ("report", "trust", "viewer"):
         assert (first_run / f"results/{name}.html").stat().st_size > 5_000
     folder = first_run / "results/tiny/AD-NC/rieke/fixed/seed-1"
     with open(folder / "distances.tsv", newline="") as stream:
         rows = list(csv.DictReader(stream, delimiter="\t"))
-    found = {
+    distances = {
         (row["class"], row["method_a"], row["method_b"]): float(row["distance"]) for row in rows
     }
-    assert len(found) == len(rows) == 2 * 2 * 2, "two classes, two methods"
-    for (group, one, other), distance in found.items():
-        assert distance == found[group, other, one]
+    assert len(distances) == len(rows) == 2 * 2 * 2, "two classes, two methods"
+    for (group, one, other), distance in distances.items():
+        assert distance == distances[group, other, one]
         assert (distance == 0) == (one == other)
     for method in FIRST["heatmaps"]["methods"]:
         for group in ("AD", "NC"):
@@ -41,7 +41,7 @@ def test_it_ends_with_pages_and_with_tables_of_both_methods(first_run):
             assert np.isfinite(mean).all() and mean.max() > 0
 
 
-def test_its_jobs_read_what_their_rules_declare_and_nothing_else(first_run):
+def test_jobs_read_only_declared_files(first_run):
     jobs = traced_jobs(first_run / ".snakemake/trace.jsonl")
     assert len({job["rule"] for job in jobs}) >= 35
     assert not [job for job in jobs if job["undeclared"]]
@@ -84,16 +84,16 @@ def test_the_brains_are_stored_in_sixteen_bits(first_run):
         np.testing.assert_allclose(scan.values(), volume[brain.mask], atol=1e-4)
 
 
-def test_sidecars_say_how_each_scan_was_made(first_run):
+def test_sidecars_describe_how_each_scan_was_made(first_run):
     sidecars = list(first_run.glob(f"{DERIVATIVES}/sub-*/ses-SC/anat/*desc-preproc_T1w.json"))
     assert len(sidecars) == 6
     for path in sidecars:
-        told = json.loads(path.read_text())
-        assert told["SpatialReference"] == "MNI152NLin2009cAsym"
-        assert told["ResolutionMm"] == 4
-        assert told["RegistrationMethod"] == "syn_quick"
-        assert told["RegistrationTransform"] == "antsRegistrationSyNQuick[s]"
-        assert told["BiasFieldCorrection"] == "none"
+        sidecar = json.loads(path.read_text())
+        assert sidecar["SpatialReference"] == "MNI152NLin2009cAsym"
+        assert sidecar["ResolutionMm"] == 4
+        assert sidecar["RegistrationMethod"] == "syn_quick"
+        assert sidecar["RegistrationTransform"] == "antsRegistrationSyNQuick[s]"
+        assert sidecar["BiasFieldCorrection"] == "none"
         mask = json.loads(next(path.parent.glob("*_acq-*_desc-brain_mask.json")).read_text())
         assert mask["SkullStrippingTool"] == "deepbet"
         assert mask["SkullStrippingToolVersion"] == "1.0.2"
@@ -102,7 +102,7 @@ def test_sidecars_say_how_each_scan_was_made(first_run):
 
 def test_the_simulated_archive_is_dicom_in_the_archives_tree(first_run):
     series = list(first_run.glob("results/tiny/source/ADNI/*/*/*/*"))
-    assert len(series) == 6, "scans of a group that takes no part are not simulated"
+    assert len(series) == 6, "scans of an unused group are not simulated"
     for folder in series:
         ptid, _, moment, image = folder.relative_to(first_run / "results/tiny/source/ADNI").parts
         files = sorted(folder.glob("*.dcm"))
@@ -122,7 +122,7 @@ def test_the_simulated_archive_is_dicom_in_the_archives_tree(first_run):
         assert loss.max() <= 0.3 + 1e-6
 
 
-def test_the_simulation_did_what_it_was_to_do(first_run):
+def test_the_simulation_achieved_the_intended_loss(first_run):
     with open(first_run / "results/tiny/simulation.tsv", newline="") as stream:
         rows = list(csv.DictReader(stream, delimiter="\t"))
     areas = [row for row in rows if row["part"] == "area"]
@@ -142,7 +142,7 @@ def test_the_simulation_did_what_it_was_to_do(first_run):
     assert float(volumes["low"]) <= float(volumes["roc_auc"]) <= float(volumes["high"])
 
 
-def test_nothing_is_left_to_do_after_a_run(first_run):
+def test_a_second_run_has_no_jobs(first_run):
     run = snakemake(first_run, "-n", config=FIRST)
     assert run.status == 0
     assert "Nothing to be done" in run.said
@@ -150,7 +150,7 @@ def test_nothing_is_left_to_do_after_a_run(first_run):
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_cohort_and_the_same_brains(first_run, tmp_path):
-    """One scan, made and preprocessed anew, comes out bit by bit as in the whole run."""
+    """One scan, made and preprocessed again, equals that of the run bit by bit."""
     row = next(
         r for r in read_scans(first_run).values() if r["group"] == "AD" and r["fate"] == "usable"
     )
@@ -180,6 +180,6 @@ def test_by_default_a_scan_takes_the_ladder_and_n4(finished):
     assert run.jobs["strip_skull"] == run.jobs["correct_intensity"] == 1
     folder = (finished / "results/tiny" / row["preprocessed"]).parent
     (mask,) = folder.glob(f"*_acq-{row['image']}_desc-brain_mask.json")
-    assert json.loads(mask.read_text())["SkullStrippingTrials"], "the gate measured each rung"
+    assert json.loads(mask.read_text())["SkullStrippingTrials"], "each rung was measured"
     (sidecar,) = folder.glob(f"*_acq-{row['image']}_space-*_desc-preproc_T1w.json")
     assert json.loads(sidecar.read_text())["BiasFieldCorrection"] == "N4"

@@ -1,4 +1,4 @@
-"""Healthy twins: made by the rules of every scan, compared with it, and counted nowhere."""
+"""Healthy twins are made by the same rules as scans, compared with theirs, and never counted."""
 
 import json
 import re
@@ -31,7 +31,7 @@ def volume_of(directory, image, name):
 
 
 @pytest.mark.slow
-def test_a_twin_shows_what_is_left_of_its_scans_atrophy(finished):
+def test_a_twin_gives_the_residual_of_its_scans_atrophy(finished):
     splits = table(finished / "results/tiny/AD-NC/splits.tsv")
     tested = splits[(splits["split"] == "fixed") & (splits["side"] == "test")]
     (image,) = tested[tested["class"] == "AD"]["image"]
@@ -42,10 +42,10 @@ def test_a_twin_shows_what_is_left_of_its_scans_atrophy(finished):
     run = snakemake(finished, *targets, config=config)
     assert run.status == 0, run.said
     assert {run.jobs[rule] for rule in (*TWIN_CHAIN, "measure_residual")} == {1}
-    assert "draw_quality" not in run.rules, "nobody looks at a twin"
+    assert "draw_quality" not in run.rules, "a twin has no picture of quality control"
     assert not {"train_network", "explain_scans", "audit_split"} & run.rules
 
-    # The difference of what the network gets, where the template has a brain.
+    # The difference of the network's inputs, inside the template's brain.
     _, mask = volume_of_template(finished)
     _, scan = volume_of(finished, image, "desc-preproc_T1w")
     _, twin = volume_of(finished, twin_image(image), "desc-preproc_T1w")
@@ -53,29 +53,31 @@ def test_a_twin_shows_what_is_left_of_its_scans_atrophy(finished):
     np.testing.assert_allclose(left, np.where(mask, abs(scan - twin), 0), atol=1e-6)
     _, truth = volume_of(finished, image, "desc-truth_probseg")
     assert left[truth > 0.1].mean() > 1.5 * left[mask & (truth < 0.01)].mean()
-    told = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())
-    assert told["HealthyTwin"] == twin_image(image)
-    assert told["IntensityScaleMethod"] == "percentile"
+    sidecar = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())
+    assert sidecar["HealthyTwin"] == twin_image(image)
+    assert sidecar["IntensityScaleMethod"] == "percentile"
 
-    # The twin is nobody's scan.
+    # The twin is in no list of scans.
     for name in ("source/scans.csv", "scans.tsv", "AD-NC/splits.tsv", "quality_gate.json"):
         assert twin_image(image) not in (finished / "results/tiny" / name).read_text()
     assert (finished / "results/tiny/scans.tsv").read_text() == before
 
-    found = table(finished / f"{FIXED}/localisation.tsv")
-    assert list(found["region"].unique())[:3] == ["truth", "residual", "cortex"]
-    own = found[(found["region"] == "residual") & (found["measure"] == "average_precision")]
-    assert set(own["method"]) == {"sensitivity", "group_difference"}
-    (row,) = own[(own["method"] == "sensitivity") & (own["smoothing_mm"] == 0)].to_dict("records")
+    scores = table(finished / f"{FIXED}/localisation.tsv")
+    assert list(scores["region"].unique())[:3] == ["truth", "residual", "cortex"]
+    rows = scores[(scores["region"] == "residual") & (scores["measure"] == "average_precision")]
+    assert set(rows["method"]) == {"sensitivity", "group_difference"}
+    (row,) = rows[(rows["method"] == "sensitivity") & (rows["smoothing_mm"] == 0)].to_dict(
+        "records"
+    )
     (heatmap,) = (finished / f"{FIXED}/sensitivity/scans").rglob(f"*{image}*.nii.gz")
     values = nib.load(heatmap).get_fdata()[mask]
     expected = metrics.average_precision_score(left[mask] > 0.05, values)
     assert row["mean"] == pytest.approx(expected, rel=1e-4)
     assert row["chance"] == pytest.approx((left[mask] > 0.05).mean(), rel=1e-4)
-    # Rows of the truth, of what is left, and of one method; before, of the truth and of two.
+    # Now rows for truth, residual and one method; before, for truth and two methods.
     assert abs(plt.imread(finished / f"{FIXED}/truth.png").shape[0] / height - 1) < 0.1
 
-    # A twin that fails takes nothing along: its scan has no residual, and is told why.
+    # If a twin fails, its scan is kept, without a residual and with the reason.
     (quality,) = path.parent.glob(f"*_acq-{twin_image(image)}_desc-quality_T1w.json")
     fate = {"status": "excluded", "stage": "quality", "reason": "overlap is 0.5", "remedy": "look"}
     quality.write_text(json.dumps({**json.loads(quality.read_text()), "Fate": fate}))
@@ -84,8 +86,8 @@ def test_a_twin_shows_what_is_left_of_its_scans_atrophy(finished):
     assert run.rules == {"measure_residual"}
     assert path.stat().st_size == 0
     assert "Cohort tiny: of 1 scans no residual could be measured" in run.said
-    told = (finished / f"logs/measure_residual/tiny/{path.name.split('_space')[0]}.log").read_text()
-    assert f"its healthy twin {twin_image(image)} was excluded in quality: overlap is 0.5" in told
+    log = (finished / f"logs/measure_residual/tiny/{path.name.split('_space')[0]}.log").read_text()
+    assert f"its healthy twin {twin_image(image)} was excluded in quality: overlap is 0.5" in log
 
 
 def volume_of_template(directory):
@@ -103,12 +105,12 @@ def volume_of_template(directory):
         ({"tasks": [["AD"]]}, 0),
     ],
 )
-def test_explained_diseased_scans_have_a_twin_and_no_others(change, twins):
+def test_only_explained_diseased_scans_have_a_twin(change, twins):
     jobs = Counter(job["rule"] for job in jobs_of({**TINY, **RESIDUAL, **change}))
     scans = 6 if "tasks" not in change else 3
     assert jobs["measure_residual"] == twins
     assert {jobs[rule] for rule in TWIN_CHAIN} == {scans + twins}
-    assert jobs["carry_truth"] == 3, "of no twin"
+    assert jobs["carry_truth"] == 3, "a twin has no truth"
 
 
 def test_a_batch_takes_scans_with_their_twins(tmp_path):
