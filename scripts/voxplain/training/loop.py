@@ -201,18 +201,14 @@ def train(
 
 
 def _save(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, history: list) -> None:
-    """Write a checkpoint; the file is replaced when the new one is complete and on the disk."""
+    """Write a checkpoint; the file is replaced only when the new one is complete."""
     state = {
         "model": model.state_dict(),
         "optimiser": optimiser.state_dict(),
         "history": [asdict(epoch) for epoch in history],
     }
     unfinished = path.with_suffix(".partial")
-    with open(unfinished, "wb") as stream:
-        torch.save(state, stream)
-        # Else a machine that goes down may keep the new name and lose the content.
-        stream.flush()
-        os.fsync(stream.fileno())
+    torch.save(state, unfinished)
     os.replace(unfinished, path)
 
 
