@@ -388,12 +388,12 @@ def test_a_training_that_ends_while_it_saves_keeps_the_state_before(
     whole, history = trained(training, testing)
     save, saved = torch.save, []
 
-    def breaks_off(state, path):
-        saved.append(path)
+    def breaks_off(state, stream):
+        saved.append(stream)
         if len(saved) == 3:
-            path.write_bytes(b"half a state")
+            stream.write(b"half a state")
             raise Interrupted
-        save(state, path)
+        save(state, stream)
 
     monkeypatch.setattr(torch, "save", breaks_off)
     with pytest.raises(Interrupted):
@@ -402,6 +402,17 @@ def test_a_training_that_ends_while_it_saves_keeps_the_state_before(
     resumed, again = trained(training, testing, network(5), checkpoint=checkpoint)
     assert_equal_weights(whole, resumed)
     assert timeless(again) == timeless(history)
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_takes_the_place_of_the_last(
+    training, testing, tmp_path, monkeypatch
+):
+    done = []
+    for name in ("fsync", "replace"):
+        call = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *a, n=name, c=call: (done.append(n), c(*a))[1])
+    trained(training, testing, checkpoint=tmp_path / ".checkpoint-x.pt", epochs=2)
+    assert done == ["fsync", "replace"] * 2
 
 
 # --- what is refused ------------------------------------------------------------------------------

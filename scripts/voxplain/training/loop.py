@@ -201,14 +201,18 @@ def train(
 
 
 def _save(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, history: list) -> None:
-    """Write a checkpoint; the file is replaced only when the new one is complete."""
+    """Write a checkpoint; the file is replaced when the new one is complete and on the disk."""
     state = {
         "model": model.state_dict(),
         "optimiser": optimiser.state_dict(),
         "history": [asdict(epoch) for epoch in history],
     }
     unfinished = path.with_suffix(".partial")
-    torch.save(state, unfinished)
+    with open(unfinished, "wb") as stream:
+        torch.save(state, stream)
+        # Else a machine that goes down may keep the new name and lose the content.
+        stream.flush()
+        os.fsync(stream.fileno())
     os.replace(unfinished, path)
 
 
