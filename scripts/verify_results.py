@@ -1,8 +1,12 @@
 """Check that the results are as the jobs that made them left them."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     from voxplain.faults import SetupFault
     from voxplain_workflow.jobs.digests import find_damage
 
@@ -16,3 +20,8 @@ with job(snakemake):
             + " ".join(outputs)
         )
     print(f"{number} results are as they were written.")
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)
