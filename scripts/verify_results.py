@@ -8,7 +8,7 @@ from voxplain_workflow.jobs.frame import job
 def main(snakemake: Any) -> None:
     """Run the job that Snakemake describes."""
     from voxplain.faults import SetupFault
-    from voxplain_workflow.jobs.digests import find_damage
+    from voxplain_workflow.jobs.digests import RECORDS, find_damage
 
     damages, number = find_damage(snakemake.params.temporary)
     if damages:
@@ -18,6 +18,10 @@ def main(snakemake: Any) -> None:
             + "\n".join(f"{damage.path}: {damage.problem}" for damage in damages)
             + "\nTo make these again, run again with\n--forcerun "
             + " ".join(outputs)
+        )
+    if not number:
+        raise SetupFault(
+            f"{RECORDS} has no digests: nothing here was made by this version or later"
         )
     print(f"{number} results are as they were written.")
 
