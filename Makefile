@@ -74,6 +74,10 @@ generate: $(READY)
 	$(BIN)/python dev/render_config.py
 	$(BIN)/python dev/render_envs.py
 
+# HASHES=yes takes the very files that PyPI had when the lock was made, by their SHA-256, and nothing else.
+# An index with builds of its own (PyTorch's for the CPU, a site's mirror of other files) cannot give those.
+LOCK := $(if $(HASHES),requirements-hashed.lock,requirements.lock)
+
 # Install a lock into an environment: $(1) its bin, $(2) the lock. It names every package, so that there
 # is nothing to resolve; the second call adds what it cannot name (the CUDA libraries that PyTorch's
 # build for Linux takes from PyPI). Modules are compiled when they are first imported: most never are.
@@ -83,11 +87,11 @@ $(1)/python $(PIP_INSTALL) --no-deps --requirement $(2)
 $(1)/python -m pip check > /dev/null || $(1)/python $(PIP_INSTALL) --requirement $(2)
 endef
 
-$(READY): requirements.lock
+$(READY): $(LOCK)
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
 	  f"voxplain needs Python 3.11, 3.12 or 3.13, $(PYTHON) is {v[0]}.{v[1]}; set PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(call install,$(BIN),requirements.lock)
+	$(call install,$(BIN),$(LOCK))
 	@touch $(READY)
 
 $(DOCS)/.ready: requirements-docs.lock

@@ -1,10 +1,14 @@
 """Check that the results are as the jobs that made them left them."""
 
+from typing import Any
+
 from voxplain_workflow.jobs.frame import job
 
-with job(snakemake):
+
+def main(snakemake: Any) -> None:
+    """Run the job that Snakemake describes."""
     from voxplain.faults import SetupFault
-    from voxplain_workflow.jobs.digests import find_damage
+    from voxplain_workflow.jobs.digests import RECORDS, find_damage
 
     damages, number = find_damage(snakemake.params.temporary)
     if damages:
@@ -15,4 +19,13 @@ with job(snakemake):
             + "\nTo make these again, run again with\n--forcerun "
             + " ".join(outputs)
         )
+    if not number:
+        raise SetupFault(
+            f"{RECORDS} has no digests: nothing here was made by this version or later"
+        )
     print(f"{number} results are as they were written.")
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

@@ -146,6 +146,40 @@ def test_the_image_has_the_python_of_the_environments():
     assert required == f">={PYTHON}"
 
 
+def test_the_image_does_not_run_as_root_and_has_a_home_for_any_user():
+    """A user of its own at its entry point, and what Snakemake asks of a user that nobody knows."""
+    lines = CONTAINERFILE.splitlines()
+    users = [line.split()[1] for line in lines if line.startswith("USER ")]
+    assert users and users[-1] not in ("root", "0")
+    assert not any(
+        line.startswith(("RUN", "COPY")) for line in lines[lines.index(f"USER {users[-1]}") :]
+    )
+    assert re.search(rf"^    USER={users[-1]} ", CONTAINERFILE, re.M)
+    assert "HOME=/home/" in CONTAINERFILE and "chmod 1777 /home/" in CONTAINERFILE
+
+
+def test_the_lock_with_hashes_has_the_pins_of_the_lock_and_those_of_cuda():
+    text = (ROOT / "requirements-hashed.lock").read_text()
+    # A name with its version, perhaps a marker, and its hashes.
+    entries = re.findall(
+        r"^([\w.-]+)==(\S+?)( ; .+?)? \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)",
+        text,
+        re.M,
+    )
+    assert len(entries) == len(re.findall(r"^\w", text, re.M)), "no pin without hashes"
+
+    def plain(name):
+        return re.sub(r"[-_.]+", "-", name).lower()
+
+    hashed = {plain(name): version for name, version, *_ in entries}
+    pins = {plain(name): version for name, version in LOCK.items()}
+    assert pins.items() <= hashed.items()
+    markers = {plain(name): marker for name, _, marker, _ in entries}
+    assert all(markers[name] for name in hashed.keys() - pins.keys()), (
+        "others for some machines only"
+    )
+
+
 @pytest.mark.slow
 def test_what_the_image_holds_is_a_whole_workflow(planned, tmp_path):
     image = tmp_path / "image"

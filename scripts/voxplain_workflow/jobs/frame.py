@@ -72,12 +72,13 @@ def job(snakemake: Any) -> Iterator[None]:
         record_outputs(snakemake.output)
         print(f"{DONE}{time.monotonic() - begun:.1f} s; {_peak_memory()}", flush=True)
     except (DataFault, SetupFault) as fault:
-        _fail(_describe(fault, snakemake), snakemake, terminal)
+        _fail(_describe(fault, str(fault), snakemake), snakemake, terminal)
     except Exception as error:
         with suppress(OSError):  # a full disk has no room for this either
             traceback.print_exc()
             sys.stderr.flush()
-        _fail(f"{type(error).__name__}: {error}", snakemake, terminal)
+        message = f"{type(error).__name__}: {error}"
+        _fail(_describe(error, message, snakemake), snakemake, terminal)
 
 
 def _fix_threads(threads: int) -> None:
@@ -94,14 +95,15 @@ def _fix_threads(threads: int) -> None:
     os.environ.pop("OMP_THREAD_LIMIT", None)
 
 
-def _describe(fault: DataFault | SetupFault, snakemake: Any) -> str:
-    """The message of a fault; of faulty data that the workflow made itself, that it was damaged."""
-    changed = changed_inputs(snakemake.input) if isinstance(fault, DataFault) else []
+def _describe(error: Exception, message: str, snakemake: Any) -> str:
+    """The message of an error; if the workflow's own inputs are not as they were, that first."""
+    # A set-up that cannot be used has nothing to do with them.
+    changed = [] if isinstance(error, SetupFault) else changed_inputs(snakemake.input)
     if not changed:
-        return str(fault)
+        return message
     return (
         f"{changed[0]} is not as its job wrote it; delete it and run again, and see `snakemake "
-        f"verify_results` for others ({fault})"
+        f"verify_results` for others ({message})"
     )
 
 
