@@ -1,7 +1,5 @@
 """voxplain: from DICOM series to compared relevance heatmaps of 3D convolutional networks."""
 
-from pathlib import Path
-
 from snakemake.utils import min_version
 
 min_version("9.14")
@@ -11,12 +9,10 @@ include: "rules/configuration.smk"
 
 
 # Given with --configfile, a file replaces config.yaml instead of being merged into it: two cohorts
-# where one was asked for would be a surprise. With --directory, a config.yaml there comes first.
+# where one was asked for would be a surprise.
 if not workflow.overwrite_configfiles:
 
-    packaged = f"{workflow.basedir}/config.yaml"
-
-    configfile: checked("config.yaml" if Path("config.yaml").exists() else packaged)
+    configfile: DEFAULT_CONFIG
 
 
 # What they limit is a machine, or one group of jobs on a cluster; never the whole cluster, where

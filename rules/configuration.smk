@@ -10,17 +10,13 @@ sys.path.insert(0, str(Path(str(workflow.current_basedir)).parent / "scripts"))
 from voxplain.faults import SetupFault
 from voxplain_workflow.planning.config_files import check_config_files
 
+# With --directory, a config.yaml there comes first.
+DEFAULT_CONFIG = "config.yaml" if Path("config.yaml").exists() else f"{workflow.basedir}/config.yaml"
 
-def checked(path):
-    """The path of a configuration's file, if Snakemake can read it as it is meant."""
+# A module's are the other workflow's, and a job's were checked before.
+if workflow.is_main_process and not workflow.modifier.skip_configfile:
     try:
-        check_config_files([path])
+        # Snakemake has read those of --configfile already.
+        check_config_files(workflow.overwrite_configfiles or [DEFAULT_CONFIG])
     except SetupFault as fault:
         raise WorkflowError(str(fault)) from None
-    return path
-
-
-# Those of --configfile, which Snakemake has read already. A module's are the other workflow's.
-if workflow.is_main_process and not workflow.modifier.skip_configfile:
-    for path in workflow.overwrite_configfiles:
-        checked(path)

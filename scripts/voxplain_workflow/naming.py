@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from voxplain.faults import AvoidableFault, DataFault, ParameterFault, SetupFault
+from voxplain.faults import AvoidableFault, DataFault, ParameterFault, SetupFault, shortened
 
 
 @contextmanager
@@ -44,3 +44,19 @@ def naming(keys: Mapping[str, str], hints: Mapping[str, str] | None = None) -> I
         remedies = [hints[each] for each in (name, *fault.others) if hints and each in hints]
         message = "; ".join([fault.problem, *remedies])
         raise SetupFault(f"config: {keys[name]}{dot}{entry} {message}") from None
+
+
+@contextmanager
+def naming_files() -> Iterator[None]:
+    """Context in which the user's files are looked for; its errors of the system name the file.
+
+    Raises
+    ------
+    SetupFault
+        In place of an error of the system: a name is too long, a file may not be read.
+    """
+    try:
+        yield
+    except OSError as error:
+        named = shortened(str(error.filename)) if error.filename else "a file"
+        raise SetupFault(f"{named} cannot be read ({error.strerror or error})") from None

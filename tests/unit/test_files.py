@@ -245,3 +245,16 @@ def test_damaged_records_of_digests_name_what_changed(series, tmp_path):
     (tmp_path / "a.sha256").write_text("half a line\n\n")
     lines = find_changes(series.folder, tmp_path / "a.sha256")
     assert f"{series.files[0]} was added" in lines
+
+
+def test_a_zip_file_that_names_a_place_before_its_begin_is_refused(tmp_path):
+    path = tmp_path / "one.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("I1/a.dcm", "x")
+    content = bytearray(path.read_bytes())
+    end = content.rindex(b"PK\5\6")
+    # Where the list of files begins: later than it does, so that all places move to the front.
+    start = int.from_bytes(content[end + 16 : end + 20], "little") + 20
+    content[end + 16 : end + 20] = start.to_bytes(4, "little")
+    path.write_bytes(content)
+    assert "cannot be unpacked" in refused(lambda: read_series(f"{path}/I1"), path)

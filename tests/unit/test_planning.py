@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import itertools
+import os
 import re
 import string
 from types import SimpleNamespace
@@ -212,3 +213,49 @@ def test_lists_fill_a_pattern_with_the_last_one_varying_fastest():
     ]
     assert layout.each("{a}", {"a": 5}, c=[1, 2]) == ["5"]
     assert layout.fill("{a}{b}", job, b="y", unused=1) == "xy"
+
+
+LONG = "x" * 5000
+
+
+@pytest.mark.parametrize(
+    "cohort",
+    [
+        {"source": "adni", "table": LONG, "images": "ADNI"},
+        {"source": "adni", "table": "t.csv", "images": LONG},
+        {"source": "bids", "images": LONG},
+        {"source": "bids", "images": ".", "table": LONG},
+        other(heads=[LONG]),
+    ],
+    ids=["table", "images", "dataset", "table of a dataset", "head"],
+)
+def test_a_path_that_no_system_takes_is_refused_in_one_short_line(tmp_path, monkeypatch, cohort):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.csv").write_text("Image ID,Subject,Group,Visit\n1,a,AD,sc\n")
+    with pytest.raises(
+        SetupFault, match=r"^xxx.*xxx cannot be read \(File name too long\)$"
+    ) as fault:
+        Plan.build({**TINY, "cohorts": {"tiny": cohort}})
+    assert len(str(fault.value)) < 200
+
+
+def test_names_that_are_not_utf_8_do_not_reach_the_jobs(tmp_path):
+    """Snakemake hands on what a job needs as text; the other scans are processed."""
+    odd = os.fsdecode(b"M\xfcller")
+    for place in (f"{odd}/I1", "a/I2", "b/I3"):
+        (tmp_path / "ADNI" / place).mkdir(parents=True)
+    (tmp_path / "ADNI" / "a" / f"{odd}_I2.xml").touch()
+    table = tmp_path / "t.csv"
+    table.write_text("Image ID,Subject,Group,Visit\n1,a,AD,sc\n2,b,AD,sc\n3,c,CN,sc\n4,d,AD,sc\n")
+    (tmp_path / "ADNI/I4").mkdir()
+    cohort = {"source": "adni", "table": str(table), "images": str(tmp_path / "ADNI")}
+    plan = Plan.build({**TINY, "cohorts": {"tiny": cohort}})
+    jobs = PreprocessJobs(plan)
+    assert list(plan.cohorts["tiny"].scans) == ["I3", "I4"]
+    asked = SimpleNamespace(cohort="tiny", image="I3")
+    assert str([jobs.source(asked), jobs.conversion(asked), jobs.rows(asked)]).encode()
+    lost = [row["reason"] for row in jobs.rows(asked) if row.get("fate") == "failed"]
+    assert [
+        f"M\\xfcller{rest} is not UTF-8" in reason
+        for rest, reason in zip(("/I1", "_I2.xml"), lost, strict=True)
+    ] == [True, True]

@@ -633,3 +633,11 @@ def test_a_compressed_image_of_absurd_size_is_refused(series):
     slice_.Rows = slice_.Columns = 65535
     slice_.save_as(path)
     assert "65535" in refused(lambda: check_series(series.folder), path)
+
+
+def test_a_series_on_which_dcm2niix_does_not_end_is_refused(series, monkeypatch):
+    def hang(arguments, timeout, **_):
+        raise subprocess.TimeoutExpired("dcm2niix", timeout)
+
+    monkeypatch.setattr(dcm2niix, "main", hang)
+    assert "did not end within" in refused(lambda: read_series(series.folder), series.folder)

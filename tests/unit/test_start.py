@@ -247,3 +247,14 @@ def test_a_full_disk_is_named(place, monkeypatch):
     monkeypatch.setattr(start.shutil, "disk_usage", lambda path: usage(999_999))
     with pytest.raises(SetupFault, match=f"no space is left on the disk of {place}; "):
         check_folders()
+
+
+@pytest.mark.parametrize("name", [b"M\xfcller", b"a\x1bb"])
+def test_a_working_directory_that_cannot_be_written_is_refused_with_escapes(
+    tmp_path, monkeypatch, name
+):
+    folder = tmp_path / os.fsdecode(name)
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    with pytest.raises(SetupFault, match=r"directory .*\\x(fc|1b).* --directory"):
+        check_folders()

@@ -22,6 +22,8 @@ _BLOCK = 1 << 20
 _MOST_UNPACKED = 4 << 30
 _MOST_ENTRIES = 20_000  # one for each slice
 _LONGEST_NAME = 255  # bytes, on nearly all file systems
+# Errors of the system from a place that the zip file gives, beside those without number.
+_OF_CONTENT = (None, errno.EINVAL, errno.EOVERFLOW)
 # Errors of the system that come from one file of the user, and not from the machine.
 _OF_FILE = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG)
 # Exceptions of unpacking a zip file that is corrupt or encrypted.
@@ -102,7 +104,7 @@ def _local_files(place: str | Path, scratch: Path) -> list[Path]:
     try:
         return _unpack(archive, inner, scratch)
     except _BROKEN as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and error.errno not in _OF_CONTENT:
             raise  # the disk is at fault, not the file's content
         raise DataFault(
             f"{inner or 'its top'} cannot be unpacked from {archive} ({error})",

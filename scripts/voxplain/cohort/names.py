@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
@@ -55,6 +56,8 @@ def bids_label(text: str, separator: str = "") -> str:
 
 def words_of(text: str) -> list[str]:
     """The parts of a text that have letters and digits only, split at everything else."""
+    if text.isascii():  # nearly all are, and a table has thousands
+        return re.findall("[A-Za-z0-9]+", text)
     # The same letter may be written as one character or as two, and in full width.
     text = unicodedata.normalize("NFKC", text)
     return "".join(sign if _counts(sign) else " " for sign in text).split()

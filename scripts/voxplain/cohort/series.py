@@ -40,6 +40,7 @@ _REMARKS = {
 _SCALES = ("RescaleSlope", "RescaleIntercept", (0x2005, 0x100E))
 # Signals of a program that crashed on its input; a kill for memory or time has another signal.
 _CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
+_LONGEST_S = 1800  # of dcm2niix, which takes seconds for a scan
 _SHORTEST_SIDE_MM, _LONGEST_SIDE_MM = 80.0, 400.0
 
 
@@ -293,9 +294,19 @@ def convert_series(folder: str | Path, place: str | Path = "") -> ConvertedSerie
         # compressed only when the final file is written.
         options = {"d": "0", "g": "i", "m": "y", "b": "y", "ba": "y", "z": "n", "f": "%s_%p"}
         command = [word for key, value in options.items() for word in (f"-{key}", value)]
-        process = dcm2niix.main(
-            [*command, "-o", scratch, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
+        try:
+            process = dcm2niix.main(
+                [*command, "-o", scratch, str(folder)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=_LONGEST_S,
+            )
+        except subprocess.TimeoutExpired:
+            raise DataFault(
+                f"dcm2niix did not end within {_LONGEST_S} s on {place}: one of its files is not "
+                "what it says",
+                AGAIN,
+            ) from None
         output = process.stdout.decode(errors="replace")
         print(output, flush=True)
         if -process.returncode in _CRASHES:

@@ -15,7 +15,7 @@ from typing import Any
 from voxplain.cohort.progression import check_task
 from voxplain.faults import SetupFault
 from voxplain.relevance import METHODS, choose_target
-from voxplain_workflow.naming import naming
+from voxplain_workflow.naming import naming, naming_files
 from voxplain_workflow.planning.cohorts import Cohort
 from voxplain_workflow.planning.methods import SUMMARY, Methods
 from voxplain_workflow.planning.networks import Network
@@ -151,8 +151,9 @@ def check_apply(settings: Mapping[str, Any], cohorts: Mapping[str, Cohort]) -> N
         if not section[key]:
             raise SetupFault(f"config: apply.{key} is empty; `snakemake apply` needs it")
     for name, path in section["networks"].items():
-        if not Path(path).is_file():
-            raise SetupFault(f"config: apply.networks.{name} is {path}, which does not exist")
+        with naming_files():
+            if not Path(path).is_file():
+                raise SetupFault(f"config: apply.networks.{name} is {path}, which does not exist")
     for name in section["cohorts"]:
         if settings["heatmaps"]["target"] == "true" and not all(
             scan.group for scan in cohorts[name].scans.values()

@@ -14,7 +14,7 @@ from typing import Any
 
 from voxplain.cohort.splits import Split
 from voxplain.faults import SetupFault
-from voxplain_workflow.naming import naming
+from voxplain_workflow.naming import naming, naming_files
 from voxplain_workflow.planning import checks
 from voxplain_workflow.planning.code import Codes
 from voxplain_workflow.planning.cohorts import Cohort, read_cohort
@@ -155,7 +155,7 @@ def _read_cohort(name: str, settings: Mapping[str, Any]) -> Cohort:
         "horizon_months": "progression.horizon_months",
         "visit": "progression.visit",
     }
-    with naming(keys, {"pattern": f"{section}.files is the pattern"}):
+    with naming(keys, {"pattern": f"{section}.files is the pattern"}), naming_files():
         return read_cohort(
             name,
             settings["cohorts"][name],

@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil  # a dependency of Snakemake
 
-from voxplain.faults import SetupFault
+from voxplain.faults import SetupFault, printable
 from voxplain_workflow.running.disk import is_full
 from voxplain_workflow.running.orphans import end_jobs, find_jobs
 
@@ -35,8 +35,15 @@ def check_folders() -> None:
     Raises
     ------
     SetupFault
-        A folder is read-only or no folder at all, or its disk is full.
+        A folder is read-only or no folder at all, its disk is full, or its name is not UTF-8.
     """
+    here = str(Path.cwd())
+    if printable(here) != here:
+        # Snakemake passes it to every job as text.
+        raise SetupFault(
+            f"the working directory {here} has bytes in its name that are not UTF-8, or control "
+            "characters; rename it, or choose another with --directory"
+        )
     for folder in map(Path, FOLDERS):
         if not folder.exists():
             continue
