@@ -9,7 +9,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from unit.test_series import read_series, refused
-from voxplain.cohort.orientation import check_gzip, contradiction, read_oriented
+from voxplain.cohort.orientation import check_gzip, check_oriented, contradiction, read_oriented
 from voxplain.cohort.series import read_scan
 from voxplain.faults import AvoidableFault, DataFault
 from voxplain.volumes import write_array
@@ -134,6 +134,24 @@ def test_a_mask_whose_affines_contradict_each_other_is_read_as_its_volume(tmp_pa
     write(tmp_path / "a_mask.nii", (mask, grid), grid.matrix, MIRROR @ grid.matrix)
     read = read_series(tmp_path, trust="qform")
     np.testing.assert_array_equal(read.voxels, np.where(mask, volume, 0)[::-1])
+
+
+def test_a_volume_whose_orientation_is_no_setting_is_refused(tmp_path, phantom):
+    """As the head from which scans are simulated."""
+    path, matrix = tmp_path / "head.nii", phantom[1].matrix
+    write(path, phantom, matrix, matrix)
+    check_oriented(path)
+    write(path, phantom, matrix, MIRROR @ matrix)
+    refused(lambda: check_oriented(path), "head.nii", "mirrored")
+    write(path, phantom, ZEROS, matrix)
+    refused(lambda: check_oriented(path), path, "is no affine")
+    write(path, phantom, None, None, codes=(0, 0))
+    refused(lambda: check_oriented(path), path, "does not say how it lies")
+    path.write_text("a note")
+    refused(lambda: check_oriented(path), path)
+    packed = tmp_path / "head.nii.gz"
+    packed.write_bytes(gzip.compress(b"0" * 1000)[:-4])
+    refused(lambda: check_oriented(packed), packed, "is damaged")
 
 
 # --- what contradicts -----------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from voxplain.volumes import Grid, read_array, read_image
 
 _BLOCK = 1 << 20
 _FORMS = ("sform", "qform")
+_LOOK = "look which of the two is right, as in a viewer that shows both, and correct the file"
 # Largest differences of two affines that say the same of one space: of voxel sizes, as a fraction,
 # and of corners, in voxels.
 _SAME_SIZE, _SAME_PLACE = 0.01, 0.5
@@ -62,6 +63,33 @@ def read_oriented(
     if note:
         print(f"{path.name} of {place}: {note}")
     return voxels, grid, note
+
+
+def check_oriented(path: str | Path) -> None:
+    """Raise if a volume does not say how it lies, or says two things, or is damaged.
+
+    For volumes whose orientation is no setting. The voxels of an uncompressed file are not read.
+
+    Raises
+    ------
+    DataFault
+        As :func:`read_oriented`, or the file does not say how it lies.
+    """
+    path = Path(path)
+    check_gzip(path)
+    image = load_stored(path)
+    forms = _affines(image)
+    if not any(affine is not None for affine in forms.values()):
+        raise DataFault(
+            f"{path} does not say how it lies in space (no sform and no qform)",
+            "give a volume that says so; left and right cannot be guessed",
+        )
+    try:
+        form, _ = _choose(forms, image, path, path.parent, "refuse")
+    except AvoidableFault as fault:
+        raise DataFault(fault.reason, _LOOK) from None
+    if form != next(iter(forms)):
+        raise DataFault(f"the sform of {path} is no affine, though its code says so", _LOOK)
 
 
 def check_gzip(path: str | Path) -> None:
@@ -171,8 +199,7 @@ def _choose(
     if trust == "refuse":
         raise AvoidableFault(
             f"the sform and the qform of {path.name} of {place} contradict each other: {how}",
-            "look which of the two is right, as in a viewer that shows both, and correct the file, "
-            "or say which one is right in all such files with {setting} (or qform)",
+            f"{_LOOK}, or say which one is right in all such files with {{setting}} (or qform)",
             "trust",
             "sform",
         )
