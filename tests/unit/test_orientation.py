@@ -197,10 +197,17 @@ def test_affines_contradict_each_other_by_more_than_rounding(
         assert bool(told) == bool(how)
 
 
-def test_the_affine_of_a_template_is_taken_beside_that_of_the_scanner(tmp_path, phantom):
+@pytest.mark.parametrize("codes", [(4, 1), (2, 1), (2, 2)])
+def test_the_sform_is_taken_where_it_was_aligned_to_something_else(tmp_path, phantom, codes):
     matrix = turned(phantom[1].matrix, 20)
-    write(tmp_path / "I1.nii", phantom, phantom[1].matrix, matrix, codes=(4, 1))
+    write(tmp_path / "I1.nii", phantom, phantom[1].matrix, matrix, codes)
     assert read_series(tmp_path).grid.matches(phantom[1])
+
+
+@pytest.mark.parametrize("codes", [(1, 1), (4, 4)])
+def test_two_places_in_one_space_are_refused(tmp_path, phantom, codes):
+    write(tmp_path / "I1.nii", phantom, phantom[1].matrix, turned(phantom[1].matrix, 20), codes)
+    refused(lambda: read_series(tmp_path), "the volume's corners lie up to")
 
 
 # --- checksums ------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from voxplain.volumes import Grid, read_array, read_image
 
 _BLOCK = 1 << 20
 _FORMS = ("sform", "qform")
+_ALIGNED = 2  # code of an affine that was aligned to something
 _LOOK = "look which of the two is right, as in a viewer that shows both, and correct the file"
 # Largest differences of two affines that say the same of one space: of voxel sizes, as a fraction,
 # and of corners, in voxels.
@@ -192,7 +193,9 @@ def _choose(
     if len(good) == 1:
         bad = next((form for form in forms if form not in good), "")
         return good[0], f"its {bad} is no affine, the {good[0]} was taken" if bad else ""
-    same_space = image.header["sform_code"] == image.header["qform_code"]
+    # Two affines of code 2 may be aligned to two things, as where SPM moved the origin in one of them.
+    codes = {int(image.header[f"{name}_code"]) for name in _FORMS}
+    same_space = len(codes) == 1 and codes != {_ALIGNED}
     how = contradiction(*(forms[form] for form in _FORMS), image.shape[:3], same_space)
     if not how:
         return "sform", ""
