@@ -193,7 +193,7 @@ def _choose(
     if len(good) == 1:
         bad = next((form for form in forms if form not in good), "")
         return good[0], f"its {bad} is no affine, the {good[0]} was taken" if bad else ""
-    # Two affines of code 2 may be aligned to two things, as where SPM moved the origin in one of them.
+    # Two affines of code 2 may be aligned to two things: SPM moves the origin in the sform alone.
     codes = {int(image.header[f"{name}_code"]) for name in _FORMS}
     same_space = len(codes) == 1 and codes != {_ALIGNED}
     how = contradiction(*(forms[form] for form in _FORMS), image.shape[:3], same_space)
