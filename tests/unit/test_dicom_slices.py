@@ -406,9 +406,32 @@ def test_a_header_that_describes_other_pixels_is_refused(series, changes, told):
     assert told in refused(lambda: read_images([path], series.folder), path)
 
 
-def test_pixels_that_are_filled_up_by_a_few_bytes_are_read(series):
+@pytest.mark.parametrize("compress", [dirty.as_rle, dirty.as_jpeg2000, dirty.as_jpeg_lossless])
+def test_compressed_pixels_that_a_header_does_not_describe_are_refused(series, compress):
+    """Without this, dcm2niix decodes them into a volume of another size, or of noise."""
+    compress(series.folder)
+    path = series.files[6]
+    read_images([path], series.folder)
+    for changes in (
+        {"Rows": 25},
+        {"Rows": 52},
+        {"Columns": 60},
+        {"BitsAllocated": 8, "BitsStored": 8},
+        {"BitsAllocated": 32},
+    ):
+        slice_ = pydicom.dcmread(path)
+        for key, value in changes.items():
+            setattr(slice_, key, value)
+        other = series.folder / "other"
+        slice_.save_as(other)
+        reason = refused(lambda other=other: read_images([other], series.folder), other)
+        assert "of 16 bits, but its header describes" in reason
+
+
+@pytest.mark.parametrize("filling", [b"\1" * 16, b"\0" * 2048])
+def test_pixels_that_are_filled_up_are_read(series, filling):
     for path, slice_ in dirty.slices(series.folder):
-        slice_.PixelData += b"\0" * 16
+        slice_.PixelData += filling
         slice_.save_as(path)
     same(read_series(series.folder), series)
 
