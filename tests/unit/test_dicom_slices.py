@@ -1,6 +1,5 @@
 """Whether slices are one volume, and whether the volume is all of its slices."""
 
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from unit.test_series import read_series, refused
 from voxplain.cohort.dicom import write_series
 from voxplain.cohort.dicom_images import read_images
 from voxplain.cohort.dicom_slices import check_person, check_slices, check_volume, one_volume
+from voxplain.cohort.series import convert_series
 from voxplain.faults import DataFault
 from voxplain.volumes import Grid
 
@@ -118,17 +118,14 @@ def test_slices_of_two_study_times_are_refused_with_the_reason_of_dcm2niix(serie
     assert "are not of one volume (dcm2niix: Slices not stacked: Study Date/Time" in reason
 
 
-def test_what_dcm2niix_takes_for_copies_is_a_fault(series, monkeypatch):
-    convert = dcm2niix.main
-
-    def main(*args, **kwargs):
-        done = convert(*args, **kwargs)
-        said = b"14 images have identical time, series, values. DUPLICATES REMOVED.\n"
-        return subprocess.CompletedProcess([], 0, stdout=done.stdout + said)
-
-    monkeypatch.setattr(dcm2niix, "main", main)
-    reason = refused(lambda: read_series(series.folder), series.folder)
+def test_what_dcm2niix_takes_for_copies_is_a_fault(series):
+    """It compares numbers and times alone, and takes of two people whom it reads first."""
+    for path, slice_ in dirty.slices(series.folder)[:14]:
+        slice_.PatientID, slice_.PixelData = "P2", darker(slice_.pixel_array).tobytes()
+        slice_.save_as(path.with_name(f"{path.name}.other"))
+    reason = refused(lambda: convert_series(series.folder), series.folder)
     assert "were taken for copies of others and left out (dcm2niix: 14 images" in reason
+    refused(lambda: read_series(series.folder), "14 of 38", "PatientID differs")
 
 
 # --- what an image is -----------------------------------------------------------------------------
