@@ -101,6 +101,16 @@ def test_a_qform_is_taken_where_the_sform_is_no_affine(tmp_path, phantom, sform,
     assert read.sidecar["ConversionNote"] == "its sform is no affine, the qform was taken"
 
 
+@pytest.mark.parametrize("codes", [(1, 1), (1, 0)])
+def test_a_header_of_absurd_size_is_refused_where_its_sform_is_no_affine(tmp_path, phantom, codes):
+    write(tmp_path / "I1.nii", phantom, ZEROS, phantom[1].matrix, codes)
+    content = bytearray((tmp_path / "I1.nii").read_bytes())
+    content[40:48] = np.array([3, 32767, 32767, 32767], "<i2").tobytes()
+    (tmp_path / "I1.nii").write_bytes(content)
+    reason = refused(lambda: read_series(tmp_path, unoriented="RAS"), tmp_path / "I1.nii")
+    assert "32767x32767x32767 voxels by its header" in reason
+
+
 def test_an_sform_is_taken_where_the_qform_is_no_rotation(tmp_path, phantom):
     write(tmp_path / "I1.nii", phantom, phantom[1].matrix, None)
     path = tmp_path / "I1.nii"

@@ -13,6 +13,8 @@ from voxplain.faults import AvoidableFault, DataFault
 from voxplain.volumes import Grid, read_array, read_image
 
 _BLOCK = 1 << 20
+# A head of 20 cm in voxels of 0.25 mm has this many.
+_MOST_VOXELS = 2**29
 _FORMS = ("sform", "qform")
 _ALIGNED = 2  # code of an affine that was aligned to something
 _LOOK = "look which of the two is right, as in a viewer that shows both, and correct the file"
@@ -146,6 +148,12 @@ def stored_voxels(image: nib.spatialimages.SpatialImage, path: Path) -> np.ndarr
         raise DataFault(
             f"volume {path} has shape {'x'.join(map(str, shape))}, expected three axes",
             "give a single 3D T1-weighted volume",
+        )
+    if np.prod(shape, dtype=float) > _MOST_VOXELS:
+        # Memory would run out, which would look like a fault of the machine.
+        raise DataFault(
+            f"volume {path} has {'x'.join(map(str, shape))} voxels by its header, more than any head",
+            "restore or export it again",
         )
     try:
         return np.asanyarray(image.dataobj).reshape(shape[:3])
