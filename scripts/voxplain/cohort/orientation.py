@@ -144,15 +144,16 @@ def stored_voxels(image: nib.spatialimages.SpatialImage, path: Path) -> np.ndarr
         They are truncated, or have other axes.
     """
     shape = image.shape
+    told = "x".join(map(str, shape))
     if len(shape) != 3 and (len(shape) != 4 or shape[3] != 1):
         raise DataFault(
-            f"volume {path} has shape {'x'.join(map(str, shape))}, expected three axes",
+            f"volume {path} has shape {told}, expected three axes",
             "give a single 3D T1-weighted volume",
         )
     if np.prod(shape, dtype=float) > _MOST_VOXELS:
         # Memory would run out, which would look like a fault of the machine.
         raise DataFault(
-            f"volume {path} has {'x'.join(map(str, shape))} voxels by its header, more than any head",
+            f"volume {path} has {told} voxels by its header, more than any head",
             "restore or export it again",
         )
     try:
