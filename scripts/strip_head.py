@@ -12,11 +12,13 @@ def main(snakemake: Any) -> None:
 
     from voxplain.anatomy.ladder import climb
     from voxplain.anatomy.skull import find_tool
+    from voxplain.cohort.orientation import check_oriented
     from voxplain.faults import DataFault, SetupFault
     from voxplain.volumes import Grid, read_image, write_array
 
     tool = find_tool(read_sidecar(snakemake.input.tools)["SkullStrippingTool"])
     try:
+        check_oriented(snakemake.input.head)
         mask = climb(snakemake.input.head, tool, snakemake.params.settings).mask
     except DataFault as fault:
         raise SetupFault(f"head {snakemake.input.head}: {fault}") from fault

@@ -1,6 +1,5 @@
 """Whether slices are one volume, and whether the volume is all of its slices."""
 
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from unit.test_series import read_series, refused
 from voxplain.cohort.dicom import write_series
 from voxplain.cohort.dicom_images import read_images
 from voxplain.cohort.dicom_slices import check_person, check_slices, check_volume, one_volume
+from voxplain.cohort.series import convert_series
 from voxplain.faults import DataFault
 from voxplain.volumes import Grid
 
@@ -118,17 +118,14 @@ def test_slices_of_two_study_times_are_refused_with_the_reason_of_dcm2niix(serie
     assert "are not of one volume (dcm2niix: Slices not stacked: Study Date/Time" in reason
 
 
-def test_what_dcm2niix_takes_for_copies_is_a_fault(series, monkeypatch):
-    convert = dcm2niix.main
-
-    def main(*args, **kwargs):
-        done = convert(*args, **kwargs)
-        said = b"14 images have identical time, series, values. DUPLICATES REMOVED.\n"
-        return subprocess.CompletedProcess([], 0, stdout=done.stdout + said)
-
-    monkeypatch.setattr(dcm2niix, "main", main)
-    reason = refused(lambda: read_series(series.folder), series.folder)
+def test_what_dcm2niix_takes_for_copies_is_a_fault(series):
+    """It compares numbers and times alone, and takes of two people whom it reads first."""
+    for path, slice_ in dirty.slices(series.folder)[:14]:
+        slice_.PatientID, slice_.PixelData = "P2", darker(slice_.pixel_array).tobytes()
+        slice_.save_as(path.with_name(f"{path.name}.other"))
+    reason = refused(lambda: convert_series(series.folder), series.folder)
     assert "were taken for copies of others and left out (dcm2niix: 14 images" in reason
+    refused(lambda: read_series(series.folder), "14 of 38", "PatientID differs")
 
 
 # --- what an image is -----------------------------------------------------------------------------
@@ -406,9 +403,32 @@ def test_a_header_that_describes_other_pixels_is_refused(series, changes, told):
     assert told in refused(lambda: read_images([path], series.folder), path)
 
 
-def test_pixels_that_are_filled_up_by_a_few_bytes_are_read(series):
+@pytest.mark.parametrize("compress", [dirty.as_rle, dirty.as_jpeg2000, dirty.as_jpeg_lossless])
+def test_compressed_pixels_that_a_header_does_not_describe_are_refused(series, compress):
+    """Without this, dcm2niix decodes them into a volume of another size, or of noise."""
+    compress(series.folder)
+    path = series.files[6]
+    read_images([path], series.folder)
+    for changes in (
+        {"Rows": 25},
+        {"Rows": 52},
+        {"Columns": 60},
+        {"BitsAllocated": 8, "BitsStored": 8},
+        {"BitsAllocated": 32},
+    ):
+        slice_ = pydicom.dcmread(path)
+        for key, value in changes.items():
+            setattr(slice_, key, value)
+        other = series.folder / "other"
+        slice_.save_as(other)
+        reason = refused(lambda other=other: read_images([other], series.folder), other)
+        assert "of 16 bits, but its header describes" in reason
+
+
+@pytest.mark.parametrize("filling", [b"\1" * 16, b"\0" * 2048])
+def test_pixels_that_are_filled_up_are_read(series, filling):
     for path, slice_ in dirty.slices(series.folder):
-        slice_.PixelData += b"\0" * 16
+        slice_.PixelData += filling
         slice_.save_as(path)
     same(read_series(series.folder), series)
 

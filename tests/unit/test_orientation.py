@@ -9,7 +9,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from unit.test_series import read_series, refused
-from voxplain.cohort.orientation import check_gzip, contradiction, read_oriented
+from voxplain.cohort.orientation import check_gzip, check_oriented, contradiction, read_oriented
 from voxplain.cohort.series import read_scan
 from voxplain.faults import AvoidableFault, DataFault
 from voxplain.volumes import write_array
@@ -101,6 +101,16 @@ def test_a_qform_is_taken_where_the_sform_is_no_affine(tmp_path, phantom, sform,
     assert read.sidecar["ConversionNote"] == "its sform is no affine, the qform was taken"
 
 
+@pytest.mark.parametrize("codes", [(1, 1), (1, 0)])
+def test_a_header_of_absurd_size_is_refused_where_its_sform_is_no_affine(tmp_path, phantom, codes):
+    write(tmp_path / "I1.nii", phantom, ZEROS, phantom[1].matrix, codes)
+    content = bytearray((tmp_path / "I1.nii").read_bytes())
+    content[40:48] = np.array([3, 32767, 32767, 32767], "<i2").tobytes()
+    (tmp_path / "I1.nii").write_bytes(content)
+    reason = refused(lambda: read_series(tmp_path, unoriented="RAS"), tmp_path / "I1.nii")
+    assert "32767x32767x32767 voxels by its header" in reason
+
+
 def test_an_sform_is_taken_where_the_qform_is_no_rotation(tmp_path, phantom):
     write(tmp_path / "I1.nii", phantom, phantom[1].matrix, None)
     path = tmp_path / "I1.nii"
@@ -134,6 +144,24 @@ def test_a_mask_whose_affines_contradict_each_other_is_read_as_its_volume(tmp_pa
     write(tmp_path / "a_mask.nii", (mask, grid), grid.matrix, MIRROR @ grid.matrix)
     read = read_series(tmp_path, trust="qform")
     np.testing.assert_array_equal(read.voxels, np.where(mask, volume, 0)[::-1])
+
+
+def test_a_volume_whose_orientation_is_no_setting_is_refused(tmp_path, phantom):
+    """As the head from which scans are simulated."""
+    path, matrix = tmp_path / "head.nii", phantom[1].matrix
+    write(path, phantom, matrix, matrix)
+    check_oriented(path)
+    write(path, phantom, matrix, MIRROR @ matrix)
+    refused(lambda: check_oriented(path), "head.nii", "mirrored")
+    write(path, phantom, ZEROS, matrix)
+    refused(lambda: check_oriented(path), path, "is no affine")
+    write(path, phantom, None, None, codes=(0, 0))
+    refused(lambda: check_oriented(path), path, "does not say how it lies")
+    path.write_text("a note")
+    refused(lambda: check_oriented(path), path)
+    packed = tmp_path / "head.nii.gz"
+    packed.write_bytes(gzip.compress(b"0" * 1000)[:-4])
+    refused(lambda: check_oriented(packed), packed, "is damaged")
 
 
 # --- what contradicts -----------------------------------------------------------------------------
@@ -179,10 +207,17 @@ def test_affines_contradict_each_other_by_more_than_rounding(
         assert bool(told) == bool(how)
 
 
-def test_the_affine_of_a_template_is_taken_beside_that_of_the_scanner(tmp_path, phantom):
+@pytest.mark.parametrize("codes", [(4, 1), (2, 1), (2, 2)])
+def test_the_sform_is_taken_where_it_was_aligned_to_something_else(tmp_path, phantom, codes):
     matrix = turned(phantom[1].matrix, 20)
-    write(tmp_path / "I1.nii", phantom, phantom[1].matrix, matrix, codes=(4, 1))
+    write(tmp_path / "I1.nii", phantom, phantom[1].matrix, matrix, codes)
     assert read_series(tmp_path).grid.matches(phantom[1])
+
+
+@pytest.mark.parametrize("codes", [(1, 1), (4, 4)])
+def test_two_places_in_one_space_are_refused(tmp_path, phantom, codes):
+    write(tmp_path / "I1.nii", phantom, phantom[1].matrix, turned(phantom[1].matrix, 20), codes)
+    refused(lambda: read_series(tmp_path), "the volume's corners lie up to")
 
 
 # --- checksums ------------------------------------------------------------------------------------

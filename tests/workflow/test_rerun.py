@@ -395,6 +395,7 @@ def test_one_more_repeat_or_seed_trains_only_the_new_networks(key, value, traine
         ("voxplain/cohort/dicom_images.py", CONVERT),
         ("voxplain/cohort/dicom_choice.py", CONVERT),
         ("voxplain/cohort/dicom_slices.py", CONVERT),
+        ("voxplain/cohort/dicom_streams.py", CONVERT),
         ("voxplain/cohort/orientation.py", CONVERT),
         ("voxplain/cohort/outliers.py", {"show_quality"}),
         ("voxplain/relevance/gradient.py", EXPLAIN),

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 
+from voxplain.cohort.dicom_streams import size_of_frame
 from voxplain.faults import DataFault
 
 DICOM_ENDINGS = (".dcm", ".ima")
@@ -226,8 +227,8 @@ def _check_pixels(path: Path, header: pydicom.Dataset) -> None:
         raise DataFault(
             f"DICOM file {path} is truncated: {actual} bytes of pixels, expected {expected}", AGAIN
         )
-    # Some archives fill up a block; a row and more says that rows, columns or bits are wrong.
-    if expected and actual - expected >= max(row, 2):
+    # Some archives fill up a block; a row and more of pixels says that rows, columns or bits lie.
+    if actual - expected >= max(row, 2) and any(header.PixelData[expected:]):
         raise DataFault(
             f"DICOM file {path} holds {actual} bytes of pixels, but its header describes "
             f"{expected} ({header.Rows} rows, {header.Columns} columns, {bits} bits)",
@@ -238,10 +239,14 @@ def _check_pixels(path: Path, header: pydicom.Dataset) -> None:
 def _check_compressed(path: Path, header: pydicom.Dataset) -> None:
     """Raise if compressed frames are missing; headers do not give their length."""
     frames = int(header.get("NumberOfFrames", 1) or 1)
+    size = None
     try:
-        actual = sum(
-            1 for _ in pydicom.encaps.generate_frames(header.PixelData, number_of_frames=frames)
-        )
+        actual = 0
+        for frame in pydicom.encaps.generate_frames(header.PixelData, number_of_frames=frames):
+            if not actual:
+                samples = int(header.get("SamplesPerPixel", 1))
+                size = size_of_frame(frame, header.file_meta.TransferSyntaxUID, samples)
+            actual += 1
     except Exception as error:
         raise DataFault(
             f"DICOM file {path} is truncated: its compressed pixels break off ({error})", AGAIN
@@ -249,6 +254,15 @@ def _check_compressed(path: Path, header: pydicom.Dataset) -> None:
     if actual < frames:
         raise DataFault(
             f"DICOM file {path} is truncated: {actual} compressed frames, expected {frames}", AGAIN
+        )
+    described, bits = (int(header.Rows), int(header.Columns)), int(header.BitsAllocated)
+    stored = int(header.get("BitsStored", 0) or 0)
+    if size is not None and not size.fits(*described, bits, stored):
+        held, told = ("x".join(map(str, pixels)) for pixels in (size.pixels, described))
+        raise DataFault(
+            f"DICOM file {path} holds compressed frames of {held} pixels of {size.bits} bits, but "
+            f"its header describes {told} pixels of {bits} bits",
+            AGAIN,
         )
 
 

@@ -13,7 +13,11 @@ from voxplain.faults import AvoidableFault, DataFault
 from voxplain.volumes import Grid, read_array, read_image
 
 _BLOCK = 1 << 20
+# A head of 20 cm in voxels of 0.25 mm has this many.
+_MOST_VOXELS = 2**29
 _FORMS = ("sform", "qform")
+_ALIGNED = 2  # code of an affine that was aligned to something
+_LOOK = "look which of the two is right, as in a viewer that shows both, and correct the file"
 # Largest differences of two affines that say the same of one space: of voxel sizes, as a fraction,
 # and of corners, in voxels.
 _SAME_SIZE, _SAME_PLACE = 0.01, 0.5
@@ -62,6 +66,33 @@ def read_oriented(
     if note:
         print(f"{path.name} of {place}: {note}")
     return voxels, grid, note
+
+
+def check_oriented(path: str | Path) -> None:
+    """Raise if a volume does not say how it lies, or says two things, or is damaged.
+
+    For volumes whose orientation is no setting. The voxels of an uncompressed file are not read.
+
+    Raises
+    ------
+    DataFault
+        As :func:`read_oriented`, or the file does not say how it lies.
+    """
+    path = Path(path)
+    check_gzip(path)
+    image = load_stored(path)
+    forms = _affines(image)
+    if not any(affine is not None for affine in forms.values()):
+        raise DataFault(
+            f"{path} does not say how it lies in space (no sform and no qform)",
+            "give a volume that says so; left and right cannot be guessed",
+        )
+    try:
+        form, _ = _choose(forms, image, path, path.parent, "refuse")
+    except AvoidableFault as fault:
+        raise DataFault(fault.reason, _LOOK) from None
+    if form != next(iter(forms)):
+        raise DataFault(f"the sform of {path} is no affine, though its code says so", _LOOK)
 
 
 def check_gzip(path: str | Path) -> None:
@@ -113,10 +144,17 @@ def stored_voxels(image: nib.spatialimages.SpatialImage, path: Path) -> np.ndarr
         They are truncated, or have other axes.
     """
     shape = image.shape
+    told = "x".join(map(str, shape))
     if len(shape) != 3 and (len(shape) != 4 or shape[3] != 1):
         raise DataFault(
-            f"volume {path} has shape {'x'.join(map(str, shape))}, expected three axes",
+            f"volume {path} has shape {told}, expected three axes",
             "give a single 3D T1-weighted volume",
+        )
+    if np.prod(shape, dtype=float) > _MOST_VOXELS:
+        # Memory would run out, which would look like a fault of the machine.
+        raise DataFault(
+            f"volume {path} has {told} voxels by its header, more than any head",
+            "restore or export it again",
         )
     try:
         return np.asanyarray(image.dataobj).reshape(shape[:3])
@@ -164,15 +202,16 @@ def _choose(
     if len(good) == 1:
         bad = next((form for form in forms if form not in good), "")
         return good[0], f"its {bad} is no affine, the {good[0]} was taken" if bad else ""
-    same_space = image.header["sform_code"] == image.header["qform_code"]
+    # Two affines of code 2 may be aligned to two things: SPM moves the origin in the sform alone.
+    codes = {int(image.header[f"{name}_code"]) for name in _FORMS}
+    same_space = len(codes) == 1 and codes != {_ALIGNED}
     how = contradiction(*(forms[form] for form in _FORMS), image.shape[:3], same_space)
     if not how:
         return "sform", ""
     if trust == "refuse":
         raise AvoidableFault(
             f"the sform and the qform of {path.name} of {place} contradict each other: {how}",
-            "look which of the two is right, as in a viewer that shows both, and correct the file, "
-            "or say which one is right in all such files with {setting} (or qform)",
+            f"{_LOOK}, or say which one is right in all such files with {{setting}} (or qform)",
             "trust",
             "sform",
         )
