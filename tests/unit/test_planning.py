@@ -21,6 +21,7 @@ from voxplain_workflow.planning.stages.split import SplitJobs
 from voxplain_workflow.planning.stages.targets import Targets
 from voxplain_workflow.planning.stages.train import TrainJobs
 from voxplain_workflow.planning.work import count_work
+from voxplain_workflow.texts import unshield
 from workflow.conftest import FIRST, ROOT, TINY
 
 COHORT = TINY["cohorts"]["tiny"]
@@ -254,7 +255,7 @@ def test_names_that_are_not_utf_8_do_not_reach_the_jobs(tmp_path):
     assert list(plan.cohorts["tiny"].scans) == ["I3", "I4"]
     asked = SimpleNamespace(cohort="tiny", image="I3")
     assert str([jobs.source(asked), jobs.conversion(asked), jobs.rows(asked)]).encode()
-    lost = [row["reason"] for row in jobs.rows(asked) if row.get("fate") == "failed"]
+    lost = [row["reason"] for row in unshield(jobs.rows(asked)) if row.get("fate") == "failed"]
     assert [
         f"M\\xfcller{rest} is not UTF-8" in reason
         for rest, reason in zip(("/I1", "_I2.xml"), lost, strict=True)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxplain_workflow.planning.layout import RESULTS
+from voxplain_workflow.results import RESULTS
 
 RECORDS = f"{RESULTS}/.digests"
 

@@ -15,6 +15,7 @@ from voxplain.cohort.demographics import BASELINES
 from voxplain.cohort.split_names import FIXED, FOLD_PATTERN, external_name
 from voxplain.models import MODELS
 from voxplain.relevance import METHODS
+from voxplain_workflow.results import RESULTS
 
 SPACE = "MNI152NLin2009cAsym"
 
@@ -99,7 +100,6 @@ APPLIED_CHUNK = f"{APPLIED}/{{method}}/scans/chunk-{{chunk}}"
 
 # --- pages of a run -------------------------------------------------------------------------------
 
-RESULTS = "results"
 SUMMARY = f"{RESULTS}/summary.tsv"
 TRUST = f"{RESULTS}/trust.html"
 VIEWER = f"{RESULTS}/viewer.html"
