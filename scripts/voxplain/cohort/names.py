@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
+
+from voxplain.cohort.words import words_of
 
 
 def patient_of(subject: str) -> str:
@@ -51,23 +51,4 @@ def bids_label(text: str, separator: str = "") -> str:
     signs = separator.join(words_of(text))
     return "".join(
         sign if sign.isascii() and sign.isalnum() else f"U{ord(sign):04X}" for sign in signs
-    )
-
-
-def words_of(text: str) -> list[str]:
-    """The parts of a text that have letters and digits only, split at everything else."""
-    if text.isascii():  # nearly all are, and a table has thousands
-        return re.findall("[A-Za-z0-9]+", text)
-    # The same letter may be written as one character or as two, and in full width.
-    text = unicodedata.normalize("NFKC", text)
-    return "".join(sign if _counts(sign) else " " for sign in text).split()
-
-
-def _counts(sign: str) -> bool:
-    """Whether a character tells names apart: letters, their marks, digits, symbols beyond ASCII."""
-    category = unicodedata.category(sign)
-    # Marks belong to letters: vowels, in some scripts. Of the rest, users type only those of ASCII
-    # as separators; symbols, private and half characters are signs of some system.
-    return category[0] in "LMN" or (
-        not sign.isascii() and (category[0] == "S" or category in ("Co", "Cn", "Cs"))
     )

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+# The module by which every method is called.
+EXPLAINING = "voxplain.relevance.door"
+
+
 @dataclass(frozen=True)
 class Method:
     """A method that explains a network.
@@ -332,7 +336,6 @@ def explain(
     >>> explain("sensitivity", model.eval(), scan, target=0).shape
     (8, 8, 8)
     """
-    from voxplain.relevance.door import explain_at_door
-
     function = getattr(importlib.import_module(find_method(method).module), method)
-    return explain_at_door(function, model, scan, target, options)
+    door = importlib.import_module(EXPLAINING)
+    return door.explain_at_door(function, model, scan, target, options)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from voxplain.models import MODELS, Model
-from voxplain.relevance import METHODS, Method
+from voxplain.relevance import EXPLAINING, METHODS, Method
 from voxplain_workflow.planning.fingerprint import fingerprint
 
 # Fields of registry entries that do not affect the results of a job: descriptions, papers, costs
@@ -70,6 +70,7 @@ class Codes:
             return fingerprint(script, self._scripts, entries=papers)
         modules = [network.planner.rpartition(".")[0] for network in networks.values()]
         modules += [entry.module for entry in (*networks.values(), *explaining.values())]
+        modules += [EXPLAINING] if explaining else []
         for key, method in explaining.items():
             applies = [model for model in models if not method.models or model in method.models]
             explaining[key] = dataclasses.replace(method, models=tuple(applies))
