@@ -284,8 +284,20 @@ def _observed(model: nn.Module, batch: Tensor, target: int, states: list[Any]) -
     other[:, :, : (batch.shape[2] + 1) // 2] = 0
     other *= 0.5  # with another maximum too
     of_other, in_batches = _in_batch(model, batch, other, outputs)
+    if torch.equal(of_other, outputs) and _gives_one_answer(model, batch, outputs):
+        raise SetupFault(
+            f"the network gives {_shown(outputs)} whatever the scan: it keeps its first answer, or "
+            "its weights make nothing of a scan"
+        )
     last = getattr(outputs, "_last", None)
     return Behaviour(_head_of(model, last, batch, outputs, of_other), in_batches)
+
+
+def _gives_one_answer(model: nn.Module, batch: Tensor, outputs: Tensor) -> bool:
+    """Whether a network gives the same for scans of other contents too."""
+    ramp = torch.linspace(-2, 3, batch[0].numel(), dtype=batch.dtype, device=batch.device)
+    others = (batch.flip(2, 3, 4), 3 * batch.flip(3) - 1, ramp.view_as(batch))
+    return all(torch.equal(run(model, other), outputs) for other in others)
 
 
 def _in_batch(

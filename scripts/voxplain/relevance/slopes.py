@@ -23,7 +23,8 @@ _DIRECTIONS = 2
 # Difference from the gradient, as a fraction of its length times the step's, from which float32 is
 # not believed: ReLUs that change their side within a step make about that much.
 _TRUSTED = 0.003
-# In float64 steps are so short that no ReLU changes its side.
+# In float64 steps are so short that hardly a ReLU changes its side.
+_STEPS_FLOAT64 = (1e-8, 1e-6, 1e-5)
 _TRUSTED_FLOAT64 = 1e-3
 # Where the network cannot be run in float64, a larger difference at every step is needed.
 _WRONG = 0.2
@@ -87,13 +88,13 @@ def check_slope_of(model: nn.Module, near: Tensor, run: Run, check: Hashable, by
     point = near.double() + 0.5 * noise()
     directions = [noise() for _ in range(_DIRECTIONS)]
     short, trusted = near.dtype == torch.float64, _TRUSTED
-    steps = (1e-6, 1e-5) if short else (1e-2, 1e-3, 1e-1)
+    steps = _STEPS_FLOAT64 if short else (1e-2, 1e-3, 1e-1)
     found = _compare(model, run, point.to(near.dtype), directions, steps, size)
     worst = max(found, key=lambda each: each.error)
     if worst.error > trusted or worst.unclear:
         try:
             with in_float64(model):
-                found = _compare(model, run, point, directions, (1e-6, 1e-5), size)
+                found = _compare(model, run, point, directions, _STEPS_FLOAT64, size)
             worst, trusted = max(found, key=lambda each: each.error), _TRUSTED_FLOAT64
         except (MemoryError, torch.OutOfMemoryError):
             trusted = _WRONG
