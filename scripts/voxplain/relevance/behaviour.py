@@ -284,13 +284,16 @@ def _observed(model: nn.Module, batch: Tensor, target: int, states: list[Any]) -
     other[:, :, : (batch.shape[2] + 1) // 2] = 0
     other *= 0.5  # with another maximum too
     of_other, in_batches = _in_batch(model, batch, other, outputs)
-    if torch.equal(of_other, outputs) and _gives_one_answer(model, batch, outputs):
+    last = getattr(outputs, "_last", None)
+    behaviour = Behaviour(_head_of(model, last, batch, outputs, of_other), in_batches)
+    # Probabilities of 0 and 1 may be those of a network that is sure.
+    sure = behaviour.head is Head.PROBABILITIES and bool(((outputs == 0) | (outputs == 1)).all())
+    if torch.equal(of_other, outputs) and not sure and _gives_one_answer(model, batch, outputs):
         raise SetupFault(
             f"the network gives {_shown(outputs)} whatever the scan: it keeps its first answer, or "
             "its weights make nothing of a scan"
         )
-    last = getattr(outputs, "_last", None)
-    return Behaviour(_head_of(model, last, batch, outputs, of_other), in_batches)
+    return behaviour
 
 
 def _gives_one_answer(model: nn.Module, batch: Tensor, outputs: Tensor) -> bool:
