@@ -79,6 +79,19 @@ def test_arrays_of_any_byte_order_and_length_are_read(name, kind, scan):
     np.testing.assert_array_equal(of(name, Net(), scan.astype(kind)), of(name, Net(), scan))
 
 
+@pytest.mark.parametrize("kind", [">i2", np.uint16, np.uint32, np.int64, bool])
+def test_whole_numbers_are_read(kind, scan):
+    scan = (10 * abs(scan)).astype(kind)
+    found = of("sensitivity", Net(), scan)
+    np.testing.assert_array_equal(found, of("sensitivity", Net(), scan.astype(np.float32)))
+
+
+def test_a_target_may_be_a_number_of_numpy_or_torch(scan):
+    expected = of("sensitivity", Net(), scan, 1)
+    for target in (np.int64(1), torch.tensor(1)):
+        np.testing.assert_array_equal(of("sensitivity", Net(), scan, target), expected)
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

@@ -73,6 +73,14 @@ def test_one_output_has_two_classes(target, scan):
         of("sensitivity", Net(classes=1), scan, target)
 
 
+@pytest.mark.parametrize("name", ["sensitivity", "occlusion"])
+def test_a_regression_has_no_probability_and_is_refused_by_methods_of_it(name, scan):
+    model = Net(lambda years: 70 + years, classes=1)
+    with pytest.raises(SetupFault, match=r"only output is \d+\.\d+: read as a logit"):
+        of(name, model, scan, 1)
+    assert of("grad_cam_pp", model, scan, 1).max() > 0
+
+
 # --- heads that are probabilities already ---------------------------------------------------------
 
 HEADS = {
@@ -132,6 +140,7 @@ def test_logits_between_0_and_1_are_logits(scan):
         lambda scans: scans - 0.5 * scans.mean(0, keepdim=True),
         lambda scans: (scans - scans.mean()) / scans.std(),
         lambda scans: scans[:1].expand_as(scans),
+        lambda scans: scans / scans.max(),
     ],
 )
 def test_a_network_that_answers_by_the_other_scans_of_a_batch_is_refused(name, change, scan):
@@ -202,6 +211,13 @@ def attention(maps):
 def test_any_random_number_is_noticed(change, scan):
     with pytest.raises(SetupFault, match="draws random numbers in eval mode"):
         of("sensitivity", Net(change, at="late"), scan)
+
+
+def test_a_generator_of_the_networks_own_is_noticed(scan):
+    draw = torch.Generator().manual_seed(0)
+    model = Net(lambda maps: maps + 0.1 * torch.rand(maps.shape, generator=draw), at="late")
+    with pytest.raises(SetupFault, match="for the same scan: it is random or keeps something"):
+        of("sensitivity", model, scan)
 
 
 def test_a_network_that_remembers_the_last_scan_is_refused(scan):

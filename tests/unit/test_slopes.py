@@ -147,3 +147,11 @@ def test_what_is_known_of_a_network_goes_with_it(scan):
     del model
     gc.collect()
     assert len(behaviour._known) <= known
+
+
+def test_a_hook_that_changes_gradients_is_noticed_though_the_network_passed_before(scan):
+    model = Net()
+    of("sensitivity", model, scan)
+    model.second.register_full_backward_hook(lambda module, to_input, to_output: (2 * to_input[0],))
+    with pytest.raises(SetupFault, match="is not its slope"):
+        of("sensitivity", model, scan)
