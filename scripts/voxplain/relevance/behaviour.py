@@ -26,8 +26,8 @@ from voxplain.relevance.plain import HALF
 
 # Modules with networks that tests/unit/test_refused_networks.py observes, so that jobs need not.
 OURS = ("voxplain.models.rieke", "voxplain.models.voxcnn", "voxplain.models.voxresnet")
-# Largest allowed difference between two answers to one scan, as a fraction of the change by half
-# the scan, in addition to rounding.
+# Largest allowed difference between the answers to a scan alone and beside others, as a fraction of
+# the difference between two scans, in addition to rounding.
 _ALIKE = 0.01
 _ROUNDING = 1e3
 # Operations that pass their input's values on.
@@ -104,8 +104,9 @@ def _of(model: nn.Module) -> _Known:
     return known
 
 
-def _hooks_of(module: nn.Module) -> tuple[int, int]:
-    return len(module._forward_hooks), len(module._forward_pre_hooks)
+def _hooks_of(module: nn.Module) -> tuple[int, ...]:
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return tuple(len(getattr(module, kind)) for kind in kinds)
 
 
 def _settings_of(module: nn.Module) -> tuple[tuple[str, Any], ...]:
@@ -280,10 +281,13 @@ def _observed(model: nn.Module, batch: Tensor, target: int, states: list[Any]) -
             "training=self.training, dropout in an attention): its heatmaps would be random; "
             "switch that off"
         )
-    other = batch.clone()
-    other[:, :, : (batch.shape[2] + 1) // 2] = 0
-    other *= 0.5  # with another maximum too
-    of_other, in_batches = _in_batch(model, batch, other, outputs)
+    again = run(model, batch)
+    if not torch.allclose(again, outputs, rtol=0, atol=_rounding_of(outputs)):
+        raise SetupFault(
+            f"the network gives {_shown(outputs)} and then {_shown(again)} for the same scan: it "
+            "is random or keeps something of the last scan; switch that off"
+        )
+    of_other, in_batches = _in_batch(model, batch, outputs)
     last = getattr(outputs, "_last", None)
     behaviour = Behaviour(_head_of(model, last, batch, outputs, of_other), in_batches)
     # Probabilities of 0 and 1 may be those of a network that is sure.
@@ -303,37 +307,29 @@ def _gives_one_answer(model: nn.Module, batch: Tensor, outputs: Tensor) -> bool:
     return all(torch.equal(run(model, other), outputs) for other in others)
 
 
-def _in_batch(
-    model: nn.Module, batch: Tensor, other: Tensor, outputs: Tensor
-) -> tuple[Tensor, bool]:
-    """Outputs for another scan, and whether the network takes two scans at a time."""
-    alone = run(model, other)
-    allowed = _ROUNDING * torch.finfo(outputs.dtype).eps * (1 + float(outputs.abs().max()))
-    allowed += _ALIKE * float((outputs - alone).abs().max())
+def _in_batch(model: nn.Module, batch: Tensor, outputs: Tensor) -> tuple[Tensor, bool]:
+    """Outputs for another scan, and whether the network takes several scans at a time."""
+    # Scans whose sums, ranges and extremes differ from those of the scan.
+    others = [2 * batch, -2 * batch]
     try:
-        together = run(model, torch.cat([other, batch]))
+        together = run(model, torch.cat([others[0], batch, others[1]]))
     except SetupFault:
         together = None
-    # Of both: what the first takes from the second may be nothing the other way.
-    apart = torch.cat([alone, outputs])
-    if isinstance(together, Tensor) and together.shape == apart.shape:
-        if torch.allclose(together, apart, rtol=0, atol=allowed):
-            return alone, True
-        changed = int((together - apart).abs().amax(1).argmax())
-    again = run(model, batch)
-    if not torch.allclose(again, outputs, rtol=0, atol=allowed):
+    if not isinstance(together, Tensor) or together.shape != (3, outputs.shape[1]):
+        return run(model, others[0]), False
+    allowed = _rounding_of(together) + _ALIKE * float((together[0] - together[1]).abs().max())
+    if not torch.allclose(together[1:2], outputs, rtol=0, atol=allowed):
         raise SetupFault(
-            f"the network gives {_shown(outputs)} and then {_shown(again)} for the same "
-            "scan: it is random or keeps something of the last scan; switch that off"
+            f"the network gives {_shown(outputs)} for a scan alone and {_shown(together[1])} for "
+            "it beside others: what it says of a scan depends on the other scans of a batch, so "
+            "its heatmaps would too; take statistics of each scan alone"
         )
-    if isinstance(together, Tensor) and together.shape == apart.shape:
-        raise SetupFault(
-            f"the network gives {_shown(apart[changed])} for a scan alone and "
-            f"{_shown(together[changed])} for it beside another: what it says of a scan depends on "
-            "the other scans of a batch, so its heatmaps would too; take statistics of each scan "
-            "alone"
-        )
-    return alone, False
+    return together[:1], True
+
+
+def _rounding_of(outputs: Tensor) -> float:
+    """Difference between two computations of the same outputs that is none."""
+    return _ROUNDING * torch.finfo(outputs.dtype).eps * (1 + float(outputs.abs().max()))
 
 
 def _head_of(
