@@ -22,8 +22,9 @@ from voxplain.relevance.plain import in_float64
 _DIRECTIONS = 2
 # Largest allowed difference from the gradient, as a fraction of its length times the step's.
 _TRUSTED = 0.02
-# In float64 steps are so short that no ReLU changes its side.
+# In float64 steps are so short that no ReLU changes its side and hardly any jump is met.
 _TRUSTED_FLOAT64 = 1e-3
+_STEPS_FLOAT64 = (1e-6, 1e-8, 1e-5)
 # Where the network cannot be run in float64, a larger difference at every step is needed.
 _WRONG = 0.2
 # Errors of a network's outputs by rounding, in units of the type's epsilon.
@@ -77,20 +78,20 @@ def check_slope_of(model: nn.Module, near: Tensor, run: Run, check: Hashable, by
     draw = torch.Generator().manual_seed(0)
 
     def noise() -> Tensor:
-        drawn = torch.randn(near.shape, generator=draw, dtype=torch.float64)
-        return size * drawn.to(near.device)
+        drawn = torch.randn(near.shape, generator=draw, dtype=near.dtype)
+        return drawn.mul_(size).to(near.device)
 
     # Not at the tensor itself: where a background is 0, ReLUs stand at their kink.
-    point = near.double() + 0.5 * noise()
+    point = near + 0.5 * noise()
     directions = [noise() for _ in range(_DIRECTIONS)]
     short, trusted = near.dtype == torch.float64, _TRUSTED
-    steps = (1e-6, 1e-5) if short else (1e-2, 1e-3, 1e-1)
-    found = _compare(model, run, point.to(near.dtype), directions, steps, size)
+    steps = _STEPS_FLOAT64 if short else (1e-2, 1e-3, 1e-1)
+    found = _compare(model, run, point, directions, steps, size)
     worst = max(found, key=lambda each: each.error)
     if worst.error > trusted or worst.unclear:
         try:
             with in_float64(model):
-                found = _compare(model, run, point, directions, (1e-6, 1e-5), size)
+                found = _compare(model, run, point.double(), directions, _STEPS_FLOAT64, size)
             worst, trusted = max(found, key=lambda each: each.error), _TRUSTED_FLOAT64
         except (MemoryError, torch.OutOfMemoryError):
             trusted = _WRONG
@@ -150,20 +151,20 @@ def _compare(
     with ExitStack() as stack:
         stack.enter_context(differentiating(model))
         weights, gradient = _gradient(run, point)
-        length = float(gradient.square().sum().sqrt()) * size
+        length = float(gradient.double().square().sum().sqrt()) * size
 
         @torch.no_grad()
         def value(at: Tensor) -> tuple[float, float]:
-            terms = run(at.to(point.dtype)).detach().double() * weights
+            terms = run(at).detach().double() * weights
             return float(terms.sum()), float(terms.abs().sum())
 
         best = []
         for direction in directions:
-            along = float((gradient * direction).sum())
+            along = float((gradient * direction).sum(dtype=torch.float64))
             tried: list[_Comparison] = []
             for step in steps:
                 (above, most), (below, _) = (
-                    value(point.double() + way * step * direction) for way in (1, -1)
+                    value(torch.add(point, direction, alpha=way * step)) for way in (1, -1)
                 )
                 # Rounding of the outputs, and of the points on the way to them.
                 rounding = _ROUNDING * torch.finfo(point.dtype).eps * most / step
@@ -177,7 +178,7 @@ def _compare(
 
 
 def _gradient(run: Run, point: Tensor) -> tuple[Tensor, Tensor]:
-    """Random weights of the outputs, and the gradient of their sum at a point, float64."""
+    """Random weights of the outputs, and the gradient of their sum at a point."""
     try:
         read = point.detach().clone().requires_grad_()
         outputs = run(read)
@@ -186,7 +187,7 @@ def _gradient(run: Run, point: Tensor) -> tuple[Tensor, Tensor]:
         weights = weights.to(outputs.device)
         score = (outputs.double() * weights).sum()
         if not score.requires_grad:
-            return weights, torch.zeros_like(point, dtype=torch.float64)
+            return weights, torch.zeros_like(point)
         (gradient,) = torch.autograd.grad(score, read, allow_unused=True)
     except (SetupFault, MemoryError, torch.OutOfMemoryError):
         raise
@@ -196,5 +197,5 @@ def _gradient(run: Run, point: Tensor) -> tuple[Tensor, Tensor]:
             "inference mode, hooks and changes in place, or choose occlusion"
         ) from error
     if gradient is None:
-        return weights, torch.zeros_like(point, dtype=torch.float64)
-    return weights, gradient.detach().double()
+        return weights, torch.zeros_like(point)
+    return weights, gradient.detach()
