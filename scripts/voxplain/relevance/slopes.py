@@ -85,7 +85,7 @@ def check_slope_of(model: nn.Module, near: Tensor, run: Run, check: Hashable, by
     point = near + 0.5 * noise()
     directions = [noise() for _ in range(_DIRECTIONS)]
     short, trusted = near.dtype == torch.float64, _TRUSTED
-    steps = _STEPS_FLOAT64 if short else (1e-2, 1e-3, 1e-1)
+    steps = _STEPS_FLOAT64 if short else (1e-2, 1e-1, 1e-3)
     found = _compare(model, run, point, directions, steps, size)
     worst = max(found, key=lambda each: each.error)
     if worst.error > trusted or worst.unclear:
@@ -169,11 +169,10 @@ def _compare(
                 # Rounding of the outputs, and of the points on the way to them.
                 rounding = _ROUNDING * torch.finfo(point.dtype).eps * most / step
                 tried.append(_Comparison((above - below) / 2 / step, along, length, rounding))
-                if tried[-1].error <= _TRUSTED_FLOAT64 and not tried[-1].unclear:
+                enough = _TRUSTED_FLOAT64 if point.dtype == torch.float64 else _TRUSTED
+                if tried[-1].error <= enough and not tried[-1].unclear:
                     break
-                if tried[-1].error <= _TRUSTED and point.dtype != torch.float64:
-                    break
-            best.append(min(tried, key=lambda each: (each.error, each.unclear)))
+            best.append(min(tried, key=lambda each: (each.unclear, each.error)))
         return best
 
 
