@@ -28,7 +28,7 @@ from voxplain.relevance.plain import HALF
 OURS = ("voxplain.models.rieke", "voxplain.models.voxcnn", "voxplain.models.voxresnet")
 # Largest allowed difference between the answers to a scan alone and beside others, as a fraction of
 # the difference between two scans, in addition to rounding.
-_ALIKE = 0.01
+_ALIKE = 1e-3
 _ROUNDING = 1e3
 # Operations that pass their input's values on.
 _SAME_VALUES = (
@@ -309,8 +309,9 @@ def _gives_one_answer(model: nn.Module, batch: Tensor, outputs: Tensor) -> bool:
 
 def _in_batch(model: nn.Module, batch: Tensor, outputs: Tensor) -> tuple[Tensor, bool]:
     """Outputs for another scan, and whether the network takes several scans at a time."""
-    # Scans whose sums, ranges and extremes differ from those of the scan.
-    others = [2 * batch, -2 * batch]
+    # Scans whose sums, ranges, extremes and outlines differ from those of the scan.
+    others, half = [3 * batch, -3 * batch], (batch.shape[2] + 1) // 2
+    others[0][:, :, :half], others[1][:, :, -half:] = 0, 0
     try:
         together = run(model, torch.cat([others[0], batch, others[1]]))
     except SetupFault:
