@@ -11,7 +11,7 @@ import pickle
 import random
 import weakref
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -37,17 +37,8 @@ _SAME_VALUES = (
 )  # fmt: skip
 # Operations whose output may have any value.
 _UNBOUNDED = (
-    "addmm",
-    "mm",
-    "bmm",
-    "baddbmm",
-    "addmv",
-    "mv",
-    "linear",
-    "convolution",
-    "mean",
-    "sum",
-)
+    "addmm", "mm", "bmm", "baddbmm", "addmv", "mv", "linear", "convolution", "mean", "sum",
+)  # fmt: skip
 
 
 class Head(Enum):
@@ -68,10 +59,13 @@ class Behaviour:
         What its outputs are.
     in_batches
         Whether it takes several scans at a time.
+    outputs
+        Number of its outputs; None if it was not observed.
     """
 
     head: Head = Head.LOGITS
     in_batches: bool = True
+    outputs: int | None = None
 
 
 @dataclass
@@ -80,7 +74,7 @@ class _Known:
 
     shape: Hashable
     behaviour: Behaviour | None = None
-    passed: set[Hashable] = None
+    passed: set[Hashable] = field(default_factory=set)
 
 
 _known: weakref.WeakKeyDictionary[nn.Module, _Known] = weakref.WeakKeyDictionary()
@@ -100,7 +94,7 @@ def _of(model: nn.Module) -> _Known:
     )
     known = _known.get(model)
     if known is None or known.shape != shape:
-        known = _known[model] = _Known(shape, passed=set())
+        known = _known[model] = _Known(shape)
     return known
 
 
@@ -169,7 +163,11 @@ def check_target(outputs: Any, target: int) -> None:
         raise SetupFault(
             f"the network gives {list(outputs.shape)} for one scan; expected logits [1, classes]"
         )
-    classes = max(2, outputs.shape[1])
+    _check_class(outputs.shape[1], target)
+
+
+def _check_class(outputs: int, target: int) -> None:
+    classes = max(2, outputs)
     if not 0 <= target < classes:
         raise SetupFault(
             f"the target is class {target}, and the network has {classes} classes, 0 to "
@@ -201,7 +199,7 @@ def observe(model: nn.Module, batch: Tensor, target: int) -> Behaviour:
     """
     if is_ours(model):
         return Behaviour()
-    known, check = _of(model), ("outputs", target, batch.dtype, batch.device)
+    known, check = _of(model), ("outputs", batch.dtype, batch.device)
     if known.behaviour is None or check not in known.passed:
         states = _random_states(batch.device)
         try:
@@ -212,6 +210,7 @@ def observe(model: nn.Module, batch: Tensor, target: int) -> Behaviour:
         known = _of(model)
         known.behaviour = behaviour
         known.passed.add(check)
+    _check_class(known.behaviour.outputs, target)
     return known.behaviour
 
 
@@ -283,7 +282,8 @@ def _observed(model: nn.Module, batch: Tensor, target: int, states: list[Any]) -
         )
     of_other, in_batches = _in_batch(model, batch, outputs)
     last = getattr(outputs, "_last", None)
-    return Behaviour(_head_of(model, last, batch, outputs, of_other), in_batches)
+    head = _head_of(model, last, batch, outputs, of_other)
+    return Behaviour(head, in_batches, outputs.shape[1])
 
 
 def _in_batch(model: nn.Module, batch: Tensor, outputs: Tensor) -> tuple[Tensor, bool]:
