@@ -157,6 +157,7 @@ def cut_by_the_first(scans):
         lambda scans: scans - 0.5 * scans.mean(0, keepdim=True),
         lambda scans: (scans - scans.mean()) / scans.std(),
         lambda scans: scans[:1].expand_as(scans),
+        lambda scans: scans - scans[-1:].mean(),
         lambda scans: scans / scans.max(),
         lambda scans: cut_by_the_first(scans.abs()),
     ],

@@ -288,23 +288,25 @@ def _observed(model: nn.Module, batch: Tensor, target: int, states: list[Any]) -
 
 def _in_batch(model: nn.Module, batch: Tensor, outputs: Tensor) -> tuple[Tensor, bool]:
     """Outputs for another scan, and whether the network takes several scans at a time."""
-    # Scans whose sums, ranges, extremes and outlines differ from those of the scan.
-    others, half = [3 * batch, -3 * batch], (batch.shape[2] + 1) // 2
-    others[0][:, :, :half], others[1][:, :, -half:] = 0, 0
+    # Its sum, range, extremes and outline differ from those of the scan.
+    other = 3 * batch
+    other[:, :, : (batch.shape[2] + 1) // 2] = 0
+    of_other = run(model, other)
     try:
-        together = run(model, torch.cat([others[0], batch, others[1]]))
-    except SetupFault:
+        together = run(model, torch.cat([other, batch]))
+    except (SetupFault, torch.OutOfMemoryError):
         together = None
-    if not isinstance(together, Tensor) or together.shape != (3, outputs.shape[1]):
-        return run(model, others[0]), False
-    allowed = _rounding_of(together) + _ALIKE * float((together[0] - together[1]).abs().max())
-    if not torch.allclose(together[1:2], outputs, rtol=0, atol=allowed):
-        raise SetupFault(
-            f"the network gives {_shown(outputs)} for a scan alone and {_shown(together[1])} for "
-            "it beside others: what it says of a scan depends on the other scans of a batch, so "
-            "its heatmaps would too; take statistics of each scan alone"
-        )
-    return together[:1], True
+    if not isinstance(together, Tensor) or together.shape != (2, outputs.shape[1]):
+        return of_other, False
+    allowed = _rounding_of(together) + _ALIKE * float((of_other - outputs).abs().max())
+    for alone, beside in zip((outputs, of_other), (together[1:], together[:1]), strict=True):
+        if not torch.allclose(beside, alone, rtol=0, atol=allowed):
+            raise SetupFault(
+                f"the network gives {_shown(alone)} for a scan alone and {_shown(beside)} for it "
+                "beside another: what it says of a scan depends on the other scans of a batch, so "
+                "its heatmaps would too; take statistics of each scan alone"
+            )
+    return of_other, True
 
 
 def _rounding_of(outputs: Tensor) -> float:
