@@ -23,6 +23,7 @@ from voxplain.faults import SetupFault
 from voxplain.models import MODELS, build_model
 from voxplain.relevance import METHODS, behaviour, explain
 from voxplain.relevance.behaviour import is_ours, observe
+from voxplain.relevance.deletion import delete_and_insert
 from voxplain.relevance.inputs import as_input
 from voxplain.relevance.slopes import check_slope
 
@@ -100,6 +101,17 @@ def test_what_is_a_probability_already_is_explained_as_that(name, head, scan):
     close(found + 1e-12, of(name, Net(classes=classes), scan, 1) + 1e-12, rtol=1e-3)
 
 
+def test_deletion_reads_the_same_probabilities_as_the_methods(scan):
+    steps = np.arange(scan.size).reshape(SHAPE) // 600
+    expected = delete_and_insert(Net(), scan, 1, steps)
+    found = delete_and_insert(Net(lambda outputs: outputs.softmax(1)), scan, 1, steps)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    one = Net(classes=1)
+    found = delete_and_insert(one, scan, 1, steps)
+    np.testing.assert_allclose(found, delete_and_insert(as_two_classes(one), scan, 1, steps))
+    assert np.ptp(found[0]) > 1e-3
+
+
 @pytest.mark.parametrize("name", OF_THE_LOGIT)
 @pytest.mark.parametrize("head", HEADS)
 def test_methods_of_the_logit_refuse_probabilities(name, head, scan):
@@ -145,6 +157,7 @@ def cut_by_the_first(scans):
         lambda scans: scans - 0.5 * scans.mean(0, keepdim=True),
         lambda scans: (scans - scans.mean()) / scans.std(),
         lambda scans: scans[:1].expand_as(scans),
+        lambda scans: scans - scans[-1:].mean(),
         lambda scans: scans / scans.max(),
         lambda scans: cut_by_the_first(scans.abs()),
     ],
@@ -408,7 +421,7 @@ def test_the_networks_of_this_package_pass_what_jobs_need_not_repeat(name, monke
     batch = as_input(model, np.random.default_rng(0).normal(size=shape))
     monkeypatch.setattr(behaviour, "OURS", ())
     assert not is_ours(model)
-    assert observe(model, batch, 1) == behaviour.Behaviour()
+    assert observe(model, batch, 1) == behaviour.Behaviour(outputs=2)
     check_slope(model, batch)
     assert len(behaviour._known[model].passed) == 2  # nothing was too small to be compared
 

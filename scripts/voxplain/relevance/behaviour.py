@@ -11,7 +11,7 @@ import pickle
 import random
 import weakref
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -37,17 +37,8 @@ _SAME_VALUES = (
 )  # fmt: skip
 # Operations whose output may have any value.
 _UNBOUNDED = (
-    "addmm",
-    "mm",
-    "bmm",
-    "baddbmm",
-    "addmv",
-    "mv",
-    "linear",
-    "convolution",
-    "mean",
-    "sum",
-)
+    "addmm", "mm", "bmm", "baddbmm", "addmv", "mv", "linear", "convolution", "mean", "sum",
+)  # fmt: skip
 
 
 class Head(Enum):
@@ -68,10 +59,13 @@ class Behaviour:
         What its outputs are.
     in_batches
         Whether it takes several scans at a time.
+    outputs
+        Number of its outputs; None if it was not observed.
     """
 
     head: Head = Head.LOGITS
     in_batches: bool = True
+    outputs: int | None = None
 
 
 @dataclass
@@ -80,7 +74,7 @@ class _Known:
 
     shape: Hashable
     behaviour: Behaviour | None = None
-    passed: set[Hashable] = None
+    passed: set[Hashable] = field(default_factory=set)
 
 
 _known: weakref.WeakKeyDictionary[nn.Module, _Known] = weakref.WeakKeyDictionary()
@@ -100,7 +94,7 @@ def _of(model: nn.Module) -> _Known:
     )
     known = _known.get(model)
     if known is None or known.shape != shape:
-        known = _known[model] = _Known(shape, passed=set())
+        known = _known[model] = _Known(shape)
     return known
 
 
@@ -169,7 +163,11 @@ def check_target(outputs: Any, target: int) -> None:
         raise SetupFault(
             f"the network gives {list(outputs.shape)} for one scan; expected logits [1, classes]"
         )
-    classes = max(2, outputs.shape[1])
+    _check_class(outputs.shape[1], target)
+
+
+def _check_class(outputs: int, target: int) -> None:
+    classes = max(2, outputs)
     if not 0 <= target < classes:
         raise SetupFault(
             f"the target is class {target}, and the network has {classes} classes, 0 to "
@@ -201,7 +199,7 @@ def observe(model: nn.Module, batch: Tensor, target: int) -> Behaviour:
     """
     if is_ours(model):
         return Behaviour()
-    known, check = _of(model), ("outputs", target, batch.dtype, batch.device)
+    known, check = _of(model), ("outputs", batch.dtype, batch.device)
     if known.behaviour is None or check not in known.passed:
         states = _random_states(batch.device)
         try:
@@ -212,6 +210,7 @@ def observe(model: nn.Module, batch: Tensor, target: int) -> Behaviour:
         known = _of(model)
         known.behaviour = behaviour
         known.passed.add(check)
+    _check_class(known.behaviour.outputs, target)
     return known.behaviour
 
 
@@ -289,15 +288,15 @@ def _observed(model: nn.Module, batch: Tensor, target: int, states: list[Any]) -
         )
     of_other, in_batches = _in_batch(model, batch, outputs)
     last = getattr(outputs, "_last", None)
-    behaviour = Behaviour(_head_of(model, last, batch, outputs, of_other), in_batches)
+    head = _head_of(model, last, batch, outputs, of_other)
     # Probabilities of 0 and 1 may be those of a network that is sure.
-    sure = behaviour.head is Head.PROBABILITIES and bool(((outputs == 0) | (outputs == 1)).all())
+    sure = head is Head.PROBABILITIES and bool(((outputs == 0) | (outputs == 1)).all())
     if torch.equal(of_other, outputs) and not sure and _gives_one_answer(model, batch, outputs):
         raise SetupFault(
             f"the network gives {_shown(outputs)} whatever the scan: it keeps its first answer, or "
             "its weights make nothing of a scan"
         )
-    return behaviour
+    return Behaviour(head, in_batches, outputs.shape[1])
 
 
 def _gives_one_answer(model: nn.Module, batch: Tensor, outputs: Tensor) -> bool:
@@ -309,23 +308,25 @@ def _gives_one_answer(model: nn.Module, batch: Tensor, outputs: Tensor) -> bool:
 
 def _in_batch(model: nn.Module, batch: Tensor, outputs: Tensor) -> tuple[Tensor, bool]:
     """Outputs for another scan, and whether the network takes several scans at a time."""
-    # Scans whose sums, ranges, extremes and outlines differ from those of the scan.
-    others, half = [3 * batch, -3 * batch], (batch.shape[2] + 1) // 2
-    others[0][:, :, :half], others[1][:, :, -half:] = 0, 0
+    # Its sum, range, extremes and outline differ from those of the scan.
+    other = 3 * batch
+    other[:, :, : (batch.shape[2] + 1) // 2] = 0
+    of_other = run(model, other)
     try:
-        together = run(model, torch.cat([others[0], batch, others[1]]))
-    except SetupFault:
+        together = run(model, torch.cat([other, batch]))
+    except (SetupFault, torch.OutOfMemoryError):
         together = None
-    if not isinstance(together, Tensor) or together.shape != (3, outputs.shape[1]):
-        return run(model, others[0]), False
-    allowed = _rounding_of(together) + _ALIKE * float((together[0] - together[1]).abs().max())
-    if not torch.allclose(together[1:2], outputs, rtol=0, atol=allowed):
-        raise SetupFault(
-            f"the network gives {_shown(outputs)} for a scan alone and {_shown(together[1])} for "
-            "it beside others: what it says of a scan depends on the other scans of a batch, so "
-            "its heatmaps would too; take statistics of each scan alone"
-        )
-    return together[:1], True
+    if not isinstance(together, Tensor) or together.shape != (2, outputs.shape[1]):
+        return of_other, False
+    allowed = _rounding_of(together) + _ALIKE * float((of_other - outputs).abs().max())
+    for alone, beside in zip((outputs, of_other), (together[1:], together[:1]), strict=True):
+        if not torch.allclose(beside, alone, rtol=0, atol=allowed):
+            raise SetupFault(
+                f"the network gives {_shown(alone)} for a scan alone and {_shown(beside)} for it "
+                "beside another: what it says of a scan depends on the other scans of a batch, so "
+                "its heatmaps would too; take statistics of each scan alone"
+            )
+    return of_other, True
 
 
 def _rounding_of(outputs: Tensor) -> float:
