@@ -640,7 +640,10 @@ ODD = {
         ),
         "sums maps of different shapes",
     ),
-    "an argument left out": (masked, r"it fails by parts \(TypeError"),
+    "a question for tensors, which torch.fx has not": (
+        lambda net, scans, mask: net.conv(scans) * (2 if isinstance(scans, torch.Tensor) else None),
+        r"it fails by parts \(TypeError",
+    ),
 }
 
 
@@ -654,6 +657,16 @@ def test_what_only_fails_by_parts_is_run_in_full(name):
     regions = cubes(shape, 3, stride=2)
     with pytest.warns(RuntimeWarning, match=reason):
         found = occlude(ready(model), scan[0, 0], regions)
+    np.testing.assert_allclose(found, drops_in_full(model, scan, regions), rtol=0, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_network_with_an_argument_left_out_is_computed_by_parts():
+    model, scan = Headed(masked).double().eval(), random_scan((6, 7, 5))
+    with torch.no_grad():
+        model(scan)
+    regions = cubes((6, 7, 5), 3, stride=2)
+    found = occlude(ready(model), scan[0, 0], regions)
     np.testing.assert_allclose(found, drops_in_full(model, scan, regions), rtol=0, atol=1e-12)
 
 

@@ -1,6 +1,5 @@
-"""Networks and scans that are not as the methods take them: explained right, or refused by name."""
+"""Networks that are not as the methods take them: explained right, or refused by name."""
 
-import gc
 import warnings
 
 import numpy as np
@@ -10,112 +9,28 @@ from monai.data import MetaTensor
 from torch import nn
 from torch.nn import functional
 
+from small_networks import (
+    OF_THE_LOGIT,
+    OF_THE_PROBABILITY,
+    OPTIONS,
+    SHAPE,
+    Net,
+    close,
+    of,
+    random_scan,
+)
 from voxplain.faults import SetupFault
 from voxplain.models import MODELS, build_model
 from voxplain.relevance import METHODS, behaviour, explain
 from voxplain.relevance.behaviour import is_ours, observe
+from voxplain.relevance.deletion import delete_and_insert
 from voxplain.relevance.inputs import as_input
 from voxplain.relevance.slopes import check_slope
-
-SHAPE = (12, 13, 11)
-OPTIONS = {
-    "occlusion": {"size": 4, "stride": 3},
-    "voxel_occlusion": {"size": 3, "stride": 4},
-    "area_occlusion": {"labels": np.arange(np.prod(SHAPE)).reshape(SHAPE) // 200},
-    "smoothgrad": {"samples": 3},
-    "integrated_gradients": {"steps": 4},
-    "sa_ucm": {"levels": 2, "most_segments": 4},
-    "summary": {"methods": {"sensitivity": {}, "occlusion": {"size": 4, "stride": 3}}},
-}
-OF_THE_LOGIT = [name for name, method in METHODS.items() if method.explains == "logit"]
-OF_THE_PROBABILITY = [name for name in METHODS if name not in OF_THE_LOGIT]
-BY_THE_SCAN = ("sensitivity", "guided_backprop", "smoothgrad", "integrated_gradients")
-
-
-class Net(nn.Module):
-    """Two convolutions, an average and a dense layer; a function may stand at one place."""
-
-    def __init__(self, change=lambda values: values, at="outputs", classes=2):
-        super().__init__()
-        torch.manual_seed(3)
-        self.first, self.norm, self.relu1 = (
-            nn.Conv3d(1, 4, 3, padding=1),
-            nn.BatchNorm3d(4),
-            nn.ReLU(),
-        )
-        self.pool, self.second, self.relu2 = nn.MaxPool3d(2), nn.Conv3d(4, 6, 3), nn.ReLU()
-        self.mean, self.flat, self.last = (
-            nn.AdaptiveAvgPool3d(1),
-            nn.Flatten(),
-            nn.Linear(6, classes),
-        )
-        with torch.no_grad():
-            self.last.weight.mul_(5)
-        self.change, self.at = change, at
-        self.eval()
-
-    def forward(self, values):
-        """``[batch, 1, x, y, z]`` to ``[batch, classes]``."""
-        steps = {
-            "scan": (),
-            "maps": (self.first, self.norm, self.relu1, self.pool),
-            "late": (self.second, self.relu2),
-            "outputs": (self.mean, self.flat, self.last),
-        }
-        for at, layers in steps.items():
-            for layer in layers:
-                values = layer(values)
-            if at == self.at:
-                values = self.change(values)
-        return values
 
 
 @pytest.fixture
 def scan():
-    scan = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
-    scan[:3] = 0
-    return scan
-
-
-def of(method, model, scan, target=0):
-    return explain(method, model, scan, target, **OPTIONS.get(method, {}))
-
-
-def close(found, expected, rtol=1e-4):
-    assert expected.max() > 0
-    np.testing.assert_allclose(found, expected, rtol=rtol, atol=rtol * expected.max())
-
-
-# --- tensor subclasses ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_a_scan_as_a_metatensor_is_that_of_a_plain_tensor(name, scan):
-    np.testing.assert_array_equal(
-        of(name, Net(), MetaTensor(torch.from_numpy(scan))), of(name, Net(), scan)
-    )
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_weights_and_buffers_as_metatensors_are_read_as_plain_ones_and_put_back(name, scan):
-    model = Net()
-    for module in model.modules():
-        for key, value in module._parameters.items():
-            module._parameters[key] = nn.Parameter(MetaTensor(value.data))
-        for key, value in module._buffers.items():
-            module._buffers[key] = MetaTensor(value)
-    before = {key: id(value) for key, value in model.named_parameters()}
-    np.testing.assert_array_equal(of(name, model, scan), of(name, Net(), scan))
-    assert {key: id(value) for key, value in model.named_parameters()} == before
-    assert isinstance(model.norm.running_mean, MetaTensor)
-
-
-def test_a_tensor_that_is_no_parameter_is_read_as_a_plain_one_too(scan):
-    model, plain = (Net(at="maps") for _ in range(2))
-    model.factor = MetaTensor(torch.full((1, 4, 1, 1, 1), 0.5))
-    model.change = lambda maps: maps * model.factor
-    plain.change = lambda maps: maps * 0.5
-    np.testing.assert_array_equal(of("cam", model, scan), of("cam", plain, scan))
+    return random_scan()
 
 
 # --- one output -----------------------------------------------------------------------------------
@@ -159,6 +74,14 @@ def test_one_output_has_two_classes(target, scan):
         of("sensitivity", Net(classes=1), scan, target)
 
 
+@pytest.mark.parametrize("name", ["sensitivity", "occlusion"])
+def test_a_regression_has_no_probability_and_is_refused_by_methods_of_it(name, scan):
+    model = Net(lambda years: 70 + years, classes=1)
+    with pytest.raises(SetupFault, match=r"only output is \d+\.\d+: read as a logit"):
+        of(name, model, scan, 1)
+    assert of("grad_cam_pp", model, scan, 1).max() > 0
+
+
 # --- heads that are probabilities already ---------------------------------------------------------
 
 HEADS = {
@@ -176,6 +99,17 @@ def test_what_is_a_probability_already_is_explained_as_that(name, head, scan):
     function, classes = HEADS[head]
     found = of(name, Net(function, classes=classes), scan, 1)
     close(found + 1e-12, of(name, Net(classes=classes), scan, 1) + 1e-12, rtol=1e-3)
+
+
+def test_deletion_reads_the_same_probabilities_as_the_methods(scan):
+    steps = np.arange(scan.size).reshape(SHAPE) // 600
+    expected = delete_and_insert(Net(), scan, 1, steps)
+    found = delete_and_insert(Net(lambda outputs: outputs.softmax(1)), scan, 1, steps)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    one = Net(classes=1)
+    found = delete_and_insert(one, scan, 1, steps)
+    np.testing.assert_allclose(found, delete_and_insert(as_two_classes(one), scan, 1, steps))
+    assert np.ptp(found[0]) > 1e-3
 
 
 @pytest.mark.parametrize("name", OF_THE_LOGIT)
@@ -208,135 +142,9 @@ def test_logits_between_0_and_1_are_logits(scan):
     assert of("grad_cam_pp", model, scan).max() > 0
 
 
-# --- gradients that are not the network's ---------------------------------------------------------
-
-
-def half_detached(maps):
-    return torch.cat([maps[:, :2].detach(), maps[:, 2:]], 1)
-
-
-def without_gradient(maps):
-    with torch.no_grad():
-        return maps + maps.tanh()
-
-
-def one_more_without_gradient(maps):
-    with torch.no_grad():
-        added = maps.tanh()
-    return maps + added
-
-
-def in_inference_mode(maps):
-    with torch.inference_mode():
-        return maps.tanh()
-
-
-def behind_autograd(maps):
-    maps.data.mul_(2)
-    return maps
-
-
-def with_a_hook(maps):
-    if maps.requires_grad:
-        maps.register_hook(lambda gradient: 2 * gradient)
-    return maps
-
-
-class Straight(torch.autograd.Function):
-    """A tanh with the gradient of the identity."""
-
-    @staticmethod
-    def forward(context, maps):
-        return maps.tanh()
-
-    @staticmethod
-    def backward(context, gradient):
-        return gradient
-
-
-CUT = [
-    half_detached,
-    without_gradient,
-    one_more_without_gradient,
-    in_inference_mode,
-    behind_autograd,
-    with_a_hook,
-    Straight.apply,
-]
-
-
-@pytest.mark.parametrize("change", CUT)
-@pytest.mark.parametrize("name", BY_THE_SCAN)
-def test_a_gradient_that_is_not_the_slope_is_refused(name, change, scan):
-    model = Net(change, at="maps")
-    for _ in range(2):  # a refusal is none of the things that are remembered
-        with pytest.raises(
-            SetupFault, match=r"gradient by the scan .* is not its slope|guided_b|through any gr"
-        ):
-            of(name, model, scan)
-
-
-@pytest.mark.parametrize("change", CUT)
-@pytest.mark.parametrize("name", ["grad_cam", "grad_cam_pp", "guided_grad_cam"])
-def test_a_gradient_by_a_layer_that_is_not_the_slope_is_refused(name, change, scan):
-    model = Net(change, at="late")
-    with pytest.raises(
-        SetupFault, match=r"gradient by .* is not its slope|guided_b|'relu2' through"
-    ):
-        of(name, model, scan)
-
-
-def test_what_is_cut_before_the_layer_does_not_matter_to_grad_cam(scan):
-    found = of("grad_cam_pp", Net(half_detached, at="maps"), scan)
-    np.testing.assert_array_equal(found, of("grad_cam_pp", Net(), scan))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        torch.nn.functional.hardshrink,  # jumps
-        lambda maps: 1e-6 * maps,
-        lambda maps: 1e4 * maps,
-        lambda maps: maps.relu() * (maps > 0.1),
-        lambda maps: maps.abs().sqrt(),
-    ],
-)
-def test_steep_flat_and_jumping_networks_have_the_gradient_that_they_have(change, scan):
-    assert of("sensitivity", Net(change, at="maps"), scan).shape == SHAPE
-
-
-@pytest.mark.parametrize("factor", [1, 1e3])
-def test_saturated_networks_are_not_refused(factor, scan):
-    for head in (lambda z: factor * z, lambda z: (factor * z).softmax(1)):
-        assert np.isfinite(of("sensitivity", Net(head), scan)).all()
-
-
-def test_a_network_is_compared_once_and_again_when_it_was_changed(scan):
-    model, passes = Net(), []
-    model.first.register_forward_hook(lambda *given: passes.append(1))
-    of("sensitivity", model, scan)
-    first = len(passes)
-    with torch.no_grad():
-        model.last.weight.mul_(2)  # as a randomisation does
-    passes.clear()
-    of("sensitivity", model, scan)
-    assert len(passes) == 1 < first
-    passes.clear()
-    model.change = lambda outputs: outputs.softmax(1)
-    of("sensitivity", model, scan)
-    assert len(passes) > 1
-    with pytest.raises(SetupFault, match="the network gives probabilities"):
-        of("grad_cam", model, scan)
-
-
-def test_what_is_known_of_a_network_goes_with_it(scan):
-    known = len(behaviour._known)
-    model = Net()
-    of("occlusion", model, scan)
-    assert len(behaviour._known) == known + 1
-    del model
-    gc.collect()
-    assert len(behaviour._known) <= known
+def cut_by_the_first(scans):
+    filled = scans[0].sum((0, 2, 3)).nonzero().flatten()
+    return scans[:, :, int(filled.min()) : int(filled.max()) + 1]
 
 
 # --- batches --------------------------------------------------------------------------------------
@@ -349,6 +157,9 @@ def test_what_is_known_of_a_network_goes_with_it(scan):
         lambda scans: scans - 0.5 * scans.mean(0, keepdim=True),
         lambda scans: (scans - scans.mean()) / scans.std(),
         lambda scans: scans[:1].expand_as(scans),
+        lambda scans: scans - scans[-1:].mean(),
+        lambda scans: scans / scans.max(),
+        lambda scans: cut_by_the_first(scans.abs()),
     ],
 )
 def test_a_network_that_answers_by_the_other_scans_of_a_batch_is_refused(name, change, scan):
@@ -421,6 +232,13 @@ def test_any_random_number_is_noticed(change, scan):
         of("sensitivity", Net(change, at="late"), scan)
 
 
+def test_a_generator_of_the_networks_own_is_noticed(scan):
+    draw = torch.Generator().manual_seed(0)
+    model = Net(lambda maps: maps + 0.1 * torch.rand(maps.shape, generator=draw), at="late")
+    with pytest.raises(SetupFault, match="for the same scan: it is random or keeps something"):
+        of("sensitivity", model, scan)
+
+
 def test_a_network_that_remembers_the_last_scan_is_refused(scan):
     given = []
 
@@ -430,85 +248,6 @@ def test_a_network_that_remembers_the_last_scan_is_refused(scan):
 
     with pytest.raises(SetupFault, match="for the same scan: it is random or keeps something"):
         of("sensitivity", Net(change, at="late"), scan)
-
-
-# --- the scan's numbers ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("value", [np.nan, -np.inf])
-def test_a_scan_that_is_not_finite_is_refused_in_one_sentence(name, value, scan):
-    scan[4, 5, 6] = value
-    with pytest.raises(SetupFault, match=r"^1 of the scan's 1716 voxels are NaN or infinite"):
-        of(name, Net(), scan)
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_a_network_whose_outputs_are_not_finite_is_refused(name, scan):
-    model = Net()
-    with torch.no_grad():
-        model.last.weight[0, 0] = torch.nan
-    with pytest.raises(SetupFault, match="which are no finite numbers"):
-        of(name, model, scan)
-
-
-def test_a_scan_beyond_the_networks_type_is_refused(scan):
-    with pytest.raises(SetupFault, match=r"values beyond torch\.float32"):
-        of("sensitivity", Net(), scan.astype(np.float64) * 1e300)
-
-
-@pytest.mark.parametrize("name", ["sensitivity", "cam", "occlusion", "lrp", "sa_ucm"])
-@pytest.mark.parametrize("kind", [">f4", ">f8", np.longdouble])
-def test_arrays_of_any_byte_order_and_length_are_read(name, kind, scan):
-    np.testing.assert_array_equal(of(name, Net(), scan.astype(kind)), of(name, Net(), scan))
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        (lambda scan: scan.tolist(), "not a list"),
-        (lambda scan: scan.astype(complex), "complex numbers"),
-        (lambda scan: scan.astype(object), "this array has object"),
-        (lambda scan: np.ma.masked_greater(scan, 1), "masked voxels"),
-        (lambda scan: torch.from_numpy(scan).to_sparse(), "sparse_coo"),
-        (lambda scan: torch.from_numpy(scan).to("meta"), "meta"),
-        (lambda scan: scan[:0], "has no voxel"),
-    ],
-)
-def test_what_is_no_scan_is_refused(change, reason, scan):
-    with pytest.raises(SetupFault, match=reason):
-        of("occlusion", Net(), change(scan))
-
-
-# --- half precision -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize(("dtype", "mixed"), [(torch.float16, False), (torch.bfloat16, True)])
-def test_half_precision_is_computed_in_float32(name, dtype, mixed, scan):
-    model = Net().to(dtype)
-    if mixed:
-        model.norm.float()
-    rounded = Net()
-    rounded.load_state_dict({key: value.float() for key, value in model.state_dict().items()})
-    np.testing.assert_array_equal(of(name, model, scan), of(name, rounded, scan))
-    assert model.first.weight.dtype == dtype
-
-
-def test_a_parametrised_network_in_half_precision_is_computed_in_float32(scan):
-    model = Net()
-    nn.utils.parametrizations.weight_norm(model.first)
-    close(of("occlusion", model.eval().half(), scan), of("occlusion", Net(), scan), rtol=0.01)
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_half_precision_inside_is_refused(name, scan):
-    def low(maps):
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            return (maps.flatten(2) @ torch.eye(maps[0, 0].numel())).view_as(maps).float()
-
-    with pytest.raises(SetupFault, match="computes in bfloat16 inside"):
-        of(name, Net(low, at="maps"), scan)
 
 
 # --- cam ------------------------------------------------------------------------------------------
@@ -682,7 +421,7 @@ def test_the_networks_of_this_package_pass_what_jobs_need_not_repeat(name, monke
     batch = as_input(model, np.random.default_rng(0).normal(size=shape))
     monkeypatch.setattr(behaviour, "OURS", ())
     assert not is_ours(model)
-    assert observe(model, batch, 1) == behaviour.Behaviour()
+    assert observe(model, batch, 1) == behaviour.Behaviour(outputs=2)
     check_slope(model, batch)
     assert len(behaviour._known[model].passed) == 2  # nothing was too small to be compared
 

@@ -305,12 +305,15 @@ def explain(
         A key of :data:`METHODS`.
     model
         From ``[batch, 1, x, y, z]`` to logits ``[batch, classes]``, in eval mode; the scan is taken
-        to the device and type of its parameters.
+        to the device and type of its parameters, float32 for those of half precision. Methods that
+        explain the probability also take a network that ends in a softmax, a log-softmax, or one
+        sigmoid. The first time that a network is explained it is run some ten times more.
     scan
-        ``[x, y, z]``, as it is given to the network.
+        ``[x, y, z]``, as it is given to the network; finite numbers.
     target
         Index of the class whose probability or logit is explained; ``explains`` of the method says
-        which of the two.
+        which of the two. A network with one output z has two classes: class 1 has the logit z and
+        the probability sigmoid(z), class 0 the logit -z and the rest of the probability.
     options
         Options of the method, see :data:`METHODS`.
 
@@ -321,8 +324,8 @@ def explain(
     Raises
     ------
     SetupFault
-        No method has that name, the network has no such class, or the method would give a wrong
-        result for the network without an error.
+        No method has that name, the network has no such class or cannot be run, a voxel is no
+        finite number, or the method would give a wrong result for the network without an error.
 
     Examples
     --------

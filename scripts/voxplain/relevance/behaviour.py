@@ -11,7 +11,7 @@ import pickle
 import random
 import weakref
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -26,9 +26,9 @@ from voxplain.relevance.plain import HALF
 
 # Modules with networks that tests/unit/test_refused_networks.py observes, so that jobs need not.
 OURS = ("voxplain.models.rieke", "voxplain.models.voxcnn", "voxplain.models.voxresnet")
-# Largest allowed difference between two answers to one scan, as a fraction of the change by half
-# the scan, in addition to rounding.
-_ALIKE = 0.01
+# Largest allowed difference between the answers to a scan alone and beside others, as a fraction of
+# the difference between two scans, in addition to rounding.
+_ALIKE = 1e-3
 _ROUNDING = 1e3
 # Operations that pass their input's values on.
 _SAME_VALUES = (
@@ -37,17 +37,8 @@ _SAME_VALUES = (
 )  # fmt: skip
 # Operations whose output may have any value.
 _UNBOUNDED = (
-    "addmm",
-    "mm",
-    "bmm",
-    "baddbmm",
-    "addmv",
-    "mv",
-    "linear",
-    "convolution",
-    "mean",
-    "sum",
-)
+    "addmm", "mm", "bmm", "baddbmm", "addmv", "mv", "linear", "convolution", "mean", "sum",
+)  # fmt: skip
 
 
 class Head(Enum):
@@ -68,10 +59,13 @@ class Behaviour:
         What its outputs are.
     in_batches
         Whether it takes several scans at a time.
+    outputs
+        Number of its outputs; None if it was not observed.
     """
 
     head: Head = Head.LOGITS
     in_batches: bool = True
+    outputs: int | None = None
 
 
 @dataclass
@@ -80,7 +74,7 @@ class _Known:
 
     shape: Hashable
     behaviour: Behaviour | None = None
-    passed: set[Hashable] = None
+    passed: set[Hashable] = field(default_factory=set)
 
 
 _known: weakref.WeakKeyDictionary[nn.Module, _Known] = weakref.WeakKeyDictionary()
@@ -100,12 +94,13 @@ def _of(model: nn.Module) -> _Known:
     )
     known = _known.get(model)
     if known is None or known.shape != shape:
-        known = _known[model] = _Known(shape, passed=set())
+        known = _known[model] = _Known(shape)
     return known
 
 
-def _hooks_of(module: nn.Module) -> tuple[int, int]:
-    return len(module._forward_hooks), len(module._forward_pre_hooks)
+def _hooks_of(module: nn.Module) -> tuple[int, ...]:
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return tuple(len(getattr(module, kind)) for kind in kinds)
 
 
 def _settings_of(module: nn.Module) -> tuple[tuple[str, Any], ...]:
@@ -168,7 +163,11 @@ def check_target(outputs: Any, target: int) -> None:
         raise SetupFault(
             f"the network gives {list(outputs.shape)} for one scan; expected logits [1, classes]"
         )
-    classes = max(2, outputs.shape[1])
+    _check_class(outputs.shape[1], target)
+
+
+def _check_class(outputs: int, target: int) -> None:
+    classes = max(2, outputs)
     if not 0 <= target < classes:
         raise SetupFault(
             f"the target is class {target}, and the network has {classes} classes, 0 to "
@@ -200,7 +199,7 @@ def observe(model: nn.Module, batch: Tensor, target: int) -> Behaviour:
     """
     if is_ours(model):
         return Behaviour()
-    known, check = _of(model), ("outputs", target, batch.dtype, batch.device)
+    known, check = _of(model), ("outputs", batch.dtype, batch.device)
     if known.behaviour is None or check not in known.passed:
         states = _random_states(batch.device)
         try:
@@ -211,6 +210,7 @@ def observe(model: nn.Module, batch: Tensor, target: int) -> Behaviour:
         known = _of(model)
         known.behaviour = behaviour
         known.passed.add(check)
+    _check_class(known.behaviour.outputs, target)
     return known.behaviour
 
 
@@ -280,45 +280,58 @@ def _observed(model: nn.Module, batch: Tensor, target: int, states: list[Any]) -
             "training=self.training, dropout in an attention): its heatmaps would be random; "
             "switch that off"
         )
-    other = batch.clone()
-    other[:, :, : (batch.shape[2] + 1) // 2] = 0
-    other *= 0.5  # with another maximum too
-    of_other, in_batches = _in_batch(model, batch, other, outputs)
+    again = run(model, batch)
+    if not torch.allclose(again, outputs, rtol=0, atol=_rounding_of(outputs)):
+        raise SetupFault(
+            f"the network gives {_shown(outputs)} and then {_shown(again)} for the same scan: it "
+            "is random or keeps something of the last scan; switch that off"
+        )
+    of_other, in_batches = _in_batch(model, batch, outputs)
     last = getattr(outputs, "_last", None)
-    return Behaviour(_head_of(model, last, batch, outputs, of_other), in_batches)
+    head = _head_of(model, last, batch, outputs, of_other)
+    # Probabilities of 0 and 1 may be those of a network that is sure.
+    sure = head is Head.PROBABILITIES and bool(((outputs == 0) | (outputs == 1)).all())
+    if torch.equal(of_other, outputs) and not sure and _gives_one_answer(model, batch, outputs):
+        raise SetupFault(
+            f"the network gives {_shown(outputs)} whatever the scan: it keeps its first answer, or "
+            "its weights make nothing of a scan"
+        )
+    return Behaviour(head, in_batches, outputs.shape[1])
 
 
-def _in_batch(
-    model: nn.Module, batch: Tensor, other: Tensor, outputs: Tensor
-) -> tuple[Tensor, bool]:
-    """Outputs for another scan, and whether the network takes two scans at a time."""
-    alone = run(model, other)
-    allowed = _ROUNDING * torch.finfo(outputs.dtype).eps * (1 + float(outputs.abs().max()))
-    allowed += _ALIKE * float((outputs - alone).abs().max())
+def _gives_one_answer(model: nn.Module, batch: Tensor, outputs: Tensor) -> bool:
+    """Whether a network gives the same for scans of other contents too."""
+    ramp = torch.linspace(-2, 3, batch[0].numel(), dtype=batch.dtype, device=batch.device)
+    others = (batch.flip(2, 3, 4), 3 * batch.flip(3) - 1, ramp.view_as(batch))
+    return all(torch.equal(run(model, other), outputs) for other in others)
+
+
+def _in_batch(model: nn.Module, batch: Tensor, outputs: Tensor) -> tuple[Tensor, bool]:
+    """Outputs for another scan, and whether the network takes several scans at a time."""
+    # Its sum, range, extremes and outline differ from those of the scan.
+    other = 3 * batch
+    other[:, :, : (batch.shape[2] + 1) // 2] = 0
+    of_other = run(model, other)
     try:
         together = run(model, torch.cat([other, batch]))
-    except SetupFault:
+    except (SetupFault, torch.OutOfMemoryError):
         together = None
-    # Of both: what the first takes from the second may be nothing the other way.
-    apart = torch.cat([alone, outputs])
-    if isinstance(together, Tensor) and together.shape == apart.shape:
-        if torch.allclose(together, apart, rtol=0, atol=allowed):
-            return alone, True
-        changed = int((together - apart).abs().amax(1).argmax())
-    again = run(model, batch)
-    if not torch.allclose(again, outputs, rtol=0, atol=allowed):
-        raise SetupFault(
-            f"the network gives {_shown(outputs)} and then {_shown(again)} for the same "
-            "scan: it is random or keeps something of the last scan; switch that off"
-        )
-    if isinstance(together, Tensor) and together.shape == apart.shape:
-        raise SetupFault(
-            f"the network gives {_shown(apart[changed])} for a scan alone and "
-            f"{_shown(together[changed])} for it beside another: what it says of a scan depends on "
-            "the other scans of a batch, so its heatmaps would too; take statistics of each scan "
-            "alone"
-        )
-    return alone, False
+    if not isinstance(together, Tensor) or together.shape != (2, outputs.shape[1]):
+        return of_other, False
+    allowed = _rounding_of(together) + _ALIKE * float((of_other - outputs).abs().max())
+    for alone, beside in zip((outputs, of_other), (together[1:], together[:1]), strict=True):
+        if not torch.allclose(beside, alone, rtol=0, atol=allowed):
+            raise SetupFault(
+                f"the network gives {_shown(alone)} for a scan alone and {_shown(beside)} for it "
+                "beside another: what it says of a scan depends on the other scans of a batch, so "
+                "its heatmaps would too; take statistics of each scan alone"
+            )
+    return of_other, True
+
+
+def _rounding_of(outputs: Tensor) -> float:
+    """Difference between two computations of the same outputs that is none."""
+    return _ROUNDING * torch.finfo(outputs.dtype).eps * (1 + float(outputs.abs().max()))
 
 
 def _head_of(

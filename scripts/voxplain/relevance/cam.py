@@ -365,7 +365,7 @@ def _check_slope_of_layer(model: nn.Module, batch: Tensor, layer: Layer) -> None
             handle.remove()
 
     by = f"by the output of layer {layer.name!r}"
-    check_slope_of(model, outputs[0], from_layer, check, by)
+    check_slope_of(model, outputs[0], from_layer, check, by, batch.numel())
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from voxplain.faults import SetupFault
-from voxplain.relevance.behaviour import check_target
+from voxplain.relevance.behaviour import check_target, observe
 from voxplain.relevance.inputs import as_input, probabilities
 
 # Voxels in one batch; a batch has at least one scan. Larger batches are slower on a CPU: at 4 mm a
@@ -48,11 +48,14 @@ def delete_and_insert(
     ------
     SetupFault
         The network has no such class or gives a probability that is not finite, or
-        :func:`voxplain.relevance.inputs.as_input` raises it.
+        :func:`voxplain.relevance.behaviour.observe` or :func:`voxplain.relevance.inputs.as_input`
+        raises it.
     ValueError
         The steps are not on the scan's grid.
     """
-    whole = as_input(model, scan)[0, 0]
+    batch = as_input(model, scan)
+    observe(model, batch, target)
+    whole = batch[0, 0]
     if step_of_voxel.shape != tuple(whole.shape):
         raise ValueError(
             f"steps {step_of_voxel.shape} lie not on the scan's grid {tuple(whole.shape)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -30,6 +31,7 @@ def explain_at_door(
     if not isinstance(model, nn.Module):
         raise SetupFault(f"a network is a torch.nn.Module, not a {type(model).__name__}")
     inspect.signature(method).bind(model, scan, target, **options)  # TypeError for an option
+    target = operator.index(target)  # also from numpy and torch
     options = {name: _as_array(value) for name, value in options.items()}
     # Gradients can be recorded even if the caller is in inference mode.
     with torch.inference_mode(False):

@@ -16,6 +16,9 @@ from voxplain.faults import SetupFault
 from voxplain.relevance.behaviour import Head, behaviour_of, check_target
 from voxplain.relevance.plain import place_of, plain_scan
 
+# Beyond it the probability of one logit is 0 or 1 in float64.
+_LARGEST_LOGIT = 36.0
+
 
 def as_input(model: nn.Module, scan: torch.Tensor | np.ndarray) -> torch.Tensor:
     """A scan ``[x, y, z]`` as a batch of one ``[1, 1, x, y, z]`` on the network's device.
@@ -97,6 +100,12 @@ def probabilities(model: nn.Module, outputs: Tensor) -> Tensor:
     if head is Head.PROBABILITIES:
         return outputs
     if outputs.shape[1] == 1:
+        if bool((outputs.detach().abs() > _LARGEST_LOGIT).any()):
+            raise SetupFault(
+                f"the network's only output is {float(outputs.detach().flatten()[0]):.5g}: read as "
+                "a logit its probability is 0 or 1 to the last digit, and heatmaps of it are 0; of "
+                "a regression choose a method that explains the logit, such as grad_cam"
+            )
         outputs = torch.cat([torch.zeros_like(outputs), outputs], dim=1)
     return torch.softmax(outputs, dim=1)  # of log-probabilities it is their exponential
 

@@ -70,8 +70,8 @@ def _of_array(scan: np.ndarray) -> Tensor:
     if scan.dtype.kind not in "fiubc":
         raise SetupFault(f"a scan has real numbers, and this array has {scan.dtype}")
     dtype = scan.dtype.newbyteorder("=")
-    if dtype.kind == "f" and dtype.itemsize > 8:
-        dtype = np.dtype(np.float64)
+    if dtype.kind in "iu" or (dtype.kind == "f" and dtype.itemsize > 8):
+        dtype = np.dtype(np.float64)  # torch knows neither longer numbers nor all of whole ones
     # torch refuses an array with a flipped axis.
     return torch.from_numpy(np.array(scan, dtype, order="C", subok=False))
 

@@ -20,17 +20,18 @@ from voxplain.relevance.plain import in_float64
 # Random directions along which slopes are compared. A missing part that is a third of the gradient
 # goes unnoticed along one of them at one in twenty.
 _DIRECTIONS = 2
-# Difference from the gradient, as a fraction of its length times the step's, from which float32 is
-# not believed: ReLUs that change their side within a step make about that much.
-_TRUSTED = 0.003
-# In float64 steps are so short that no ReLU changes its side.
+# Largest allowed difference from the gradient, as a fraction of its length times the step's.
+_TRUSTED = 0.02
+# In float64 steps are so short that no ReLU changes its side and hardly any jump is met.
 _TRUSTED_FLOAT64 = 1e-3
+_STEPS_FLOAT64 = (1e-6, 1e-8, 1e-5)
+# Scans of at most so many voxels are compared in float64 at once, which takes no time there, and
+# minutes for a large network on a CPU.
+_SMALL = 100_000
 # Where the network cannot be run in float64, a larger difference at every step is needed.
 _WRONG = 0.2
 # Errors of a network's outputs by rounding, in units of the type's epsilon.
 _ROUNDING = 100.0
-# Rounding of more than this part of the slope hides too much: float32 is not believed then either.
-_HIDDEN = 0.02
 
 Run = Callable[[Tensor], Tensor]
 
@@ -50,10 +51,14 @@ def check_slope(model: nn.Module, batch: Tensor) -> None:
     SetupFault
         The network cannot be differentiated, or its gradient is not the slope of its outputs.
     """
-    check_slope_of(model, batch, lambda point: model(point.clone()), "scan", "by the scan")
+    check_slope_of(
+        model, batch, lambda point: model(point.clone()), "scan", "by the scan", batch.numel()
+    )
 
 
-def check_slope_of(model: nn.Module, near: Tensor, run: Run, check: Hashable, by: str) -> None:
+def check_slope_of(
+    model: nn.Module, near: Tensor, run: Run, check: Hashable, by: str, voxels: int
+) -> None:
     """Check the gradient of a network's outputs by a tensor, once a network.
 
     Parameters
@@ -66,6 +71,8 @@ def check_slope_of(model: nn.Module, near: Tensor, run: Run, check: Hashable, by
         Name under which it is remembered that the network passed.
     by
         For the message: ``by the scan``.
+    voxels
+        Number of voxels of the scan.
 
     Raises
     ------
@@ -80,25 +87,33 @@ def check_slope_of(model: nn.Module, near: Tensor, run: Run, check: Hashable, by
     draw = torch.Generator().manual_seed(0)
 
     def noise() -> Tensor:
-        drawn = torch.randn(near.shape, generator=draw, dtype=torch.float64)
-        return size * drawn.to(near.device)
+        drawn = torch.randn(near.shape, generator=draw, dtype=near.dtype)
+        return drawn.mul_(size).to(near.device)
 
     # Not at the tensor itself: where a background is 0, ReLUs stand at their kink.
-    point = near.double() + 0.5 * noise()
+    point = near + 0.5 * noise()
     directions = [noise() for _ in range(_DIRECTIONS)]
-    short, trusted = near.dtype == torch.float64, _TRUSTED
-    steps = (1e-6, 1e-5) if short else (1e-2, 1e-3, 1e-1)
-    found = _compare(model, run, point.to(near.dtype), directions, steps, size)
-    worst = max(found, key=lambda each: each.error)
-    if worst.error > trusted or worst.unclear:
+
+    def exactly() -> list[_Comparison]:
         try:
             with in_float64(model):
-                found = _compare(model, run, point, directions, (1e-6, 1e-5), size)
-            worst, trusted = max(found, key=lambda each: each.error), _TRUSTED_FLOAT64
+                doubles = [direction.double() for direction in directions]
+                return _compare(model, run, point.double(), doubles, _STEPS_FLOAT64, size)
         except (MemoryError, torch.OutOfMemoryError):
-            trusted = _WRONG
+            return []
         except Exception:  # networks with a type of their own in their code
-            trusted = _WRONG
+            return []
+
+    short = near.dtype == torch.float64
+    at_once = short or voxels <= _SMALL
+    found, trusted = exactly() if at_once else [], _TRUSTED_FLOAT64
+    if not found:
+        steps = _STEPS_FLOAT64 if short else (1e-2, 1e-1, 1e-3)
+        found, trusted = _compare(model, run, point, directions, steps, size), _TRUSTED
+        if any(each.error > _TRUSTED or each.unclear for each in found):
+            again = [] if at_once else exactly()
+            found, trusted = (again, _TRUSTED_FLOAT64) if again else (found, _WRONG)
+    worst = max(found, key=lambda each: each.error)
     if worst.error > trusted:
         raise SetupFault(
             f"the gradient {by} that PyTorch gives for this network is not its slope: along a "
@@ -131,14 +146,14 @@ class _Comparison:
         Their difference beyond rounding, as a fraction of the larger of the slope and the
         gradient's length.
     unclear
-        Whether rounding may hide a part of either.
+        Whether rounding hides both.
     """
 
     def __init__(self, slope: float, gradient: float, length: float, rounding: float) -> None:
         self.slope, self.gradient = slope, gradient
         scale = max(abs(slope), length)
         self.error = max(0.0, abs(slope - gradient) - rounding) / scale if scale else 0.0
-        self.unclear = rounding > _HIDDEN * scale
+        self.unclear = rounding > 0.5 * scale
 
 
 def _compare(
@@ -153,34 +168,33 @@ def _compare(
     with ExitStack() as stack:
         stack.enter_context(differentiating(model))
         weights, gradient = _gradient(run, point)
-        length = float(gradient.square().sum().sqrt()) * size
+        length = float(gradient.double().square().sum().sqrt()) * size
 
         @torch.no_grad()
         def value(at: Tensor) -> tuple[float, float]:
-            terms = run(at.to(point.dtype)).detach().double() * weights
+            terms = run(at).detach().double() * weights
             return float(terms.sum()), float(terms.abs().sum())
 
         best = []
         for direction in directions:
-            along = float((gradient * direction).sum())
+            along = float((gradient * direction).sum(dtype=torch.float64))
             tried: list[_Comparison] = []
             for step in steps:
                 (above, most), (below, _) = (
-                    value(point.double() + way * step * direction) for way in (1, -1)
+                    value(torch.add(point, direction, alpha=way * step)) for way in (1, -1)
                 )
                 # Rounding of the outputs, and of the points on the way to them.
                 rounding = _ROUNDING * torch.finfo(point.dtype).eps * most / step
                 tried.append(_Comparison((above - below) / 2 / step, along, length, rounding))
-                if tried[-1].error <= _TRUSTED_FLOAT64 and not tried[-1].unclear:
+                enough = _TRUSTED_FLOAT64 if point.dtype == torch.float64 else _TRUSTED
+                if tried[-1].error <= enough and not tried[-1].unclear:
                     break
-                if tried[-1].error <= _TRUSTED and point.dtype != torch.float64:
-                    break
-            best.append(min(tried, key=lambda each: (each.error, each.unclear)))
+            best.append(min(tried, key=lambda each: (each.unclear, each.error)))
         return best
 
 
 def _gradient(run: Run, point: Tensor) -> tuple[Tensor, Tensor]:
-    """Random weights of the outputs, and the gradient of their sum at a point, float64."""
+    """Random weights of the outputs, and the gradient of their sum at a point."""
     try:
         read = point.detach().clone().requires_grad_()
         outputs = run(read)
@@ -189,7 +203,7 @@ def _gradient(run: Run, point: Tensor) -> tuple[Tensor, Tensor]:
         weights = weights.to(outputs.device)
         score = (outputs.double() * weights).sum()
         if not score.requires_grad:
-            return weights, torch.zeros_like(point, dtype=torch.float64)
+            return weights, torch.zeros_like(point)
         (gradient,) = torch.autograd.grad(score, read, allow_unused=True)
     except (SetupFault, MemoryError, torch.OutOfMemoryError):
         raise
@@ -199,5 +213,5 @@ def _gradient(run: Run, point: Tensor) -> tuple[Tensor, Tensor]:
             "inference mode, hooks and changes in place, or choose occlusion"
         ) from error
     if gradient is None:
-        return weights, torch.zeros_like(point, dtype=torch.float64)
-    return weights, gradient.detach().double()
+        return weights, torch.zeros_like(point)
+    return weights, gradient.detach()

@@ -49,6 +49,10 @@ KINDS = {
         "gradients that are cut or changed inside",
         "finite differences contradict the gradient; occlusions are right",
     ),
+    "states": (
+        "memories, several calls, choices among voxels, pruned, tied and compiled weights",
+        "answers that depend on earlier ones; layers that are called twice have no single map",
+    ),
     "in place": (
         "changes in place",
         "no gradient, where PyTorch refuses it too; parts of a tensor may hide a ReLU",
