@@ -30,7 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 from voxplain.anatomy.intensity import correct_bias
 from voxplain.anatomy.itk import as_ants
 from voxplain.cohort.heads import Head, build_packaged_head
-from voxplain.cohort.simulate import ScannerSettings, simulate_scan
+from voxplain.cohort.scanner import ScannerSettings
+from voxplain.cohort.simulate import simulate_scan
 from voxplain.volumes import write_array
 
 VOXEL_MM = 1.2

@@ -130,7 +130,8 @@ class Scan:
         """Make all inputs of the two rules: head, template, mask, corrected brain."""
         if head is None:
             from voxplain.cohort.heads import build_packaged_head
-            from voxplain.cohort.simulate import ScannerSettings, simulate_scan
+            from voxplain.cohort.scanner import ScannerSettings
+            from voxplain.cohort.simulate import simulate_scan
 
             scanner = ScannerSettings(3.0, 8, 6, 0.1, 0.02, 0, (1.0, 1.0))
             made = simulate_scan(build_packaged_head(), {}, 0.03, 1, 1, scanner)

@@ -32,7 +32,8 @@ from voxplain.anatomy.quality import correlation, dice
 from voxplain.anatomy.register import TRANSFORMS, register_to_template
 from voxplain.anatomy.template import make_template
 from voxplain.cohort.heads import Head, build_packaged_head
-from voxplain.cohort.simulate import ScannerSettings, simulate_scan
+from voxplain.cohort.scanner import ScannerSettings
+from voxplain.cohort.simulate import simulate_scan
 from voxplain.volumes import smooth_for, write_array
 
 SCANNER = ScannerSettings(3.0, 8, 6, 0, 0.02, 0, (1.2, 1.2))

@@ -14,10 +14,13 @@ def main(snakemake: Any) -> None:
     import numpy as np
 
     from voxplain.atlas import read_aal
+    from voxplain.cohort.atrophy import draw_losses
     from voxplain.cohort.dicom import SeriesHeader, write_series
     from voxplain.cohort.heads import read_head
     from voxplain.cohort.plan import DESCRIPTION
-    from voxplain.cohort.simulate import ScannerSettings, Shortcut, draw_losses, simulate_scan
+    from voxplain.cohort.scanner import ScannerSettings
+    from voxplain.cohort.shortcuts import Shortcut
+    from voxplain.cohort.simulate import simulate_scan
     from voxplain.volumes import write_array
 
     planned, settings = snakemake.params.planned, snakemake.params.settings

@@ -20,7 +20,8 @@ from voxplain.anatomy.template import make_template
 from voxplain.atlas import Atlas, read_aal
 from voxplain.cohort.dicom import SeriesHeader, write_series
 from voxplain.cohort.heads import Head, build_packaged_head
-from voxplain.cohort.simulate import ScannerSettings, simulate_scan
+from voxplain.cohort.scanner import ScannerSettings
+from voxplain.cohort.simulate import simulate_scan
 from voxplain.volumes import (
     Grid,
     axis_aligned_grid,

@@ -7,25 +7,23 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from voxplain.anatomy.skull import find_brain, find_tool
-from voxplain.cohort.effects import TOLERANCE
-from voxplain.cohort.heads import Head
-from voxplain.cohort.simulate import (
+from voxplain.cohort.atrophy import (
     CSF_LEVEL,
     LARGEST_LOSS,
-    ScannerSettings,
-    Shortcut,
-    add_shortcut,
     area_loss,
     atrophy_field,
-    compose_kspace,
     draw_losses,
     individual_anatomy,
     jacobian,
     lose_tissue,
     shrinkage,
-    simulate_scan,
     tissue,
 )
+from voxplain.cohort.effects import TOLERANCE
+from voxplain.cohort.heads import Head
+from voxplain.cohort.scanner import ScannerSettings, compose_kspace
+from voxplain.cohort.shortcuts import Shortcut, add_shortcut
+from voxplain.cohort.simulate import simulate_scan
 from voxplain.volumes import axis_aligned_grid, centres_mm, read_image, write_array
 
 DISEASE = ("Hippocampus", "ParaHippocampal", "Amygdala", "Temporal_Mid", "Temporal_Inf")

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from voxplain.cohort.plan import plan_cohort
-from voxplain.cohort.simulate import ScannerSettings, simulate_scan
+from voxplain.cohort.scanner import ScannerSettings
+from voxplain.cohort.simulate import simulate_scan
 from voxplain.cohort.trees import find_images
 from voxplain.cohort.twins import healthy_twin, image_of_twin, twin_image
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from voxplain.anatomy.itk import as_ants, import_ants
+from voxplain.anatomy.pose import find_start
 from voxplain.faults import DataFault
 from voxplain.volumes import Grid, read_array, resample, smooth_for
 
@@ -184,6 +185,21 @@ def _write_identity(scratch: str) -> str:
     return path
 
 
+def _write_start(start: np.ndarray, scratch: str) -> str:
+    """File of a rigid transform of points, given as 4x4 matrix in RAS+ millimetres."""
+    ants = import_ants()
+    flip = np.diag([-1.0, -1.0, 1.0])
+    transform = ants.create_ants_transform(
+        transform_type="AffineTransform",
+        matrix=flip @ start[:3, :3] @ flip,
+        translation=flip @ start[:3, 3],
+        center=(0.0, 0.0, 0.0),
+    )
+    path = f"{scratch}/start.mat"
+    ants.write_transform(transform, path)
+    return path
+
+
 def _resample(
     array: np.ndarray, scan_grid: Grid, fixed: ants.ANTsImage, grid: Grid, transform: str
 ) -> np.ndarray:
@@ -222,6 +238,10 @@ def run_ants(
     # size, or the finer image is hardly smoothed at the coarse levels and aliases at the last one.
     working = scan_grid.coarsened(max(*grid.voxel_size, *scan_grid.voxel_size))
     moving = resample(smooth_for(brain, scan_grid, working), scan_grid, working)
+    start = find_start(template, grid, moving, working)
+    if start is not None:
+        print("registration starts from a turned pose: the head is turned far", flush=True)
+        options = {**options, "initial_transform": _write_start(start, scratch)}
     result = ants.registration(
         as_ants(template, grid),
         as_ants(moving, working),
