@@ -74,6 +74,7 @@ TINY = {
         "randomise": ["sensitivity", "occlusion"],
     },
     "device": "cpu",
+    "threads": 2,
 }
 # For the quick tests: the same scans and networks, two of the methods, and no measures of
 # faithfulness.

@@ -144,7 +144,7 @@ TABLE = {
     "evaluation.roc_auc": ("hard_labels", MEASURES | BASELINE),
     "evaluation.baselines": (["areas"], {"summarise_networks"} | TRUST),
     "device": ("auto", set()),
-    "threads": (2, TRAIN),
+    "threads": (3, TRAIN),
     "heatmaps.methods": (
         ["occlusion", "sensitivity", "summary"],
         COMBINE | {"compare_randomisation"},
