@@ -20,17 +20,11 @@ from voxplain.relevance.plain import in_float64
 # Random directions along which slopes are compared. A missing part that is a third of the gradient
 # goes unnoticed along one of them at one in twenty.
 _DIRECTIONS = 2
-# Difference from the gradient, as a fraction of its length times the step's, from which float32 is
-# not believed: ReLUs that change their side within a step make about that much. Of large scans more
-# is believed, since float64 takes long.
-_TRUSTED = 0.003
-_TRUSTED_LARGE = 0.02
-_LARGE_VOXELS = 200_000
-# In float64 steps are so short that hardly a ReLU changes its side.
-_STEPS_FLOAT64 = (1e-8, 1e-6, 1e-5)
+# Largest allowed difference from the gradient, as a fraction of its length times the step's.
+_TRUSTED = 0.02
+# In float64 steps are so short that no ReLU changes its side and hardly any jump is met.
 _TRUSTED_FLOAT64 = 1e-3
-# Largest scan for float64, in which torch unfolds the input of a convolution: 27 times the memory.
-_FLOAT64_VOXELS = 2_000_000
+_STEPS_FLOAT64 = (1e-6, 1e-8, 1e-5)
 # Where the network cannot be run in float64, a larger difference at every step is needed.
 _WRONG = 0.2
 # Errors of a network's outputs by rounding, in units of the type's epsilon.
@@ -54,13 +48,10 @@ def check_slope(model: nn.Module, batch: Tensor) -> None:
     SetupFault
         The network cannot be differentiated, or its gradient is not the slope of its outputs.
     """
-    voxels = batch.numel()
-    check_slope_of(model, batch, lambda point: model(point.clone()), "scan", "by the scan", voxels)
+    check_slope_of(model, batch, lambda point: model(point.clone()), "scan", "by the scan")
 
 
-def check_slope_of(
-    model: nn.Module, near: Tensor, run: Run, check: Hashable, by: str, voxels: int
-) -> None:
+def check_slope_of(model: nn.Module, near: Tensor, run: Run, check: Hashable, by: str) -> None:
     """Check the gradient of a network's outputs by a tensor, once a network.
 
     Parameters
@@ -73,8 +64,6 @@ def check_slope_of(
         Name under which it is remembered that the network passed.
     by
         For the message: ``by the scan``.
-    voxels
-        Number of voxels of the scan.
 
     Raises
     ------
@@ -95,21 +84,14 @@ def check_slope_of(
     # Not at the tensor itself: where a background is 0, ReLUs stand at their kink.
     point = near + 0.5 * noise()
     directions = [noise() for _ in range(_DIRECTIONS)]
-    short = near.dtype == torch.float64
-    trusted = _TRUSTED if voxels <= _LARGE_VOXELS else _TRUSTED_LARGE
+    short, trusted = near.dtype == torch.float64, _TRUSTED
     steps = _STEPS_FLOAT64 if short else (1e-2, 1e-1, 1e-3)
-    found = _compare(
-        model, run, point, directions, steps, size, _TRUSTED_FLOAT64 if short else trusted
-    )
+    found = _compare(model, run, point, directions, steps, size)
     worst = max(found, key=lambda each: each.error)
-    if (worst.error > trusted or worst.unclear) and voxels > _FLOAT64_VOXELS:
-        trusted = _WRONG
-    elif worst.error > trusted or worst.unclear:
+    if worst.error > trusted or worst.unclear:
         try:
             with in_float64(model):
-                found = _compare(
-                    model, run, point.double(), directions, _STEPS_FLOAT64, size, _TRUSTED_FLOAT64
-                )
+                found = _compare(model, run, point.double(), directions, _STEPS_FLOAT64, size)
             worst, trusted = max(found, key=lambda each: each.error), _TRUSTED_FLOAT64
         except (MemoryError, torch.OutOfMemoryError):
             trusted = _WRONG
@@ -164,7 +146,6 @@ def _compare(
     directions: list[Tensor],
     steps: tuple[float, ...],
     size: float,
-    trusted: float,
 ) -> list[_Comparison]:
     """For each direction the comparison at the step where the two agree best."""
     with ExitStack() as stack:
@@ -188,7 +169,8 @@ def _compare(
                 # Rounding of the outputs, and of the points on the way to them.
                 rounding = _ROUNDING * torch.finfo(point.dtype).eps * most / step
                 tried.append(_Comparison((above - below) / 2 / step, along, length, rounding))
-                if tried[-1].error <= trusted and not tried[-1].unclear:
+                enough = _TRUSTED_FLOAT64 if point.dtype == torch.float64 else _TRUSTED
+                if tried[-1].error <= enough and not tried[-1].unclear:
                     break
             best.append(min(tried, key=lambda each: (each.unclear, each.error)))
         return best
