@@ -29,6 +29,8 @@ from voxplain.relevance.slopes import check_slope, check_slope_of, first_time_of
 
 # The exponential of a larger logit approaches the limits of float32.
 _LARGEST_EXPONENT = 60.0
+# Mean gradients that are no larger than this part of the mean absolute ones are rounding.
+_CANCELLED = 1e-6
 
 
 @dataclass(frozen=True)
@@ -244,10 +246,24 @@ def raw_grad_cam(activations: LayerActivations) -> Tensor:
     """Grad-CAM before its ReLU, ``[x', y', z']`` float64.
 
     For a network that :func:`raw_cam` accepts, it is the CAM divided by the voxels of the map.
+
+    Raises
+    ------
+    SetupFault
+        The mean gradients are 0 up to rounding though the gradients are not, as before a softmax
+        over the voxels.
     """
-    return _weighted(
-        activations.gradient.mean(dim=(1, 2, 3), dtype=torch.float64), activations.features
+    means, sizes = (
+        values.mean(dim=(1, 2, 3), dtype=torch.float64)
+        for values in (activations.gradient, activations.gradient.abs())
     )
+    if sizes.max() > 0 and means.abs().max() <= _CANCELLED * sizes.max():
+        raise SetupFault(
+            "the gradients by the layer's voxels cancel each other, as before a softmax over the "
+            "voxels: their mean, by which grad_cam weights the maps, is 0 up to rounding; name "
+            "another in `layer`"
+        )
+    return _weighted(means, activations.features)
 
 
 def raw_grad_cam_pp(activations: LayerActivations) -> Tensor:
@@ -344,12 +360,12 @@ def _check_slope_of_layer(model: nn.Module, batch: Tensor, layer: Layer) -> None
             lambda module, inputs, output: point.clone()
         )
         try:
-            return model(batch.to(point.dtype))
+            return model(batch.to(point.dtype, copy=True))  # it may write to its input
         finally:
             handle.remove()
 
     by = f"by the output of layer {layer.name!r}"
-    check_slope_of(model, outputs[0], from_layer, check, by)
+    check_slope_of(model, outputs[0], from_layer, check, by, batch.numel())
 
 
 @contextmanager

@@ -25,6 +25,11 @@ _TRUSTED = 0.02
 # In float64 steps are so short that no ReLU changes its side and hardly any jump is met.
 _TRUSTED_FLOAT64 = 1e-3
 _STEPS_FLOAT64 = (1e-6, 1e-8, 1e-5)
+# Scans of at most so many voxels are compared in float64 at once, which takes no time there, and
+# minutes for a large network on a CPU.
+_SMALL = 100_000
+# In float64 torch unfolds the input of a convolution, 27 times its memory: not for scans at 1 mm.
+_LARGEST_FLOAT64 = 2_000_000
 # Where the network cannot be run in float64, a larger difference at every step is needed.
 _WRONG = 0.2
 # Errors of a network's outputs by rounding, in units of the type's epsilon.
@@ -48,10 +53,14 @@ def check_slope(model: nn.Module, batch: Tensor) -> None:
     SetupFault
         The network cannot be differentiated, or its gradient is not the slope of its outputs.
     """
-    check_slope_of(model, batch, lambda point: model(point.clone()), "scan", "by the scan")
+    check_slope_of(
+        model, batch, lambda point: model(point.clone()), "scan", "by the scan", batch.numel()
+    )
 
 
-def check_slope_of(model: nn.Module, near: Tensor, run: Run, check: Hashable, by: str) -> None:
+def check_slope_of(
+    model: nn.Module, near: Tensor, run: Run, check: Hashable, by: str, voxels: int
+) -> None:
     """Check the gradient of a network's outputs by a tensor, once a network.
 
     Parameters
@@ -64,6 +73,8 @@ def check_slope_of(model: nn.Module, near: Tensor, run: Run, check: Hashable, by
         Name under which it is remembered that the network passed.
     by
         For the message: ``by the scan``.
+    voxels
+        Number of voxels of the scan.
 
     Raises
     ------
@@ -84,19 +95,27 @@ def check_slope_of(model: nn.Module, near: Tensor, run: Run, check: Hashable, by
     # Not at the tensor itself: where a background is 0, ReLUs stand at their kink.
     point = near + 0.5 * noise()
     directions = [noise() for _ in range(_DIRECTIONS)]
-    short, trusted = near.dtype == torch.float64, _TRUSTED
-    steps = _STEPS_FLOAT64 if short else (1e-2, 1e-1, 1e-3)
-    found = _compare(model, run, point, directions, steps, size)
-    worst = max(found, key=lambda each: each.error)
-    if worst.error > trusted or worst.unclear:
+
+    def exactly() -> list[_Comparison]:
         try:
             with in_float64(model):
-                found = _compare(model, run, point.double(), directions, _STEPS_FLOAT64, size)
-            worst, trusted = max(found, key=lambda each: each.error), _TRUSTED_FLOAT64
+                doubles = [direction.double() for direction in directions]
+                return _compare(model, run, point.double(), doubles, _STEPS_FLOAT64, size)
         except (MemoryError, torch.OutOfMemoryError):
-            trusted = _WRONG
+            return []
         except Exception:  # networks with a type of their own in their code
-            trusted = _WRONG
+            return []
+
+    short = near.dtype == torch.float64
+    at_once = short or voxels <= _SMALL
+    found, trusted = exactly() if at_once else [], _TRUSTED_FLOAT64
+    if not found:
+        steps = _STEPS_FLOAT64 if short else (1e-2, 1e-1, 1e-3)
+        found, trusted = _compare(model, run, point, directions, steps, size), _TRUSTED
+        if any(each.error > _TRUSTED or each.unclear for each in found):
+            again = [] if at_once or voxels > _LARGEST_FLOAT64 else exactly()
+            found, trusted = (again, _TRUSTED_FLOAT64) if again else (found, _WRONG)
+    worst = max(found, key=lambda each: each.error)
     if worst.error > trusted:
         raise SetupFault(
             f"the gradient {by} that PyTorch gives for this network is not its slope: along a "
