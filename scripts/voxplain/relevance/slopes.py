@@ -28,6 +28,8 @@ _STEPS_FLOAT64 = (1e-6, 1e-8, 1e-5)
 # Scans of at most so many voxels are compared in float64 at once, which takes no time there, and
 # minutes for a large network on a CPU.
 _SMALL = 100_000
+# In float64 torch unfolds the input of a convolution, 27 times its memory: not for scans at 1 mm.
+_LARGEST_FLOAT64 = 2_000_000
 # Where the network cannot be run in float64, a larger difference at every step is needed.
 _WRONG = 0.2
 # Errors of a network's outputs by rounding, in units of the type's epsilon.
@@ -111,7 +113,7 @@ def check_slope_of(
         steps = _STEPS_FLOAT64 if short else (1e-2, 1e-1, 1e-3)
         found, trusted = _compare(model, run, point, directions, steps, size), _TRUSTED
         if any(each.error > _TRUSTED or each.unclear for each in found):
-            again = [] if at_once else exactly()
+            again = [] if at_once or voxels > _LARGEST_FLOAT64 else exactly()
             found, trusted = (again, _TRUSTED_FLOAT64) if again else (found, _WRONG)
     worst = max(found, key=lambda each: each.error)
     if worst.error > trusted:
