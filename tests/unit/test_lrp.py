@@ -9,8 +9,9 @@ from torch.nn import functional
 
 from voxplain.faults import SetupFault
 from voxplain.models import build_model
-from voxplain.relevance import lrp as module
-from voxplain.relevance.lrp import COMPOSITES, _signed, lrp, lrp_grad_cam_pp, merge_batch_norms
+from voxplain.relevance import lrp_layers
+from voxplain.relevance.lrp import COMPOSITES, _signed, lrp, lrp_grad_cam_pp
+from voxplain.relevance.lrp_network import merge_batch_norms
 
 SHAPE = (8, 9, 7)
 
@@ -379,7 +380,7 @@ def test_slabs_and_maps_that_are_computed_once_more_change_nothing(
 ):
     model = made(name)
     expected, taken = _signed(model, batch, 0, composite)
-    monkeypatch.setattr(module, "_SLAB_BYTES", 1)
+    monkeypatch.setattr(lrp_layers, "_SLAB_BYTES", 1)
     for kept_bytes in (0, 2e4, 1e9):
         found, also = _signed(model, batch, 0, composite, kept_bytes=kept_bytes)
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-15)

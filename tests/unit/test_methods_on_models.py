@@ -9,7 +9,8 @@ from voxplain.models import MODELS, build_model, plan_model
 from voxplain.relevance import METHODS, explain
 from voxplain.relevance.cam import activations_of_layer, raw_cam, raw_grad_cam
 from voxplain.relevance.gradient import signed_integrated_gradients
-from voxplain.relevance.lrp import _signed, merge_batch_norms
+from voxplain.relevance.lrp import _signed
+from voxplain.relevance.lrp_network import merge_batch_norms
 
 pytestmark = pytest.mark.slow
 
