@@ -9,7 +9,7 @@ import torch
 
 from small_networks import SHAPE, Net, of, random_scan
 from voxplain.faults import SetupFault
-from voxplain.relevance import behaviour
+from voxplain.relevance import behaviour, slopes
 
 BY_THE_SCAN = ("sensitivity", "guided_backprop", "smoothgrad", "integrated_gradients")
 
@@ -157,3 +157,16 @@ def test_a_hook_that_changes_gradients_is_noticed_though_the_network_passed_befo
     model.second.register_full_backward_hook(lambda module, to_input, to_output: (2 * to_input[0],))
     with pytest.raises(SetupFault, match="is not its slope"):
         of("sensitivity", model, scan)
+
+
+@pytest.mark.parametrize("change", [half_detached, behind_autograd, torch.tanh])
+def test_a_large_scan_is_compared_in_float32_alone(change, scan, monkeypatch):
+    monkeypatch.setattr(slopes, "_SMALL", 10)
+    monkeypatch.setattr(slopes, "_LARGEST_FLOAT64", 100)
+    monkeypatch.setattr(slopes, "in_float64", None)
+    model = Net(change, at="maps")
+    if change is torch.tanh:
+        assert of("sensitivity", model, scan).max() > 0
+    else:
+        with pytest.raises(SetupFault, match="is not its slope"):
+            of("sensitivity", model, scan)
