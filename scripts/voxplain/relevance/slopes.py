@@ -31,7 +31,7 @@ _SMALL = 100_000
 # In float64 a CPU unfolds the input of a convolution, which takes 27 times its memory: gigabytes
 # for the maps of scans with more voxels than this.
 _LARGEST_FLOAT64 = 500_000
-# Where the network cannot be run in float64, a larger difference along all directions is needed.
+# Where the network cannot be run in float64, a larger difference at every step is needed.
 _WRONG = 0.2
 # Errors of a network's outputs by rounding, in units of the type's epsilon.
 _ROUNDING = 100.0
@@ -115,8 +115,7 @@ def check_slope_of(
         found, trusted = _compare(model, run, point, directions, steps, size), _TRUSTED
         if any(each.error > _TRUSTED or each.unclear for each in found):
             again = [] if at_once or voxels > _LARGEST_FLOAT64 else exactly()
-            surest = [min(found, key=lambda each: (each.unclear, each.error))]
-            found, trusted = (again, _TRUSTED_FLOAT64) if again else (surest, _WRONG)
+            found, trusted = (again, _TRUSTED_FLOAT64) if again else (found, _WRONG)
     worst = max(found, key=lambda each: each.error)
     if worst.error > trusted:
         raise SetupFault(
