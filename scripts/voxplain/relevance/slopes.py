@@ -28,8 +28,9 @@ _STEPS_FLOAT64 = (1e-6, 1e-8, 1e-5)
 # Scans of at most so many voxels are compared in float64 at once, which takes no time there, and
 # minutes for a large network on a CPU.
 _SMALL = 100_000
-# In float64 torch unfolds the input of a convolution, 27 times its memory: not for scans at 1 mm.
-_LARGEST_FLOAT64 = 2_000_000
+# In float64 a CPU unfolds the input of a convolution, which takes 27 times its memory: gigabytes
+# for the maps of scans with more voxels than this.
+_LARGEST_FLOAT64 = 500_000
 # Where the network cannot be run in float64, a larger difference at every step is needed.
 _WRONG = 0.2
 # Errors of a network's outputs by rounding, in units of the type's epsilon.
