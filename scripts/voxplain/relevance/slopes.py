@@ -102,9 +102,7 @@ def check_slope_of(
             with in_float64(model):
                 doubles = [direction.double() for direction in directions]
                 return _compare(model, run, point.double(), doubles, _STEPS_FLOAT64, size)
-        except (MemoryError, torch.OutOfMemoryError):
-            return []
-        except Exception:  # networks with a type of their own in their code
+        except Exception:  # no memory for it, or the network has a type of its own in its code
             return []
 
     short = near.dtype == torch.float64
