@@ -11,7 +11,9 @@ from voxplain.faults import SetupFault
 from voxplain_workflow.planning.config_files import check_config_files
 
 # With --directory, a config.yaml there comes first.
-DEFAULT_CONFIG = "config.yaml" if Path("config.yaml").exists() else f"{workflow.basedir}/config.yaml"
+DEFAULT_CONFIG = (
+    "config.yaml" if Path("config.yaml").exists() else f"{workflow.basedir}/config.yaml"
+)
 
 # A module's are the other workflow's, and a job's were checked before.
 if workflow.is_main_process and not workflow.modifier.skip_configfile:
