@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import signal
 import warnings
 
 # Before any test imports ants: sums over several ITK threads are not reproducible.
@@ -204,3 +205,11 @@ def drawn():
         return picture, figure
 
     return draw
+
+
+@pytest.fixture
+def in_terminal():
+    """Child processes take SIGHUP as in a terminal, though the tests may run under `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)

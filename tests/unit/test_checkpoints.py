@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from voxplain.faults import SetupFault
 from voxplain.training.checkpoints import (
     checkpoint_path,
     load_whole,
@@ -124,5 +125,5 @@ def test_a_changed_byte_is_noticed_by_its_checksum(tmp_path):
     content = bytearray(path.read_bytes())
     content[content.index(bytes([7] * 1000)) + 500] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"the checksum of .*data/0 in it is wrong"):
+    with pytest.raises(SetupFault, match=r"its part .*data/0 does not match its checksum"):
         load_whole(path)

@@ -211,7 +211,7 @@ def test_a_network_in_training_mode_or_an_unknown_class_is_refused():
 def test_a_network_without_finite_probabilities_has_no_curve():
     damaged = copy.deepcopy(MODEL)
     next(damaged.parameters()).data.view(-1)[0] = torch.nan
-    with pytest.raises(SetupFault, match="not finite numbers"):
+    with pytest.raises(SetupFault, match="no finite numbers"):
         delete_and_insert(damaged, SCAN, 1, np.where(MASK, 1, 0))
 
 

@@ -271,6 +271,7 @@ def test_a_job_that_is_stopped_says_so_in_its_log(run):
     assert "went on" not in done.log
 
 
+@pytest.mark.usefixtures("in_terminal")
 def test_a_job_whose_terminal_is_closed_says_so_and_removes_its_temporary_files(run, tmp_path):
     body = f"""
         import os, signal, tempfile

@@ -80,6 +80,7 @@ def guards_of(name):
     return found
 
 
+@pytest.mark.usefixtures("in_terminal")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP], ids=lambda number: number.name)
 def test_jobs_and_their_children_end_with_a_run_that_is_killed(start, number):
     run, name = start()
