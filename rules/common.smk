@@ -145,4 +145,4 @@ def end_reports(since=0):
 def print_failures():
     """Say which jobs failed, why, and where their logs are."""
     failed = workflow.scheduler.failed if workflow.scheduler else []
-    say(f"\n{describe_failures(FAILURES.tell_of(failed, STARTED))}")
+    say(f"\n{describe_failures(FAILURES.failed_jobs(failed, STARTED))}")

@@ -82,13 +82,13 @@ def write(tmp_path):
 def test_a_job_is_told_of_with_its_reason_and_its_logs(recorder):
     job = Job(1, "train_network", "a.log")
     fail(recorder, job, "slurm/1.log", message="it is gone")
-    found = recorder.tell_of([job], 5.0)
+    found = recorder.failed_jobs([job], 5.0)
     assert found == [FailedJob("train_network", "a.log", ("slurm/1.log",), "it is gone", 5.0)]
 
 
 def test_a_job_of_which_no_event_tells_is_told_of_all_the_same(recorder):
     """One whose files Snakemake did not see after it had ended, say."""
-    assert recorder.tell_of([Job(1, "train_network", "a.log")], 0) == [
+    assert recorder.failed_jobs([Job(1, "train_network", "a.log")], 0) == [
         FailedJob("train_network", "a.log")
     ]
 
@@ -98,7 +98,7 @@ def test_a_rule_without_a_log_harms_nobody(recorder, monkeypatch):
     monkeypatch.setattr(recorder, "handleError", lambda record: pytest.fail("an error within"))
     job = Job(1, "theirs")
     fail(recorder, job)
-    (found,) = recorder.tell_of([job], 0)
+    (found,) = recorder.failed_jobs([job], 0)
     assert (found.rule, found.log) == ("theirs", None)
     assert "theirs: it ended without an error in its log" in describe_failures([found])
 
@@ -112,7 +112,7 @@ def test_an_event_of_another_form_does_not_stop_snakemake(recorder, monkeypatch)
 
 def test_nothing_failed_nothing_said(recorder):
     tell(recorder, LogEvent.PROGRESS, done=1, total=2)
-    assert describe_failures(recorder.tell_of([], 0)) == ""
+    assert describe_failures(recorder.failed_jobs([], 0)) == ""
 
 
 def test_of_a_group_the_job_that_broke_off_is_blamed(recorder, write):
@@ -124,7 +124,7 @@ def test_of_a_group_the_job_that_broke_off_is_blamed(recorder, write):
         Job(4, "convert_series", write("old.log", "ERROR: of yesterday\n", age_s=9000)),
     )
     fail_group(recorder, group, "slurm/7.log")
-    (job,) = recorder.tell_of([group], time.time() - 600)
+    (job,) = recorder.failed_jobs([group], time.time() - 600)
     assert (job.rule, job.cluster_logs) == ("strip_skull", ("slurm/7.log",))
     assert explain(job) == "deepbet has no weights"
 
@@ -133,7 +133,7 @@ def test_a_group_of_which_nothing_began_is_blamed_itself(recorder, write):
     slurm = write("7.log", "slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 10:00 ***\n")
     group = Group(Job(1, "convert_series", "nothing.log"))
     fail_group(recorder, group, slurm)
-    (job,) = recorder.tell_of([group], 0)
+    (job,) = recorder.failed_jobs([group], 0)
     assert (job.rule, job.log) == ("group scan", None)
     assert explain(job) == "*** JOB 7 ON n1 CANCELLED AT 10:00 ***"
 
@@ -181,7 +181,7 @@ def test_the_end_of_a_job_without_a_word_is_told_by_its_exit_status(recorder, en
     command = "Command 'set -euo pipefail;  python '/x/.snakemake/scripts/a.py''"
     recorder_tells(recorder, f"RuleException:\nCalledProcessError in file x:\n{command} {ended}")
     fail(recorder, job)
-    (found,) = recorder.tell_of([job], 0)
+    (found,) = recorder.failed_jobs([job], 0)
     assert told in explain(found)
     assert "\n" not in explain(found)
     assert ("memory" in explain(found)) == ("SIGKILL" in explain(found))
@@ -198,17 +198,17 @@ def test_an_error_counts_for_the_next_job_of_its_thread_and_attempt_only(recorde
     tell(recorder, LogEvent.ERROR, msg=killed, thread=7)
     tell(recorder, LogEvent.JOB_ERROR, jobid=2, rule_msg=None, log=[], thread=8)
     tell(recorder, LogEvent.JOB_ERROR, jobid=1, rule_msg=None, log=[], thread=7)
-    found = {job.rule: job.status for job in recorder.tell_of([first, second], 0)}
+    found = {job.rule: job.status for job in recorder.failed_jobs([first, second], 0)}
     assert found == {"train_network": 128 + 9, "explain_scans": None}
     fail(recorder, first)  # another attempt, of which only this is known
-    assert recorder.tell_of([first], 0)[0].status is None
+    assert recorder.failed_jobs([first], 0)[0].status is None
 
 
 def test_an_error_of_snakemake_itself_is_the_reason(recorder):
     job = Job(1, "train_network", "nothing.log")
     recorder_tells(recorder, "WorkflowError:\nFailed to open source file train.py")
     fail(recorder, job)
-    (found,) = recorder.tell_of([job], 0)
+    (found,) = recorder.failed_jobs([job], 0)
     assert explain(found) == "WorkflowError: Failed to open source file train.py"
 
 

@@ -3,7 +3,11 @@
 import subprocess
 import sys
 
+import pytest
+
 from workflow.conftest import ROOT
+
+pytestmark = pytest.mark.slow
 
 # A tiny workflow instead of voxplain's: none of its jobs ends so.
 SNAKEFILE = f"""
@@ -47,7 +51,7 @@ rule absent:
 
 
 onerror:
-    print(describe_failures(RECORDER.tell_of(workflow.scheduler.failed, 0)), file=sys.stderr)
+    print(describe_failures(RECORDER.failed_jobs(workflow.scheduler.failed, 0)), file=sys.stderr)
 """
 
 

@@ -11,6 +11,8 @@ import yaml
 
 from workflow.conftest import TINY, copy_checkout
 
+pytestmark = pytest.mark.slow
+
 TARGET = "results/tiny/tools.json"
 ARGUMENTS = f"--configfile my.yaml -- {TARGET}"
 # A program of pip, for an environment whose path is no word of a first line (#!).

@@ -95,7 +95,7 @@ class FailureRecorder(EventRecorder):
             self._reasons[fields["jobid"]] = message
             self._cluster_logs.setdefault(fields["jobid"], tuple(map(str, fields["log"])))
 
-    def tell_of(self, jobs: Iterable[Any], since: float) -> list[FailedJob]:
+    def failed_jobs(self, jobs: Iterable[Any], since: float) -> list[FailedJob]:
         """The failed jobs. A group is replaced by its jobs that started and failed, if any.
 
         Parameters
