@@ -12,9 +12,9 @@ import sys
 
 # The file that takes a line of JSON for each job.
 TRACE = os.environ.get("VOXPLAIN_TRACE")
-# What no rule can declare: Snakemake's own folder, and the benchmark files that it writes beside a
-# rule's outputs, of which the report shows those that exist.
-OF_SNAKEMAKE = (".snakemake", "results/benchmarks")
+# What no rule can declare: Snakemake's own folder, the benchmark files that it writes beside a rule's
+# outputs, of which the report shows those that exist, and the digests of what jobs wrote.
+NOT_DECLARED = (".snakemake", "results/benchmarks", "results/.digests")
 # Checkpoints of a training, which are undeclared so that Snakemake does not delete them.
 SCRATCH = ".checkpoint-"
 seen = set()
@@ -52,7 +52,7 @@ def undeclared(job):
         for path in read
         if is_below(path, [here])
         and path not in folders
-        and not is_below(path, [*declared, *(os.path.join(here, name) for name in OF_SNAKEMAKE)])
+        and not is_below(path, [*declared, *(os.path.join(here, name) for name in NOT_DECLARED)])
         and not os.path.basename(path).startswith(SCRATCH)
     )
 

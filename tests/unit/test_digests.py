@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from voxplain_workflow.jobs.digests import (
-    RECORDS,
     Damage,
     changed_inputs,
     find_damage,
+    record_of,
     record_outputs,
 )
 
@@ -84,6 +84,6 @@ def test_inputs_are_compared_with_what_was_written(made):
 
 
 def test_a_damaged_record_says_nothing_of_the_results(made):
-    (Path(RECORDS) / "c/run/mean_AD.nii.gz.json").write_text("{")
+    record_of("results/c/run/mean_AD.nii.gz").write_text("{")
     assert find_damage() == ([], 2)
     assert Damage(MEAN, MEAN, "changed") not in find_damage()[0]

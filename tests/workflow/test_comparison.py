@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -340,6 +341,10 @@ def test_the_noise_of_retraining_is_computed_from_the_maps_of_two_seeds(finished
             path = finished / FIXED.replace("seed-1", "seed-2") / method / f"mean_{group}.nii.gz"
             path.parent.mkdir(parents=True, exist_ok=True)
             nib.save(nib.Nifti1Image(again.astype(np.float32), mask.affine), path)
+            shutil.copyfile(
+                finished / FIXED / method / f"mean_{group}.json",
+                path.with_name(f"mean_{group}.json"),
+            )
             shares[group, method, 1] = (one / one.sum())[inside]
             shares[group, method, 2] = (again / again.sum())[inside]
     target = f"{TASK}/rieke/fixed/retraining.png"

@@ -2,7 +2,8 @@
 
 Snakemake knows of a file only whether it is there and when it was written: a truncated heatmap or a
 deleted model, whose users are done, is "nothing to be done". Every job leaves a record of its
-outputs in ``results/.digests``, below the path of its first output.
+outputs in ``results/.digests``, in a file that is named by the digest of its first output's path:
+programs that look for files by name, as TensorBoard does, find no others there.
 """
 
 from __future__ import annotations
@@ -51,12 +52,17 @@ def record_outputs(outputs: Iterable[str]) -> None:
         for path in paths
         if Path(path).exists()
     }
-    place = Path(RECORDS) / f"{Path(paths[0]).relative_to(RESULTS)}.json"
+    place = record_of(paths[0])
     place.parent.mkdir(parents=True, exist_ok=True)
     # Written whole or not at all: half a record would look like damage.
     unfinished = place.with_name(f"{place.name}.partial")
     unfinished.write_text(json.dumps(record, sort_keys=True), encoding="utf-8")
     os.replace(unfinished, place)
+
+
+def record_of(output: str) -> Path:
+    """The file with the digests of a job, by the path of its first output."""
+    return Path(RECORDS) / f"{hashlib.sha256(output.encode()).hexdigest()[:32]}.json"
 
 
 def changed_inputs(inputs: Iterable[str]) -> list[str]:
