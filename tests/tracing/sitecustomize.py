@@ -12,8 +12,8 @@ import sys
 
 # The file that takes a line of JSON for each job.
 TRACE = os.environ.get("VOXPLAIN_TRACE")
-# What no rule can declare: Snakemake's own folder, the benchmark files that it writes beside a rule's
-# outputs, of which the report shows those that exist, and the digests of what jobs wrote.
+# What no rule can declare: Snakemake's own folder, the benchmark files that it writes beside a
+# rule's outputs, of which the report shows those that exist, and the digests of what jobs wrote.
 NOT_DECLARED = (".snakemake", "results/benchmarks", "results/.digests")
 # Checkpoints of a training, which are undeclared so that Snakemake does not delete them.
 SCRATCH = ".checkpoint-"
