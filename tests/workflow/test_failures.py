@@ -96,7 +96,9 @@ def test_a_live_runs_lock_is_respected(finished):
             ):
                 assert first.poll() is None, (finished / "said.log").read_text()
                 time.sleep(0.01)
+            first.send_signal(signal.SIGSTOP)  # else it may end before the second looks at the lock
             second = snakemake(finished, config=FIRST)
+            first.send_signal(signal.SIGCONT)
             assert second.status != 0
             assert "cannot be locked" in second.said
             assert first.wait(timeout=300) == 0, (finished / "said.log").read_text()
