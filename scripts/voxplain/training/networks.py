@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from voxplain.checksums import check_zip
 from voxplain.faults import SetupFault
 from voxplain.models import build_model, plan_model
-from voxplain.training.checkpoints import save_whole
+from voxplain.training.checkpoints import load_whole, save_whole
 from voxplain.training.statistics import VoxelStatistics
 from voxplain.volumes import Grid
 
@@ -133,8 +132,7 @@ def load_network(
     if not Path(path).is_file():
         raise SetupFault(f"network {path} does not exist")
     try:
-        check_zip(path)
-        metadata = torch.load(path, map_location="cpu", weights_only=True)
+        metadata = load_whole(path)
         _check_fields(metadata, needed)
         shape, classes = tuple(metadata.pop("grid_shape")), metadata.pop("classes")
         name, options = metadata.pop("model"), metadata.pop("options")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from voxplain_workflow.planning import layout
-from voxplain_workflow.planning.stages.relevance import RelevanceJobs
+from voxplain_workflow.planning.stages.relevance import RelevanceJobs, files_by_method
 
 
 class FaithfulnessJobs(RelevanceJobs):
@@ -62,7 +62,7 @@ class FaithfulnessJobs(RelevanceJobs):
         """Method to its table of rank correlations with heatmaps of randomised networks."""
         pattern = f"{layout.METHOD}/randomisation.tsv"
         methods = self.plan.methods.randomised(wildcards.model)
-        return {method: layout.fill(pattern, wildcards, method=method) for method in methods}
+        return files_by_method(pattern, wildcards, methods)
 
     def correlation_files(self, wildcards: Any) -> list[str]:
         """These tables."""

@@ -61,7 +61,7 @@ class RelevanceJobs(Stage):
         """Input function: a file of every method that applies to the network."""
 
         def paths(wildcards: Any) -> list[str]:
-            return layout.each(pattern, wildcards, method=self.methods(wildcards))
+            return list(files_by_method(pattern, wildcards, self.methods(wildcards)).values())
 
         return paths
 
@@ -69,7 +69,11 @@ class RelevanceJobs(Stage):
         """Function: method to its file, for every method that applies to the network."""
 
         def paths(wildcards: Any) -> dict[str, str]:
-            methods = self.methods(wildcards)
-            return {method: layout.fill(pattern, wildcards, method=method) for method in methods}
+            return files_by_method(pattern, wildcards, self.methods(wildcards))
 
         return paths
+
+
+def files_by_method(pattern: str, wildcards: Any, methods: Sequence[str]) -> dict[str, str]:
+    """Method to its file, in the order of the methods."""
+    return {method: layout.fill(pattern, wildcards, method=method) for method in methods}

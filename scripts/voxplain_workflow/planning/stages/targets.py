@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from voxplain.faults import SetupFault
@@ -14,12 +15,6 @@ from voxplain_workflow.planning.stages.stage import Stage
 class Targets(Stage):
     """The inputs of the target rules in the ``Snakefile``."""
 
-    def _of_cohorts(self, *patterns: str) -> list[str]:
-        return [path for name in patterns for path in layout.each(name, cohort=self.plan.cohorts)]
-
-    def _of_simulated(self, *patterns: str) -> list[str]:
-        return [path for name in patterns for path in layout.each(name, cohort=self.plan.simulated)]
-
     @property
     def temporary(self) -> list[str]:
         """Patterns of the outputs that Snakemake removes when all jobs that need them are done."""
@@ -31,7 +26,7 @@ class Targets(Stage):
         """The simulated cohorts' tables, and the DICOM of the classes that take part."""
         cohorts = [self.plan.cohorts[name] for name in self.plan.simulated]
         trees = [scan.place for cohort in cohorts for scan in cohort.scans.values()]
-        return trees + self._of_simulated(layout.SIMULATED_TABLE)
+        return trees + _each(self.plan.simulated, layout.SIMULATED_TABLE)
 
     def converted(self, wildcards: Any) -> list[str]:
         """The volume of every scan."""
@@ -39,14 +34,14 @@ class Targets(Stage):
 
     def preprocessed(self, wildcards: Any) -> list[str]:
         """The table of every cohort, and the page of its quality control."""
-        return self._of_cohorts(layout.SCANS, layout.QUALITY_PAGE)
+        return _each(self.plan.cohorts, layout.SCANS, layout.QUALITY_PAGE)
 
     def all(self, wildcards: Any) -> list[str]:
         """The results of a whole run; raises the plan's fault of splits, networks or device."""
         runs = self.plan.runs
         # The table of a simulated cohort is a result, as the table of real scans is an input.
-        paths = self._of_simulated(layout.SIMULATED_TABLE, layout.SIMULATION)
-        paths += self._of_cohorts(layout.QUALITY_GATE, layout.QUALITY_PAGE)
+        paths = _each(self.plan.simulated, layout.SIMULATED_TABLE, layout.SIMULATION)
+        paths += _each(self.plan.cohorts, layout.QUALITY_GATE, layout.QUALITY_PAGE)
         paths += [path for task in runs.tasks for path in self._of_task(task)]
         paths += [f"{network.folder}/cross_validation.tsv" for network in runs.networks]
         paths += [f"{run.folder}/metrics.json" for run in runs.trainings]
@@ -91,3 +86,8 @@ class Targets(Stage):
             paths += layout.each(f"{layout.APPLIED}/{{method}}/areas.tsv", wildcards, **lists)
             paths += layout.each(layout.APPLIED_CHUNK, wildcards, **lists, chunk=chunks)
         return paths
+
+
+def _each(cohorts: Iterable[str], *patterns: str) -> list[str]:
+    """A file of every cohort, pattern by pattern."""
+    return [path for pattern in patterns for path in layout.each(pattern, cohort=cohorts)]
