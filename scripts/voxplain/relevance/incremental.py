@@ -40,7 +40,7 @@ from voxplain.relevance.layers import (
     place,
 )
 from voxplain.relevance.regions import Regions
-from voxplain.relevance.tracing import drop_nothing, follow_in_place, layer_of, trace
+from voxplain.relevance.tracing import drop_nothing, follow_in_place, layer_of, reason_of, trace
 
 # Regions whose boxes are computed at once: boxes for all voxels of a scan would take gigabytes.
 _REGIONS_AT_ONCE = 65536
@@ -93,10 +93,7 @@ class IncrementalNetwork:
         try:
             graph = trace(model)
         except Exception as error:  # it runs the network's own code: anything may be raised
-            lines = str(error).strip().splitlines()
-            raise NotLocalError(
-                f"torch.fx cannot trace it: {lines[0] if lines else error!r}"
-            ) from error
+            raise NotLocalError(f"torch.fx cannot trace it: {reason_of(error)}") from error
         finally:
             # torch.fx leaves tensors that forward creates as attributes of the network.
             self._constants = {name: vars(model)[name] for name in set(vars(model)) - attributes}

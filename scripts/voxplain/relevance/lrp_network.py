@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from voxplain.faults import SetupFault
 from voxplain.relevance.behaviour import first_line
 from voxplain.relevance.inputs import affine_of, in_training
-from voxplain.relevance.tracing import drop_nothing, follow_in_place, trace
+from voxplain.relevance.tracing import drop_nothing, follow_in_place, reason_of, trace
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm3d)
 
@@ -106,10 +106,9 @@ def trace_network(model: nn.Module) -> fx.Graph:
     try:
         graph = trace(model)
     except Exception as error:  # it runs the network's own code: anything may be raised
-        lines = str(error).strip().splitlines()
         raise SetupFault(
             f"lrp must know which layer follows which, and torch.fx cannot trace the network: "
-            f"{lines[0] if lines else error!r}. Write its forward without conditions on tensors"
+            f"{reason_of(error)}. Write its forward without conditions on tensors"
         ) from error
     drop_nothing(graph, model)
     follow_in_place(graph, model)

@@ -255,6 +255,12 @@ def trace(model: nn.Module) -> fx.Graph:
     return _OfTheScan().trace(model)
 
 
+def reason_of(error: Exception) -> str:
+    """Why :func:`trace` failed: the first line of the error's message, if it has one."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else repr(error)
+
+
 def drop_nothing(graph: fx.Graph, model: nn.Module) -> None:
     """Remove nodes that return their input unchanged, so that a map has one node."""
     for node in list(graph.nodes):
