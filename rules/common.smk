@@ -2,17 +2,12 @@
 
 import gc
 import logging
-import sys
 import time
 from functools import partial
-from pathlib import Path
 
 from snakemake import __version__ as SNAKEMAKE_VERSION
 from snakemake.exceptions import WorkflowError
 from snakemake.settings.enums import Quietness
-
-# By this file's place: where voxplain is a module, workflow.basedir is the other workflow's.
-sys.path.insert(0, str(Path(str(workflow.current_basedir)).parent / "scripts"))
 
 from voxplain.faults import SetupFault
 from voxplain_workflow.planning import layout

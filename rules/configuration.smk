@@ -5,6 +5,8 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+# By this file's place: where voxplain is a module, workflow.basedir is the other workflow's. All that
+# is included after this file imports from there too.
 sys.path.insert(0, str(Path(str(workflow.current_basedir)).parent / "scripts"))
 
 from voxplain.faults import SetupFault
